@@ -1,0 +1,1 @@
+"""edgekit: from data to a proven, swappable adapter on a device."""

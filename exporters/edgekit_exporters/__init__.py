@@ -1,0 +1,1 @@
+"""Adapter and base to the files that devices run."""

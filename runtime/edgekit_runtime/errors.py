@@ -1,0 +1,50 @@
+"""The exception tree, shared by the kit and the device.
+
+::
+
+    EdgekitError            exit 1   a defect of ours, when raised bare
+    ├── UsageError          exit 2   the command was called wrongly
+    ├── InputError          exit 3   data, project file, bundle, adapter or signature is bad
+    ├── GateRefused         exit 4   the quality gate refused to ship
+    └── TargetError         exit 5   a target could not be reached, or failed
+
+Every message reads ``what is wrong: how to mend it``; the command line prints it after ``error: ``.
+"""
+
+from __future__ import annotations
+
+
+class EdgekitError(Exception):
+    """Root of every error that edgekit raises on purpose."""
+
+    exit_code = 1
+
+    def __init__(self, problem: str, mend: str | None = None) -> None:
+        """Join ``problem`` and ``mend`` to the one line that a user sees."""
+        self.problem = problem
+        self.mend = mend
+        super().__init__(problem if mend is None else f"{problem}: {mend}")
+
+
+class UsageError(EdgekitError):
+    """The command line or a function's arguments make no sense together."""
+
+    exit_code = 2
+
+
+class InputError(EdgekitError):
+    """A file or value handed to edgekit is missing, malformed or does not fit."""
+
+    exit_code = 3
+
+
+class GateRefused(EdgekitError):
+    """The exported files answer worse than the trained model, and nobody accepted that."""
+
+    exit_code = 4
+
+
+class TargetError(EdgekitError):
+    """A device or service could not be reached, or failed on its side."""
+
+    exit_code = 5
