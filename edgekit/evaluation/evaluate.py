@@ -1,0 +1,153 @@
+"""Base versus adapter on the evaluation rows, on the torch model or on the exported files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.bases import resolve_base
+from edgekit.data import Row, load_rows
+from edgekit.evaluation.artifact import Artifact
+from edgekit.evaluation.torch_model import TorchModel
+from edgekit.project import Adapter, Project
+from edgekit.scoring import Score, score
+from edgekit.training import adapter_folder, base_precision
+from edgekit.training.record import read_record
+from edgekit.training.tokens import Encoder
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import InputError
+
+EVALUATION_SCHEMA = "edgekit.evaluation/1"
+ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one adapter and of its base on the same rows.
+
+    Attributes:
+        adapter: its name.
+        engine: "torch" or the bundle's engine.
+        runs_on: the base's precision or quantisation.
+        rows: how many rows.
+        max_tokens: where answers were cut off.
+        base_score: without the adapter; None when that was not asked for.
+        adapter_score: with it.
+        samples: per row: where it stands, reference, and the answers.
+    """
+
+    adapter: str
+    engine: str
+    runs_on: str
+    rows: int
+    max_tokens: int
+    base_score: Score | None
+    adapter_score: Score
+    samples: Sequence[dict[str, str]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        return {"schema": EVALUATION_SCHEMA, **asdict(self)}
+
+
+def evaluate(
+    project: Project,
+    name: str | None = None,
+    *,
+    artifact: Path | None = None,
+    limit: int | None = None,
+    with_base: bool = True,
+) -> Evaluation:
+    """Score the adapter ``name`` on its evaluation rows with greedy answers.
+
+    Args:
+        project: a loaded project file.
+        name: the adapter (the only one when None).
+        artifact: a bundle: answers come from its files through the device runtime.  Without it the torch model
+            answers, at the precision that the adapter was trained at.
+        limit: use only the first rows.
+        with_base: score the bare base too.
+
+    Raises:
+        InputError: no trained adapter, bad rows, or a bundle without this adapter.
+    """
+    adapter = project.adapter(name)
+    rows = load_rows(project.data_for(adapter.name).eval)[:limit]
+    base = resolve_base(project.base, relative_to=project.folder)
+    max_tokens = answer_limit(rows, adapter, base)
+    if artifact is not None:
+        engine, runs_on, base_answers, answers = _artifact_answers(artifact, adapter, rows, max_tokens, with_base)
+    else:
+        engine, runs_on, base_answers, answers = _torch_answers(project, adapter, base, rows, max_tokens, with_base)
+    references = [row.answer for row in rows]
+    return Evaluation(
+        adapter=adapter.name,
+        engine=engine,
+        runs_on=runs_on,
+        rows=len(rows),
+        max_tokens=max_tokens,
+        base_score=score(references, base_answers) if base_answers is not None else None,
+        adapter_score=score(references, answers),
+        samples=[
+            {"where": row.where, "reference": row.answer, "answer": answer}
+            for row, answer in zip(rows, answers, strict=True)
+        ],
+    )
+
+
+def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
+    """Tokens that an answer may have: a little more than the longest reference, on every engine alike."""
+    encoder = Encoder(base.folder)
+    return max(len(encoder.answer_ids(row, adapter.system)) for row in rows) + ANSWER_SLACK
+
+
+def trained_folder(project: Project, adapter: Adapter) -> Path:
+    """The adapter's PEFT folder.
+
+    Raises:
+        InputError: it has not been trained yet, or the imported folder is missing.
+    """
+    folder = adapter_folder(project, adapter)
+    if not (folder / "adapter_config.json").exists():
+        mend = f"run `edgekit train {adapter.name}` first" if adapter.path is None else "correct its path in edgekit.yaml"
+        raise InputError(f"adapter {adapter.name} is not in {folder}", mend)
+    return folder
+
+
+def trained_at(project: Project, adapter: Adapter) -> tuple[str, str | None]:
+    """Base precision and quantisation that the adapter was trained at, from its run record when it has one."""
+    record = read_record(adapter_folder(project, adapter))
+    if record is not None:
+        return record["base_precision"], record["quantization"]
+    return ("fp32", None) if adapter.path is not None else base_precision(project, adapter)
+
+
+_Answers = tuple[str, str, list[str] | None, list[str]]
+
+
+def _torch_answers(
+    project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
+) -> _Answers:
+    folder = trained_folder(project, adapter)
+    precision, quantization = trained_at(project, adapter)
+    model = TorchModel(base, precision, quantization, folder)
+    answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
+    bare = model.answers(rows, adapter.system, max_tokens, with_adapter=False) if with_base else None
+    return "torch", (quantization or precision) if precision == "gguf" else precision, bare, answers
+
+
+def _artifact_answers(
+    bundle: Path, adapter: Adapter, rows: Sequence[Row], max_tokens: int, with_base: bool
+) -> _Answers:
+    with Artifact(bundle) as opened:
+        manifest = opened.runtime.manifest
+        if adapter.name in manifest.base.merged:
+            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
+            return manifest.engine, manifest.base.quantization, None, answers
+        if adapter.name not in [entry.name for entry in manifest.adapters]:
+            raise InputError(f"{bundle} has no adapter {adapter.name}", "export it with `edgekit export`")
+        answers = opened.answers(rows, adapter.system, max_tokens, adapter=adapter.name)
+        bare = opened.answers(rows, adapter.system, max_tokens, adapter=None) if with_base else None
+        return manifest.engine, manifest.base.quantization, bare, answers

@@ -1,0 +1,152 @@
+"""From a project's trained adapters to a bundle that devices run."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.bases import resolve_base
+from edgekit.devices import device_profile
+from edgekit.evaluation.evaluate import trained_folder
+from edgekit.project import Adapter, Project
+from edgekit_exporters.base import Base
+from edgekit_exporters.bundle import BundlePlan, is_bundle, write_bundle
+from edgekit_exporters.gguf_adapter import AdapterSource
+from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder, quantization_of
+from edgekit_exporters.merge import merge_to_folder
+from edgekit_exporters.quantise import canonical_quantization
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.publish import check_replaceable, publish
+
+log = logging.getLogger(__name__)
+
+FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
+ANY_ISA = "any"
+
+
+def export(
+    project: Project,
+    names: Sequence[str] | None = None,
+    *,
+    output: Path | None = None,
+    mode: str | None = None,
+    quantize: str | None = None,
+    device: str | None = None,
+) -> tuple[Path, Manifest]:
+    """Export adapters of ``project`` with their base as a bundle.
+
+    Args:
+        project: a loaded project file.
+        names: adapters (all of the project when None).
+        output: bundle folder; ``dist/NAME`` in the project folder when None.
+        mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
+        quantize: GGUF quantisation of the base, overriding the project file.
+        device: device profile that the bundle is for, overriding the project file.
+
+    Returns:
+        The bundle's folder and its manifest.
+
+    Raises:
+        InputError: an adapter that isn't trained, doesn't fit or can't be separate; an output that can't be replaced.
+        UsageError: several adapters with mode "merged", or an unknown quantisation or device.
+    """
+    settings = project.export
+    if settings.format != "gguf":
+        raise UsageError(f"format {settings.format} is not available in this version", "use --format gguf")
+    mode = mode or settings.mode
+    adapters = [project.adapter(name) for name in (names or project.adapters)]
+    if mode == "merged" and len(adapters) != 1:
+        raise UsageError("a merged bundle holds one adapter", "name the one to merge")
+    output = output or project.folder / "dist" / (settings.name or project.name)
+    check_replaceable(output, is_bundle)
+    isa = _isa(device or settings.device)
+    base = resolve_base(project.base, relative_to=project.folder)
+    quantization = _quantization(quantize or settings.quantize, base)
+
+    with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
+        if mode == "merged":
+            base_file = _merged_base(base, trained_folder(project, adapters[0]), quantization, Path(scratch))
+        else:
+            base_file = base_gguf(base, quantization)
+        merged = [adapter.name for adapter in adapters] if mode == "merged" else []
+        sources = [] if mode == "merged" else [_source(project, adapter) for adapter in adapters]
+        manifest = write_bundle(
+            BundlePlan(
+                name=settings.name or project.name,
+                version=_version(),
+                task=project.task,
+                base=base,
+                base_file=base_file,
+                merged=merged,
+                adapters=sources,
+                default_adapter=_default(settings.default_adapter, sources),
+                isa=isa,
+                quality={"gate": "skipped", "reference": None, "artifact": None},
+            ),
+            output,
+        )
+    return output, manifest
+
+
+def merge(project: Project, names: Sequence[str] | None = None, *, output: Path | None = None) -> Path:
+    """Merge adapters into the float base and write a Hugging Face folder.
+
+    Args:
+        project: a loaded project file.
+        names: adapters, merged in this order (the only one when None).
+        output: the folder; ``dist/PROJECT-NAMES-merged`` when None.
+
+    Raises:
+        InputError: an adapter that isn't trained or doesn't fit; an output that can't be replaced.
+    """
+    adapters = [project.adapter(name) for name in (names or [None])]
+    label = "-".join([project.name, *(adapter.name for adapter in adapters), "merged"])
+    output = output or project.folder / "dist" / label
+    with publish(output, is_ours=lambda old: (old / "config.json").exists() and not is_bundle(old)) as folder:
+        base = resolve_base(project.base, relative_to=project.folder)
+        merge_to_folder(base, [trained_folder(project, adapter) for adapter in adapters], folder)
+    return output
+
+
+def _merged_base(base: Base, adapter: Path, quantization: str, scratch: Path) -> Path:
+    folder, file = scratch / "merged", scratch / "merged.gguf"
+    merge_to_folder(base, [adapter], folder)
+    gguf_from_folder(folder, file, quantization, like=base.gguf)
+    return file
+
+
+def _source(project: Project, adapter: Adapter) -> AdapterSource:
+    return AdapterSource(
+        name=adapter.name,
+        version=adapter.version,
+        folder=trained_folder(project, adapter),
+        system=adapter.system,
+        generation=adapter.generation,
+        output_schema=adapter.schema,
+    )
+
+
+def _quantization(wanted: str | None, base: Base) -> str:
+    if wanted is not None:
+        return canonical_quantization(wanted)
+    return (quantization_of(base.gguf) if base.gguf else None) or FALLBACK_QUANTIZATION
+
+
+def _default(wanted: str | None, sources: Sequence[AdapterSource]) -> str | None:
+    names = [source.name for source in sources]
+    if wanted is not None and wanted not in names:
+        raise InputError(f"default_adapter {wanted} is not among the exported adapters", f"use one of {', '.join(names)}")
+    return wanted
+
+
+def _isa(device: str | None) -> str:
+    return ANY_ISA if device is None else device_profile(device).isa
+
+
+def _version() -> str:
+    """Bundles are numbered by the time they were made, so that a later one is a newer one."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y.%m.%d.%H%M%S")

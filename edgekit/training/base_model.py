@@ -1,0 +1,82 @@
+"""The frozen base that an adapter is trained on, at the precision that was asked for."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_base import base_gguf
+from edgekit_runtime.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+FLOATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+PRECISIONS = ("gguf", "nf4", "int8", *FLOATS)
+
+
+def device() -> torch.device:
+    """CUDA when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype() -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, float32 elsewhere."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32
+
+
+def load_base(base: Base, precision: str, quantization: str | None) -> Any:
+    """Load the base for training.
+
+    Args:
+        base: which model.
+        precision: one of ``PRECISIONS``.
+        quantization: the GGUF type that devices will run; needed for ``gguf``.
+
+    Raises:
+        UsageError: an unknown precision, or ``gguf`` without a quantisation.
+    """
+    if precision == "gguf":
+        if quantization is None:
+            raise UsageError("base_precision gguf needs to know what devices run", "set export.quantize, Q4_0 say")
+        from edgekit.packed import load_packed
+
+        return load_packed(base_gguf(base, quantization), base.folder, dtype=compute_dtype(), device=device())
+    options: dict[str, Any] = {"device_map": {"": device()}}
+    if precision in FLOATS:
+        options["dtype"] = FLOATS[precision]
+    elif precision in ("nf4", "int8"):
+        options["dtype"] = compute_dtype()
+        options["quantization_config"] = _bitsandbytes(precision)
+    else:
+        raise UsageError(f"no base_precision is called {precision!r}", f"use one of {', '.join(PRECISIONS)}")
+    return transformers.AutoModelForCausalLM.from_pretrained(base.folder, **options)
+
+
+def load_dense(base: Base, gguf: Path | None, dtype: torch.dtype) -> Any:
+    """The base with float weights: those that ``gguf``'s blocks stand for, or the float model's own."""
+    if gguf is None:
+        return transformers.AutoModelForCausalLM.from_pretrained(base.folder, dtype=dtype).to(device())
+    from edgekit.packed import dequantised_state
+
+    config = transformers.AutoConfig.from_pretrained(base.folder)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.load_state_dict(dequantised_state(gguf, config), strict=False)
+    return model.to(device()).eval()
+
+
+def _bitsandbytes(precision: str) -> Any:
+    if precision == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(),
+    )

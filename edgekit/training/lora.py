@@ -1,0 +1,68 @@
+"""The PEFT configuration of each training method, and wrapping the base with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+from edgekit.project import Adapter
+from edgekit_runtime.errors import UsageError
+
+# Methods that also change the base's weights: what is saved is the difference to the original base.
+CHANGES_BASE = {"pissa": "pissa_niter_16", "loftq": "loftq"}
+# What `targets: q/v` stands for, as in the LoRA paper.
+QUERY_VALUE = ["q_proj", "v_proj"]
+
+
+def lora_config(adapter: Adapter) -> LoraConfig:
+    """PEFT's configuration of ``adapter``."""
+    options: dict[str, Any] = {}
+    if adapter.method in CHANGES_BASE:
+        options["init_lora_weights"] = CHANGES_BASE[adapter.method]
+    if adapter.method == "loftq":
+        from peft import LoftQConfig
+
+        options["loftq_config"] = LoftQConfig(loftq_bits=4)
+    return LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=_targets(adapter.targets),
+        use_rslora=adapter.method == "rslora",
+        use_dora=adapter.method == "dora",
+        task_type="CAUSAL_LM",
+        bias="none",
+        **options,
+    )
+
+
+def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -> Any:
+    """Freeze ``model`` and put trainable LoRA layers (float32) around its targets.
+
+    Raises:
+        UsageError: a method that changes the base on a base that is packed, or targets that match nothing.
+    """
+    if adapter.method in CHANGES_BASE and precision not in ("bf16", "fp16", "fp32"):
+        raise UsageError(
+            f"{adapter.method} starts by changing the base's weights, which a {precision} base doesn't allow",
+            "set base_precision: fp32 (or bf16), or use method: qlora",
+        )
+    if precision in ("nf4", "int8"):
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    elif checkpointing:
+        model.enable_input_require_grads()
+    try:
+        wrapped = get_peft_model(model, lora_config(adapter))
+    except ValueError as error:
+        raise UsageError(f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear") from None
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return wrapped
+
+
+def _targets(targets: str | tuple[str, ...]) -> str | list[str]:
+    if targets == "q/v":
+        return QUERY_VALUE
+    return targets if isinstance(targets, str) else list(targets)

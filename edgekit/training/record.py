@@ -1,0 +1,67 @@
+"""What a training run leaves behind beside the adapter: run.json and the loss plot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+RECORD_FILE = "run.json"
+PLOT_FILE = "loss.png"
+RECORD_SCHEMA = "edgekit.run/1"
+PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "llama-cpp-python")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything needed to know, and to repeat, how an adapter came about."""
+
+    adapter: str
+    base: str
+    family: str
+    base_precision: str
+    quantization: str | None
+    system: str | None
+    hyperparameters: dict[str, Any]
+    data: dict[str, Any]
+    losses: list[dict[str, float]]
+    result: dict[str, float]
+
+    def save(self, folder: Path) -> None:
+        """Write run.json."""
+        document = {"schema": RECORD_SCHEMA, **asdict(self), "versions": versions(), "machine": platform.platform()}
+        (folder / RECORD_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The run.json of an adapter folder; None when edgekit did not train it."""
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("schema") == RECORD_SCHEMA else None
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a result depends on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+
+
+def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
+    """Draw training and evaluation loss over steps as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
+    axes = figure.add_subplot()
+    for key, label, marker in (("loss", "training", ""), ("eval_loss", "evaluation", "o")):
+        points = [(entry["step"], entry[key]) for entry in losses if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, marker=marker)
+    axes.set(title=title, xlabel="optimiser step", ylabel="loss per answer token (nats)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)

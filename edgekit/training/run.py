@@ -1,0 +1,242 @@
+"""Training one adapter with transformers' Trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from edgekit.bases import resolve_base
+from edgekit.data import Row, data_digest, load_rows
+from edgekit.project import Adapter, Project
+from edgekit.training.base_model import device, load_base
+from edgekit.training.interrupt import StopOnInterrupt
+from edgekit.training.lora import CHANGES_BASE, wrap
+from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
+from edgekit.training.tokens import IGNORED, Encoded, Encoder
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.publish import publish
+
+log = logging.getLogger(__name__)
+
+WORK_FOLDER = ".edgekit"
+RECIPE_FILE = "recipe.json"
+MAX_CHECKPOINTS = 2
+SAVES_PER_RUN = 10
+EVALUATIONS_PER_RUN = 4
+LOSS_EVAL_ROWS = 64  # rows of the evaluation set that the loss is followed on during training
+LORAPLUS_RATIO = 16  # lr(B) / lr(A), as recommended in the LoRA+ paper (arXiv 2402.12354)
+
+
+def adapter_folder(project: Project, adapter: Adapter) -> Path:
+    """Where the trained (or imported) adapter of a project lies, as a PEFT folder."""
+    return adapter.path if adapter.path is not None else project.folder / "adapters" / adapter.name
+
+
+def train(project: Project, name: str | None = None, *, resume: bool = False) -> Path:
+    """Train the adapter ``name`` of ``project`` (the only one when None) and return its PEFT folder.
+
+    The folder also gets run.json and loss.png.  It replaces an earlier one only when training has finished.
+
+    Args:
+        project: a loaded project file.
+        name: adapter to train.
+        resume: go on from the last checkpoint of a run that was interrupted.
+
+    Raises:
+        InputError: bad data or base, or nothing to resume.
+        UsageError: settings that don't fit together.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+    """
+    adapter = project.adapter(name)
+    if adapter.path is not None:
+        raise UsageError(f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is")
+    files = project.data_for(adapter.name)
+    train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
+    base = resolve_base(project.base, relative_to=project.folder)
+    precision, quantization = base_precision(project, adapter)
+    encoder = Encoder(base.folder)
+    limit = _max_length(adapter, base)
+    datasets = [
+        [encoder.encode(row, adapter.system, limit) for row in rows] for rows in (train_rows, eval_rows[:LOSS_EVAL_ROWS])
+    ]
+
+    recipe = {
+        "base": base.family,
+        "precision": precision,
+        "quantization": quantization,
+        "hyperparameters": _hyperparameters(adapter),
+        "data": data_digest([files.train, files.eval]),
+    }
+    work = project.folder / WORK_FOLDER / "train" / adapter.name
+    checkpoint = _checkpoint(work, recipe, resume=resume)
+
+    transformers.set_seed(adapter.seed)
+    model = wrap(load_base(base, precision, quantization), adapter, precision, checkpointing=_checkpointing())
+    initial = work / "initial"
+    if adapter.method in CHANGES_BASE and checkpoint is None:
+        _save_initial(model, initial)
+    trainer = _trainer(model, encoder, datasets, adapter, work)
+    log.info(
+        "training %s: %d rows, %d trainable parameters, base %s at %s",
+        *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
+        precision if quantization is None or precision != "gguf" else quantization,
+    )
+    interrupt = StopOnInterrupt()
+    trainer.add_callback(interrupt)
+    with interrupt:
+        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if interrupt.requested:
+        raise KeyboardInterrupt(f"stopped at step {trainer.state.global_step}; go on with --resume")
+
+    losses = [
+        {key: float(value) for key, value in entry.items() if key in ("step", "epoch", "loss", "eval_loss")}
+        for entry in trainer.state.log_history
+        if "loss" in entry or "eval_loss" in entry
+    ]
+    record = RunRecord(
+        adapter=adapter.name,
+        base=project.base,
+        family=base.family,
+        base_precision=precision,
+        quantization=quantization,
+        system=adapter.system,
+        hyperparameters=_hyperparameters(adapter),
+        data={"digest": recipe["data"], "train_rows": len(train_rows), "eval_rows": len(eval_rows)},
+        losses=losses,
+        result={key: float(value) for key, value in outcome.metrics.items()},
+    )
+    folder = adapter_folder(project, adapter)
+    with publish(folder, is_ours=lambda old: (old / "adapter_config.json").exists()) as temporary:
+        _save_adapter(model, temporary, base, initial if adapter.method in CHANGES_BASE else None)
+        record.save(temporary)
+        plot_losses(losses, f"{adapter.name} on {base.name}", temporary / PLOT_FILE)
+    shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def base_precision(project: Project, adapter: Adapter) -> tuple[str, str | None]:
+    """What the base is trained at, and the GGUF quantisation that devices run (None when not known).
+
+    Without an explicit ``base_precision`` an adapter is trained on the blocks that devices will run, when the project
+    says which, and on NF4 otherwise.
+    """
+    quantization = project.export.quantize if project.export.format == "gguf" else None
+    return adapter.base_precision or ("gguf" if quantization else "nf4"), quantization
+
+
+def _hyperparameters(adapter: Adapter) -> dict[str, Any]:
+    settings = asdict(adapter)
+    for key in ("name", "path", "data", "version", "schema", "generation"):
+        settings.pop(key, None)
+    return settings
+
+
+def _max_length(adapter: Adapter, base: Base) -> int:
+    context = transformers.AutoConfig.from_pretrained(base.folder).max_position_embeddings
+    if adapter.max_length and adapter.max_length > context:
+        raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
+    return int(adapter.max_length or context)
+
+
+def _checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | None:
+    """The checkpoint to go on from; a fresh start clears what an earlier run left."""
+    note = work / RECIPE_FILE
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
+    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    if resume:
+        if not found:
+            raise InputError(f"there is no interrupted training in {work}", "start without --resume")
+        if not note.exists() or note.read_text() != digest:
+            raise InputError(
+                "the settings or data have changed since that training was interrupted",
+                "start without --resume, or put them back",
+            )
+        return found[-1]
+    if found:
+        log.warning("starting over; the interrupted training at %s is dropped", found[-1].name)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    note.write_text(digest)
+    return None
+
+
+def _checkpointing() -> bool:
+    """Recomputing activations pays on a GPU, whose memory is scarce, and only costs time on a CPU."""
+    return device().type == "cuda"
+
+
+def _trainer(
+    model: Any, encoder: Encoder, datasets: Sequence[list[Encoded]], adapter: Adapter, work: Path
+) -> transformers.Trainer:
+    train_set, eval_set = datasets
+    on_gpu = device().type == "cuda"
+    steps = adapter.max_steps or max(
+        1, round(adapter.epochs * len(train_set) / (adapter.batch_size * adapter.gradient_accumulation))
+    )
+    arguments = transformers.TrainingArguments(
+        output_dir=str(work),
+        max_steps=adapter.max_steps or -1,
+        num_train_epochs=adapter.epochs,
+        per_device_train_batch_size=adapter.batch_size,
+        per_device_eval_batch_size=adapter.batch_size,
+        gradient_accumulation_steps=adapter.gradient_accumulation,
+        gradient_checkpointing=_checkpointing(),
+        learning_rate=adapter.learning_rate,
+        warmup_steps=adapter.warmup_ratio,  # below 1 it is a share of all steps
+        lr_scheduler_type=adapter.scheduler,
+        optim="paged_adamw_8bit" if on_gpu else "adamw_torch",
+        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        use_cpu=not on_gpu,
+        train_sampling_strategy="group_by_length",  # batches of like lengths waste no work on padding
+        eval_strategy="steps",
+        eval_steps=max(1, -(-steps // EVALUATIONS_PER_RUN)),
+        save_strategy="steps",
+        save_steps=max(1, -(-steps // SAVES_PER_RUN)),
+        save_total_limit=MAX_CHECKPOINTS,
+        logging_steps=max(1, steps // 50),
+        seed=adapter.seed,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_pin_memory=on_gpu,
+        label_names=["labels"],
+    )
+    collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
+    optimizer = None
+    if adapter.method == "lora+":
+        from peft.optimizers import create_loraplus_optimizer
+
+        optimizer = create_loraplus_optimizer(
+            model, torch.optim.AdamW, lr=adapter.learning_rate, loraplus_lr_ratio=LORAPLUS_RATIO
+        )
+    return transformers.Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_set,  # type: ignore[arg-type]  # a list of examples is a map-style data set
+        eval_dataset=eval_set,  # type: ignore[arg-type]
+        data_collator=collator,
+        optimizers=(optimizer, None),
+    )
+
+
+def _save_initial(model: Any, folder: Path) -> None:
+    """Keep the adapter as initialised: the trained one is saved as the difference to it (see PEFT's PiSSA guide)."""
+    config = model.peft_config["default"]
+    init, config.init_lora_weights = config.init_lora_weights, True
+    model.save_pretrained(str(folder))
+    config.init_lora_weights = init
+
+
+def _save_adapter(model: Any, folder: Path, base: Base, initial: Path | None) -> None:
+    model.peft_config["default"].base_model_name_or_path = base.name
+    options = {} if initial is None else {"path_initial_model_for_weight_conversion": str(initial)}
+    model.save_pretrained(str(folder), **options)

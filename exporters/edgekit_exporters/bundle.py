@@ -1,0 +1,158 @@
+"""Putting a bundle together: base, adapters and manifest in one folder that appears as a whole."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
+from edgekit_exporters.gguf_base import quantization_of
+from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, verify_bundle
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, FileEntry, Manifest, Requires
+from edgekit_runtime.publish import publish
+
+BASE_FILE = "base/model.gguf"
+ENGINE = "llama.cpp"
+RUNTIME_REQUIREMENT = ">=0.1"
+MIB = 1024 * 1024
+RUNTIME_MB = 100  # Python, the engine's code and its compute buffers, rounded up
+
+
+@dataclass(frozen=True)
+class BundlePlan:
+    """What goes into a bundle.
+
+    Attributes:
+        name: the bundle's name.
+        task: "text" or "caption".
+        base: whose family the adapters have.
+        base_file: the GGUF that devices load.
+        merged: names of adapters that are merged into ``base_file``.
+        adapters: those that stay separate files.
+        default_adapter: used when a request names none; None means the bare base.
+        isa: instruction set that the target has to have ("any" when no target was named).
+        quality: the manifest's ``quality`` field.
+    """
+
+    name: str
+    task: str
+    base: Base
+    base_file: Path
+    merged: Sequence[str]
+    adapters: Sequence[AdapterSource]
+    default_adapter: str | None
+    isa: str
+    version: str
+    quality: dict[str, Any]
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether ``folder`` is a bundle that an export may replace."""
+    try:
+        return BUNDLE_SCHEMA.encode() in (folder / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return False
+
+
+def write_bundle(plan: BundlePlan, output: Path) -> Manifest:
+    """Write the bundle to ``output``; an earlier bundle there is replaced in one step.
+
+    Raises:
+        InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
+    """
+    with publish(output, is_ours=is_bundle) as folder:
+        (folder / "base").mkdir()
+        shutil.copyfile(plan.base_file, folder / BASE_FILE)
+        if plan.adapters:
+            (folder / "adapters").mkdir()
+        entries = tuple(_write_adapter(source, plan.base, folder) for source in plan.adapters)
+        manifest = _manifest(plan, folder, entries)
+        (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+        return verify_bundle(folder)
+
+
+def _write_adapter(source: AdapterSource, base: Base, folder: Path) -> AdapterEntry:
+    file = f"adapters/{source.name}-{source.version}.gguf"
+    canonical = write_adapter_gguf(source, base, folder / file)
+    return AdapterEntry(
+        name=source.name,
+        version=source.version,
+        file=file,
+        rank=canonical.rank,
+        targets=tuple(canonical.targets),
+        family=base.family,
+        digest=file_digest(folder / file),
+        system=source.system,
+        generation=source.generation,
+        schema=source.output_schema,
+    )
+
+
+def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]) -> Manifest:
+    gguf = read_gguf(folder / BASE_FILE)
+    architecture = str(gguf.metadata["general.architecture"])
+    context = int(gguf.metadata[f"{architecture}.context_length"])
+    quantization = quantization_of(folder / BASE_FILE)
+    if quantization is None:
+        raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
+    files = tuple(
+        FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    )
+    return Manifest(
+        schema=BUNDLE_SCHEMA,
+        name=plan.name,
+        version=plan.version,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        engine=ENGINE,
+        task=plan.task,
+        base=BaseEntry(
+            file=BASE_FILE,
+            architecture=architecture,
+            parameters=_parameters(gguf),
+            quantization=quantization,
+            context=context,
+            family=plan.base.family,
+            digest=next(entry.sha256 for entry in files if entry.path == BASE_FILE),
+            merged=tuple(plan.merged),
+        ),
+        adapters=adapters,
+        default_adapter=plan.default_adapter,
+        files=files,
+        requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, gguf, context), isa=plan.isa),
+        quality=plan.quality,
+    )
+
+
+def _parameters(gguf: GgufFile) -> int:
+    total = 0
+    for tensor in gguf.tensors.values():
+        count = 1
+        for size in tensor.shape:
+            count *= size
+        total += count
+    return total
+
+
+def _memory_mb(files: Sequence[FileEntry], gguf: GgufFile, context: int) -> int:
+    """Upper estimate of resident memory: all files, an F16 KV cache of the whole context, and the runtime itself.
+
+    The KV cache of a llama.cpp model takes layers x context x (K width + V width) x 2 bytes.
+    """
+    metadata, architecture = gguf.metadata, gguf.metadata["general.architecture"]
+    heads = int(metadata[f"{architecture}.attention.head_count"])
+    kv_heads = int(metadata.get(f"{architecture}.attention.head_count_kv", heads))
+    width = int(metadata[f"{architecture}.embedding_length"]) // heads
+    key = int(metadata.get(f"{architecture}.attention.key_length", width))
+    value = int(metadata.get(f"{architecture}.attention.value_length", width))
+    cache = int(metadata[f"{architecture}.block_count"]) * context * kv_heads * (key + value) * 2
+    return -(-(sum(entry.size for entry in files) + cache) // MIB) + RUNTIME_MB
+

@@ -1,0 +1,78 @@
+"""A PEFT folder as one GGUF adapter file that carries all a device needs to know of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.canonical import CanonicalAdapter, canonicalise
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.llama_tools import run_converter
+from edgekit_runtime import adapter as keys
+
+# Float types that llama.cpp's LoRA converter writes.  F16 halves the file; A and B are small either way.
+ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """An adapter to export: its PEFT folder and what travels with it.
+
+    Attributes:
+        name: file-name safe name.
+        version: shown to users, and part of the file name.
+        folder: PEFT folder.
+        system: system prompt that it was trained with.
+        generation: defaults for the device, ``{"max_tokens": 128}`` say.
+        output_schema: JSON schema of its answers.
+    """
+
+    name: str
+    version: str
+    folder: Path
+    system: str | None = None
+    generation: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+
+
+def write_adapter_gguf(source: AdapterSource, base: Base, destination: Path, *, float_type: str = "F16") -> CanonicalAdapter:
+    """Write ``destination``, a LoRA GGUF that stock llama.cpp tools load too.
+
+    Returns:
+        The canonical adapter whose pairs are in the file.
+
+    Raises:
+        InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
+    """
+    canonical = canonicalise(source.folder, base)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:
+        plain, converted = Path(scratch, "plain"), Path(scratch, "adapter.gguf")
+        canonical.save(plain)
+        run_converter(
+            "convert_lora_to_gguf.py",
+            [plain, "--base", base.folder, "--outfile", converted, "--outtype", float_type.lower()],
+        )
+        rewrite_metadata(converted, destination, _metadata(source, base, canonical))
+    return canonical
+
+
+def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        keys.KEY_SCHEMA: keys.ADAPTER_SCHEMA,
+        keys.KEY_NAME: source.name,
+        keys.KEY_VERSION: source.version,
+        keys.KEY_FAMILY: base.family,
+        keys.KEY_RANK: canonical.rank,
+        keys.KEY_TARGETS: canonical.targets,
+    }
+    if source.system is not None:
+        facts[keys.KEY_SYSTEM] = source.system
+    if source.generation:
+        facts[keys.KEY_GENERATION] = json.dumps(source.generation, sort_keys=True)
+    if source.output_schema:
+        facts[keys.KEY_OUTPUT_SCHEMA] = json.dumps(source.output_schema, sort_keys=True)
+    return facts

@@ -1,0 +1,92 @@
+"""Replacing a folder as a whole: readers see the old one or the new one, never a mixture."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgekit_runtime.errors import InputError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+@contextmanager
+def publish(folder: Path, *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``folder``; when the block ends well, it takes the place of ``folder``.
+
+    Args:
+        folder: where the result shall be.
+        is_ours: tells whether an existing, non-empty ``folder`` is an earlier result that may be replaced.
+
+    Raises:
+        InputError: ``folder`` holds something else, can't be written, or the disk is full.  Nothing has changed then.
+    """
+    check_replaceable(folder, is_ours)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            yield temporary
+            _take_the_place(temporary, folder)
+        except OSError as error:
+            explained = _explained(error, folder)
+            if explained is None:
+                raise
+            raise explained from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
+    """Refuse before any work is done.
+
+    Raises:
+        InputError: ``folder`` exists with other content.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"{folder} is a file or link", "choose another output folder")
+    if folder.is_dir() and any(folder.iterdir()) and not is_ours(folder):
+        raise InputError(f"{folder} exists with other content", "choose another output folder, or empty it")
+
+
+def _take_the_place(temporary: Path, folder: Path) -> None:
+    if not folder.exists():
+        temporary.rename(folder)
+    elif not _exchange(temporary, folder):
+        old = temporary.with_name(temporary.name + ".old")
+        folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step (Linux's renameat2); False where the system has no such call."""
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    done = libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if done == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):  # the file system can't
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _explained(error: OSError, folder: Path) -> InputError | None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"the disk is full while writing {folder}", "free some space and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return InputError(f"{folder} can't be written ({error.strerror})", "choose another output folder")
+    return None
