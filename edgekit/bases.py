@@ -33,6 +33,7 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
 
     Raises:
         InputError: nothing by that name, or it isn't a causal language model's files.
+
     """
     if name in PACKAGED:
         return _from_gguf(_packaged(name), name)
@@ -69,7 +70,8 @@ def _from_hub(name: str) -> Base:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"the hub can't be reached for {name!r} ({reason})", "connect, or give a local folder or GGUF file"
+            f"the hub can't be reached for {name!r} ({reason})",
+            "connect, or give a local folder or GGUF file",
         ) from None
     return _from_folder(Path(folder), name)
 
@@ -79,8 +81,10 @@ def _from_folder(folder: Path, name: str) -> Base:
     try:
         architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
     except FileNotFoundError:
-        raise InputError(f"{folder} is not a base model: it has no config.json", "give a Hugging Face model folder or "
-                         "a GGUF file") from None
+        raise InputError(
+            f"{folder} is not a base model: it has no config.json",
+            "give a Hugging Face model folder or a GGUF file",
+        ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{config} can't be read ({error})", "download the model again") from None
     weights = sorted(folder.glob("*.safetensors"))
@@ -97,8 +101,10 @@ def _from_folder(folder: Path, name: str) -> Base:
 def _from_gguf(path: Path, name: str) -> Base:
     metadata = read_gguf(path).metadata
     if metadata.get("general.type", "model") != "model" or "tokenizer.ggml.tokens" not in metadata:
-        raise InputError(f"{path} is not a base model but a {metadata.get('general.type', 'part of one')}",
-                         "give the GGUF of a whole model")
+        raise InputError(
+            f"{path} is not a base model but a {metadata.get('general.type', 'part of one')}",
+            "give the GGUF of a whole model",
+        )
     label = name if name in PACKAGED else str(metadata.get("general.basename") or path.stem)
     family = str(metadata.get(KEY_FAMILY) or _family(label, _remembered_digest(path)))
     return Base(name, family, _unpacked(path, family), path)
@@ -122,8 +128,10 @@ def _unpack(path: Path, destination: Path) -> None:
         AutoConfig.from_pretrained(**where)
         model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     except (ValueError, KeyError, NotImplementedError) as error:
-        raise InputError(f"transformers can't read {path} ({str(error).splitlines()[0]})",
-                         "use the model's Hugging Face folder as the base") from None
+        raise InputError(
+            f"transformers can't read {path} ({str(error).splitlines()[0]})",
+            "use the model's Hugging Face folder as the base",
+        ) from None
     # It is float now: without this, save_pretrained refuses it as a quantised model.
     model.hf_quantizer = None
     model.config.__dict__.pop("quantization_config", None)

@@ -12,6 +12,7 @@ def device_profile(name: str) -> edgekit_devices.Profile:
     Raises:
         UsageError: no such device.
         InputError: the user's own profile is malformed.
+
     """
     try:
         return edgekit_devices.load_profile(name)
@@ -19,3 +20,8 @@ def device_profile(name: str) -> edgekit_devices.Profile:
         raise UsageError(*str(error.args[0]).split(": ", 1)) from None
     except edgekit_devices.BadProfileError as error:
         raise InputError(*str(error).rsplit(": ", 1)) from None
+
+
+def device_profiles() -> list[edgekit_devices.Profile]:
+    """All profiles that edgekit ships."""
+    return [device_profile(name) for name in edgekit_devices.profile_names()]

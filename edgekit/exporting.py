@@ -8,10 +8,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit.bases import resolve_base
-from edgekit.devices import device_profile
-from edgekit.evaluation.evaluate import trained_folder
-from edgekit.project import Adapter, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, is_bundle, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource
@@ -21,6 +17,11 @@ from edgekit_exporters.quantise import canonical_quantization
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
+
+from edgekit.bases import resolve_base
+from edgekit.devices import device_profile
+from edgekit.evaluation.evaluate import trained_folder
+from edgekit.project import Adapter, Project
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def export(
     names: Sequence[str] | None = None,
     *,
     output: Path | None = None,
+    format: str | None = None,
     mode: str | None = None,
     quantize: str | None = None,
     device: str | None = None,
@@ -43,9 +45,10 @@ def export(
         project: a loaded project file.
         names: adapters (all of the project when None).
         output: bundle folder; ``dist/NAME`` in the project folder when None.
+        format: "gguf"; overrides the project file, as do the next three.
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
-        quantize: GGUF quantisation of the base, overriding the project file.
-        device: device profile that the bundle is for, overriding the project file.
+        quantize: GGUF quantisation of the base.
+        device: device profile that the bundle is for.
 
     Returns:
         The bundle's folder and its manifest.
@@ -53,10 +56,12 @@ def export(
     Raises:
         InputError: an adapter that isn't trained, doesn't fit or can't be separate; an output that can't be replaced.
         UsageError: several adapters with mode "merged", or an unknown quantisation or device.
+
     """
     settings = project.export
-    if settings.format != "gguf":
-        raise UsageError(f"format {settings.format} is not available in this version", "use --format gguf")
+    format = format or settings.format
+    if format != "gguf":
+        raise UsageError(f"format {format} is not available in this version", "use --format gguf")
     mode = mode or settings.mode
     adapters = [project.adapter(name) for name in (names or project.adapters)]
     if mode == "merged" and len(adapters) != 1:
@@ -102,6 +107,7 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
 
     Raises:
         InputError: an adapter that isn't trained or doesn't fit; an output that can't be replaced.
+
     """
     adapters = [project.adapter(name) for name in (names or [None])]
     label = "-".join([project.name, *(adapter.name for adapter in adapters), "merged"])
@@ -125,7 +131,7 @@ def _source(project: Project, adapter: Adapter) -> AdapterSource:
         version=adapter.version,
         folder=trained_folder(project, adapter),
         system=adapter.system,
-        generation=adapter.generation,
+        generation=adapter.generation.as_dict(),
         output_schema=adapter.schema,
     )
 
@@ -139,7 +145,9 @@ def _quantization(wanted: str | None, base: Base) -> str:
 def _default(wanted: str | None, sources: Sequence[AdapterSource]) -> str | None:
     names = [source.name for source in sources]
     if wanted is not None and wanted not in names:
-        raise InputError(f"default_adapter {wanted} is not among the exported adapters", f"use one of {', '.join(names)}")
+        raise InputError(
+            f"default_adapter {wanted} is not among the exported adapters", f"use one of {', '.join(names)}"
+        )
     return wanted
 
 

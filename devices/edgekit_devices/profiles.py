@@ -71,11 +71,7 @@ def load_profile(name: str) -> Profile:
     names = profile_names()
     if name not in names:
         close = difflib.get_close_matches(name, names, 1)
-        mend = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"use one of {', '.join(names)}, or a TOML file of your own"
-        )
+        mend = f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}, or a TOML file of your own"
         raise UnknownDeviceError(f"no device is called {name!r}: {mend}")
     text = files(__package__).joinpath("data", name + SUFFIX).read_text(encoding="utf-8")
     return _parse(text, name, name + SUFFIX)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from edgekit.data import Row
 from edgekit_runtime.runtime import BASE, Runtime
+
+from edgekit.data import Row
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +22,16 @@ class Artifact:
 
         Raises:
             InputError: it doesn't verify.
+
         """
         self.runtime = Runtime(bundle)
 
     def __enter__(self) -> Artifact:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.runtime.close()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, adapter: str | None) -> list[str]:

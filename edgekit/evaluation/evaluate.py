@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import InputError
 
 from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
@@ -16,8 +20,6 @@ from edgekit.scoring import Score, score
 from edgekit.training import adapter_folder, base_precision
 from edgekit.training.record import read_record
 from edgekit.training.tokens import Encoder
-from edgekit_exporters.base import Base
-from edgekit_runtime.errors import InputError
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
 ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off
@@ -36,6 +38,7 @@ class Evaluation:
         base_score: without the adapter; None when that was not asked for.
         adapter_score: with it.
         samples: per row: where it stands, reference, and the answers.
+
     """
 
     adapter: str
@@ -50,6 +53,11 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """The JSON document."""
         return {"schema": EVALUATION_SCHEMA, **asdict(self)}
+
+    def save(self, path: Path) -> None:
+        """Write the JSON document."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def evaluate(
@@ -72,6 +80,7 @@ def evaluate(
 
     Raises:
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
+
     """
     adapter = project.adapter(name)
     rows = load_rows(project.data_for(adapter.name).eval)[:limit]
@@ -108,10 +117,13 @@ def trained_folder(project: Project, adapter: Adapter) -> Path:
 
     Raises:
         InputError: it has not been trained yet, or the imported folder is missing.
+
     """
     folder = adapter_folder(project, adapter)
     if not (folder / "adapter_config.json").exists():
-        mend = f"run `edgekit train {adapter.name}` first" if adapter.path is None else "correct its path in edgekit.yaml"
+        mend = (
+            f"run `edgekit train {adapter.name}` first" if adapter.path is None else "correct its path in edgekit.yaml"
+        )
         raise InputError(f"adapter {adapter.name} is not in {folder}", mend)
     return folder
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_base import base_gguf
 
 from edgekit.data import Row
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
-from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_base import base_gguf
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,16 @@ class TorchModel:
             system: system prompt of the adapter.
             max_tokens: where an answer is cut off.
             with_adapter: False asks the bare base.
+
         """
         prompts = [self.encoder.prompt_ids(row, system) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))
         answers = [""] * len(rows)
         for start in range(0, len(order), BATCH_ROWS):
             batch = order[start : start + BATCH_ROWS]
-            for index, text in zip(batch, self._batch([prompts[i] for i in batch], max_tokens, with_adapter), strict=True):
+            for index, text in zip(
+                batch, self._batch([prompts[i] for i in batch], max_tokens, with_adapter), strict=True
+            ):
                 answers[index] = text
             log.info("answered %d of %d rows", min(start + BATCH_ROWS, len(order)), len(order))
         return answers

@@ -27,7 +27,9 @@ class StopOnInterrupt(TrainerCallback):
                 return self
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._restore()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:

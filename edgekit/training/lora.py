@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekit_runtime.errors import UsageError
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from edgekit.project import Adapter
-from edgekit_runtime.errors import UsageError
 
 # Methods that also change the base's weights: what is saved is the difference to the original base.
 CHANGES_BASE = {"pissa": "pissa_niter_16", "loftq": "loftq"}
@@ -26,7 +26,7 @@ def lora_config(adapter: Adapter) -> LoraConfig:
         options["loftq_config"] = LoftQConfig(loftq_bits=4)
     return LoraConfig(
         r=adapter.rank,
-        lora_alpha=adapter.alpha,
+        lora_alpha=adapter.lora_alpha,
         lora_dropout=adapter.dropout,
         target_modules=_targets(adapter.targets),
         use_rslora=adapter.method == "rslora",
@@ -42,6 +42,7 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -
 
     Raises:
         UsageError: a method that changes the base on a base that is packed, or targets that match nothing.
+
     """
     if adapter.method in CHANGES_BASE and precision not in ("bf16", "fp16", "fp32"):
         raise UsageError(
@@ -55,7 +56,9 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -
     try:
         wrapped = get_peft_model(model, lora_config(adapter))
     except ValueError as error:
-        raise UsageError(f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear") from None
+        raise UsageError(
+            f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear"
+        ) from None
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

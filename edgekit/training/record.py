@@ -32,7 +32,12 @@ class RunRecord:
 
     def save(self, folder: Path) -> None:
         """Write run.json."""
-        document = {"schema": RECORD_SCHEMA, **asdict(self), "versions": versions(), "machine": platform.platform()}
+        document = {
+            "schema": RECORD_SCHEMA,
+            **asdict(self),
+            "versions": versions(),
+            "machine": platform.platform(),
+        }
         (folder / RECORD_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -47,7 +52,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def versions() -> dict[str, str]:
     """Installed versions of what a result depends on."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
 
 
 def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:

@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 import transformers
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.publish import publish
 
 from edgekit.bases import resolve_base
-from edgekit.data import Row, data_digest, load_rows
+from edgekit.data import data_digest, load_rows
 from edgekit.project import Adapter, Project
-from edgekit.training.base_model import device, load_base
+from edgekit.training.base_model import device, fast_bfloat16, load_base
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
-from edgekit_exporters.base import Base
-from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.publish import publish
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         InputError: bad data or base, or nothing to resume.
         UsageError: settings that don't fit together.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+
     """
     adapter = project.adapter(name)
     if adapter.path is not None:
@@ -67,7 +68,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     encoder = Encoder(base.folder)
     limit = _max_length(adapter, base)
     datasets = [
-        [encoder.encode(row, adapter.system, limit) for row in rows] for rows in (train_rows, eval_rows[:LOSS_EVAL_ROWS])
+        [encoder.encode(row, adapter.system, limit) for row in rows]
+        for rows in (train_rows, eval_rows[:LOSS_EVAL_ROWS])
     ]
 
     recipe = {
@@ -138,7 +140,7 @@ def _hyperparameters(adapter: Adapter) -> dict[str, Any]:
     settings = asdict(adapter)
     for key in ("name", "path", "data", "version", "schema", "generation"):
         settings.pop(key, None)
-    return settings
+    return settings | {"alpha": adapter.lora_alpha}
 
 
 def _max_length(adapter: Adapter, base: Base) -> int:
@@ -195,7 +197,7 @@ def _trainer(
         warmup_steps=adapter.warmup_ratio,  # below 1 it is a share of all steps
         lr_scheduler_type=adapter.scheduler,
         optim="paged_adamw_8bit" if on_gpu else "adamw_torch",
-        bf16=on_gpu and torch.cuda.is_bf16_supported(),
+        bf16=fast_bfloat16(),
         use_cpu=not on_gpu,
         train_sampling_strategy="group_by_length",  # batches of like lengths waste no work on padding
         eval_strategy="steps",

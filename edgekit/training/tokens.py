@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgekit.data import Row
 from edgekit_runtime.chat import ChatTemplate, apply_system
 from edgekit_runtime.errors import InputError
+
+from edgekit.data import Row
 
 IGNORED = -100  # label that torch's cross entropy leaves out
 Encoded = dict[str, list[int]]
@@ -22,14 +23,16 @@ class Encoder:
 
         Raises:
             InputError: no tokenizer there, or one without a chat template.
+
         """
         from transformers import AutoTokenizer
 
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise InputError(f"{folder} has no usable tokenizer ({str(error).splitlines()[0]})",
-                             "download the model again") from None
+            raise InputError(
+                f"{folder} has no usable tokenizer ({str(error).splitlines()[0]})", "download the model again"
+            ) from None
         if not self.tokenizer.chat_template:
             raise InputError(f"{folder} has no chat template", "choose an instruct or chat model as the base")
         self.bos = str(self.tokenizer.bos_token or "")
@@ -52,6 +55,7 @@ class Encoder:
 
         Raises:
             InputError: the template doesn't start the answer with the generation prompt.
+
         """
         prompt = self.prompt(row, system)
         messages = [*apply_system(list(row.messages), system), {"role": "assistant", "content": row.answer}]
@@ -83,6 +87,7 @@ class Encoder:
 
         Raises:
             InputError: the row is longer than ``max_length`` tokens.
+
         """
         prompt, answer = self.prompt_ids(row, system), self.answer_ids(row, system)
         if len(prompt) + len(answer) > max_length:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
-from edgekit_exporters.gguf_base import quantization_of
 from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, FileEntry, Manifest, Requires
 from edgekit_runtime.publish import publish
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
+from edgekit_exporters.gguf_base import quantization_of
 
 BASE_FILE = "base/model.gguf"
 ENGINE = "llama.cpp"
@@ -39,6 +40,7 @@ class BundlePlan:
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have ("any" when no target was named).
         quality: the manifest's ``quality`` field.
+
     """
 
     name: str
@@ -66,6 +68,7 @@ def write_bundle(plan: BundlePlan, output: Path) -> Manifest:
 
     Raises:
         InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
+
     """
     with publish(output, is_ours=is_bundle) as folder:
         (folder / "base").mkdir()
@@ -155,4 +158,3 @@ def _memory_mb(files: Sequence[FileEntry], gguf: GgufFile, context: int) -> int:
     value = int(metadata.get(f"{architecture}.attention.value_length", width))
     cache = int(metadata[f"{architecture}.block_count"]) * context * kv_heads * (key + value) * 2
     return -(-(sum(entry.size for entry in files) + cache) // MIB) + RUNTIME_MB
-

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from edgekit_runtime.errors import InputError
 from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
-from edgekit_runtime.errors import InputError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -93,6 +93,7 @@ def canonicalise(folder: Path, base: Base) -> CanonicalAdapter:
     Raises:
         InputError: not a PEFT LoRA folder, not for this base, or an update that isn't ``B @ A`` with a constant
             scale (DoRA, trained biases, whole modules, embeddings): those can be merged instead.
+
     """
     config = read_config(folder)
     _refuse_what_is_not_additive(folder, config)
@@ -118,13 +119,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         InputError: missing, malformed or not LoRA.
+
     """
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder} is not a PEFT adapter: it has no {CONFIG_FILE}", "run `edgekit train` first, "
-                         "or name the folder that PEFT's save_pretrained wrote") from None
+        raise InputError(
+            f"{folder} is not a PEFT adapter: it has no {CONFIG_FILE}",
+            "run `edgekit train` first, or name the folder that PEFT's save_pretrained wrote",
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read ({error})", "write the adapter again") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
@@ -138,6 +142,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
     Raises:
         InputError: missing or damaged file.
+
     """
     path = folder / WEIGHTS_FILE
     try:
@@ -186,10 +191,14 @@ def _scales(folder: Path, base: Base) -> dict[str, tuple[float, bool]]:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
         raise InputError(
-            f"{folder} does not fit {base.name} ({str(error).splitlines()[0]})", "export it with the base it was trained on"
+            f"{folder} does not fit {base.name} ({str(error).splitlines()[0]})",
+            "export it with the base it was trained on",
         ) from None
     return {
-        name.removeprefix(PREFIX): (float(module.scaling["default"]), bool(getattr(module, "fan_in_fan_out", False)))
+        name.removeprefix(PREFIX): (
+            float(module.scaling["default"]),
+            bool(getattr(module, "fan_in_fan_out", False)),
+        )
         for name, module in wrapped.named_modules()
         if isinstance(module, LoraLayer) and "default" in module.scaling
     }

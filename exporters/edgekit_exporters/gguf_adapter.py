@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime import adapter as keys
+
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CanonicalAdapter, canonicalise
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
-from edgekit_runtime import adapter as keys
 
 # Float types that llama.cpp's LoRA converter writes.  F16 halves the file; A and B are small either way.
 ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
@@ -29,6 +30,7 @@ class AdapterSource:
         system: system prompt that it was trained with.
         generation: defaults for the device, ``{"max_tokens": 128}`` say.
         output_schema: JSON schema of its answers.
+
     """
 
     name: str
@@ -39,7 +41,9 @@ class AdapterSource:
     output_schema: dict[str, Any] | None = None
 
 
-def write_adapter_gguf(source: AdapterSource, base: Base, destination: Path, *, float_type: str = "F16") -> CanonicalAdapter:
+def write_adapter_gguf(
+    source: AdapterSource, base: Base, destination: Path, *, float_type: str = "F16"
+) -> CanonicalAdapter:
     """Write ``destination``, a LoRA GGUF that stock llama.cpp tools load too.
 
     Returns:
@@ -47,6 +51,7 @@ def write_adapter_gguf(source: AdapterSource, base: Base, destination: Path, *, 
 
     Raises:
         InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
+
     """
     canonical = canonicalise(source.folder, base)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:

@@ -6,18 +6,20 @@ import logging
 import tempfile
 from pathlib import Path
 
+from edgekit_runtime.adapter import KEY_FAMILY
+from edgekit_runtime.gguf import read_gguf
+
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import engine_version, run_converter
 from edgekit_exporters.quantise import canonical_quantization, quantise
-from edgekit_runtime.adapter import KEY_FAMILY
-from edgekit_runtime.gguf import read_gguf
 
 log = logging.getLogger(__name__)
 
 # llama.cpp's numbers for general.file_type are those of its quantiser.
 FILE_TYPE = "general.file_type"
+TOKENIZER_PREFIX = "tokenizer."
 
 
 def base_gguf(base: Base, quantization: str) -> Path:
@@ -27,6 +29,7 @@ def base_gguf(base: Base, quantization: str) -> Path:
 
     Raises:
         InputError: the base can't be converted or quantised.
+
     """
     quantization = canonical_quantization(quantization)
     folder = cache_folder("bases", base.family)
@@ -47,8 +50,7 @@ def gguf_from_folder(folder: Path, destination: Path, quantization: str, *, like
             quantised = Path(scratch, "quantised.gguf")
             quantise(full, quantised, quantization)
             full = quantised
-        tokenizer = {} if like is None else _tokenizer_metadata(like)
-        rewrite_metadata(full, destination, tokenizer)
+        rewrite_metadata(full, destination, {}, copy=like, prefix=TOKENIZER_PREFIX)
 
 
 def quantization_of(path: Path) -> str | None:
@@ -76,7 +78,3 @@ def _make(base: Base, quantization: str, destination: Path) -> None:
 def _float_type(quantization: str) -> str:
     """What to convert to first: F32 loses nothing before the quantiser sees it."""
     return quantization.lower() if quantization in ("F16", "BF16") else "f32"
-
-
-def _tokenizer_metadata(path: Path) -> dict[str, object]:
-    return {key: value for key, value in read_gguf(path).metadata.items() if key.startswith("tokenizer.")}

@@ -19,8 +19,9 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from edgekit_exporters.cache import cache_folder, cached
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
+
+from edgekit_exporters.cache import cache_folder, cached
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def tools_folder() -> Path:
     Raises:
         TargetError: the source distribution can't be had.
         InputError: the source distribution or the cached converters are not what their checksums say.
+
     """
     version = engine_version()
     folder = cached(cache_folder("llama.cpp") / version, lambda temporary: _unpack(version, temporary))
@@ -54,6 +56,7 @@ def run_converter(script: str, arguments: list[str | Path]) -> None:
 
     Raises:
         InputError: the converter refused the model or adapter; its last lines are in the message.
+
     """
     command = [sys.executable, str(tools_folder() / script), *map(str, arguments)]
     log.debug("running %s", " ".join(command))
@@ -110,7 +113,8 @@ def _source_distribution(version: str) -> Path:
     expected = KNOWN_SDISTS.get(version, digest)
     if digest != expected:
         raise InputError(
-            f"{archive} has sha256 {digest[:12]}…, not {expected[:12]}…", "delete it and run the command again"
+            f"{archive} has sha256 {digest[:12]}…, not {expected[:12]}…",
+            "delete it and run the command again",
         )
     return archive
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgekit_runtime.errors import InputError
+
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import read_config
-from edgekit_runtime.errors import InputError
 
 
 def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> None:
@@ -15,6 +16,7 @@ def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> 
 
     Raises:
         InputError: an adapter that isn't LoRA, or doesn't fit the base.
+
     """
     import torch
     from peft import PeftModel

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from edgekit_runtime.errors import InputError, UsageError
 
@@ -34,6 +33,7 @@ def canonical_quantization(name: str) -> str:
 
     Raises:
         UsageError: no such quantisation.
+
     """
     upper = name.upper()
     if upper in ("Q3_K", "Q4_K", "Q5_K"):
@@ -50,37 +50,22 @@ def quantise(source: Path, destination: Path, quantization: str, *, threads: int
 
     Raises:
         InputError: llama.cpp could not read the source or write the destination.
+
     """
+    from edgekit_runtime.engines.llama_cpp import engine_errors
     from llama_cpp import llama_cpp
-
-    log: list[str] = []
-
-    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
-    def keep(_level: int, text: bytes, _data: Any) -> None:
-        log.append(text.decode("utf-8", "replace"))
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = quantizations()[quantization]
     parameters.nthread = threads
     parameters.allow_requantize = True
-    llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
-    try:
+    with engine_errors() as errors:
         failed = llama_cpp.llama_model_quantize(
             str(source).encode(), str(destination).encode(), ctypes.byref(parameters)
         )
-    finally:
-        llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
     if failed or not destination.exists():
-        reason = next((line.strip() for line in reversed(log) if "fail" in line.lower() or "error" in line.lower()), "")
+        reason = f" ({errors[0]})" if errors else ""
         raise InputError(
-            f"llama.cpp could not quantise {source} to {quantization}{': ' + reason if reason else ''}",
+            f"llama.cpp could not quantise {source} to {quantization}{reason}",
             "check the free space and that the source is an F16, F32 or quantised GGUF model",
         )
-
-
-@cache
-def _silent() -> Any:
-    """A log callback that says nothing; kept alive for as long as llama.cpp may call it."""
-    from llama_cpp import llama_cpp
-
-    return llama_cpp.llama_log_callback(lambda _level, _text, _data: None)

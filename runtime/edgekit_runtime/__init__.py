@@ -1,1 +1,54 @@
-"""The device runtime."""
+"""edgekit-runtime: one base model, many adapters, on devices.
+
+>>> from edgekit_runtime import Runtime
+>>> with Runtime("dist/line-3") as runtime:  # doctest: +SKIP
+...     print(runtime.generate("part: bracket; finding: scratch 0.4 mm", adapter="inspection").text)
+
+Importing this package is cheap; engine and template code load with the first :class:`Runtime`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgekit_runtime.errors import EdgekitError, GateRefused, InputError, TargetError, UsageError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.bundle import Bundle, open_bundle, verify_bundle
+    from edgekit_runtime.manifest import Manifest
+    from edgekit_runtime.runtime import BASE, Generation, Runtime, Stream
+
+__all__ = [
+    "BASE",
+    "Bundle",
+    "EdgekitError",
+    "GateRefused",
+    "Generation",
+    "InputError",
+    "Manifest",
+    "Runtime",
+    "Stream",
+    "TargetError",
+    "UsageError",
+    "open_bundle",
+    "verify_bundle",
+]
+
+_HOMES = {
+    "BASE": "runtime",
+    "Bundle": "bundle",
+    "Generation": "runtime",
+    "Manifest": "manifest",
+    "Runtime": "runtime",
+    "Stream": "runtime",
+    "open_bundle": "bundle",
+    "verify_bundle": "bundle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

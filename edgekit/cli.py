@@ -1,0 +1,235 @@
+"""The ``edgekit`` command.  Each command parses, calls one function of a room, and prints."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit_runtime.cli import add_bench, bench_command
+from edgekit_runtime.command import Program, print_json
+
+if TYPE_CHECKING:
+    from edgekit.project import Project
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    version = importlib.metadata.version("edgekit")
+    program = Program("edgekit", "From data to a proven, swappable adapter on an edge device.", version)
+    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_bench, _add_verify, _add_devices):
+        add(program)
+    _add_demo(program)
+    return program.main(arguments)
+
+
+def _project(arguments: argparse.Namespace) -> Project:
+    from edgekit.project import load_project
+
+    return load_project(arguments.project)
+
+
+def _takes_project(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--project", default=".", metavar="DIR", help="project folder (default: this one)")
+
+
+def _add_init(program: Program) -> None:
+    parser = program.command("init", "write a new project with example data", "edgekit init line-3", _init)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to make")
+    parser.add_argument("--template", default="inspection", help="inspection (default), monitoring, chat or caption")
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from edgekit.templates import init_project
+
+    file = init_project(arguments.folder, arguments.template)
+    if arguments.json:
+        print_json({"project": str(file)})
+    else:
+        print(f"wrote {file}\nnext: cd {arguments.folder} && edgekit train")
+
+
+def _add_train(program: Program) -> None:
+    parser = program.command(
+        "train", "train an adapter (all of the project without NAME)", "edgekit train inspection", _train
+    )
+    parser.add_argument("name", nargs="?", help="adapter")
+    parser.add_argument("--resume", action="store_true", help="go on after Ctrl-C, kill or power loss")
+    _takes_project(parser)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    project = _project(arguments)
+    wanted = [project.adapter(arguments.name)] if arguments.name else list(project.adapters.values())
+    names = [adapter.name for adapter in wanted if arguments.name or adapter.path is None]
+    from edgekit.training import train
+
+    folders = {name: train(project, name, resume=arguments.resume) for name in names}
+    if arguments.json:
+        print_json({"adapters": {name: str(folder) for name, folder in folders.items()}})
+    else:
+        for name, folder in folders.items():
+            print(f"{name}: {folder}")
+
+
+def _add_evaluate(program: Program) -> None:
+    parser = program.command(
+        "evaluate",
+        "score an adapter and its base on the evaluation rows",
+        "edgekit evaluate inspection --artifact dist/line-3",
+        _evaluate,
+    )
+    parser.add_argument("name", nargs="?", help="adapter (default: the only one)")
+    parser.add_argument(
+        "--artifact", type=Path, metavar="BUNDLE", help="answer with exported files on the device runtime"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N rows")
+    parser.add_argument("--no-base", action="store_true", help="leave the bare base out")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON document, with all answers")
+    _takes_project(parser)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    project = _project(arguments)
+    from edgekit.evaluation import evaluate, evaluation_table
+
+    evaluation = evaluate(
+        project,
+        arguments.name,
+        artifact=arguments.artifact,
+        limit=arguments.limit,
+        with_base=not arguments.no_base,
+    )
+    if arguments.output is not None:
+        evaluation.save(arguments.output)
+    print_json(evaluation.as_dict()) if arguments.json else print(evaluation_table([evaluation]))
+
+
+def _add_merge(program: Program) -> None:
+    parser = program.command(
+        "merge", "merge adapters into the float base (a Hugging Face folder)", "edgekit merge inspection", _merge
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="adapters, in this order (default: the only one)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write")
+    _takes_project(parser)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    project = _project(arguments)
+    from edgekit.exporting import merge
+
+    folder = merge(project, arguments.names or None, output=arguments.output)
+    print_json({"folder": str(folder)}) if arguments.json else print(folder)
+
+
+def _add_export(program: Program) -> None:
+    parser = program.command(
+        "export",
+        "make a bundle for devices: base, adapters and manifest",
+        "edgekit export --format gguf --quantize Q4_0",
+        _export,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="adapters (default: all)")
+    parser.add_argument("--format", help="gguf")
+    parser.add_argument(
+        "--mode", choices=("separate", "merged"), help="adapters beside the base, or one folded into it"
+    )
+    parser.add_argument("--quantize", metavar="TYPE", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, …")
+    parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="bundle folder (default: dist/PROJECT)")
+    _takes_project(parser)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    project = _project(arguments)
+    from edgekit.exporting import export
+
+    folder, manifest = export(
+        project,
+        arguments.names or None,
+        output=arguments.output,
+        format=arguments.format,
+        mode=arguments.mode,
+        quantize=arguments.quantize,
+        device=arguments.device,
+    )
+    if arguments.json:
+        print_json(
+            {"bundle": str(folder), "version": manifest.version, "files": [vars(file) for file in manifest.files]}
+        )
+    else:
+        for file in manifest.files:
+            print(f"{file.size / 1024**2:8.1f} MiB  {file.path}")
+        print(f"bundle {manifest.name} {manifest.version}: {folder}")
+
+
+def _add_bench(program: Program) -> None:
+    parser = add_bench(program, "edgekit", _bench)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the result")
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    document = bench_command(arguments)
+    if document is not None and arguments.plot is not None:
+        from edgekit.bench_plot import plot_bench
+
+        plot_bench(document, arguments.plot)
+
+
+def _add_verify(program: Program) -> None:
+    parser = program.command("verify", "check every file of a bundle", "edgekit verify dist/line-3", _verify)
+    parser.add_argument("bundle", type=Path, help="bundle folder or .tar")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.bundle import open_bundle
+
+    with open_bundle(arguments.bundle) as bundle:
+        manifest = bundle.manifest
+    if arguments.json:
+        print_json({"bundle": manifest.name, "version": manifest.version, "files": len(manifest.files), "ok": True})
+    else:
+        print(f"{manifest.name} {manifest.version}: {len(manifest.files)} files are what the manifest says")
+
+
+def _add_devices(program: Program) -> None:
+    parser = program.command(
+        "devices", "list device profiles, or show one", "edgekit devices show raspberry-pi-5", _devices
+    )
+    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    parser.add_argument("name", nargs="?", help="profile, or a TOML file of your own")
+
+
+def _devices(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.errors import UsageError
+
+    from edgekit.devices import device_profile, device_profiles
+
+    if arguments.action == "show":
+        if arguments.name is None:
+            raise UsageError("devices show needs a name", "`edgekit devices` lists them")
+        profile = vars(device_profile(arguments.name))
+        print_json(profile) if arguments.json else print("\n".join(f"{key}: {value}" for key, value in profile.items()))
+        return
+    profiles = device_profiles()
+    if arguments.json:
+        print_json([vars(profile) for profile in profiles])
+    else:
+        print("\n".join(f"{profile.name:24}{profile.title} ({profile.cpu}, {profile.isa})" for profile in profiles))
+
+
+def _add_demo(program: Program) -> None:
+    parser = program.command("demo", "run the whole path on a real model, in a few minutes", "edgekit demo", _demo)
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("demo"), metavar="DIR", help="where (default: demo)"
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from edgekit.demo import run_demo
+
+    document = run_demo(arguments.folder, quiet=arguments.json)
+    if arguments.json:
+        print_json(document)

@@ -1,0 +1,41 @@
+"""Evaluations as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit_runtime.bench.report import aligned
+
+from edgekit.evaluation.evaluate import Evaluation
+from edgekit.scoring import Score
+
+
+def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
+    """A row for the base and one for the adapter of each evaluation; figures in percent."""
+    blocks = []
+    for each in evaluations:
+        scores = [("base", each.base_score)] if each.base_score is not None else []
+        scores.append((each.adapter, each.adapter_score))
+        first = each.adapter_score
+        heading = ["", *_headings(first)]
+        rows = [heading, *([name, *_cells(score)] for name, score in scores)]
+        head = f"{each.adapter}: {each.rows} rows on {each.engine} at {each.runs_on}, figures in %"
+        blocks.append("\n".join([head, *aligned(rows)]))
+    return "\n\n".join(blocks)
+
+
+def _headings(score: Score) -> list[str]:
+    if score.kind == "json":
+        return ["fields right", "95 % interval", "exact", "valid JSON", *score.fields]
+    return ["token F1", "95 % interval", "exact", "ROUGE-L"]
+
+
+def _cells(score: Score) -> list[str]:
+    low, high = score.interval
+    cells = [_percent(score.value), f"{_percent(low)} – {_percent(high)}", _percent(score.exact)]
+    rest = [score.valid_json, *score.fields.values()] if score.kind == "json" else [score.rouge_l]
+    return [*cells, *(_percent(value) for value in rest if value is not None)]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

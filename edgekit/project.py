@@ -1,0 +1,294 @@
+"""The project file, edgekit.yaml: read, checked, and every error with its line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.manifest import NAME_PATTERN, TASKS
+from edgekit_runtime.runtime import BASE
+
+PROJECT_FILE = "edgekit.yaml"
+METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+")
+PRECISIONS = ("gguf", "nf4", "int8", "bf16", "fp16", "fp32")
+FORMATS = ("gguf", "onnx")
+MODES = ("separate", "merged")
+SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+TARGET_WORDS = ("all-linear", "q/v")
+VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
+
+
+def _rule(**checks: Any) -> dict[str, Any]:
+    """Checks beyond a field's type: ``choices``, ``minimum``, ``above``, ``maximum``, ``pattern``."""
+    return checks
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Training and evaluation rows (JSONL)."""
+
+    train: Path
+    eval: Path
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Sampling defaults that travel with an adapter."""
+
+    max_tokens: int | None = field(default=None, metadata=_rule(minimum=1))
+    temperature: float | None = field(default=None, metadata=_rule(minimum=0))
+    top_k: int | None = field(default=None, metadata=_rule(minimum=0))
+    top_p: float | None = field(default=None, metadata=_rule(above=0, maximum=1))
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """Only what is set; None when nothing is."""
+        return {key: value for key, value in vars(self).items() if value is not None} or None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter to train, or (with ``path``) one that was trained elsewhere.
+
+    ``alpha`` None stands for twice the rank; ``base_precision`` None is decided by training; ``max_length`` is in
+    tokens, None for the base's context; ``warmup_ratio`` is a share of all steps.
+    """
+
+    name: str
+    path: Path | None = None
+    method: str = field(default="qlora", metadata=_rule(choices=METHODS))
+    rank: int = field(default=16, metadata=_rule(minimum=1, maximum=1024))
+    alpha: int | None = field(default=None, metadata=_rule(minimum=1))
+    dropout: float = field(default=0.05, metadata=_rule(minimum=0, maximum=0.9))
+    targets: str | tuple[str, ...] = "all-linear"
+    base_precision: str | None = field(default=None, metadata=_rule(choices=PRECISIONS))
+    epochs: float = field(default=3.0, metadata=_rule(above=0))
+    max_steps: int | None = field(default=None, metadata=_rule(minimum=1))
+    learning_rate: float = field(default=2e-4, metadata=_rule(above=0, maximum=1))
+    scheduler: str = field(default="cosine", metadata=_rule(choices=SCHEDULERS))
+    warmup_ratio: float = field(default=0.05, metadata=_rule(minimum=0, maximum=0.9))
+    batch_size: int = field(default=8, metadata=_rule(minimum=1))
+    gradient_accumulation: int = field(default=1, metadata=_rule(minimum=1))
+    max_length: int | None = field(default=None, metadata=_rule(minimum=8))
+    seed: int = field(default=0, metadata=_rule(minimum=0))
+    system: str | None = None
+    version: str = field(default="1.0.0", metadata=_rule(pattern=VERSION_PATTERN))
+    schema: dict[str, Any] | None = None
+    generation: Generation = field(default_factory=Generation)
+    data: DataFiles | None = None
+
+    @property
+    def lora_alpha(self) -> int:
+        """``alpha``, or twice the rank."""
+        return self.alpha or 2 * self.rank
+
+
+@dataclass(frozen=True)
+class Export:
+    """Defaults of ``edgekit export``."""
+
+    format: str = field(default="gguf", metadata=_rule(choices=FORMATS))
+    mode: str = field(default="separate", metadata=_rule(choices=MODES))
+    quantize: str | None = None
+    device: str | None = None
+    default_adapter: str | None = None
+    name: str | None = field(default=None, metadata=_rule(pattern=NAME_PATTERN))
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project file; relative paths in it are resolved against ``folder``."""
+
+    folder: Path
+    project: str = field(metadata=_rule(pattern=NAME_PATTERN))
+    base: str
+    adapters: Mapping[str, Adapter]
+    task: str = field(default="text", metadata=_rule(choices=TASKS))
+    data: DataFiles | None = None
+    export: Export = field(default_factory=Export)
+
+    def adapter(self, name: str | None = None) -> Adapter:
+        """The adapter called ``name``; the only one when None.
+
+        Raises:
+            InputError: no such adapter, or several and no name.
+
+        """
+        names = ", ".join(self.adapters)
+        if name is None and len(self.adapters) == 1:
+            return next(iter(self.adapters.values()))
+        if name is None:
+            raise InputError("the project has several adapters", f"name one of {names}")
+        if name not in self.adapters:
+            raise InputError(f"the project has no adapter {name!r}", f"it has {names}")
+        return self.adapters[name]
+
+    def data_for(self, name: str) -> DataFiles:
+        """The rows of an adapter: its own, or the project's.
+
+        Raises:
+            InputError: neither names any.
+
+        """
+        files = self.adapters[name].data or self.data
+        if files is None:
+            raise InputError(
+                f"{PROJECT_FILE} names no data for adapter {name}",
+                f"add data: {{train: …, eval: …}} to adapters.{name}",
+            )
+        return files
+
+
+def load_project(where: Path | str = ".") -> Project:
+    """Read edgekit.yaml of a folder (or the file itself).
+
+    Raises:
+        InputError: missing, no YAML, an unknown key or a value that can't be right; the message names file, line, key.
+
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    path = Path(where)
+    path = path / PROJECT_FILE if path.is_dir() else path
+    try:
+        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no {PROJECT_FILE} in {path.parent.resolve()}",
+            "go to a project's folder, or run `edgekit init DIR`",
+        ) from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        problem = " ".join(str(error.problem or error.context or "not YAML").split())
+        raise InputError(f"{path}:{line}: {problem}", "correct the YAML there") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} can't be read ({error})", "check that it is a text file") from None
+    reader = _Reader(path)
+    project: Project = reader.record(Project, document, "", folder=path.parent.resolve())
+    if not project.adapters:
+        raise reader.error(document, "adapters", "there is none", "describe at least one adapter")
+    return project
+
+
+class _Reader:
+    """Fills the dataclasses above from YAML, checking each value against its field."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def record(self, kind: type[Any], node: Any, place: str, **known: Any) -> Any:
+        if not isinstance(node, dict):
+            raise InputError(
+                f"{self.path}: {place or 'it'} has to be a mapping of keys to values", "see docs/formats.md"
+            )
+        allowed = {each.name: each for each in fields(kind) if each.name not in known}
+        for key in node:
+            if key not in allowed:
+                close = difflib.get_close_matches(str(key), allowed, 1)
+                mend = f"did you mean {close[0]}?" if close else f"the keys here are {', '.join(allowed)}"
+                raise self.error(node, key, "unknown key", mend, place)
+        values = {key: self.value(allowed[key], node, place) for key in node}
+        for name, each in allowed.items():
+            if name not in values and each.default is MISSING and each.default_factory is MISSING:
+                raise InputError(f"{self.path}: {place}{name} is missing", "add it")
+        return kind(**known, **values)
+
+    def value(self, each: Field[Any], node: Any, place: str) -> Any:
+        key, value, kind = each.name, node[each.name], str(each.type)
+        if value is None and ("None" in kind or each.default_factory is not MISSING):
+            return None if each.default_factory is MISSING else each.default_factory()
+        if kind in _RECORDS:
+            return self.record(_RECORDS[kind], value, f"{place}{key}.")
+        if kind.startswith("Mapping"):
+            return self.adapters(node, key)
+        if kind.startswith("Path"):
+            return self.resolved(self.plain(node, key, "str", place))
+        if kind.startswith("dict"):
+            return self.json_schema(node, key, place)
+        if "tuple" in kind:
+            return self.targets(node, key, place)
+        value = self.plain(node, key, kind.removesuffix(" | None"), place)
+        self.check(each, node, value, place)
+        return value
+
+    def plain(self, node: Any, key: str, kind: str, place: str) -> Any:
+        value = node[key]
+        wanted, word = {"str": (str, "text"), "int": (int, "a whole number"), "float": (float, "a number")}[kind]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise self.error(node, key, f"{value!r} is not {word}", "correct it", place)
+        return wanted(value)  # plain Python values instead of the YAML reader's own types
+
+    def check(self, each: Field[Any], node: Any, value: Any, place: str) -> None:
+        rule = each.metadata
+        for bad, problem in (
+            ("choices" in rule and value not in rule["choices"], f"use one of {', '.join(rule.get('choices', ()))}"),
+            ("minimum" in rule and not value >= rule["minimum"], f"use at least {rule.get('minimum')}"),
+            ("above" in rule and not value > rule["above"], f"use more than {rule.get('above')}"),
+            ("maximum" in rule and not value <= rule["maximum"], f"use at most {rule.get('maximum')}"),
+            ("pattern" in rule and not re.fullmatch(rule["pattern"], str(value)), "use letters, digits, . _ and -"),
+        ):
+            if bad:
+                raise self.error(node, each.name, f"{value!r} is not possible", problem, place)
+
+    def adapters(self, node: Any, key: str) -> dict[str, Adapter]:
+        entries = node[key]
+        if not isinstance(entries, dict):
+            raise self.error(node, key, "it has to name adapters", "adapters: {inspection: {rank: 16}}")
+        result: dict[str, Adapter] = {}
+        for name in entries:
+            if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name) or name == BASE:
+                raise self.error(
+                    entries, name, f"{name!r} is no adapter name", f"use a-z, 0-9, . _ - and not {BASE!r}", "adapters."
+                )
+            result[name] = self.record(Adapter, entries[name] or {}, f"adapters.{name}.", name=name)
+        return result
+
+    def targets(self, node: Any, key: str, place: str) -> str | tuple[str, ...]:
+        value = node[key]
+        if isinstance(value, str) and value:
+            return str(value)
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return tuple(map(str, value))
+        words = " or ".join(TARGET_WORDS)
+        raise self.error(node, key, f"{value!r} names no layers", f"use {words}, a regular expression or a list", place)
+
+    def json_schema(self, node: Any, key: str, place: str) -> dict[str, Any]:
+        value = node[key]
+        if isinstance(value, str):
+            path = self.resolved(value)
+            try:
+                value = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise self.error(
+                    node, key, f"{path} is no readable JSON ({error})", "correct the file", place
+                ) from None
+        if not isinstance(value, dict):
+            raise self.error(node, key, "it has to be a JSON schema", "give the schema, or a path to one", place)
+        plain: dict[str, Any] = json.loads(json.dumps(value))
+        return plain
+
+    def resolved(self, text: str) -> Path:
+        return (self.path.parent / Path(text).expanduser()).resolve()
+
+    def error(self, node: Any, key: Any, problem: str, mend: str, place: str = "") -> InputError:
+        try:
+            line = node.lc.key(key)[0] + 1
+        except (AttributeError, KeyError, TypeError):
+            line = 1
+        return InputError(f"{self.path}:{line}: {place}{key}: {problem}", mend)
+
+
+_RECORDS: dict[str, type[Any]] = {
+    "DataFiles": DataFiles,
+    "DataFiles | None": DataFiles,
+    "Generation": Generation,
+    "Export": Export,
+}

@@ -1,0 +1,114 @@
+"""`edgekit init`: a project folder that works as it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.publish import publish
+
+from edgekit.project import PROJECT_FILE
+from edgekit.templates import chat, inspection, monitoring
+
+SEED = 7
+TRAIN_ROWS = 800
+EVAL_ROWS = 200
+
+Rows = list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example adapter: its name, system prompt and generator (train rows, evaluation rows, seed)."""
+
+    name: str
+    system: str
+    generate: Callable[[int, int, int], tuple[Rows, Rows]]
+    train_rows: int = TRAIN_ROWS
+    eval_rows: int = EVAL_ROWS
+
+
+INSPECTION = Example("inspection", inspection.SYSTEM, inspection.generate)
+MONITORING = Example("monitoring", monitoring.SYSTEM, monitoring.generate)
+CHAT = Example("style", chat.SYSTEM, chat.generate, chat.TRAIN_ROWS, chat.EVAL_ROWS)
+TEMPLATES: dict[str, Sequence[Example]] = {
+    "inspection": (INSPECTION, MONITORING),
+    "monitoring": (MONITORING,),
+    "chat": (CHAT,),
+}
+
+
+def init_project(folder: Path, template: str = "inspection", *, max_steps: int | None = None) -> Path:
+    """Write a new project with example data; returns its edgekit.yaml.
+
+    Args:
+        folder: where; it must be missing or empty.
+        template: "inspection" (with a second adapter for monitoring), "monitoring" or "chat".
+        max_steps: bound on training steps, written into the project file.
+
+    Raises:
+        UsageError: no such template.
+        InputError: the folder has other content, or can't be written.
+
+    """
+    if template == "caption":
+        raise InputError("caption projects are not available in this version", "use --template inspection")
+    if template not in TEMPLATES:
+        raise UsageError(f"no template is called {template!r}", f"use one of {', '.join(TEMPLATES)}")
+    folder = folder.expanduser().absolute()
+    examples = TEMPLATES[template]
+    with publish(folder, is_ours=lambda _: False) as temporary:
+        (temporary / "data").mkdir()
+        for example in examples:
+            train, evaluation = example.generate(example.train_rows, example.eval_rows, SEED)
+            _write_rows(temporary / "data" / f"{example.name}.train.jsonl", train)
+            _write_rows(temporary / "data" / f"{example.name}.eval.jsonl", evaluation)
+        (temporary / PROJECT_FILE).write_text(_project_file(folder.name, examples, max_steps), encoding="utf-8")
+    return folder / PROJECT_FILE
+
+
+def _write_rows(path: Path, rows: Rows) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _project_file(name: str, examples: Sequence[Example], max_steps: int | None) -> str:
+    slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in name.lower()).strip("._-") or "project"
+    adapters = "".join(
+        ADAPTER.format(name=each.name, system=json.dumps(each.system), max_steps=max_steps or "null")
+        for each in examples
+    )
+    return HEAD.format(project=slug) + adapters + EXPORT
+
+
+HEAD = """\
+# All keys are in docs/formats.md.  Every command works in this folder without further arguments.
+project: {project}
+task: text
+base: smollm2-135m              # a hub id, a Hugging Face folder, a GGUF file, or this packaged demo base
+adapters:
+"""
+ADAPTER = """\
+  {name}:
+    method: qlora
+    base_precision: gguf        # train on the very blocks that devices run (export.quantize below)
+    rank: 16
+    alpha: 32
+    targets: all-linear
+    learning_rate: 1.0e-3
+    batch_size: 8
+    epochs: 3
+    max_steps: {max_steps}
+    seed: 0
+    system: {system}
+    data: {{train: data/{name}.train.jsonl, eval: data/{name}.eval.jsonl}}
+"""
+EXPORT = """\
+export:
+  format: gguf
+  quantize: Q4_0
+  device: raspberry-pi-5
+"""

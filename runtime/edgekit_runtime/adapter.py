@@ -1,0 +1,175 @@
+"""What a LoRA GGUF says of itself, and whether it fits a base."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.gguf import GgufFile, read_gguf
+
+ADAPTER_SCHEMA = "edgekit.adapter/1"
+KEY_SCHEMA = "edgekit.schema"
+KEY_NAME = "edgekit.name"
+KEY_VERSION = "edgekit.version"
+KEY_FAMILY = "edgekit.family"
+KEY_RANK = "edgekit.rank"
+KEY_TARGETS = "edgekit.targets"
+KEY_SYSTEM = "edgekit.system"
+KEY_GENERATION = "edgekit.generation"
+KEY_OUTPUT_SCHEMA = "edgekit.output_schema"
+# llama.cpp's own keys (gguf-py, class Keys.Adapter)
+KEY_KIND = "general.type"
+KEY_ARCHITECTURE = "general.architecture"
+KEY_ADAPTER_TYPE = "adapter.type"
+KEY_ALPHA = "adapter.lora.alpha"
+
+SUFFIX_A, SUFFIX_B = ".lora_a", ".lora_b"
+FLOAT_TYPES = ("F32", "F16", "BF16", "Q8_0")
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """An adapter file's own account; the ``edgekit.*`` facts are None in files that others made.
+
+    ``pairs`` maps the base's tensor name to (input width, output width, rank).
+    """
+
+    path: Path
+    architecture: str
+    alpha: float
+    pairs: dict[str, tuple[int, int, int]]
+    name: str | None
+    version: str | None
+    family: str | None
+    system: str | None
+    generation: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+
+    @property
+    def rank(self) -> int:
+        """The largest rank."""
+        return max(rank for _, _, rank in self.pairs.values())
+
+    @classmethod
+    def read(cls, path: Path | str) -> AdapterFacts:
+        """Read an adapter file.
+
+        Raises:
+            InputError: not a sound LoRA GGUF.
+
+        """
+        gguf = read_gguf(path)
+        metadata = gguf.metadata
+        if metadata.get(KEY_KIND) != "adapter" or metadata.get(KEY_ADAPTER_TYPE) != "lora":
+            raise InputError(
+                f"{path} is not a LoRA adapter but a {metadata.get(KEY_KIND, 'nameless file')}",
+                "give a LoRA GGUF, as `edgekit export` makes it",
+            )
+        return cls(
+            path=gguf.path,
+            architecture=_text(gguf, KEY_ARCHITECTURE) or "",
+            alpha=_number(gguf, KEY_ALPHA),
+            pairs=_pairs(gguf),
+            name=_text(gguf, KEY_NAME),
+            version=_text(gguf, KEY_VERSION),
+            family=_text(gguf, KEY_FAMILY),
+            system=_text(gguf, KEY_SYSTEM),
+            generation=_json(gguf, KEY_GENERATION),
+            output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
+        )
+
+
+def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = None) -> None:
+    """Check that ``adapter`` belongs to ``base``.
+
+    Args:
+        adapter: the adapter.
+        base: the base's header.
+        family: the base's family where a manifest tells it; otherwise the file's own is used, when it has one.
+
+    Raises:
+        InputError: other family or architecture, or a pair that matches no tensor of the base.
+
+    """
+    family = family or base.metadata.get(KEY_FAMILY)
+    if adapter.family and family and adapter.family != family:
+        raise InputError(
+            f"{adapter.path} was trained for the base {adapter.family}, and this base is {family}",
+            "use the adapter with its own base, or train it for this one",
+        )
+    architecture = base.metadata.get(KEY_ARCHITECTURE)
+    if adapter.architecture != architecture:
+        raise InputError(
+            f"{adapter.path} is for the architecture {adapter.architecture}, and the base is {architecture}",
+            "use the adapter with its own base",
+        )
+    for name, (inputs, outputs, _) in adapter.pairs.items():
+        tensor = base.tensors.get(name)
+        if tensor is None or tensor.shape != (inputs, outputs):
+            found = (
+                "which the base lacks" if tensor is None else f"which has the shape {list(tensor.shape)} in the base"
+            )
+            raise InputError(
+                f"{adapter.path} changes {name} as [{inputs}, {outputs}], {found}",
+                "use the adapter with its own base",
+            )
+
+
+def _pairs(gguf: GgufFile) -> dict[str, tuple[int, int, int]]:
+    """A is [in, rank] and B is [rank, out] in ggml's order; the embedding's A is stored transposed by llama.cpp."""
+    pairs: dict[str, tuple[int, int, int]] = {}
+    for name, a in gguf.tensors.items():
+        target = name.removesuffix(SUFFIX_A)
+        if target == name:
+            if not name.endswith(SUFFIX_B) or name.removesuffix(SUFFIX_B) + SUFFIX_A not in gguf.tensors:
+                raise _unsound(gguf, f"tensor {name} is no half of a LoRA pair")
+            continue
+        b = gguf.tensors.get(target + SUFFIX_B)
+        if b is None:
+            raise _unsound(gguf, f"{target} has no B matrix")
+        if a.type_name not in FLOAT_TYPES or b.type_name not in FLOAT_TYPES:
+            raise _unsound(gguf, f"{target} is stored as {a.type_name}/{b.type_name}")
+        if len(a.shape) != 2 or len(b.shape) != 2:
+            raise _unsound(gguf, f"{target} is no pair of matrices")
+        inputs, rank = a.shape if target != "token_embd.weight" else a.shape[::-1]
+        if rank != b.shape[0]:
+            raise _unsound(gguf, f"the ranks of {target} differ: A has {rank}, B has {b.shape[0]}")
+        pairs[target] = (inputs, b.shape[1], rank)
+    if not pairs:
+        raise _unsound(gguf, "it holds no LoRA pair")
+    return pairs
+
+
+def _text(gguf: GgufFile, key: str) -> str | None:
+    value = gguf.metadata.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _unsound(gguf, f"{key} is not text")
+    return value
+
+
+def _number(gguf: GgufFile, key: str) -> float:
+    value = gguf.metadata.get(key)
+    # The comparison is false for NaN too, which would make every logit NaN.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e6:
+        raise _unsound(gguf, f"{key} is no sensible number")
+    return float(value)
+
+
+def _json(gguf: GgufFile, key: str) -> dict[str, Any] | None:
+    text = _text(gguf, key)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise _unsound(gguf, f"{key} is not a JSON object")
+    return value
+
+
+def _unsound(gguf: GgufFile, problem: str) -> InputError:
+    return InputError(f"{gguf.path} is not a sound adapter: {problem}", "copy or export it again")

@@ -1,0 +1,36 @@
+"""The least that decoding can cost: llama_decode in a loop, nothing around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_cpp import llama_cpp as llama
+
+
+class BareLoop:
+    """A model and context of its own on the same file as the runtime's."""
+
+    def __init__(self, base: Path, *, context: int, threads: int) -> None:
+        self._model = llama.llama_model_load_from_file(str(base).encode(), llama.llama_model_default_params())
+        parameters = llama.llama_context_default_params()
+        parameters.n_ctx = context
+        parameters.n_threads = parameters.n_threads_batch = threads
+        self._context = llama.llama_init_from_model(self._model, parameters)
+
+    def decode_tps(self, prompt: Sequence[int], steps: int) -> float:
+        """Prefill ``prompt``, then time ``steps`` single-token decodes; tokens per second."""
+        llama.llama_memory_clear(llama.llama_get_memory(self._context), False)
+        tokens = (llama.llama_token * len(prompt))(*prompt)
+        llama.llama_decode(self._context, llama.llama_batch_get_one(tokens, len(prompt)))
+        one = (llama.llama_token * 1)(prompt[-1])
+        start = time.perf_counter()
+        for _ in range(steps):
+            llama.llama_decode(self._context, llama.llama_batch_get_one(one, 1))
+        return steps / (time.perf_counter() - start)
+
+    def close(self) -> None:
+        """Free the context and the model."""
+        llama.llama_free(self._context)
+        llama.llama_model_free(self._model)

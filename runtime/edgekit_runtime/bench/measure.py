@@ -1,0 +1,269 @@
+"""Taking the measurements."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime import machine
+from edgekit_runtime.bench.bare import BareLoop
+from edgekit_runtime.engines import Engine, Sampling
+from edgekit_runtime.engines.llama_cpp import LlamaEngine
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.runtime import BASE, Runtime
+
+log = logging.getLogger(__name__)
+
+BENCH_SCHEMA = "edgekit.bench/1"
+SWITCHES = 50
+BARE_TOKENS = 128
+BARE_PROMPT = "Write a long story about a machine that learns to see."
+KV_BYTES = 2  # F16
+
+Figures = dict[str, float]
+
+
+def run_bench(
+    bundle: Path,
+    *,
+    repeats: int = 5,
+    prompt_tokens: int = 256,
+    decode_tokens: int = 64,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Measure a bundle on this machine, after a warm-up, with greedy decoding of random prompts.
+
+    Args:
+        bundle: folder or tar.
+        repeats: how often each figure is taken.
+        prompt_tokens: length of the prompt that prefill and TTFT are measured on.
+        decode_tokens: tokens decoded after it.
+        threads: as in :class:`~edgekit_runtime.Runtime`.
+
+    Returns:
+        The JSON document (schema ``edgekit.bench/1``): ms, tokens/s, MiB and bytes as the field names say; each
+        figure as median, p95 (the slow end) and all samples.
+
+    Raises:
+        UsageError: counts below 1.
+
+    """
+    if min(repeats, prompt_tokens, decode_tokens) < 1:
+        raise UsageError("repeats and token counts have to be at least 1", "raise them")
+    start = time.perf_counter()
+    with Runtime(bundle, threads=threads, context=None) as runtime:
+        opened = 1e3 * (time.perf_counter() - start)
+        used = runtime.engine.threads
+        prompts = _prompts(runtime, repeats + 1, prompt_tokens)
+        names = [None, *(entry.name for entry in runtime.manifest.adapters)]
+        log.info("measuring memory bandwidth")
+        bandwidth = machine.memory_bandwidth(used)
+        header = read_gguf(runtime.engine_file)
+        load = _load_times(runtime, repeats)
+        results = []
+        for name in names:
+            log.info("measuring %s", name or BASE)
+            results.append(_subject(runtime, name, header, bandwidth, prompts, decode_tokens, repeats))
+        rss = machine.peak_rss_mb()  # before the second model of the comparison is loaded
+        log.info("measuring against a bare decode loop")
+        overhead = _against_bare(runtime, repeats)
+        return {
+            "schema": BENCH_SCHEMA,
+            "bundle": {
+                "name": runtime.manifest.name,
+                "version": runtime.manifest.version,
+                "quantization": runtime.manifest.base.quantization,
+                "base_bytes": runtime.engine_file.stat().st_size,
+            },
+            "machine": machine.describe(),
+            "engine": runtime.engine.info(),
+            "settings": {
+                "threads": used,
+                "context": runtime.engine.context,
+                "prompt_tokens": prompt_tokens,
+                "decode_tokens": decode_tokens,
+                "repeats": repeats,
+            },
+            "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "memory_bandwidth_gbs": bandwidth / 1e9,
+            "open_verified_ms": opened,
+            "load_ms": load,
+            "peak_rss_mb": rss,
+            "decode_vs_bare": overhead,
+            "results": results,
+        }
+
+
+def _subject(
+    runtime: Runtime,
+    name: str | None,
+    header: GgufFile,
+    bandwidth: float,
+    prompts: list[list[int]],
+    decode_tokens: int,
+    repeats: int,
+) -> dict[str, Any]:
+    """All figures of the base (``name`` None) or of one adapter."""
+    engine = runtime.engine
+    result: dict[str, Any] = {"adapter": name or BASE, "file_bytes": runtime.engine_file.stat().st_size}
+    extra = 0
+    if name is not None:
+        path = runtime.adapter_path(name)
+        result["file_bytes"] = path.stat().st_size
+        extra = sum(tensor.size for tensor in read_gguf(path).tensors.values())
+        result["cold_load_ms"] = _figures(_cold_loads(engine, name, path, repeats))
+        engine.load_adapter(name, path)
+        result |= _switches(engine, name, prompts[0])
+    engine.select(name)
+    ttft, prefill, decode = [], [], []
+    for number, prompt in enumerate(prompts):
+        start = time.perf_counter()
+        generation = engine.generate(prompt, Sampling())
+        next(generation)
+        first = time.perf_counter()
+        for _ in range(decode_tokens):
+            next(generation)
+        end = time.perf_counter()
+        generation.close()  # type: ignore[attr-defined]
+        if number:  # the first one warms up
+            ttft.append(1e3 * (first - start))
+            prefill.append(len(prompt) / (first - start))
+            decode.append(decode_tokens / (end - first))
+    read = _bytes_per_token(header, len(prompts[0]) + decode_tokens // 2) + extra
+    roof = bandwidth / read
+    return result | {
+        "ttft_ms": _figures(ttft),
+        "prefill_tps": _figures(prefill, fast=True),
+        "decode_tps": _figures(decode, fast=True),
+        "decode_bytes_per_token": read,
+        "decode_roofline_tps": roof,
+        "decode_roofline_share": statistics.median(decode) / roof,
+    }
+
+
+def _bytes_per_token(header: GgufFile, position: int) -> int:
+    """What one decode step reads: every weight once, and the F16 KV cache up to ``position``.
+
+    Of an untied input embedding only one row is read; a tied one is the output matrix too.
+    """
+    weights = sum(tensor.size for tensor in header.tensors.values())
+    if "output.weight" in header.tensors:
+        weights -= header.tensors["token_embd.weight"].size
+    cache = sum(
+        tensor.shape[1] * KV_BYTES * position
+        for name, tensor in header.tensors.items()
+        if name.endswith(("attn_k.weight", "attn_v.weight"))
+    )
+    return weights + cache
+
+
+def _cold_loads(engine: Engine, name: str, path: Path, repeats: int) -> list[float]:
+    times = []
+    for _ in range(repeats):
+        engine.unload_adapter(name)
+        times.append(_timed(lambda: engine.load_adapter(name, path)))
+    return times
+
+
+def _switches(engine: Engine, name: str, prompt: Sequence[int]) -> dict[str, Figures]:
+    """Switching to an adapter and back: the call, and what the next decode step costs more than a usual one."""
+    to_adapter, after, usual = [], [], []
+    generation = engine.generate(prompt, Sampling())
+    next(generation)
+    for number in range(SWITCHES + 1):
+        engine.select(None)
+        next(generation)
+        to = _timed(lambda: engine.select(name))
+        first = _timed(lambda: next(generation))
+        second = _timed(lambda: next(generation))
+        if number:
+            to_adapter.append(to)
+            after.append(first)
+            usual.append(second)
+    generation.close()  # type: ignore[attr-defined]
+    extra = [first - second for first, second in zip(after, usual, strict=True)]
+    return {"switch_ms": _figures(to_adapter), "switch_next_step_extra_ms": _figures(extra)}
+
+
+def _load_times(runtime: Runtime, repeats: int) -> Figures:
+    """Loading the base with a warm file cache, context included."""
+
+    def load() -> None:
+        LlamaEngine(runtime.engine_file, context=runtime.engine.context, threads=runtime.engine.threads).close()
+
+    load()
+    return _figures([_timed(load) for _ in range(repeats)])
+
+
+def _against_bare(runtime: Runtime, repeats: int) -> dict[str, Any]:
+    """The whole runtime (template, sampling, text) against llama_decode alone: pairs in one run."""
+    bare = BareLoop(runtime.engine_file, context=runtime.engine.context, threads=runtime.engine.threads)
+    ratios, runtimes, bares = [], [], []
+    try:
+        for number in range(repeats + 1):
+            ours = runtime.generate(BARE_PROMPT, adapter=BASE, max_tokens=BARE_TOKENS, temperature=0.0)
+            prompt = [1] * ours.usage.prompt_tokens
+            theirs = bare.decode_tps(prompt, ours.usage.completion_tokens)
+            if number:
+                ratios.append(ours.timings.decode_tps / theirs)
+                runtimes.append(ours.timings.decode_tps)
+                bares.append(theirs)
+    finally:
+        bare.close()
+    return {
+        "ratio": _figures(ratios, fast=True),
+        "runtime_tps": _figures(runtimes, fast=True),
+        "bare_tps": _figures(bares, fast=True),
+        "tokens": ours.usage.completion_tokens,
+    }
+
+
+def _prompts(runtime: Runtime, count: int, length: int) -> list[list[int]]:
+    """Prompts of random ordinary words, the same on every machine."""
+    chosen = random.Random(0)
+    words = [
+        "the",
+        "part",
+        "has",
+        "a",
+        "scratch",
+        "of",
+        "two",
+        "tenths",
+        "near",
+        "edge",
+        "seven",
+        "on",
+        "station",
+        "line",
+        "bracket",
+        "housing",
+        "ok",
+    ]
+    prompts = []
+    for _ in range(count):
+        text = " ".join(chosen.choices(words, k=2 * length))
+        prompts.append(runtime.prompt_tokens(text)[:length])
+    return prompts
+
+
+def _timed(action: Callable[[], object]) -> float:
+    """Milliseconds."""
+    start = time.perf_counter()
+    action()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _figures(samples: Sequence[float], *, fast: bool = False) -> dict[str, Any]:
+    """Median, and the value that 95 % of the samples are not worse than (``fast``: more is better)."""
+    ordered = sorted(samples, reverse=fast)
+    slow = ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)]
+    return {"median": statistics.median(samples), "p95": slow, "samples": list(samples)}

@@ -1,0 +1,154 @@
+"""The ``edgekit-runtime`` command: what a device needs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.errors import InputError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    version = importlib.metadata.version("edgekit-runtime")
+    program = Program("edgekit-runtime", "Run one base model with many adapters on this device.", version)
+    _add_run(program)
+    add_bench(program, "edgekit-runtime", _bench)
+    return program.main(arguments)
+
+
+def _add_run(program: Program) -> None:
+    parser = program.command(
+        "run",
+        "answer a prompt (from --prompt or stdin)",
+        'edgekit-runtime run dist/line-3 --adapter inspection --prompt "part: bracket; scratch 0.4 mm"',
+        _run,
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, help="bundle folder or .tar")
+    add("--adapter", help="adapter name, or base for none (default: the bundle's default)")
+    add("--prompt", help="the prompt; read from stdin when left out")
+    add("--max-tokens", type=int, help="longest answer")
+    add("--temperature", type=float, help="0 is greedy, the default")
+    add("--top-k", type=int, help="sample from the k likeliest tokens")
+    add("--top-p", type=float, help="sample from the likeliest tokens of this total probability")
+    add("--seed", type=int, help="same seed, same answer")
+    add("--stop", action="append", default=[], metavar="TEXT", help="end the answer here (can be repeated)")
+    add("--schema", type=Path, metavar="FILE", help="JSON schema that the answer has to follow")
+    add("--stream", action="store_true", help="print the answer as it comes")
+    add("--threads", type=int, help="default: physical cores")
+    add("--context", type=int, help="tokens of prompt and answer together")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.runtime import Runtime
+
+    if arguments.stream and arguments.json:
+        raise UsageError("--stream and --json exclude each other", "use one of them")
+    prompt = _prompt(arguments.prompt)
+    schema = _read_schema(arguments.schema)
+    with Runtime(arguments.bundle, threads=arguments.threads, context=arguments.context) as runtime:
+        stream = runtime.stream(
+            prompt,
+            adapter=arguments.adapter,
+            max_tokens=arguments.max_tokens,
+            temperature=arguments.temperature,
+            top_k=arguments.top_k,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+            stop=arguments.stop,
+            schema=schema,
+        )
+        for piece in stream:
+            if arguments.stream:
+                print(piece, end="", flush=True)
+        assert stream.result is not None  # the loop has run to the end
+        if arguments.json:
+            print_json(stream.result.as_dict())
+        else:
+            print("" if arguments.stream else stream.result.text)
+
+
+def _prompt(given: str | None) -> str:
+    if given is None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("there is no prompt", "give --prompt, or pipe it in")
+        try:
+            given = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"the prompt on stdin is not UTF-8 (byte {error.start})", "convert it") from None
+    if not given.strip():
+        raise InputError("the prompt is empty", "say something")
+    return given
+
+
+def _read_schema(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no readable JSON schema ({error})", "correct it") from None
+    if not isinstance(schema, dict):
+        raise InputError(f"{path} is no JSON schema: it has to be an object", "correct it")
+    return schema
+
+
+def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
+    """Add the ``bench`` command; both command lines have it."""
+    parser = program.command(
+        "bench",
+        "measure a bundle on this machine, or compare two results",
+        f"{name} bench dist/line-3 --output a.json\n  {name} bench compare a.json b.json",
+        run,
+    )
+    add = parser.add_argument
+    add(
+        "what",
+        nargs="+",
+        metavar="BUNDLE | compare A.json B.json",
+        help="a bundle folder or .tar, or two results",
+    )
+    add("--output", type=Path, metavar="FILE", help="write the result as JSON")
+    add("--repeats", type=int, default=5, help="how often each figure is taken (5)")
+    add("--prompt-tokens", type=int, default=256, help="length of the prompt (256)")
+    add("--decode-tokens", type=int, default=64, help="tokens decoded after it (64)")
+    add("--threads", type=int, help="default: physical cores")
+    return parser
+
+
+def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Run ``bench`` and print; returns the measurements, or None after a comparison."""
+    from edgekit_runtime.bench import compare, read_bench, run_bench, table
+
+    if arguments.what[0] == "compare":
+        if len(arguments.what) != 3:
+            raise UsageError("compare takes two result files", "bench compare A.json B.json")
+        a, b = (read_bench(Path(each)) for each in arguments.what[1:])
+        text = compare(a, b)
+        print_json({"a": a, "b": b}) if arguments.json else print(text)
+        return None
+    if len(arguments.what) != 1:
+        raise UsageError("bench takes one bundle", "or: bench compare A.json B.json")
+    document = run_bench(
+        Path(arguments.what[0]),
+        repeats=arguments.repeats,
+        prompt_tokens=arguments.prompt_tokens,
+        decode_tokens=arguments.decode_tokens,
+        threads=arguments.threads,
+    )
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print_json(document) if arguments.json else print(table(document))
+    return document
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    bench_command(arguments)

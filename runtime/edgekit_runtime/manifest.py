@@ -1,0 +1,245 @@
+"""manifest.json: what a bundle holds (schema ``edgekit.bundle/1``).
+
+The dataclasses have the JSON fields by name.  Fields that a later version adds are ignored when read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePosixPath
+from typing import Any
+
+from edgekit_runtime.errors import InputError
+
+BUNDLE_SCHEMA = "edgekit.bundle/1"
+ENGINES = ("llama.cpp", "onnxruntime-genai")
+TASKS = ("text", "caption")
+GATES = ("passed", "failed", "skipped")
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+DIGEST_PATTERN = r"[0-9a-f]{64}"
+
+
+@dataclass(frozen=True)
+class BaseEntry:
+    """The base: ``context`` in tokens, ``parameters`` a count, ``digest`` the sha256 of ``file``."""
+
+    file: str
+    architecture: str
+    parameters: int
+    quantization: str
+    context: int
+    family: str
+    digest: str
+    projector: str | None = None
+    merged: tuple[str, ...] = ()
+    system: str | None = None  # the system prompt that a merged adapter was trained with
+    generation: dict[str, Any] | None = None
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One adapter file: ``schema`` is the JSON schema of its answers, ``generation`` its sampling defaults."""
+
+    name: str
+    version: str
+    file: str
+    rank: int
+    targets: tuple[str, ...]
+    family: str
+    digest: str
+    system: str | None = None
+    generation: dict[str, Any] | None = None
+    schema: dict[str, Any] | None = None
+    quality: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle: ``size`` in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Requires:
+    """What a device has to have; ``memory_mb`` in MiB."""
+
+    runtime: str
+    memory_mb: int
+    isa: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A whole manifest."""
+
+    schema: str
+    name: str
+    version: str
+    created: str
+    engine: str
+    task: str
+    base: BaseEntry
+    adapters: tuple[AdapterEntry, ...]
+    default_adapter: str | None
+    files: tuple[FileEntry, ...]
+    requires: Requires
+    quality: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: bytes | str, *, where: str) -> Manifest:
+        """Read and check a manifest; ``where`` names it in errors.
+
+        Raises:
+            InputError: not JSON, a field is missing or of the wrong kind, a path leaves the bundle.
+
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where} is not JSON ({error})", _MEND) from None
+        found = document.get("schema") if isinstance(document, dict) else None
+        if found != BUNDLE_SCHEMA:
+            raise InputError(
+                f"{where} has schema {found!r}, not {BUNDLE_SCHEMA}",
+                "update edgekit-runtime, or export again",
+            )
+        manifest: Manifest = _build(cls, document, where)
+        _check(manifest, where)
+        return manifest
+
+    def dump(self) -> bytes:
+        """The manifest as JSON; the same manifest always gives the same bytes."""
+        document = asdict(self)
+        document["files"].sort(key=lambda entry: entry["path"])
+        for entry in (document["base"], *document["adapters"]):
+            for key in [key for key, value in entry.items() if value is None]:
+                del entry[key]
+        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+    def adapter(self, name: str) -> AdapterEntry:
+        """The entry called ``name``.
+
+        Raises:
+            InputError: there is none.
+
+        """
+        for entry in self.adapters:
+            if entry.name == name:
+                return entry
+        names = ", ".join(entry.name for entry in self.adapters) or "no adapters"
+        raise InputError(f"the bundle {self.name} has no adapter {name!r}", f"it has {names}")
+
+
+_MEND = "export or copy the bundle again"
+
+
+def _build(kind: type[Any], document: Any, where: str) -> Any:
+    """Fill a dataclass from JSON, checking each value against the annotation of its field."""
+    if not isinstance(document, dict):
+        raise InputError(f"{where} has to be an object", _MEND)
+    values: dict[str, Any] = {}
+    for each in fields(kind):
+        place = f"{where}: {each.name}"
+        if each.name in document:
+            values[each.name] = _KINDS[str(each.type)](document[each.name], place)
+        elif "None" not in str(each.type) and each.name not in _OPTIONAL:
+            raise InputError(f"{place} is missing", _MEND)
+        elif each.name not in _OPTIONAL:
+            values[each.name] = None
+    return kind(**values)
+
+
+_OPTIONAL = ("merged", "quality")
+
+
+def _plain(kind: type, optional: bool = False) -> Callable[[Any, str], Any]:
+    def check(value: Any, place: str) -> Any:
+        if optional and value is None:
+            return None
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
+            raise InputError(f"{place} has to be {_WORDS[kind]}", _MEND)
+        return value
+
+    return check
+
+
+def _many(one: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    def check(value: Any, place: str) -> Any:
+        if not isinstance(value, list):
+            raise InputError(f"{place} has to be a list", _MEND)
+        return tuple(one(item, f"{place}[{index}]") for index, item in enumerate(value))
+
+    return check
+
+
+def _record(kind: type[Any]) -> Callable[[Any, str], Any]:
+    return lambda value, place: _build(kind, value, place)
+
+
+_WORDS = {str: "text", int: "a whole number", dict: "an object"}
+_KINDS: dict[str, Callable[[Any, str], Any]] = {
+    "str": _plain(str),
+    "int": _plain(int),
+    "str | None": _plain(str, optional=True),
+    "dict[str, Any]": _plain(dict),
+    "dict[str, Any] | None": _plain(dict, optional=True),
+    "tuple[str, ...]": _many(_plain(str)),
+    "tuple[AdapterEntry, ...]": _many(_record(AdapterEntry)),
+    "tuple[FileEntry, ...]": _many(_record(FileEntry)),
+    "BaseEntry": _record(BaseEntry),
+    "Requires": _record(Requires),
+}
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    """What types alone don't say: safe paths, known words, references that hold."""
+    files = {entry.path: entry for entry in manifest.files}
+    names = [entry.name for entry in manifest.adapters]
+    gate = manifest.quality.get("gate", "skipped")
+    for good, problem in (
+        (manifest.engine in ENGINES, f"engine {manifest.engine!r} is none of {', '.join(ENGINES)}"),
+        (manifest.task in TASKS, f"task {manifest.task!r} is none of {', '.join(TASKS)}"),
+        (gate in GATES, f"quality.gate {gate!r} is none of {', '.join(GATES)}"),
+        (len(files) == len(manifest.files), "a file is listed twice"),
+        (len(set(names)) == len(names), "an adapter is listed twice"),
+        (all(map(is_safe_path, files)), "a path leaves the bundle"),
+        (
+            all(re.fullmatch(NAME_PATTERN, name) for name in names),
+            "an adapter's name has signs that file names can't have",
+        ),
+        (
+            all(re.fullmatch(DIGEST_PATTERN, entry.sha256) for entry in manifest.files),
+            "a sha256 is malformed",
+        ),
+        (
+            manifest.default_adapter in (None, *names),
+            f"default_adapter {manifest.default_adapter!r} is not in it",
+        ),
+    ):
+        if not good:
+            raise InputError(f"{where}: {problem}", _MEND)
+    entries: list[BaseEntry | AdapterEntry] = [manifest.base, *manifest.adapters]
+    for entry in entries:
+        if entry.file not in files:
+            raise InputError(f"{where}: {entry.file} is not among its files", _MEND)
+        if files[entry.file].sha256 != entry.digest:
+            raise InputError(f"{where}: the digest of {entry.file} contradicts its sha256", _MEND)
+
+
+def is_safe_path(path: str) -> bool:
+    """Whether a path of a bundle is relative, stays inside, and means the same on every system."""
+    parts = PurePosixPath(path).parts
+    return (
+        bool(parts)
+        and not path.startswith("/")
+        and not any(part in ("..", ".") for part in path.split("/"))
+        and not any(sign in path for sign in "\\:\0")
+        and "/".join(parts) == path
+    )
