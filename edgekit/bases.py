@@ -10,7 +10,9 @@ import importlib.util
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
@@ -73,7 +75,7 @@ def _from_hub(name: str) -> Base:
             f"the hub can't be reached for {name!r} ({reason})",
             "connect, or give a local folder or GGUF file",
         ) from None
-    return _from_folder(Path(folder), name)
+    return replace(_from_folder(Path(folder), name), on_hub=True)
 
 
 def _from_folder(folder: Path, name: str) -> Base:
@@ -118,24 +120,42 @@ def _unpacked(path: Path, family: str) -> Path:
 
 
 def _unpack(path: Path, destination: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     log.info("unpacking %s to float weights (once)", path.name)
-    where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     try:
-        AutoTokenizer.from_pretrained(**where).save_pretrained(destination)
-        AutoConfig.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(destination)
+        model = _float_model(path)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(
             f"transformers can't read {path} ({str(error).splitlines()[0]})",
             "use the model's Hugging Face folder as the base",
         ) from None
-    # It is float now: without this, save_pretrained refuses it as a quantised model.
-    model.hf_quantizer = None
-    model.config.__dict__.pop("quantization_config", None)
     model.save_pretrained(destination)
+
+
+def _float_model(path: Path) -> Any:
+    """The model that a GGUF's blocks stand for; by our own reader where it knows the architecture, which is faster."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from edgekit.packed import dequantised_state
+
+    config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    config.__dict__.pop("quantization_config", None)
+    try:
+        state = dequantised_state(path, config)
+    except InputError:
+        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        # It is float now: without this, save_pretrained refuses it as a quantised model.
+        model.hf_quantizer = None
+        model.config.__dict__.pop("quantization_config", None)
+        return model
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    return model
 
 
 def _family(label: str, digest: str) -> str:

@@ -66,7 +66,7 @@ def export(
     adapters = [project.adapter(name) for name in (names or project.adapters)]
     if mode == "merged" and len(adapters) != 1:
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
-    output = output or project.folder / "dist" / (settings.name or project.name)
+    output = output or project.folder / "dist" / (settings.name or project.project)
     check_replaceable(output, is_bundle)
     isa = _isa(device or settings.device)
     base = resolve_base(project.base, relative_to=project.folder)
@@ -81,7 +81,7 @@ def export(
         sources = [] if mode == "merged" else [_source(project, adapter) for adapter in adapters]
         manifest = write_bundle(
             BundlePlan(
-                name=settings.name or project.name,
+                name=settings.name or project.project,
                 version=_version(),
                 task=project.task,
                 base=base,
@@ -109,8 +109,8 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
         InputError: an adapter that isn't trained or doesn't fit; an output that can't be replaced.
 
     """
-    adapters = [project.adapter(name) for name in (names or [None])]
-    label = "-".join([project.name, *(adapter.name for adapter in adapters), "merged"])
+    adapters = [project.adapter(name) for name in names] if names else [project.adapter()]
+    label = "-".join([project.project, *(adapter.name for adapter in adapters), "merged"])
     output = output or project.folder / "dist" / label
     with publish(output, is_ours=lambda old: (old / "config.json").exists() and not is_bundle(old)) as folder:
         base = resolve_base(project.base, relative_to=project.folder)

@@ -67,10 +67,8 @@ def load_base(base: Base, precision: str, quantization: str | None) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(base.folder, **options)
 
 
-def load_dense(base: Base, gguf: Path | None, dtype: torch.dtype) -> Any:
-    """The base with float weights: those that ``gguf``'s blocks stand for, or the float model's own."""
-    if gguf is None:
-        return transformers.AutoModelForCausalLM.from_pretrained(base.folder, dtype=dtype).to(device())
+def load_dense(base: Base, gguf: Path, dtype: torch.dtype) -> Any:
+    """The base with the float weights that ``gguf``'s blocks stand for."""
     from edgekit.packed import dequantised_state
 
     config = transformers.AutoConfig.from_pretrained(base.folder)

@@ -23,6 +23,7 @@ from edgekit.project import Adapter, Project
 from edgekit.training.base_model import device, fast_bfloat16, load_base
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
+from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
 
@@ -32,8 +33,8 @@ WORK_FOLDER = ".edgekit"
 RECIPE_FILE = "recipe.json"
 MAX_CHECKPOINTS = 2
 SAVES_PER_RUN = 10
-EVALUATIONS_PER_RUN = 4
-LOSS_EVAL_ROWS = 64  # rows of the evaluation set that the loss is followed on during training
+EVALUATIONS_PER_RUN = 3
+LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
 LORAPLUS_RATIO = 16  # lr(B) / lr(A), as recommended in the LoRA+ paper (arXiv 2402.12354)
 
 
@@ -84,6 +85,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
 
     transformers.set_seed(adapter.seed)
     model = wrap(load_base(base, precision, quantization), adapter, precision, checkpointing=_checkpointing())
+    # As PEFT has it: what loads the base again.
+    model.peft_config["default"].base_model_name_or_path = base.name if base.on_hub else str(base.folder)
     initial = work / "initial"
     if adapter.method in CHANGES_BASE and checkpoint is None:
         _save_initial(model, initial)
@@ -93,6 +96,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
         precision if quantization is None or precision != "gguf" else quantization,
     )
+    Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
     with interrupt:
@@ -119,7 +123,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     )
     folder = adapter_folder(project, adapter)
     with publish(folder, is_ours=lambda old: (old / "adapter_config.json").exists()) as temporary:
-        _save_adapter(model, temporary, base, initial if adapter.method in CHANGES_BASE else None)
+        _save_adapter(model, temporary, initial if adapter.method in CHANGES_BASE else None)
         record.save(temporary)
         plot_losses(losses, f"{adapter.name} on {base.name}", temporary / PLOT_FILE)
     shutil.rmtree(work, ignore_errors=True)
@@ -223,8 +227,8 @@ def _trainer(
     return transformers.Trainer(
         model=model,
         args=arguments,
-        train_dataset=train_set,  # type: ignore[arg-type]  # a list of examples is a map-style data set
-        eval_dataset=eval_set,  # type: ignore[arg-type]
+        train_dataset=train_set,
+        eval_dataset=eval_set,
         data_collator=collator,
         optimizers=(optimizer, None),
     )
@@ -238,7 +242,8 @@ def _save_initial(model: Any, folder: Path) -> None:
     config.init_lora_weights = init
 
 
-def _save_adapter(model: Any, folder: Path, base: Base, initial: Path | None) -> None:
-    model.peft_config["default"].base_model_name_or_path = base.name
-    options = {} if initial is None else {"path_initial_model_for_weight_conversion": str(initial)}
+def _save_adapter(model: Any, folder: Path, initial: Path | None) -> None:
+    options: dict[str, Any] = {"save_embedding_layers": False}  # never trained; asking PEFT to look needs the network
+    if initial is not None:
+        options["path_initial_model_for_weight_conversion"] = str(initial)
     model.save_pretrained(str(folder), **options)

@@ -15,6 +15,7 @@ class Base:
         family: names the float model; adapters fit every quantisation of one family and no other.
         folder: Hugging Face folder with the float weights, config and tokenizer.
         gguf: the GGUF file that the user gave as the base, or None when the base is a Hugging Face model.
+        on_hub: whether ``name`` is a hub id.
 
     """
 
@@ -22,3 +23,4 @@ class Base:
     family: str
     folder: Path
     gguf: Path | None = None
+    on_hub: bool = False

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -108,5 +109,8 @@ def _one_line(text: str) -> str:
 
 def _start_logging(debug: bool) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    if not debug:
+        warnings.simplefilter("ignore")  # libraries' notes to developers
+    logging.getLogger("bitsandbytes").setLevel(logging.DEBUG if debug else logging.ERROR)
     for name in ("edgekit", "edgekit_exporters", "edgekit_runtime"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)

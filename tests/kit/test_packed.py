@@ -32,5 +32,5 @@ def test_every_type_is_dequantised_bit_for_bit_as_the_reference(type_name: str, 
 
 
 def test_an_unsupported_type_is_refused_with_the_way_out() -> None:
-    with pytest.raises(InputError, match="IQ1_S.*base_precision nf4"):
+    with pytest.raises(InputError, match=r"IQ1_S.*base_precision nf4"):
         dequantise(torch.zeros((1, 50), dtype=torch.uint8), "IQ1_S")
