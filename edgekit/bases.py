@@ -35,7 +35,6 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
 
     Raises:
         InputError: nothing by that name, or it isn't a causal language model's files.
-
     """
     if name in PACKAGED:
         return _from_gguf(_packaged(name), name)

@@ -24,7 +24,6 @@ class Row:
         answer: what the model shall say.
         image: file of an image row.
         where: ``file:line``, for errors and reports.
-
     """
 
     messages: tuple[Message, ...]
@@ -41,7 +40,6 @@ def load_rows(path: Path) -> list[Row]:
 
     Raises:
         InputError: missing, unreadable or empty file, or a row that is none of these; names file and line.
-
     """
     try:
         text = path.read_text(encoding="utf-8")

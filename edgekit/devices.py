@@ -12,7 +12,6 @@ def device_profile(name: str) -> edgekit_devices.Profile:
     Raises:
         UsageError: no such device.
         InputError: the user's own profile is malformed.
-
     """
     try:
         return edgekit_devices.load_profile(name)

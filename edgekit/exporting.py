@@ -107,7 +107,6 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
 
     Raises:
         InputError: an adapter that isn't trained or doesn't fit; an output that can't be replaced.
-
     """
     adapters = [project.adapter(name) for name in names] if names else [project.adapter()]
     label = "-".join([project.project, *(adapter.name for adapter in adapters), "merged"])

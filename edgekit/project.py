@@ -117,7 +117,6 @@ class Project:
 
         Raises:
             InputError: no such adapter, or several and no name.
-
         """
         names = ", ".join(self.adapters)
         if name is None and len(self.adapters) == 1:
@@ -133,7 +132,6 @@ class Project:
 
         Raises:
             InputError: neither names any.
-
         """
         files = self.adapters[name].data or self.data
         if files is None:
@@ -149,7 +147,6 @@ def load_project(where: Path | str = ".") -> Project:
 
     Raises:
         InputError: missing, no YAML, an unknown key or a value that can't be right; the message names file, line, key.
-
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError

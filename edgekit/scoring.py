@@ -36,7 +36,6 @@ class Score:
         token_f1: mean token F1; None for JSON.
         rouge_l: mean ROUGE-L; None for JSON.
         per_row: the summing figure of each row.
-
     """
 
     kind: str
@@ -58,7 +57,6 @@ def score(references: Sequence[str], answers: Sequence[str]) -> Score:
 
     Raises:
         ValueError: not one answer a reference, or none at all.
-
     """
     if len(references) != len(answers) or not references:
         raise ValueError(f"{len(answers)} answers to {len(references)} references")

@@ -32,7 +32,6 @@ class Profile:
         cores: number of them.
         memory_mb: RAM of the smallest model still sold, in MiB.
         source: where these facts are from.
-
     """
 
     name: str
@@ -60,7 +59,6 @@ def load_profile(name: str) -> Profile:
     Raises:
         UnknownDeviceError: no profile by that name.
         BadProfileError: the file can't be read or is malformed.
-
     """
     if name.endswith(SUFFIX):
         path = Path(name)

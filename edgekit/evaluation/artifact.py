@@ -22,7 +22,6 @@ class Artifact:
 
         Raises:
             InputError: it doesn't verify.
-
         """
         self.runtime = Runtime(bundle)
 

@@ -38,7 +38,6 @@ class Evaluation:
         base_score: without the adapter; None when that was not asked for.
         adapter_score: with it.
         samples: per row: where it stands, reference, and the answers.
-
     """
 
     adapter: str
@@ -80,7 +79,6 @@ def evaluate(
 
     Raises:
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
-
     """
     adapter = project.adapter(name)
     rows = load_rows(project.data_for(adapter.name).eval)[:limit]
@@ -117,7 +115,6 @@ def trained_folder(project: Project, adapter: Adapter) -> Path:
 
     Raises:
         InputError: it has not been trained yet, or the imported folder is missing.
-
     """
     folder = adapter_folder(project, adapter)
     if not (folder / "adapter_config.json").exists():

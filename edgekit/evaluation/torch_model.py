@@ -44,7 +44,6 @@ class TorchModel:
             system: system prompt of the adapter.
             max_tokens: where an answer is cut off.
             with_adapter: False asks the bare base.
-
         """
         prompts = [self.encoder.prompt_ids(row, system) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))

@@ -52,7 +52,6 @@ def init_project(folder: Path, template: str = "inspection", *, max_steps: int |
     Raises:
         UsageError: no such template.
         InputError: the folder has other content, or can't be written.
-
     """
     if template == "caption":
         raise InputError("caption projects are not available in this version", "use --template inspection")

@@ -48,7 +48,6 @@ def load_base(base: Base, precision: str, quantization: str | None) -> Any:
 
     Raises:
         UsageError: an unknown precision, or ``gguf`` without a quantisation.
-
     """
     if precision == "gguf":
         if quantization is None:

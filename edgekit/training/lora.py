@@ -42,7 +42,6 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -
 
     Raises:
         UsageError: a method that changes the base on a base that is packed, or targets that match nothing.
-
     """
     if adapter.method in CHANGES_BASE and precision not in ("bf16", "fp16", "fp32"):
         raise UsageError(

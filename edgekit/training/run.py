@@ -57,7 +57,6 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         InputError: bad data or base, or nothing to resume.
         UsageError: settings that don't fit together.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
-
     """
     adapter = project.adapter(name)
     if adapter.path is not None:

@@ -23,7 +23,6 @@ class Encoder:
 
         Raises:
             InputError: no tokenizer there, or one without a chat template.
-
         """
         from transformers import AutoTokenizer
 
@@ -55,7 +54,6 @@ class Encoder:
 
         Raises:
             InputError: the template doesn't start the answer with the generation prompt.
-
         """
         prompt = self.prompt(row, system)
         messages = [*apply_system(list(row.messages), system), {"role": "assistant", "content": row.answer}]
@@ -87,7 +85,6 @@ class Encoder:
 
         Raises:
             InputError: the row is longer than ``max_length`` tokens.
-
         """
         prompt, answer = self.prompt_ids(row, system), self.answer_ids(row, system)
         if len(prompt) + len(answer) > max_length:

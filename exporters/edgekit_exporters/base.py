@@ -16,7 +16,6 @@ class Base:
         folder: Hugging Face folder with the float weights, config and tokenizer.
         gguf: the GGUF file that the user gave as the base, or None when the base is a Hugging Face model.
         on_hub: whether ``name`` is a hub id.
-
     """
 
     name: str

@@ -40,7 +40,6 @@ class BundlePlan:
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have ("any" when no target was named).
         quality: the manifest's ``quality`` field.
-
     """
 
     name: str
@@ -68,7 +67,6 @@ def write_bundle(plan: BundlePlan, output: Path) -> Manifest:
 
     Raises:
         InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
-
     """
     with publish(output, is_ours=is_bundle) as folder:
         (folder / "base").mkdir()

@@ -93,7 +93,6 @@ def canonicalise(folder: Path, base: Base) -> CanonicalAdapter:
     Raises:
         InputError: not a PEFT LoRA folder, not for this base, or an update that isn't ``B @ A`` with a constant
             scale (DoRA, trained biases, whole modules, embeddings): those can be merged instead.
-
     """
     config = read_config(folder)
     _refuse_what_is_not_additive(folder, config)
@@ -119,7 +118,6 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         InputError: missing, malformed or not LoRA.
-
     """
     path = folder / CONFIG_FILE
     try:
@@ -142,7 +140,6 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
     Raises:
         InputError: missing or damaged file.
-
     """
     path = folder / WEIGHTS_FILE
     try:

@@ -30,7 +30,6 @@ class AdapterSource:
         system: system prompt that it was trained with.
         generation: defaults for the device, ``{"max_tokens": 128}`` say.
         output_schema: JSON schema of its answers.
-
     """
 
     name: str
@@ -51,7 +50,6 @@ def write_adapter_gguf(
 
     Raises:
         InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
-
     """
     canonical = canonicalise(source.folder, base)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:

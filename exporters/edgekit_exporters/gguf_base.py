@@ -29,7 +29,6 @@ def base_gguf(base: Base, quantization: str) -> Path:
 
     Raises:
         InputError: the base can't be converted or quantised.
-
     """
     quantization = canonical_quantization(quantization)
     folder = cache_folder("bases", base.family)

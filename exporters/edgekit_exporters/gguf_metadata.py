@@ -32,7 +32,6 @@ def rewrite_metadata(
 
     Raises:
         InputError: ``source`` or ``copy`` is no sound GGUF file.
-
     """
     header = read_gguf(source)
     pairs = _raw_pairs(source)

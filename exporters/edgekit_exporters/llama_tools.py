@@ -43,7 +43,6 @@ def tools_folder() -> Path:
     Raises:
         TargetError: the source distribution can't be had.
         InputError: the source distribution or the cached converters are not what their checksums say.
-
     """
     version = engine_version()
     folder = cached(cache_folder("llama.cpp") / version, lambda temporary: _unpack(version, temporary))
@@ -56,7 +55,6 @@ def run_converter(script: str, arguments: list[str | Path]) -> None:
 
     Raises:
         InputError: the converter refused the model or adapter; its last lines are in the message.
-
     """
     command = [sys.executable, str(tools_folder() / script), *map(str, arguments)]
     log.debug("running %s", " ".join(command))

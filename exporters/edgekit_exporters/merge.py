@@ -16,7 +16,6 @@ def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> 
 
     Raises:
         InputError: an adapter that isn't LoRA, or doesn't fit the base.
-
     """
     import torch
     from peft import PeftModel

@@ -33,7 +33,6 @@ def canonical_quantization(name: str) -> str:
 
     Raises:
         UsageError: no such quantisation.
-
     """
     upper = name.upper()
     if upper in ("Q3_K", "Q4_K", "Q5_K"):
@@ -50,7 +49,6 @@ def quantise(source: Path, destination: Path, quantization: str, *, threads: int
 
     Raises:
         InputError: llama.cpp could not read the source or write the destination.
-
     """
     from edgekit_runtime.engines.llama_cpp import engine_errors
     from llama_cpp import llama_cpp

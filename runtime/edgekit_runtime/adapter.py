@@ -59,7 +59,6 @@ class AdapterFacts:
 
         Raises:
             InputError: not a sound LoRA GGUF.
-
         """
         gguf = read_gguf(path)
         metadata = gguf.metadata
@@ -92,7 +91,6 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
 
     Raises:
         InputError: other family or architecture, or a pair that matches no tensor of the base.
-
     """
     family = family or base.metadata.get(KEY_FAMILY)
     if adapter.family and family and adapter.family != family:

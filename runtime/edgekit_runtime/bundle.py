@@ -39,7 +39,6 @@ class Bundle:
 
         Raises:
             InputError: no such adapter.
-
         """
         return self.root / self.manifest.adapter(name).file
 
@@ -54,7 +53,6 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Iterator[Bundle]:
 
     Raises:
         InputError: no bundle, or one that is not what its manifest says.
-
     """
     path = Path(path)
     if path.is_dir():
@@ -72,7 +70,6 @@ def read_manifest(root: Path) -> Manifest:
 
     Raises:
         InputError: missing or malformed.
-
     """
     path = root / MANIFEST_FILE
     try:
@@ -90,7 +87,6 @@ def verify_bundle(root: Path) -> Manifest:
 
     Raises:
         InputError: a file is missing, altered, not listed, or a link.
-
     """
     manifest = read_manifest(root)
     listed = {entry.path: entry for entry in manifest.files}

@@ -25,7 +25,6 @@ class ChatTemplate:
 
         Raises:
             InputError: the template is no valid jinja.
-
         """
         from jinja2 import TemplateSyntaxError
         from jinja2.ext import loopcontrols
@@ -48,7 +47,6 @@ class ChatTemplate:
 
         Raises:
             InputError: the template refuses these messages.
-
         """
         from jinja2 import TemplateError
 
@@ -68,7 +66,6 @@ def check_messages(messages: Sequence[Any]) -> list[Message]:
 
     Raises:
         InputError: none, or one without a known role and text.
-
     """
     if not messages:
         raise InputError("there are no messages", "give at least one with role user")

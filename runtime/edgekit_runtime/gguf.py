@@ -93,7 +93,6 @@ class GgufFile:
         tensor_table: (start, end) of the tensor descriptions in the file.
         alignment: of tensor data, bytes.
         data_offset: where tensor data starts.
-
     """
 
     path: Path
@@ -111,7 +110,6 @@ def read_gguf(path: Path | str) -> GgufFile:
 
     Raises:
         InputError: not there, not GGUF, truncated, or with counts, sizes or offsets that can't be right.
-
     """
     path = Path(path)
     try:

@@ -98,7 +98,6 @@ class Manifest:
 
         Raises:
             InputError: not JSON, a field is missing or of the wrong kind, a path leaves the bundle.
-
         """
         try:
             document = json.loads(text)
@@ -128,7 +127,6 @@ class Manifest:
 
         Raises:
             InputError: there is none.
-
         """
         for entry in self.adapters:
             if entry.name == name:

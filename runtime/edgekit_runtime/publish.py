@@ -28,7 +28,6 @@ def publish(folder: Path, *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
 
     Raises:
         InputError: ``folder`` holds something else, can't be written, or the disk is full.  Nothing has changed then.
-
     """
     check_replaceable(folder, is_ours)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
@@ -52,7 +51,6 @@ def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
 
     Raises:
         InputError: ``folder`` exists with other content.
-
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} is a file or link", "choose another output folder")

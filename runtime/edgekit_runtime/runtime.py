@@ -96,7 +96,6 @@ class Runtime:
 
         Raises:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
-
         """
         self._lock = threading.Lock()
         self._open = ExitStack()
@@ -181,7 +180,6 @@ class Runtime:
         Raises:
             UsageError: arguments that make no sense together.
             InputError: unknown adapter, bad messages, or a prompt that doesn't fit the context.
-
         """
         if image is not None:
             raise InputError(f"{self.manifest.name} is a text bundle", "send images to a caption bundle")

@@ -15,7 +15,6 @@ class StopText:
 
         Raises:
             UsageError: an empty one.
-
         """
         if not all(stops):
             raise UsageError("a stop text is empty", "leave it out")

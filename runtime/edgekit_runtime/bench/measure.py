@@ -54,7 +54,6 @@ def run_bench(
 
     Raises:
         UsageError: counts below 1.
-
     """
     if min(repeats, prompt_tokens, decode_tokens) < 1:
         raise UsageError("repeats and token counts have to be at least 1", "raise them")

@@ -26,7 +26,6 @@ def read_bench(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: missing, or not one of ours.
-
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

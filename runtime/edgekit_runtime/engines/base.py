@@ -25,7 +25,6 @@ class Sampling:
         top_p: only the most likely tokens that together have this probability.
         seed: of the random draw.
         grammar: GBNF that the answer has to follow, or None.
-
     """
 
     temperature: float = 0.0

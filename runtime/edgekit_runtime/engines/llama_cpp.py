@@ -40,7 +40,6 @@ class LlamaEngine:
 
         Raises:
             InputError: llama.cpp refuses the file, or there is not enough memory for the context.
-
         """
         _start_backend()
         self.context, self.threads = context, threads
@@ -69,7 +68,6 @@ class LlamaEngine:
 
         Raises:
             InputError: llama.cpp refuses the file.
-
         """
         if name in self._adapters:
             return
@@ -218,7 +216,6 @@ def schema_grammar(schema: dict[str, Any]) -> str:
 
     Raises:
         InputError: the schema uses what the converter doesn't know.
-
     """
     import json
 

@@ -1,0 +1,43 @@
+"""A benchmark result as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+# Panel title, key of the figure.
+PANELS = (
+    ("decode, tokens/s", "decode_tps"),
+    ("prefill, tokens/s", "prefill_tps"),
+    ("time to first token, ms", "ttft_ms"),
+    ("switch to the adapter, ms", "switch_ms"),
+)
+
+
+def plot_bench(document: dict[str, Any], path: Path) -> None:
+    """Draw medians with a whisker to the slow end (p95), one bar for the base and for each adapter."""
+    from matplotlib.figure import Figure
+
+    results = document["results"]
+    figure = Figure(figsize=(10, 1.6 + 0.9 * len(results)), layout="constrained", dpi=120)
+    panels = figure.subplots(1, len(PANELS), squeeze=False)[0]
+    for axes, (title, key) in zip(panels, PANELS, strict=True):
+        shown = [result for result in results if key in result]
+        names = [result["adapter"] for result in shown]
+        medians = [result[key]["median"] for result in shown]
+        spread = [abs(result[key]["p95"] - result[key]["median"]) for result in shown]
+        slower_is_less = key.endswith("_tps")
+        whiskers = [spread, [0.0] * len(shown)] if slower_is_less else [[0.0] * len(shown), spread]
+        bars = axes.barh(names, medians, xerr=whiskers, color="#3b6ea5", ecolor="#888888", height=0.55)
+        axes.bar_label(bars, labels=[f" {value:.3g}" for value in medians], label_type="center", color="white")
+        axes.set_title(title, fontsize=10)
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes is not panels[0] and len(shown) == len(results):
+            axes.set_yticklabels([])
+    bundle, machine = document["bundle"], document["machine"]
+    threads = document["settings"]["threads"]
+    figure.suptitle(f"{bundle['name']} {bundle['quantization']} on {machine['cpu']}, {threads} threads", fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

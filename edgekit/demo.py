@@ -1,0 +1,139 @@
+"""The whole path on a real model: train two adapters, export, prove, swap, benchmark."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.bench import run_bench, table
+from edgekit_runtime.bench.report import aligned
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.runtime import Runtime
+
+from edgekit.bench_plot import plot_bench
+from edgekit.data import load_rows
+from edgekit.evaluation import Evaluation, evaluate, evaluation_table
+from edgekit.exporting import export
+from edgekit.project import PROJECT_FILE, Project, load_project
+from edgekit.templates import init_project
+from edgekit.training import train
+
+log = logging.getLogger(__name__)
+
+TRAINING_STEPS = 40  # enough to learn the two tasks, few enough for a coffee
+EVALUATED_ROWS = 40
+BENCH_REPEATS = 3
+SWAPS = 3
+
+
+def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Run the demo in ``folder`` (made when missing, used again when it is an earlier demo).
+
+    Args:
+        folder: a project folder.
+        quiet: print nothing; the returned document has everything.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    say = log.debug if quiet else print
+    start = time.perf_counter()
+    say(f"\n== 1. A project with data for two adapters: {folder}")
+    project = _project(folder)
+    say("\n== 2. Training both on the quantised base that the device will run")
+    for name in project.adapters:
+        say(f"   {name}: {train(project, name)}")
+    say("\n== 3. Export: one base, two adapter files")
+    bundle, manifest = export(project)
+    for file in manifest.files:
+        say(f"   {file.size / 1024**2:7.1f} MiB  {file.path}")
+    say("\n== 4. Swapping adapters in one running process")
+    swaps = _swap(project, bundle, say)
+    say("\n== 5. The same questions to the trained torch model and to the exported files on the device runtime")
+    evaluations: list[Evaluation] = []
+    for name in project.adapters:
+        evaluations.append(evaluate(project, name, limit=EVALUATED_ROWS))
+        evaluations.append(evaluate(project, name, artifact=bundle, limit=EVALUATED_ROWS))
+    say(evaluation_table(evaluations))
+    say("\n== 6. Benchmark")
+    bench = run_bench(bundle, repeats=BENCH_REPEATS)
+    say(table(bench))
+    plot = project.folder / "bench.png"
+    plot_bench(bench, plot)
+
+    minutes = (time.perf_counter() - start) / 60
+    summary = [_summary_row(name, evaluations, bench, manifest.base.quantization) for name in project.adapters]
+    say(f"\n== Done in {minutes:.1f} minutes.  Share of answer fields that are right, in %:")
+    say("\n".join(aligned([_SUMMARY_HEADING, *([str(cell) for cell in row.values()] for row in summary)])))
+    files = {
+        "project": str(project.folder / PROJECT_FILE),
+        "adapters": str(project.folder / "adapters"),
+        "bundle": str(bundle),
+        "bench plot": str(plot),
+    }
+    say("\n" + "\n".join(f"{what:11} {where}" for what, where in files.items()))
+    first = next(iter(project.adapters))
+    say(f'\nAsk it yourself:  edgekit-runtime run {bundle} --adapter {first} --prompt "…"')
+    return {
+        "minutes": minutes,
+        "summary": summary,
+        "swaps": swaps,
+        "evaluations": [each.as_dict() for each in evaluations],
+        "bench": bench,
+        "files": files,
+    }
+
+
+_SUMMARY_HEADING = (
+    "adapter",
+    "base, torch",
+    "trained, torch",
+    "trained, device",
+    "adapter MiB",
+    "decode tok/s",
+    "swap ms",
+)
+
+
+def _project(folder: Path) -> Project:
+    if not (folder / PROJECT_FILE).exists():
+        init_project(folder, max_steps=TRAINING_STEPS)
+    project = load_project(folder)
+    if set(project.adapters) != {"inspection", "monitoring"}:
+        raise InputError(f"{folder} is another project", "name a new folder for the demo")
+    return project
+
+
+def _swap(project: Project, bundle: Path, say: Any) -> list[dict[str, Any]]:
+    """Ask both adapters in turn, in one process, and tell what each switch cost."""
+    questions = {name: load_rows(project.data_for(name).eval)[0] for name in project.adapters}
+    swaps: list[dict[str, Any]] = []
+    with Runtime(bundle) as runtime:
+        for _ in range(SWAPS):
+            for name, row in questions.items():
+                answer = runtime.generate(messages=row.messages, adapter=name, max_tokens=96)
+                swaps.append({"adapter": name, "switch_ms": answer.timings.switch_ms, "text": answer.text})
+    for name, row in questions.items():
+        say(f"   {name} is asked:  {row.messages[-1]['content']}")
+        say(f"   it answers:  {next(swap['text'] for swap in swaps if swap['adapter'] == name)}")
+    first, later = swaps[: len(questions)], swaps[len(questions) :]
+    say("   first use, file load included: " + ", ".join(f"{swap['switch_ms']:.1f} ms" for swap in first))
+    say("   every later switch: " + ", ".join(f"{swap['switch_ms']:.3f} ms" for swap in later))
+    return swaps
+
+
+def _summary_row(name: str, evaluations: list[Evaluation], bench: dict[str, Any], quantization: str) -> dict[str, Any]:
+    torch, device = (each for each in evaluations if each.adapter == name)
+    figures = next(result for result in bench["results"] if result["adapter"] == name)
+    assert torch.base_score is not None  # evaluate scores the base too unless told otherwise
+    return {
+        "adapter": f"{name} ({quantization})",
+        "base_torch": round(100 * torch.base_score.value, 1),
+        "trained_torch": round(100 * torch.adapter_score.value, 1),
+        "trained_device": round(100 * device.adapter_score.value, 1),
+        "adapter_mib": round(figures["file_bytes"] / 1024**2, 1),
+        "decode_tps": round(figures["decode_tps"]["median"], 1),
+        "switch_ms": round(figures["switch_ms"]["median"], 4),
+    }
