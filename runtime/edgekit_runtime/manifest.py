@@ -116,7 +116,6 @@ class Manifest:
     def dump(self) -> bytes:
         """The manifest as JSON; the same manifest always gives the same bytes."""
         document = asdict(self)
-        document["files"] = sorted(document["files"], key=lambda entry: entry["path"])
         for entry in (document["base"], *document["adapters"]):
             for key in [key for key, value in entry.items() if value is None]:
                 del entry[key]
