@@ -93,10 +93,11 @@ def judge(finding: Finding) -> tuple[str, str]:
     """Severity and verdict of a finding by the rules above."""
     if finding.defect == "crack":
         return "critical", "scrap"
-    allowed, size = limit(finding), finding.size
+    # Whole micrometres: 1.5 x 0.30 is a little less than 0.45 in floating point.
+    allowed, size = round(1000 * limit(finding)), round(1000 * finding.size)
     if size <= allowed:
         return "none", "accept"
-    severity = "minor" if size <= 1.5 * allowed else "major" if size <= 3 * allowed else "critical"
+    severity = "minor" if 2 * size <= 3 * allowed else "major" if size <= 3 * allowed else "critical"
     rework = DEFECTS[finding.defect].reworkable and size <= 2 * allowed
     return severity, "rework" if rework else "scrap"
 

@@ -71,8 +71,8 @@ class Reading:
 
     @property
     def load(self) -> float:
-        """Value over limit."""
-        return self.value / self.limit
+        """Value over limit, rounded so that a load of exactly 0.8 is one."""
+        return round(self.value / self.limit, 9)
 
 
 def judge(readings: tuple[Reading, ...], trend: str) -> tuple[str, str]:

@@ -1,0 +1,105 @@
+"""Whatever is wrong in edgekit.yaml is named with its line, and how to mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from edgekit.project import Project, load_project
+from edgekit_runtime.errors import InputError
+
+GOOD = """\
+project: line-3
+base: smollm2-135m
+data: {train: data/train.jsonl, eval: data/eval.jsonl}
+adapters:
+  inspection:
+    rank: 8
+    targets: [q_proj, v_proj]
+    generation: {max_tokens: 64, temperature: 0}
+  imported: {path: some/folder, version: 2.1.0}
+export: {quantize: Q4_0}
+"""
+
+
+def load(folder: Path, text: str) -> Project:
+    (folder / "edgekit.yaml").write_text(text)
+    return load_project(folder)
+
+
+def test_values_defaults_and_paths_are_resolved(tmp_path: Path) -> None:
+    project = load(tmp_path, GOOD)
+    inspection, imported = project.adapters.values()
+    assert (inspection.rank, inspection.lora_alpha, inspection.targets) == (8, 16, ("q_proj", "v_proj"))
+    assert inspection.generation.as_dict() == {"max_tokens": 64, "temperature": 0.0}
+    assert (imported.path, imported.version) == (tmp_path / "some/folder", "2.1.0")
+    assert project.data_for("inspection").train == tmp_path / "data/train.jsonl"
+    assert (project.export.format, project.export.quantize) == ("gguf", "Q4_0")
+
+
+def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
+    project = load(tmp_path, GOOD.replace("rank: 8", "rank: 8\n    data: {train: a.jsonl, eval: b.jsonl}"))
+    assert project.data_for("inspection").eval == tmp_path / "b.jsonl"
+    assert project.data_for("imported").eval == tmp_path / "data/eval.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rank: 8", "rnak: 8", r"yaml:6: adapters\.inspection\.rnak: unknown key: did you mean rank\?"),
+        ("rank: 8", "rank: eight", r"yaml:6: adapters\.inspection\.rank: 'eight' is not a whole number"),
+        ("rank: 8", "rank: true", r"yaml:6: .*not a whole number"),
+        ("rank: 8", "rank: 0", r"yaml:6: .*use at least 1"),
+        ("rank: 8", "learning_rate: -1", r"yaml:6: .*use more than 0"),
+        ("rank: 8", "method: magic", r"yaml:6: .*use one of qlora, lora"),
+        ("[q_proj, v_proj]", "[]", r"yaml:7: .*names no layers"),
+        ("rank: 8", "schema: nowhere.json", r"yaml:6: .*no readable JSON"),
+        ("project: line-3", "project: Line 3", r"yaml:1: project: 'Line 3' is not possible"),
+        ("base: smollm2-135m\n", "", r"base is missing"),
+        ("  inspection:", "  base:", r"yaml:5: adapters\.base: .*no adapter name"),
+        ("max_tokens", "max_token", r"yaml:8: .*did you mean max_tokens"),
+        ("train: data/train.jsonl, ", "", r"data\.train is missing"),
+        ("export: {quantize: Q4_0}", "export: [Q4_0]", r"export\. has to be a mapping"),
+        ("  inspection:", "  imported: {}\n  inspection:", r"yaml:\d+: found duplicate key"),
+        ("rank: 8", "rank: [8", r"yaml:\d+: "),
+    ],
+)
+def test_mistakes_are_named_with_line_and_key(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in GOOD
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, GOOD.replace(old, new, 1))
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="edgekit init DIR"):
+        load_project(tmp_path)
+
+
+def test_adapters_are_found_by_name_or_named(tmp_path: Path) -> None:
+    project = load(tmp_path, GOOD)
+    with pytest.raises(InputError, match="name one of inspection, imported"):
+        project.adapter()
+    with pytest.raises(InputError, match="it has inspection, imported"):
+        project.adapter("other")
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(["project", "task", "base", "data", "adapters", "export"]), value=values)
+def test_any_value_of_any_key_is_taken_or_refused_but_never_crashes(key: str, value: Any, tmp_path: Path) -> None:
+    yaml = YAML()
+    document = yaml.load(GOOD)
+    document[key] = value
+    with (tmp_path / "edgekit.yaml").open("w") as stream:
+        yaml.dump(document, stream)
+    try:
+        load_project(tmp_path)
+    except InputError:
+        pass
