@@ -1,0 +1,107 @@
+"""`edgekit-runtime` as a user runs it: what is on stdout, what on stderr, which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgekit_runtime.bench import compare, read_bench, table
+
+
+def run(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli import main; sys.exit(main())"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], input=given, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_the_answer_alone_is_on_stdout(demo_bundle: Path) -> None:
+    done = run("run", demo_bundle, "--prompt", "Say hi.", "--max-tokens", 8)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.strip()) > 0
+    assert run("run", demo_bundle, "--max-tokens", 8, given="Say hi.\n").stdout == done.stdout
+    assert run("run", demo_bundle, "--prompt", "Say hi.", "--max-tokens", 8, "--stream").stdout == done.stdout
+
+
+def test_json_is_one_document_with_the_fields_of_a_generation(demo_bundle: Path) -> None:
+    done = run("run", demo_bundle, "--adapter", "one", "--prompt", "Say hi.", "--max-tokens", 8, "--json")
+    document = json.loads(done.stdout)
+    assert set(document) == {"text", "adapter", "finish_reason", "usage", "timings"}
+    assert document["adapter"] == "one"
+    assert document["usage"]["completion_tokens"] <= 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run"], 2, "BUNDLE|bundle"),
+        (["run", "nowhere", "--prompt", "x"], 3, "there is no bundle at nowhere"),
+        (["run", ".", "--prompt", "x", "--wrong"], 2, "--wrong"),
+        (["run", ".", "--prompt", "x", "--json", "--stream"], 2, "exclude each other"),
+        (["run", ".", "--prompt", "  "], 3, "the prompt is empty"),
+        (["run", ".", "--prompt", "x", "--schema", "missing.json"], 3, "missing.json is no readable JSON schema"),
+        (["bench", "compare", "a.json"], 2, "compare takes two"),
+        (["bench", "compare", "a.json", "b.json"], 3, "a.json can't be read"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_errors_are_one_line_with_the_right_code(arguments: list[str], code: int, message: str) -> None:
+    import re
+
+    done = run(*arguments, given="")
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert re.search(message, done.stderr)
+
+
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_help_shows_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "example:\n  edgekit-runtime " + command in done.stdout
+
+
+def test_an_unknown_adapter_is_answered_with_the_names_that_exist(demo_bundle: Path) -> None:
+    done = run("run", demo_bundle, "--adapter", "three", "--prompt", "x")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "it has one, two" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_stops_quietly(demo_bundle: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli import main; sys.exit(main())"]
+    arguments = ["run", str(demo_bundle), "--prompt", "Count up from one for ever.", "--max-tokens", "3000", "--stream"]
+    process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.read(1)  # it is answering now
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "stopped\n"
+
+
+def test_bench_measures_base_and_adapters_and_compares(demo_bundle: Path, tmp_path: Path) -> None:
+    result = tmp_path / "a.json"
+    done = run("bench", demo_bundle, "--repeats", 1, "--prompt-tokens", 16, "--decode-tokens", 4, "--output", result)
+    assert done.returncode == 0, done.stderr
+    document = read_bench(result)
+    assert table(document) + "\n" == done.stdout
+    assert [each["adapter"] for each in document["results"]] == ["base", "one", "two"]
+    for each in document["results"]:
+        assert each["decode_tps"]["median"] > 0
+        assert 0 < each["decode_bytes_per_token"] < 200e6
+    assert document["results"][1]["switch_ms"]["median"] > 0
+    assert document["decode_vs_bare"]["ratio"]["median"] > 0
+    same = compare(document, document)
+    assert "differences" not in same
+    assert "1.00" in same
