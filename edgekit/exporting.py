@@ -8,6 +8,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgekit.bases import resolve_base
+from edgekit.devices import device_profile
+from edgekit.evaluation.evaluate import trained_folder
+from edgekit.project import Adapter, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, is_bundle, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource
@@ -17,11 +21,6 @@ from edgekit_exporters.quantise import canonical_quantization
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
-
-from edgekit.bases import resolve_base
-from edgekit.devices import device_profile
-from edgekit.evaluation.evaluate import trained_folder
-from edgekit.project import Adapter, Project
 
 log = logging.getLogger(__name__)
 

@@ -54,9 +54,7 @@ def random_adapter(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(
-    demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def demo_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the real base and two adapters of random weights.  Tests must not change it."""
     from edgekit_exporters.bundle import BundlePlan, write_bundle
     from edgekit_exporters.gguf_adapter import AdapterSource

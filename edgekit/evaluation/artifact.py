@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from edgekit_runtime.runtime import BASE, Runtime
-
 from edgekit.data import Row
+from edgekit_runtime.runtime import BASE, Runtime
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_exporters.base import Base
-from edgekit_runtime.errors import InputError
-
 from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
@@ -20,6 +17,8 @@ from edgekit.scoring import Score, score
 from edgekit.training import adapter_folder, base_precision
 from edgekit.training.record import read_record
 from edgekit.training.tokens import Encoder
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import InputError
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
 ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit_runtime.bench.report import aligned
-
 from edgekit.evaluation.evaluate import Evaluation
 from edgekit.scoring import Score
+from edgekit_runtime.bench.report import aligned
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> str:

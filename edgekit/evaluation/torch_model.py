@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_base import base_gguf
 
 from edgekit.data import Row
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_base import base_gguf
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """A torch base made of the GGUF blocks that devices run."""
 
-from edgekit.packed.dequantise import dequantise
-from edgekit.packed.layers import PackedEmbedding, PackedLinear, PackedWeight
-from edgekit.packed.load import dequantised_state, load_packed
+from edgekit.packed.blocks import PackedBlocks
+from edgekit.packed.linear import PackedEmbedding, PackedLinear
+from edgekit.packed.model import dequantised_state, load_packed
 
-__all__ = ["PackedEmbedding", "PackedLinear", "PackedWeight", "dequantise", "dequantised_state", "load_packed"]
+__all__ = ["PackedBlocks", "PackedEmbedding", "PackedLinear", "dequantised_state", "load_packed"]

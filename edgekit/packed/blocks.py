@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 import torch
-from edgekit_runtime.errors import InputError
 from torch import Tensor, nn
 
 from edgekit.packed.layouts import FLOATS, LAYOUTS, SUPPORTED, Layout
+from edgekit_runtime.errors import InputError
 
 
 class PackedBlocks(nn.Module):

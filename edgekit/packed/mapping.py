@@ -9,11 +9,11 @@ from typing import Any
 
 import gguf
 import torch
-from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, TensorInfo, read_gguf
 from torch import Tensor
 
 from edgekit.packed.blocks import PackedBlocks, dequantise
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.gguf import GgufFile, TensorInfo, read_gguf
 
 OTHER_PRECISION = "use base_precision nf4 or bf16 for this model"
 # Derived from the config, so they have no parameter: frequencies of scaled rotary embeddings.

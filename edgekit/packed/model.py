@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from edgekit.packed.linear import PackedEmbedding, PackedLinear
@@ -73,7 +73,7 @@ def dequantised_state(gguf_path: Path | str, config: Any, dtype: torch.dtype = t
 def _skeleton(config: Any, dtype: torch.dtype) -> Any:
     """The model with parameters that take no memory; buffers (rotary frequencies) are computed."""
     with init_empty_weights(include_buffers=False):
-        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def _fill(model: Any, name: str, tensors: dict[str, StoredTensor], dtype: torch.dtype) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import torch
-from edgekit_runtime.errors import UsageError
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from edgekit.packed.blocks import PackedBlocks
+from edgekit_runtime.errors import UsageError
 
 
 def refuse_change(*_: object) -> NoReturn:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.publish import publish
-
 from edgekit.project import PROJECT_FILE
 from edgekit.templates import chat, inspection, monitoring
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.publish import publish
 
 SEED = 7
 TRAIN_ROWS = 800

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import transformers
+
+from edgekit.project import PRECISIONS
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_runtime.errors import UsageError
-
-from edgekit.project import PRECISIONS
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def load_dense(base: Base, gguf: Path, dtype: torch.dtype) -> Any:
     config = transformers.AutoConfig.from_pretrained(base.folder)
     with torch.device(device()), transformers.initialization.no_init_weights():
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.load_state_dict(dequantised_state(gguf, config))
+    model.load_state_dict(dequantised_state(gguf, config), strict=False)  # a tied output matrix has no entry
+    model.tie_weights()
     return model.to(device()).eval()
 
 

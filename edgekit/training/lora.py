@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit_runtime.errors import UsageError
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from edgekit.project import Adapter
+from edgekit_runtime.errors import UsageError
 
 # Methods that also change the base's weights: what is saved is the difference to the original base.
 CHANGES_BASE = {"pissa": "pissa_niter_16", "loftq": "loftq"}

@@ -13,9 +13,6 @@ from typing import Any
 
 import torch
 import transformers
-from edgekit_exporters.base import Base
-from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.publish import publish
 
 from edgekit.bases import resolve_base
 from edgekit.data import data_digest, load_rows
@@ -26,6 +23,9 @@ from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.publish import publish
 
 log = logging.getLogger(__name__)
 

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edgekit.data import Row
 from edgekit_runtime.chat import ChatTemplate, apply_system
 from edgekit_runtime.errors import InputError
-
-from edgekit.data import Row
 
 IGNORED = -100  # label that torch's cross entropy leaves out
 Encoded = dict[str, list[int]]

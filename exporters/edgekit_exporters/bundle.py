@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
+from edgekit_exporters.gguf_base import quantization_of
 from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, FileEntry, Manifest, Requires
 from edgekit_runtime.publish import publish
-
-from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
-from edgekit_exporters.gguf_base import quantization_of
 
 BASE_FILE = "base/model.gguf"
 ENGINE = "llama.cpp"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from edgekit_runtime.errors import InputError
 from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
+from edgekit_runtime.errors import InputError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime import adapter as keys
-
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CanonicalAdapter, canonicalise
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
+from edgekit_runtime import adapter as keys
 
 # Float types that llama.cpp's LoRA converter writes.  F16 halves the file; A and B are small either way.
 ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")

@@ -6,14 +6,13 @@ import logging
 import tempfile
 from pathlib import Path
 
-from edgekit_runtime.adapter import KEY_FAMILY
-from edgekit_runtime.gguf import read_gguf
-
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import engine_version, run_converter
 from edgekit_exporters.quantise import canonical_quantization, quantise
+from edgekit_runtime.adapter import KEY_FAMILY
+from edgekit_runtime.gguf import read_gguf
 
 log = logging.getLogger(__name__)
 

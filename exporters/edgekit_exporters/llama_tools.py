@@ -19,9 +19,8 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from edgekit_runtime.errors import EdgekitError, InputError, TargetError
-
 from edgekit_exporters.cache import cache_folder, cached
+from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 
 log = logging.getLogger(__name__)
 

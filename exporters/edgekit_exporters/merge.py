@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit_runtime.errors import InputError
-
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import read_config
+from edgekit_runtime.errors import InputError
 
 
 def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> None:

@@ -50,8 +50,9 @@ def quantise(source: Path, destination: Path, quantization: str, *, threads: int
     Raises:
         InputError: llama.cpp could not read the source or write the destination.
     """
-    from edgekit_runtime.engines.llama_cpp import engine_errors
     from llama_cpp import llama_cpp
+
+    from edgekit_runtime.engines.llama_cpp import engine_errors
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = quantizations()[quantization]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from edgekit_devices import BadProfileError, UnknownDeviceError, load_profile, profile_names
 
 

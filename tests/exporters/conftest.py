@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from edgekit_exporters.base import Base
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from edgekit_exporters.base import Base
 
 TINY = LlamaConfig(
     vocab_size=96,

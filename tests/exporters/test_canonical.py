@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CONFIG_FILE, WEIGHTS_FILE, canonicalise
 from edgekit_runtime.errors import InputError
-from safetensors.torch import load_file, save_file
-
 from tests.exporters.conftest import load, peft_logits
 
 IDS = torch.arange(40).reshape(2, 20) % 96

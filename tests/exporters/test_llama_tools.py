@@ -21,7 +21,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "llama.cpp"
 
 
-def put_sdist(cache: Path, names: tuple[str, ...] = ("convert_lora_to_gguf.py", "conversion/llama.py", "other.py")) -> Path:
+def put_sdist(
+    cache: Path, names: tuple[str, ...] = ("convert_lora_to_gguf.py", "conversion/llama.py", "other.py")
+) -> Path:
     """A source distribution in miniature, where the download would have put it."""
     root = f"llama_cpp_python-{engine_version()}"
     archive = cache / f"{root}.tar.gz"

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from edgekit.scoring import bootstrap_interval, score, token_f1
 
-objects = st.dictionaries(st.text(max_size=4), st.text(max_size=6) | st.integers() | st.booleans(), min_size=1, max_size=4)
+objects = st.dictionaries(
+    st.text(max_size=4), st.text(max_size=6) | st.integers() | st.booleans(), min_size=1, max_size=4
+)
 
 
 @given(st.lists(objects, min_size=1, max_size=5))

@@ -83,9 +83,7 @@ def test_the_bounds_of_the_inspection_rules(finding: tuple[str, str, str, float]
         ((1.1, 0.6), "rising", ("warning", "a")),
     ],
 )
-def test_the_bounds_of_the_monitoring_rules(
-    loads: tuple[float, float], trend: str, expected: tuple[str, str]
-) -> None:
+def test_the_bounds_of_the_monitoring_rules(loads: tuple[float, float], trend: str, expected: tuple[str, str]) -> None:
     readings = tuple(monitoring.Reading(name, load, 1.0) for name, load in zip("ab", loads, strict=True))
     assert monitoring.judge(readings, trend) == expected
 

@@ -27,7 +27,10 @@ INDENTED = """{{- bos_token }}
     {% endif %}
 {% endfor %}
 """
-TOOLS = "{{ messages[0] | tojson }}{{ messages | length }}{% if tools %}{{ tools }}{% endif %}{{ messages[-1]['content'] | upper }}"
+TOOLS = (
+    "{{ messages[0] | tojson }}{{ messages | length }}{% if tools %}{{ tools }}{% endif %}"
+    "{{ messages[-1]['content'] | upper }}"
+)
 CONVERSATIONS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "Grüße <b>&amp; 检测"}],
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " hi "}],

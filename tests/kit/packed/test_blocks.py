@@ -6,13 +6,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from edgekit_runtime.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgekit.packed.blocks import PackedBlocks, dequantise
 from edgekit.packed.layouts import SUPPORTED
+from edgekit_runtime.errors import InputError
 
 from .conftest import BLOCK, random_blocks
 

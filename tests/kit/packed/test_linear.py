@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from edgekit_runtime.errors import UsageError
 from torch import nn
 
 from edgekit.packed import linear
 from edgekit.packed.blocks import PackedBlocks
 from edgekit.packed.linear import PackedEmbedding, PackedLinear
+from edgekit_runtime.errors import UsageError
 
 from .conftest import random_blocks
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from edgekit_runtime.errors import InputError, UsageError
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from edgekit.packed.linear import PackedEmbedding, PackedLinear
 from edgekit.packed.model import dequantised_state, load_packed
+from edgekit_runtime.errors import InputError, UsageError
 
 Write = Callable[..., tuple[Path, Path, Any]]
 
