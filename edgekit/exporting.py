@@ -71,13 +71,15 @@ def export(
     base = resolve_base(project.base, relative_to=project.folder)
     quantization = _quantization(quantize or settings.quantize, base)
 
+    sources = [_source(project, adapter) for adapter in adapters]
+
     with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
         if mode == "merged":
-            base_file = _merged_base(base, trained_folder(project, adapters[0]), quantization, Path(scratch))
+            base_file = _merged_base(base, sources[0].folder, quantization, Path(scratch))
+            merged, separate = sources, []
         else:
             base_file = base_gguf(base, quantization)
-        merged = [adapter.name for adapter in adapters] if mode == "merged" else []
-        sources = [] if mode == "merged" else [_source(project, adapter) for adapter in adapters]
+            merged, separate = [], sources
         manifest = write_bundle(
             BundlePlan(
                 name=settings.name or project.project,
@@ -86,8 +88,8 @@ def export(
                 base=base,
                 base_file=base_file,
                 merged=merged,
-                adapters=sources,
-                default_adapter=_default(settings.default_adapter, sources),
+                adapters=separate,
+                default_adapter=_default(settings.default_adapter, separate) if separate else None,
                 isa=isa,
                 quality={"gate": "skipped", "reference": None, "artifact": None},
             ),

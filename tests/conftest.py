@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,56 @@ def demo_base() -> Base:
     from edgekit.bases import resolve_base
 
     return resolve_base(DEMO_BASE)
+
+
+@pytest.fixture(scope="session")
+def tiny_chat_base(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama of random weights that reads text as the demo base does: training and export run in a second or two."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-chat"
+    tokenizer = AutoTokenizer.from_pretrained(demo_base.folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_project(tiny_chat_base: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a project over the tiny base; ``settings`` go to its one adapter, ``export`` to the export section."""
+    from ruamel.yaml import YAML
+
+    def write(export: dict[str, Any] | None = None, **settings: Any) -> Path:
+        folder = tmp_path / "line-3"
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        for name, count in (("train", 24), ("eval", 4)):
+            rows = [{"prompt": f"scratch of {n} mm", "completion": f"verdict {n % 3}"} for n in range(count)]
+            (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        document = {
+            "project": "line-3",
+            "base": str(tiny_chat_base),
+            "data": {"train": "data/train.jsonl", "eval": "data/eval.jsonl"},
+            "adapters": {"small": {"rank": 4, "max_steps": 3, "batch_size": 4, "base_precision": "fp32"} | settings},
+            "export": {"quantize": "F16"} | (export or {}),
+        }
+        YAML().dump(document, folder / "edgekit.yaml")
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ class BundlePlan:
         task: "text" or "caption".
         base: whose family the adapters have.
         base_file: the GGUF that devices load.
-        merged: names of adapters that are merged into ``base_file``.
+        merged: adapters that are merged into ``base_file``; the first one's system prompt and defaults are the base's.
         adapters: those that stay separate files.
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have ("any" when no target was named).
@@ -45,7 +45,7 @@ class BundlePlan:
     task: str
     base: Base
     base_file: Path
-    merged: Sequence[str]
+    merged: Sequence[AdapterSource]
     adapters: Sequence[AdapterSource]
     default_adapter: str | None
     isa: str
@@ -102,6 +102,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
     quantization = quantization_of(folder / BASE_FILE)
     if quantization is None:
         raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
+    asked_as = plan.merged[0] if plan.merged else None
     files = tuple(
         FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path))
         for path in sorted(folder.rglob("*"))
@@ -122,7 +123,10 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
             context=context,
             family=plan.base.family,
             digest=next(entry.sha256 for entry in files if entry.path == BASE_FILE),
-            merged=tuple(plan.merged),
+            merged=tuple(source.name for source in plan.merged),
+            system=asked_as.system if asked_as else None,
+            generation=asked_as.generation if asked_as else None,
+            schema=asked_as.output_schema if asked_as else None,
         ),
         adapters=adapters,
         default_adapter=plan.default_adapter,

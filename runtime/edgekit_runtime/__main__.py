@@ -1,0 +1,5 @@
+import sys
+
+from edgekit_runtime.cli import main
+
+sys.exit(main())

@@ -1,0 +1,153 @@
+"""Training end to end on a model of random weights: every precision and method, interruption, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, TrainerCallback
+
+from edgekit.project import load_project
+from edgekit.training import run, train
+from edgekit_runtime.errors import InputError, UsageError
+
+MakeProject = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", ["gguf", "nf4", "int8", "bf16", "fp32"])
+def test_every_precision_trains_an_adapter_that_peft_loads(
+    tiny_project: MakeProject, tiny_chat_base: Path, precision: str
+) -> None:
+    project = load_project(tiny_project(base_precision=precision, export={"quantize": "Q8_0"}))
+    folder = train(project)
+    base = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, str(folder))
+    moved = [parameter for name, parameter in model.named_parameters() if "lora_B" in name and parameter.any()]
+    assert len(moved) == 14  # 7 linear layers in each of 2 blocks have learned something
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora", "dora", "pissa", "loftq", "lora+"])
+def test_every_method_trains_on_a_float_base(tiny_project: MakeProject, tiny_chat_base: Path, method: str) -> None:
+    folder = train(load_project(tiny_project(method=method)))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["use_rslora"], config["use_dora"]) == (method == "rslora", method == "dora")
+    base = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
+    PeftModel.from_pretrained(base, str(folder))
+
+
+@pytest.mark.parametrize("method", ["pissa", "loftq"])
+def test_an_adapter_that_changes_its_base_is_saved_as_difference_to_the_original(
+    tiny_project: MakeProject, tiny_chat_base: Path, method: str
+) -> None:
+    """Untrained, it is the difference of nothing: the model answers as its base does."""
+    folder = train(load_project(tiny_project(method=method, max_steps=1, learning_rate=1e-12)))
+    ids = torch.arange(12)[None]
+    base = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
+    with torch.no_grad():
+        before = base(ids).logits
+        after = PeftModel.from_pretrained(base, str(folder)).eval()(ids).logits
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-3)
+
+
+def test_the_run_record_says_how_the_adapter_came_about(tiny_project: MakeProject) -> None:
+    folder = train(load_project(tiny_project(system="You inspect parts.")))
+    record = json.loads((folder / "run.json").read_text())
+    assert record["schema"] == "edgekit.run/1"
+    assert record["base_precision"] == "fp32"
+    assert record["system"] == "You inspect parts."
+    assert record["hyperparameters"]["rank"] == 4
+    assert record["data"]["train_rows"] == 24
+    assert [entry["step"] for entry in record["losses"] if "loss" in entry] == [1, 2, 3]
+    assert any("eval_loss" in entry for entry in record["losses"])
+    assert {"torch", "peft", "transformers"} <= set(record["versions"])
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_trains_the_same_adapter(tiny_project: MakeProject) -> None:
+    project = load_project(tiny_project())
+    first = (train(project) / "adapter_model.safetensors").read_bytes()
+    assert (train(project) / "adapter_model.safetensors").read_bytes() == first
+
+
+class _SignalAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def _interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = run.Progress.install
+
+    def install(trainer: Any, label: str) -> None:
+        original(trainer, label)
+        trainer.add_callback(_SignalAt(step))
+
+    monkeypatch.setattr(run.Progress, "install", install)
+
+
+def test_resuming_after_an_interrupt_gives_what_an_unbroken_run_gives(
+    tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = load_project(tiny_project(max_steps=6, dropout=0.0))
+    unbroken = (train(project) / "adapter_model.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        _interrupt_at(3, patch)
+        with pytest.raises(KeyboardInterrupt, match="--resume"):
+            train(project)
+    kept = (project.folder / "adapters" / "small" / "adapter_model.safetensors").read_bytes()
+    assert kept == unbroken  # the earlier adapter stays until a new one is whole
+    folder = train(project, resume=True)
+    assert (folder / "adapter_model.safetensors").read_bytes() == unbroken
+    assert not (project.folder / ".edgekit" / "train" / "small").exists()
+
+
+def test_resume_refuses_other_settings_and_nothing_to_resume(
+    tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = load_project(tiny_project(max_steps=6))
+    with pytest.raises(InputError, match="no interrupted training"):
+        train(project, resume=True)
+    with monkeypatch.context() as patch:
+        _interrupt_at(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(project)
+    changed = load_project(tiny_project(max_steps=6, rank=8))
+    with pytest.raises(InputError, match="have changed"):
+        train(changed, resume=True)
+
+
+def test_a_row_that_exceeds_the_context_stops_before_training(tiny_project: MakeProject) -> None:
+    folder = tiny_project()
+    with (folder / "data" / "train.jsonl").open("a") as stream:
+        stream.write(json.dumps({"prompt": "scratch " * 400, "completion": "scrap"}) + "\n")
+    with pytest.raises(InputError, match=r"train\.jsonl:25: the row is \d+ tokens long and the limit is 256"):
+        train(load_project(folder))
+    assert not (folder / "adapters").exists()
+
+
+def test_a_method_that_changes_the_base_needs_a_float_one(tiny_project: MakeProject) -> None:
+    with pytest.raises(UsageError, match="base_precision: fp32"):
+        train(load_project(tiny_project(method="pissa", base_precision="nf4")))
+
+
+def test_targets_that_match_nothing_are_refused(tiny_project: MakeProject) -> None:
+    with pytest.raises(UsageError, match="targets fit no layer"):
+        train(load_project(tiny_project(targets=["no_such_proj"])))
