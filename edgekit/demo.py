@@ -24,7 +24,7 @@ from edgekit_runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-TRAINING_STEPS = 30  # enough to learn the two tasks, few enough for a coffee
+TRAINING_STEPS = 24  # enough to learn the two tasks, few enough for a coffee
 EVALUATED_ROWS = 32
 BENCH_REPEATS = 3
 SWAPS = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from edgekit.project import Adapter
@@ -48,6 +49,8 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -
             f"{adapter.method} starts by changing the base's weights, which a {precision} base doesn't allow",
             "set base_precision: fp32 (or bf16), or use method: qlora",
         )
+    if adapter.method == "loftq" and not (torch.cuda.is_available() or torch.xpu.is_available()):
+        raise UsageError("PEFT computes loftq's start on a GPU, and there is none here", "use method: qlora or pissa")
     if precision in ("nf4", "int8"):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:

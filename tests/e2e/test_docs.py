@@ -1,0 +1,68 @@
+"""What the docs tell readers to type works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgekit import cli as kit
+from edgekit_runtime import cli as runtime
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "runtime" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PROGRAMS = {"edgekit": kit.main, "edgekit-runtime": runtime.main}
+
+
+def _commands(page: Path) -> list[str]:
+    return [line for block in BLOCK.findall(page.read_text()) for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_name_options_that_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` after a command's own words is parsed last: an unknown word or option would fail before it."""
+    for line in _commands(page):
+        words = shlex.split(line, comments=True)
+        if words and words[0] in PROGRAMS:
+            options = [word for word in words[2:] if word.startswith("--")]
+            assert PROGRAMS[words[0]]([*words[1:2], "--help"]) == 0, line
+            known = capsys.readouterr().out
+            assert all(option in known for option in options), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+@pytest.mark.model
+def test_the_quickstart_runs_as_it_is_written(tmp_path: Path, environment: dict[str, str], demo_base: object) -> None:
+    """Word for word, but with three training steps and two rows: that it runs is tested here, not what is learned."""
+    commands = _commands(ROOT / "docs" / "quickstart.md")
+    assert commands[0] == "edgekit init line-3"
+    shorten = r"sed -i 's/max_steps: null/max_steps: 2/; s/batch_size: 8/batch_size: 2/' edgekit.yaml"
+    script = [commands[0], commands[1], shorten, *commands[2:]]
+    text = (
+        "\n".join(script)
+        .replace("--limit 40", "--limit 2")
+        .replace("bench dist/line-3", "bench dist/line-3 --repeats 1 --prompt-tokens 16 --decode-tokens 4")
+    )
+    run = subprocess.run(
+        ["bash", "-euc", text],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    manifest = json.loads((tmp_path / "line-3" / "dist" / "line-3" / "manifest.json").read_text())
+    assert [adapter["name"] for adapter in manifest["adapters"]] == ["inspection", "monitoring"]
+    assert manifest["base"]["quantization"] == "Q4_0"
+    assert "decode tok/s" in run.stdout
