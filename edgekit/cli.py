@@ -138,6 +138,9 @@ def _add_export(program: Program) -> None:
     )
     parser.add_argument("--quantize", metavar="TYPE", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, …")
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
+    parser.add_argument(
+        "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="bundle folder (default: dist/PROJECT)")
     _takes_project(parser)
 
@@ -154,15 +157,28 @@ def _export(arguments: argparse.Namespace) -> None:
         mode=arguments.mode,
         quantize=arguments.quantize,
         device=arguments.device,
+        accept_loss=arguments.accept_loss,
     )
     if arguments.json:
         print_json(
-            {"bundle": str(folder), "version": manifest.version, "files": [vars(file) for file in manifest.files]}
+            {
+                "bundle": str(folder),
+                "version": manifest.version,
+                "quality": manifest.quality,
+                "adapters": {entry.name: entry.quality for entry in manifest.adapters},
+                "files": [vars(file) for file in manifest.files],
+            }
         )
     else:
         for file in manifest.files:
             print(f"{file.size / 1024**2:8.1f} MiB  {file.path}")
-        print(f"bundle {manifest.name} {manifest.version}: {folder}")
+        for entry in manifest.adapters:
+            if entry.quality:
+                print(
+                    "{0}: {torch_score:.1f} in torch, {device_score:.1f} on the device engine ({metric}, {rows} rows), "
+                    "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
+                )
+        print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
 
 
 def _add_bench(program: Program) -> None:

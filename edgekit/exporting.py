@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -12,8 +13,11 @@ from edgekit.bases import resolve_base
 from edgekit.devices import device_profile
 from edgekit.evaluation.evaluate import trained_folder
 from edgekit.project import Adapter, Project
+from edgekit.proof.gate import prove_bundle
+from edgekit.proof.reference import Reference, take_reference
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, is_bundle, write_bundle
+from edgekit_exporters.canonical import canonicalise
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder, quantization_of
 from edgekit_exporters.merge import merge_to_folder
@@ -37,6 +41,7 @@ def export(
     mode: str | None = None,
     quantize: str | None = None,
     device: str | None = None,
+    accept_loss: str | None = None,
 ) -> tuple[Path, Manifest]:
     """Export adapters of ``project`` with their base as a bundle.
 
@@ -48,6 +53,7 @@ def export(
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
         quantize: GGUF quantisation of the base.
         device: device profile that the bundle is for.
+        accept_loss: the reason to ship files that answer worse than the trained model; it goes into the manifest.
 
     Returns:
         The bundle's folder and its manifest.
@@ -55,7 +61,7 @@ def export(
     Raises:
         InputError: an adapter that isn't trained, doesn't fit or can't be separate; an output that can't be replaced.
         UsageError: several adapters with mode "merged", or an unknown quantisation or device.
-
+        GateRefused: the exported files answer worse than the trained model; an earlier bundle stays in place.
     """
     settings = project.export
     format = format or settings.format
@@ -72,6 +78,18 @@ def export(
     quantization = _quantization(quantize or settings.quantize, base)
 
     sources = [_source(project, adapter) for adapter in adapters]
+
+    if mode == "separate":
+        for source in sources:
+            canonicalise(source.folder, base)  # refuses in a second what proving would take minutes to get to
+    references = _references(project, adapters)
+    prover = functools.partial(
+        prove_bundle,
+        references=references or [],
+        gate=project.gate,
+        accept_loss=accept_loss,
+        refused_report=output.with_name(f"{output.name}-refused"),
+    )
 
     with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
         if mode == "merged":
@@ -91,9 +109,9 @@ def export(
                 adapters=separate,
                 default_adapter=_default(settings.default_adapter, separate) if separate else None,
                 isa=isa,
-                quality={"gate": "skipped", "reference": None, "artifact": None},
             ),
             output,
+            None if references is None else prover,
         )
     return output, manifest
 
@@ -116,6 +134,22 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
         base = resolve_base(project.base, relative_to=project.folder)
         merge_to_folder(base, [trained_folder(project, adapter) for adapter in adapters], folder)
     return output
+
+
+def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference] | None:
+    """What the trained models say, or None where nothing can be proven: that is told, and stands in the manifest."""
+    if project.gate.rows == 0:
+        log.warning("the proof is switched off (gate.rows: 0): the manifest will say so")
+        return None
+    unproven = [adapter.name for adapter in adapters if adapter.data is None and project.data is None]
+    if unproven:
+        log.warning("not proven, as there are no evaluation rows for %s", ", ".join(unproven))
+        return None
+    references = []
+    for adapter in adapters:
+        log.info("asking the trained model %s in torch", adapter.name)
+        references.append(take_reference(project, adapter, project.gate.rows))
+    return references
 
 
 def _merged_base(base: Base, adapter: Path, quantization: str, scratch: Path) -> Path:

@@ -101,6 +101,19 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """How much worse than the trained model exported files may answer.
+
+    ``rows`` bounds the evaluation rows that are asked, 0 switches the gate off; ``max_loss_points`` are points of the
+    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token.
+    """
+
+    rows: int = field(default=48, metadata=_rule(minimum=0))
+    max_loss_points: float = field(default=1.0, metadata=_rule(minimum=0, maximum=100))
+    max_mean_kl: float = field(default=0.05, metadata=_rule(minimum=0))
+
+
+@dataclass(frozen=True)
 class Project:
     """A project file; relative paths in it are resolved against ``folder``."""
 
@@ -111,6 +124,7 @@ class Project:
     task: str = field(default="text", metadata=_rule(choices=TASKS))
     data: DataFiles | None = None
     export: Export = field(default_factory=Export)
+    gate: Gate = field(default_factory=Gate)
 
     def adapter(self, name: str | None = None) -> Adapter:
         """The adapter called ``name``; the only one when None.
@@ -288,4 +302,5 @@ _RECORDS: dict[str, type[Any]] = {
     "DataFiles | None": DataFiles,
     "Generation": Generation,
     "Export": Export,
+    "Gate": Gate,
 }

@@ -53,7 +53,11 @@ def tiny_chat_base(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) ->
         eos_token_id=tokenizer.eos_token_id,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:  # wide enough that it prefers some tokens over others
+            torch.nn.init.normal_(parameter, std=0.4 if "embed" in name else 0.15)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -78,6 +82,25 @@ def tiny_project(tiny_chat_base: Path, tmp_path: Path) -> Callable[..., Path]:
         }
         YAML().dump(document, folder / "edgekit.yaml")
         return folder
+
+    return write
+
+
+@pytest.fixture
+def random_lora(tiny_chat_base: Path) -> Callable[[Path], None]:
+    """Write a PEFT folder for the tiny base, as training would."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    def write(folder: Path) -> None:
+        torch.manual_seed(0)
+        config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32), config)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        model.save_pretrained(str(folder), save_embedding_layers=False)
 
     return write
 
@@ -126,7 +149,6 @@ def demo_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_f
         adapters=adapters,
         default_adapter=None,
         isa="any",
-        quality={"gate": "skipped"},
     )
     write_bundle(plan, output)
     return output

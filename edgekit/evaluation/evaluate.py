@@ -103,6 +103,25 @@ def evaluate(
     )
 
 
+def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, limit: int | None = None) -> Score:
+    """Score the bare base on the rows of adapter ``name``, in torch or (``artifact``) on the device runtime.
+
+    Raises:
+        InputError: bad rows or bundle.
+    """
+    adapter = project.adapter(name)
+    rows = load_rows(project.data_for(name).eval)[:limit]
+    base = resolve_base(project.base, relative_to=project.folder)
+    max_tokens = answer_limit(rows, adapter, base)
+    if artifact is not None:
+        with Artifact(artifact) as opened:
+            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
+    else:
+        model = TorchModel(base, *trained_at(project, adapter), None)
+        answers = model.answers(rows, adapter.system, max_tokens, with_adapter=False)
+    return score([row.answer for row in rows], answers)
+
+
 def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
     """Tokens that an answer may have: a little more than the longest reference, on every engine alike."""
     encoder = Encoder(base.folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_base import base_gguf
+from edgekit_exporters.peft_folder import attach
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +27,12 @@ class TorchModel:
 
     def __init__(self, base: Base, precision: str, quantization: str | None, adapter: Path | None) -> None:
         """Load base and adapter; a packed GGUF base is unpacked to the same values, which answers faster."""
-        from peft import PeftModel
-
         self.encoder = Encoder(base.folder)
         if precision == "gguf" and quantization is not None:
             model = load_dense(base, base_gguf(base, quantization), compute_dtype())
         else:
             model = load_base(base, precision, quantization)
-        self._model: Any = model if adapter is None else PeftModel.from_pretrained(model, str(adapter))
+        self._model: Any = model if adapter is None else attach(model, adapter)
         self._model.eval()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
@@ -56,6 +55,14 @@ class TorchModel:
                 answers[index] = text
             log.info("answered %d of %d rows", min(start + BATCH_ROWS, len(order)), len(order))
         return answers
+
+    def answer_logprobs(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Iterator[Any]:
+        """Teacher-forced log-probabilities, one float32 array [answer tokens, vocabulary] a row, with the adapter."""
+        for prompt, answer in zip(prompts, answers, strict=True):
+            ids = torch.tensor([prompt + answer], device=self._model.device)
+            with torch.inference_mode():
+                logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+            yield torch.log_softmax(logits.float(), -1).cpu().numpy()
 
     def _batch(self, prompts: list[list[int]], max_tokens: int, with_adapter: bool) -> list[str]:
         pad = int(self.encoder.tokenizer.pad_token_id)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ class BundlePlan:
         adapters: those that stay separate files.
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have ("any" when no target was named).
-        quality: the manifest's ``quality`` field.
     """
 
     name: str
@@ -50,7 +49,17 @@ class BundlePlan:
     default_adapter: str | None
     isa: str
     version: str
-    quality: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a proof found: the manifest's ``quality``, and that of each adapter by name."""
+
+    bundle: dict[str, Any]
+    adapters: dict[str, dict[str, Any]]
+
+
+NOT_PROVEN = Quality({"gate": "skipped", "reference": None, "artifact": None}, {})
 
 
 def is_bundle(folder: Path) -> bool:
@@ -61,8 +70,14 @@ def is_bundle(folder: Path) -> bool:
         return False
 
 
-def write_bundle(plan: BundlePlan, output: Path) -> Manifest:
+def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality] | None = None) -> Manifest:
     """Write the bundle to ``output``; an earlier bundle there is replaced in one step.
+
+    Args:
+        plan: what goes into it.
+        output: its folder.
+        prove: called with the finished bundle's temporary folder, to which it may add files; what it raises leaves
+            ``output`` as it was.
 
     Raises:
         InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
@@ -75,6 +90,15 @@ def write_bundle(plan: BundlePlan, output: Path) -> Manifest:
         entries = tuple(_write_adapter(source, plan.base, folder) for source in plan.adapters)
         manifest = _manifest(plan, folder, entries)
         (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+        if prove is not None:
+            quality = prove(folder)
+            manifest = replace(
+                manifest,
+                files=_files(folder),
+                quality=quality.bundle,
+                adapters=tuple(replace(entry, quality=quality.adapters.get(entry.name)) for entry in entries),
+            )
+            (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         return verify_bundle(folder)
 
 
@@ -103,11 +127,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
     if quantization is None:
         raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
     asked_as = plan.merged[0] if plan.merged else None
-    files = tuple(
-        FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    )
+    files = _files(folder)
     return Manifest(
         schema=BUNDLE_SCHEMA,
         name=plan.name,
@@ -132,7 +152,15 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
         default_adapter=plan.default_adapter,
         files=files,
         requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, gguf, context), isa=plan.isa),
-        quality=plan.quality,
+        quality=NOT_PROVEN.bundle,
+    )
+
+
+def _files(folder: Path) -> tuple[FileEntry, ...]:
+    return tuple(
+        FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST_FILE
     )
 
 

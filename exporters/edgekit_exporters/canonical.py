@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_weights
 from edgekit_runtime.errors import InputError
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+REPEATABLE_STARTS = ("pissa", "olora")  # initialisations that are a function of the base alone
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,33 @@ class CanonicalAdapter:
 def canonicalise(folder: Path, base: Base) -> CanonicalAdapter:
     """Read a PEFT folder and fold every scale into B.
 
+    PiSSA and OLoRA move a part of each weight into the adapter before training, ``W = W' + s B0 A0``.  PEFT computes
+    that part from the base again when it loads such an adapter, and so do we: the update of the original base is
+    ``s B A - s B0 A0``, a pair of twice the rank.
+
     Raises:
         InputError: not a PEFT LoRA folder, not for this base, or an update that isn't ``B @ A`` with a constant
             scale (DoRA, trained biases, whole modules, embeddings): those can be merged instead.
     """
     config = read_config(folder)
     _refuse_what_is_not_additive(folder, config)
-    scales = _scales(folder, base)
+    moves_base = config.get("init_lora_weights") in REPEATABLE_STARTS
     weights = read_weights(folder)
     layers: dict[str, LowRank] = {}
-    for name, (scale, transposed) in scales.items():
-        a = _take(weights, f"{PREFIX}{name}.lora_A.weight", folder)
-        b = _take(weights, f"{PREFIX}{name}.lora_B.weight", folder)
-        layers[name] = LowRank(a.float(), b.float() * scale, transposed)
+    for name, module in _adapted_modules(folder, base, with_weights=moves_base).items():
+        scale = float(module.scaling["default"])
+        a = _take(weights, f"{PREFIX}{name}.lora_A.weight", folder).float()
+        b = _take(weights, f"{PREFIX}{name}.lora_B.weight", folder).float()
+        if a.shape[1] != module.in_features or b.shape[0] != module.out_features:
+            raise InputError(
+                f"{folder} does not fit {base.name}: {name} is {module.in_features} x {module.out_features} there and "
+                f"{a.shape[1]} x {b.shape[0]} in the adapter",
+                "export it with the base it was trained on",
+            )
+        if moves_base:
+            a = torch.cat([a, module.lora_A["default"].weight.detach().float()])
+            b = torch.cat([b, -module.lora_B["default"].weight.detach().float()], 1)
+        layers[name] = LowRank(a, b * scale, bool(getattr(module, "fan_in_fan_out", False)))
     if weights:
         raise InputError(
             f"{folder} holds weights that are no LoRA pair of this base ({next(iter(weights))})",
@@ -111,43 +125,6 @@ def canonicalise(folder: Path, base: Base) -> CanonicalAdapter:
     if not layers:
         raise InputError(f"{folder} adapts no layer of {base.name}", "check the adapter's target_modules")
     return CanonicalAdapter(layers)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The adapter_config.json of a PEFT folder.
-
-    Raises:
-        InputError: missing, malformed or not LoRA.
-    """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} is not a PEFT adapter: it has no {CONFIG_FILE}",
-            "run `edgekit train` first, or name the folder that PEFT's save_pretrained wrote",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be read ({error})", "write the adapter again") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else None
-        raise InputError(f"{folder} holds a {kind or 'nameless'} adapter", "only LoRA adapters can be exported")
-    return config
-
-
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The adapter's tensors by PEFT name.
-
-    Raises:
-        InputError: missing or damaged file.
-    """
-    path = folder / WEIGHTS_FILE
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"{folder} has no {WEIGHTS_FILE}", "save the adapter again with safetensors") from None
-    except Exception as error:  # safetensors raises its own type for each kind of damage
-        raise InputError(f"{path} is damaged ({error})", "copy or write the adapter again") from None
 
 
 def _refuse_what_is_not_additive(folder: Path, config: dict[str, Any]) -> None:
@@ -167,23 +144,27 @@ def _refuse_what_is_not_additive(folder: Path, config: dict[str, Any]) -> None:
     if config.get("bias", "none") != "none":
         raise InputError(f"{folder} can't be a separate adapter: it trains biases", "export it with --mode merged")
     init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower().startswith(("pissa", "olora", "loftq", "corda", "lora_ga")):
+    moves_base = isinstance(init, str) and init.lower().startswith(("pissa", "olora", "loftq", "corda", "lora_ga"))
+    if moves_base and init not in REPEATABLE_STARTS:
         raise InputError(
-            f"{folder} was initialised with {init}, which changes the base as well",
+            f"{folder} was initialised with {init}, which changes the base in a way that can't be computed again",
             "save it with PEFT's path_initial_model_for_weight_conversion, which turns it into plain LoRA",
         )
 
 
-def _scales(folder: Path, base: Base) -> dict[str, tuple[float, bool]]:
-    """Module name -> (scale, fan_in_fan_out), as PEFT computes them for this config on this base."""
+def _adapted_modules(folder: Path, base: Base, *, with_weights: bool) -> dict[str, Any]:
+    """Module name -> PEFT's layer for this config on this base; on the meta device unless weights are asked for."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
     config = LoraConfig.from_pretrained(str(folder))
-    config.init_lora_weights = False
+    if with_weights:
+        model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    else:
+        config.init_lora_weights = False
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:
@@ -192,10 +173,7 @@ def _scales(folder: Path, base: Base) -> dict[str, tuple[float, bool]]:
             "export it with the base it was trained on",
         ) from None
     return {
-        name.removeprefix(PREFIX): (
-            float(module.scaling["default"]),
-            bool(getattr(module, "fan_in_fan_out", False)),
-        )
+        name.removeprefix(PREFIX): module
         for name, module in wrapped.named_modules()
         if isinstance(module, LoraLayer) and "default" in module.scaling
     }

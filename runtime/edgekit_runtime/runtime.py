@@ -186,11 +186,9 @@ class Runtime:
         if (prompt is None) == (messages is None):
             raise UsageError("a request needs either a prompt or messages", "give one of them")
         name = self._adapter_name(adapter)
-        entry: AdapterEntry | BaseEntry = self.manifest.adapter(name) if name else self.manifest.base
-        defaults = entry.generation or {}
+        defaults = self._entry(adapter).generation or {}
         given = messages if messages is not None else [{"role": "user", "content": prompt}]
-        text = self._template.render(apply_system(check_messages(given), entry.system))
-        tokens = self.prompt_tokens(text)
+        tokens = self.encode(given, adapter)
         limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         self._check_limits(len(tokens), limit)
         sampling = Sampling(
@@ -201,6 +199,15 @@ class Runtime:
             grammar=None if schema is None else _grammar(schema),
         )
         return Stream(self._pieces(tokens, name, sampling, limit, tuple(stop)))
+
+    def encode(self, messages: Sequence[Message], adapter: str | None = None) -> list[int]:
+        """Token ids of the prompt that the model sees for ``messages``, the adapter's system prompt included.
+
+        Raises:
+            InputError: unknown adapter, or messages that the chat template refuses.
+        """
+        text = self._template.render(apply_system(check_messages(messages), self._entry(adapter).system))
+        return self.prompt_tokens(text)
 
     def prompt_tokens(self, text: str) -> list[int]:
         """Token ids of a rendered prompt; BOS is not added twice when the template has written it."""
@@ -274,6 +281,10 @@ class Runtime:
     def _adapter_name(self, adapter: str | None) -> str | None:
         name = self.manifest.default_adapter if adapter is None else adapter
         return None if name is None or name == BASE else self.manifest.adapter(name).name
+
+    def _entry(self, adapter: str | None) -> AdapterEntry | BaseEntry:
+        name = self._adapter_name(adapter)
+        return self.manifest.adapter(name) if name else self.manifest.base
 
     def _check_kind(self) -> None:
         if self.manifest.engine != "llama.cpp" or self.manifest.task != "text":

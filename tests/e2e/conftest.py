@@ -20,25 +20,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def random_lora(tiny_chat_base: Path) -> Callable[[Path], None]:
-    """Write a PEFT folder for the tiny base, as training would."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    def write(folder: Path) -> None:
-        torch.manual_seed(0)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32), config)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-
-    return write
-
-
-@pytest.fixture
 def tiny_base_file(tiny_chat_base: Path) -> Callable[[], Path]:
     """Where the tiny base's F16 GGUF is kept."""
     from edgekit.bases import resolve_base

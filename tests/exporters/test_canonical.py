@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
-from edgekit_exporters.canonical import CONFIG_FILE, WEIGHTS_FILE, canonicalise
+from edgekit_exporters.canonical import canonicalise
+from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 from edgekit_runtime.errors import InputError
 from tests.exporters.conftest import load, peft_logits
 
@@ -31,6 +32,8 @@ VARIANTS = {
     "regular expression": {"target_modules": r".*layers\.0\..*(gate|k)_proj"},
     "excluded modules": {"exclude_modules": ["down_proj"]},
     "odd alpha": {"lora_alpha": 3, "r": 5},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora with rslora": {"init_lora_weights": "olora", "use_rslora": True},
 }
 
 
@@ -48,7 +51,7 @@ def test_folding_the_pairs_into_the_base_gives_the_logits_of_peft(
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
-def test_what_converters_read_is_plain_lora_with_the_logits_of_the_original(
+def test_what_converters_read_is_plain_lora_of_one_rank(
     options: dict[str, object], tiny_base: Base, tiny_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, plain = tiny_adapter(**options), tmp_path / "plain"
@@ -73,6 +76,44 @@ def test_what_is_not_a_low_rank_sum_is_refused_with_the_way_out(
 ) -> None:
     with pytest.raises(InputError, match=f"{reason}.*--mode merged"):
         canonicalise(tiny_adapter(**options), tiny_base)
+
+
+def test_a_start_that_can_not_be_computed_again_is_refused(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="path_initial_model_for_weight_conversion"):
+        canonicalise(tiny_adapter(init_lora_weights="pissa_niter_4"), tiny_base)
+
+
+def test_weights_that_are_stored_transposed_are_folded_the_right_way(tmp_path: Path) -> None:
+    """GPT-2's Conv1D keeps [in, out]."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    base = Base("gpt2", "gpt2-000000000000", tmp_path / "base")
+    settings = LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    wrapped = get_peft_model(load(base), settings)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    wrapped.save_pretrained(str(tmp_path / "adapter"))
+    model = load(base)
+    modules = dict(model.named_modules())
+    for name, layer in canonicalise(tmp_path / "adapter", base).layers.items():
+        modules[name].weight.data += (layer.b @ layer.a).T
+    with torch.no_grad():
+        assert torch.allclose(model(IDS).logits, peft_logits(base, tmp_path / "adapter", IDS), atol=1e-5)
+
+
+def test_an_adapter_of_another_width_is_refused(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> None:
+    folder = tiny_adapter()
+    weights = load_file(folder / WEIGHTS_FILE)
+    name = next(name for name in sorted(weights) if "lora_A" in name)
+    weights[name] = weights[name][:, :-1].contiguous()
+    save_file(weights, folder / WEIGHTS_FILE)
+    with pytest.raises(InputError, match="does not fit tiny"):
+        canonicalise(folder, tiny_base)
 
 
 def test_an_adapter_of_another_base_is_refused(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> None:

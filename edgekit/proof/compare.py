@@ -1,0 +1,171 @@
+"""Exported files against the reference, row by row and token by token."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.evaluation.artifact import Artifact
+from edgekit.proof.reference import Reference
+from edgekit.scoring import bootstrap_interval, score
+from edgekit_runtime.runtime import BASE
+
+
+@dataclass(frozen=True)
+class RowProof:
+    """One row: where it stands, what was asked for, both answers, their scores (0-1), and the mean KL of its tokens."""
+
+    where: str
+    reference: str
+    torch: str
+    device: str
+    torch_score: float
+    device_score: float
+    kl: float | None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One adapter's exported files against its trained model.
+
+    Attributes:
+        adapter: its name.
+        runs_on: precision of the torch base, that of training.
+        quantization: of the exported base.
+        metric: what the task is scored by.
+        torch_score: 0-100.
+        device_score: 0-100.
+        loss: torch_score - device_score, points.
+        loss_interval: 95 % interval of the loss, paired bootstrap over rows.
+        torch_exact: share of answers that are exactly right, 0-100.
+        device_exact: the same on the device.
+        mcnemar_p: two-sided exact McNemar test on exactly right answers.
+        other_prompts: rows whose prompt has other token ids on the device than in training.
+        tokens: answer tokens compared.
+        mean_kl: KL(torch || device), nats per token, teacher-forced on the reference answers.
+        p95_kl: the value that 95 % of the tokens do not exceed.
+        top1: share of those tokens at which both think the same token likeliest, 0-100.
+        torch_perplexity: of the reference answers.
+        device_perplexity: the same on the device.
+        token_kl: KL of each token.
+        rows: row by row.
+    """
+
+    adapter: str
+    runs_on: str
+    quantization: str
+    metric: str
+    torch_score: float
+    device_score: float
+    loss: float
+    loss_interval: tuple[float, float]
+    torch_exact: float
+    device_exact: float
+    mcnemar_p: float
+    other_prompts: int
+    tokens: int
+    mean_kl: float
+    p95_kl: float
+    top1: float
+    torch_perplexity: float
+    device_perplexity: float
+    token_kl: tuple[float, ...]
+    rows: tuple[RowProof, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures without rows and tokens, rounded: what a manifest carries."""
+        left_out = ("rows", "token_kl", "adapter")
+        figures = {key: value for key, value in vars(self).items() if key not in left_out}
+        rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in figures.items()}
+        return rounded | {"rows": len(self.rows), "loss_interval": [round(value, 3) for value in self.loss_interval]}
+
+
+def prove(artifact: Artifact, reference: Reference) -> Proof:
+    """Ask the exported files what the trained model was asked.
+
+    The adapter is the bundle's file of that name, or the base that it was merged into.
+    """
+    runtime, adapter = artifact.runtime, reference.adapter
+    name = BASE if adapter.name in runtime.manifest.base.merged else adapter.name
+    prompts = [runtime.encode(row.messages, name) for row in reference.rows]
+    answers = artifact.answers(reference.rows, adapter.system, reference.max_tokens, adapter=name)
+    token_kl: list[NDArray[Any]] = []
+    same: list[NDArray[Any]] = []
+    likelihoods: list[tuple[float, float]] = []
+    for prompt, forced, expected in zip(prompts, reference.forced, reference.logprobs, strict=False):
+        logits = runtime.logits([*prompt, *forced], name)[len(prompt) - 1 : -1]
+        found, wanted = _log_softmax(logits), expected.astype(np.float32)
+        token_kl.append((np.exp(wanted) * (wanted - found)).sum(-1))
+        same.append(wanted.argmax(-1) == found.argmax(-1))
+        at = (np.arange(len(forced)), forced)
+        likelihoods.append((float(wanted[at].sum()), float(found[at].sum())))
+    return _proof(reference, runtime.manifest.base.quantization, prompts, answers, token_kl, same, likelihoods)
+
+
+def _proof(
+    reference: Reference,
+    quantization: str,
+    prompts: Sequence[list[int]],
+    answers: Sequence[str],
+    token_kl: Sequence[NDArray[Any]],
+    same: Sequence[NDArray[Any]],
+    likelihoods: Sequence[tuple[float, float]],
+) -> Proof:
+    wanted = [row.answer for row in reference.rows]
+    torch, device = score(wanted, reference.answers), score(wanted, answers)
+    losses = [100 * (one - other) for one, other in zip(torch.per_row, device.per_row, strict=True)]
+    exact = [
+        [score([want], [said]).exact == 1 for want, said in zip(wanted, given, strict=True)]
+        for given in (reference.answers, answers)
+    ]
+    kl = np.concatenate(token_kl)
+    row_kl = [*(float(each.mean()) for each in token_kl), *[None] * (len(wanted) - len(token_kl))]
+    compared = zip(reference.answers, answers, torch.per_row, device.per_row, row_kl, strict=True)
+    rows = tuple(RowProof(row.where, row.answer, *rest) for row, rest in zip(reference.rows, compared, strict=True))
+    torch_nll, device_nll = (-sum(each) / len(kl) for each in zip(*likelihoods, strict=True))
+    return Proof(
+        adapter=reference.adapter.name,
+        runs_on=reference.runs_on,
+        quantization=quantization,
+        metric=torch.metric,
+        torch_score=100 * torch.value,
+        device_score=100 * device.value,
+        loss=statistics.fmean(losses),
+        loss_interval=bootstrap_interval(losses),
+        torch_exact=100 * torch.exact,
+        device_exact=100 * device.exact,
+        mcnemar_p=mcnemar(*exact),
+        other_prompts=sum(map(_differ, prompts, reference.prompts)),
+        tokens=len(kl),
+        mean_kl=max(0.0, float(kl.mean())),
+        p95_kl=float(np.quantile(kl, 0.95)),
+        top1=100 * float(np.concatenate(same).mean()),
+        torch_perplexity=float(np.exp(torch_nll)),
+        device_perplexity=float(np.exp(device_nll)),
+        token_kl=tuple(float(value) for value in kl),
+        rows=rows,
+    )
+
+
+def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """Two-sided exact McNemar test (McNemar 1947): how likely such a difference is if both are right equally often."""
+    from scipy.stats import binomtest
+
+    pairs = list(zip(one, other, strict=True))
+    lost, won = pairs.count((True, False)), pairs.count((False, True))
+    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+
+
+def _differ(one: list[int], other: list[int]) -> bool:
+    return one != other
+
+
+def _log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    result: NDArray[Any] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result

@@ -1,0 +1,158 @@
+"""The gate has teeth: a faithful export passes, each kind of sabotage is refused, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgekit.exporting
+from edgekit.cli import main
+from edgekit_exporters import gguf_adapter
+from edgekit_exporters.canonical import CanonicalAdapter, LowRank
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+
+
+@pytest.fixture
+def trained(tiny_project: Callable[..., Path], random_lora: Callable[[Path], None]) -> Path:
+    folder = tiny_project(system="You inspect parts.")
+    random_lora(folder / "adapters" / "small")
+    return folder
+
+
+def _export(folder: Path, *options: str) -> int:
+    return main(["export", "--project", str(folder), *options])
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "dist" / "line-3" / "manifest.json").read_text())
+    return document
+
+
+def test_a_faithful_export_passes_with_its_figures_in_the_manifest(trained: Path) -> None:
+    assert _export(trained) == 0
+    manifest = _manifest(trained)
+    assert manifest["quality"]["gate"] == "passed"
+    quality = manifest["adapters"][0]["quality"]
+    assert quality["mean_kl"] < 1e-3
+    assert quality["top1"] > 99
+    assert quality["other_prompts"] == 0
+    listed = {entry["path"] for entry in manifest["files"]}
+    assert {"report/report.json", "report/report.md", "report/report.html"} <= listed
+    report = json.loads((trained / "dist" / "line-3" / "report" / "report.json").read_text())
+    assert [row["where"].rpartition("/")[2] for row in report["adapters"][0]["rows"]] == [
+        f"eval.jsonl:{number}" for number in range(1, 5)
+    ]
+    page = (trained / "dist" / "line-3" / "report" / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page  # it opens without a network
+
+
+def _scaled(canonical: CanonicalAdapter) -> CanonicalAdapter:
+    return CanonicalAdapter({name: replace(layer, b=layer.b * 3) for name, layer in canonical.layers.items()})
+
+
+def _shuffled(canonical: CanonicalAdapter) -> CanonicalAdapter:
+    """Each layer's update goes to the other block."""
+
+    def other(name: str) -> str:
+        return name.replace(".0.", ".x.").replace(".1.", ".0.").replace(".x.", ".1.")
+
+    return CanonicalAdapter({name: canonical.layers[other(name)] for name in canonical.layers})
+
+
+def _lost(canonical: CanonicalAdapter) -> CanonicalAdapter:
+    def none(layer: LowRank) -> LowRank:
+        return replace(layer, b=layer.b * 0)
+
+    return CanonicalAdapter({name: none(layer) for name, layer in canonical.layers.items()})
+
+
+@pytest.mark.parametrize("sabotage", [_scaled, _shuffled, _lost], ids=["scaled B", "shuffled layers", "zero B"])
+def test_a_sabotaged_adapter_is_refused(
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sabotage: Callable[[CanonicalAdapter], CanonicalAdapter],
+) -> None:
+    honest = gguf_adapter.canonicalise
+    monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: sabotage(honest(*arguments)))
+    assert _export(trained) == 4
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "mean KL" in message
+    assert "--accept-loss" in message
+    assert not (trained / "dist" / "line-3").exists()
+    assert (trained / "dist" / "line-3-refused" / "report.html").exists()
+
+
+def test_another_base_of_the_same_shape_is_refused(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_chat_base: Path
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from edgekit_exporters.gguf_base import gguf_from_folder
+
+    torch.manual_seed(5)
+    model = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "other")
+    AutoTokenizer.from_pretrained(tiny_chat_base).save_pretrained(tmp_path / "other")
+    gguf_from_folder(tmp_path / "other", tmp_path / "other.gguf", "F16")
+    monkeypatch.setattr(edgekit.exporting, "base_gguf", lambda *_: tmp_path / "other.gguf")
+    assert _export(trained) == 4
+
+
+def test_another_chat_template_is_refused(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = edgekit.exporting.base_gguf
+
+    def sabotaged(*arguments: Any) -> Path:
+        template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+        file = tmp_path / "template.gguf"
+        rewrite_metadata(honest(*arguments), file, {"tokenizer.chat_template": template})
+        return file
+
+    monkeypatch.setattr(edgekit.exporting, "base_gguf", sabotaged)
+    assert _export(trained) == 4
+    assert "4 of 4 prompts become other tokens" in capsys.readouterr().err
+
+
+def test_a_refusal_leaves_the_earlier_bundle(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _export(trained) == 0
+    version = _manifest(trained)["version"]
+    honest = gguf_adapter.canonicalise
+    monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: _scaled(honest(*arguments)))
+    assert _export(trained) == 4
+    assert _manifest(trained)["version"] == version
+
+
+def test_an_accepted_loss_ships_with_its_reason(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = gguf_adapter.canonicalise
+    monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: _scaled(honest(*arguments)))
+    assert _export(trained, "--accept-loss", "trial on line 3 only") == 0
+    quality = _manifest(trained)["quality"]
+    assert (quality["gate"], quality["accepted"]) == ("failed", "trial on line 3 only")
+    assert any("mean KL" in reason for reason in quality["reasons"])
+
+
+def test_a_gate_that_is_switched_off_is_told(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (trained / "edgekit.yaml").open("a") as stream:
+        stream.write("gate: {rows: 0}\n")
+    assert _export(trained) == 0
+    assert _manifest(trained)["quality"]["gate"] == "skipped"
+    assert "switched off" in capsys.readouterr().err
+
+
+def test_a_merged_bundle_is_proven_too(trained: Path) -> None:
+    assert _export(trained, "--mode", "merged") == 0
+    manifest = _manifest(trained)
+    assert manifest["quality"]["gate"] == "passed"
+    assert manifest["adapters"] == []
