@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := edgekit exporters devices runtime
 
-.PHONY: setup demo test lint format wheels clean
+.PHONY: setup demo test lint fidelity format wheels clean
 
 setup: $(READY)
 
@@ -26,6 +26,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Trains and evaluates for hours; goes on where it was stopped.
+fidelity: $(READY)
+	$(BIN)/python benchmarks/fidelity.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
