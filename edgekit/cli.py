@@ -136,7 +136,11 @@ def _add_export(program: Program) -> None:
     parser.add_argument(
         "--mode", choices=("separate", "merged"), help="adapters beside the base, or one folded into it"
     )
-    parser.add_argument("--quantize", metavar="TYPE", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, …")
+    parser.add_argument(
+        "--quantize", metavar="TYPE", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, … or auto: by measurement"
+    )
+    parser.add_argument("--max-mb", type=float, metavar="MB", help="with auto: largest base and adapters together")
+    parser.add_argument("--min-decode-tps", type=float, metavar="TPS", help="with auto: least decode speed, here")
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
     parser.add_argument(
         "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
@@ -158,6 +162,8 @@ def _export(arguments: argparse.Namespace) -> None:
         quantize=arguments.quantize,
         device=arguments.device,
         accept_loss=arguments.accept_loss,
+        max_mb=arguments.max_mb,
+        min_decode_tps=arguments.min_decode_tps,
     )
     if arguments.json:
         print_json(

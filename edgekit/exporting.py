@@ -6,7 +6,8 @@ import datetime
 import functools
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bases import resolve_base
@@ -14,15 +15,16 @@ from edgekit.devices import device_profile
 from edgekit.evaluation.evaluate import trained_folder
 from edgekit.project import Adapter, Project
 from edgekit.proof.gate import prove_bundle
+from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import BundlePlan, is_bundle, write_bundle
+from edgekit_exporters.bundle import BundlePlan, Quality, is_bundle, write_bundle
 from edgekit_exporters.canonical import canonicalise
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder, quantization_of
 from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.quantise import canonical_quantization
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import GateRefused, InputError, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
 
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 ANY_ISA = "any"
+AUTO = "auto"
 
 
 def export(
@@ -42,6 +45,8 @@ def export(
     quantize: str | None = None,
     device: str | None = None,
     accept_loss: str | None = None,
+    max_mb: float | None = None,
+    min_decode_tps: float | None = None,
 ) -> tuple[Path, Manifest]:
     """Export adapters of ``project`` with their base as a bundle.
 
@@ -51,9 +56,11 @@ def export(
         output: bundle folder; ``dist/NAME`` in the project folder when None.
         format: "gguf"; overrides the project file, as do the next three.
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
-        quantize: GGUF quantisation of the base.
+        quantize: GGUF quantisation of the base; "auto" measures several and takes the smallest that passes the gate.
         device: device profile that the bundle is for.
         accept_loss: the reason to ship files that answer worse than the trained model; it goes into the manifest.
+        max_mb: with "auto", the largest base and adapters together, 10^6 bytes.
+        min_decode_tps: with "auto", the least decode speed on this machine, tokens per second.
 
     Returns:
         The bundle's folder and its manifest.
@@ -73,14 +80,12 @@ def export(
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     output = output or project.folder / "dist" / (settings.name or project.project)
     check_replaceable(output, is_bundle)
-    isa = _isa(device or settings.device)
     base = resolve_base(project.base, relative_to=project.folder)
-    quantization = _quantization(quantize or settings.quantize, base)
-
-    sources = [_source(project, adapter) for adapter in adapters]
-
+    wanted = quantize or settings.quantize
+    quantization = None if wanted == AUTO else _quantization(wanted, base)
+    job = _Job(project, base, mode, [_source(project, each) for each in adapters], _isa(device or settings.device))
     if mode == "separate":
-        for source in sources:
+        for source in job.sources:
             canonicalise(source.folder, base)  # refuses in a second what proving would take minutes to get to
     references = _references(project, adapters)
     prover = functools.partial(
@@ -90,30 +95,74 @@ def export(
         accept_loss=accept_loss,
         refused_report=output.with_name(f"{output.name}-refused"),
     )
-
     with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
-        if mode == "merged":
-            base_file = _merged_base(base, sources[0].folder, quantization, Path(scratch))
-            merged, separate = sources, []
-        else:
-            base_file = base_gguf(base, quantization)
-            merged, separate = [], sources
-        manifest = write_bundle(
-            BundlePlan(
-                name=settings.name or project.project,
-                version=_version(),
-                task=project.task,
-                base=base,
-                base_file=base_file,
-                merged=merged,
-                adapters=separate,
-                default_adapter=_default(settings.default_adapter, separate) if separate else None,
-                isa=isa,
-            ),
-            output,
-            None if references is None else prover,
+        if quantization is not None:
+            plan = job.plan(quantization, Path(scratch))
+            return output, write_bundle(plan, output, None if references is None else prover)
+        if references is None:
+            raise UsageError("--quantize auto measures on evaluation rows, and there are none", "name a type, Q8_0 say")
+        measure = functools.partial(
+            measure_rung, references=references, gate=project.gate, max_mb=max_mb, min_decode_tps=min_decode_tps
         )
-    return output, manifest
+        return output, _smallest_that_passes(job, output, Path(scratch), measure, prover)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, whatever the quantisation."""
+
+    project: Project
+    base: Base
+    mode: str
+    sources: list[AdapterSource]
+    isa: str
+
+    def plan(self, quantization: str, scratch: Path) -> BundlePlan:
+        merged = self.mode == "merged"
+        separate = [] if merged else self.sources
+        settings = self.project.export
+        return BundlePlan(
+            name=settings.name or self.project.project,
+            version=_version(),
+            task=self.project.task,
+            base=self.base,
+            base_file=self._merged(quantization, scratch) if merged else base_gguf(self.base, quantization),
+            merged=self.sources if merged else [],
+            adapters=separate,
+            default_adapter=_default(settings.default_adapter, separate) if separate else None,
+            isa=self.isa,
+        )
+
+    def _merged(self, quantization: str, scratch: Path) -> Path:
+        folder, file = scratch / "merged", scratch / f"{quantization}.gguf"
+        if not folder.exists():
+            merge_to_folder(self.base, [self.sources[0].folder], folder)
+        if not file.exists():
+            gguf_from_folder(folder, file, quantization, like=self.base.gguf)
+        return file
+
+
+def _smallest_that_passes(
+    job: _Job, output: Path, scratch: Path, measure: Callable[[Path], Rung], prover: Callable[..., Quality]
+) -> Manifest:
+    def rung(quantization: str) -> Rung:
+        bundle = scratch / "rung"
+        write_bundle(job.plan(quantization, scratch), bundle)
+        return measure(bundle)
+
+    rungs = climb(rung)
+    refused: GateRefused | None = None
+    for each in rungs:
+        if each.refused:
+            break
+        try:
+            plan = job.plan(each.quantization, scratch)
+            return write_bundle(plan, output, functools.partial(prover, ladder=rungs))
+        except GateRefused as error:  # its token distributions are fine, its answers are not: the next larger one
+            log.warning("%s: %s", each.quantization, error.problem)
+            refused = error
+    assert refused is not None  # climb raises when there is nothing to try
+    raise refused
 
 
 def merge(project: Project, names: Sequence[str] | None = None, *, output: Path | None = None) -> Path:
@@ -150,13 +199,6 @@ def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference
         log.info("asking the trained model %s in torch", adapter.name)
         references.append(take_reference(project, adapter, project.gate.rows))
     return references
-
-
-def _merged_base(base: Base, adapter: Path, quantization: str, scratch: Path) -> Path:
-    folder, file = scratch / "merged", scratch / "merged.gguf"
-    merge_to_folder(base, [adapter], folder)
-    gguf_from_folder(folder, file, quantization, like=base.gguf)
-    return file
 
 
 def _source(project: Project, adapter: Adapter) -> AdapterSource:

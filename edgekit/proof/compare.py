@@ -90,21 +90,58 @@ def prove(artifact: Artifact, reference: Reference) -> Proof:
 
     The adapter is the bundle's file of that name, or the base that it was merged into.
     """
-    runtime, adapter = artifact.runtime, reference.adapter
-    name = BASE if adapter.name in runtime.manifest.base.merged else adapter.name
+    runtime, adapter, name = artifact.runtime, reference.adapter, _name_in(artifact, reference)
     prompts = [runtime.encode(row.messages, name) for row in reference.rows]
     answers = artifact.answers(reference.rows, adapter.system, reference.max_tokens, adapter=name)
-    token_kl: list[NDArray[Any]] = []
+    return _proof(reference, runtime.manifest.base.quantization, prompts, answers, compare_tokens(artifact, reference))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token by token, teacher-forced on the reference answers of a few rows.
+
+    Attributes:
+        kl: per row, KL(torch || device) of each answer token, nats.
+        same: per row, whether both think the same token likeliest.
+        torch_nll: mean negative log-likelihood of the reference answers, nats per token.
+        device_nll: the same on the device.
+    """
+
+    kl: Sequence[NDArray[Any]]
+    same: Sequence[NDArray[Any]]
+    torch_nll: float
+    device_nll: float
+
+    @property
+    def mean_kl(self) -> float:
+        """Over all tokens; rounding can take it a hair below zero."""
+        return max(0.0, float(np.concatenate(self.kl).mean()))
+
+
+def compare_tokens(artifact: Artifact, reference: Reference) -> Tokens:
+    """The distributions of the exported files against those of the reference."""
+    runtime = artifact.runtime
+    name = _name_in(artifact, reference)
+    kl: list[NDArray[Any]] = []
     same: list[NDArray[Any]] = []
-    likelihoods: list[tuple[float, float]] = []
-    for prompt, forced, expected in zip(prompts, reference.forced, reference.logprobs, strict=False):
-        logits = runtime.logits([*prompt, *forced], name)[len(prompt) - 1 : -1]
-        found, wanted = _log_softmax(logits), expected.astype(np.float32)
-        token_kl.append((np.exp(wanted) * (wanted - found)).sum(-1))
+    torch_nll = device_nll = 0.0
+    for row, forced, expected in zip(reference.rows, reference.forced, reference.logprobs, strict=False):
+        prompt = runtime.encode(row.messages, name)
+        found = _log_softmax(runtime.logits([*prompt, *forced], name)[len(prompt) - 1 : -1])
+        wanted = expected.astype(np.float32)
+        kl.append((np.exp(wanted) * (wanted - found)).sum(-1))
         same.append(wanted.argmax(-1) == found.argmax(-1))
         at = (np.arange(len(forced)), forced)
-        likelihoods.append((float(wanted[at].sum()), float(found[at].sum())))
-    return _proof(reference, runtime.manifest.base.quantization, prompts, answers, token_kl, same, likelihoods)
+        torch_nll -= float(wanted[at].sum())
+        device_nll -= float(found[at].sum())
+    count = sum(map(len, kl))
+    return Tokens(kl, same, torch_nll / count, device_nll / count)
+
+
+def _name_in(artifact: Artifact, reference: Reference) -> str:
+    """What to ask the runtime for: the adapter, or the base that it was merged into."""
+    name = reference.adapter.name
+    return BASE if name in artifact.runtime.manifest.base.merged else name
 
 
 def _proof(
@@ -112,9 +149,7 @@ def _proof(
     quantization: str,
     prompts: Sequence[list[int]],
     answers: Sequence[str],
-    token_kl: Sequence[NDArray[Any]],
-    same: Sequence[NDArray[Any]],
-    likelihoods: Sequence[tuple[float, float]],
+    tokens: Tokens,
 ) -> Proof:
     wanted = [row.answer for row in reference.rows]
     torch, device = score(wanted, reference.answers), score(wanted, answers)
@@ -123,11 +158,10 @@ def _proof(
         [score([want], [said]).exact == 1 for want, said in zip(wanted, given, strict=True)]
         for given in (reference.answers, answers)
     ]
-    kl = np.concatenate(token_kl)
-    row_kl = [*(float(each.mean()) for each in token_kl), *[None] * (len(wanted) - len(token_kl))]
+    kl = np.concatenate(tokens.kl)
+    row_kl = [*(float(each.mean()) for each in tokens.kl), *[None] * (len(wanted) - len(tokens.kl))]
     compared = zip(reference.answers, answers, torch.per_row, device.per_row, row_kl, strict=True)
     rows = tuple(RowProof(row.where, row.answer, *rest) for row, rest in zip(reference.rows, compared, strict=True))
-    torch_nll, device_nll = (-sum(each) / len(kl) for each in zip(*likelihoods, strict=True))
     return Proof(
         adapter=reference.adapter.name,
         runs_on=reference.runs_on,
@@ -142,11 +176,11 @@ def _proof(
         mcnemar_p=mcnemar(*exact),
         other_prompts=sum(map(_differ, prompts, reference.prompts)),
         tokens=len(kl),
-        mean_kl=max(0.0, float(kl.mean())),
+        mean_kl=tokens.mean_kl,
         p95_kl=float(np.quantile(kl, 0.95)),
-        top1=100 * float(np.concatenate(same).mean()),
-        torch_perplexity=float(np.exp(torch_nll)),
-        device_perplexity=float(np.exp(device_nll)),
+        top1=100 * float(np.concatenate(tokens.same).mean()),
+        torch_perplexity=float(np.exp(tokens.torch_nll)),
+        device_perplexity=float(np.exp(tokens.device_nll)),
         token_kl=tuple(float(value) for value in kl),
         rows=rows,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgekit.evaluation.artifact import Artifact
 from edgekit.project import Gate
 from edgekit.proof.compare import Proof, prove
+from edgekit.proof.ladder import Rung
 from edgekit.proof.reference import Reference
 from edgekit.proof.report import write_report
 from edgekit.proof.verdict import refusals, remedy
@@ -22,7 +24,13 @@ REPORT_FOLDER = "report"
 
 
 def prove_bundle(
-    folder: Path, references: Sequence[Reference], gate: Gate, *, accept_loss: str | None, refused_report: Path
+    folder: Path,
+    references: Sequence[Reference],
+    gate: Gate,
+    *,
+    accept_loss: str | None,
+    refused_report: Path,
+    ladder: Sequence[Rung] = (),
 ) -> Quality:
     """Prove every adapter of the bundle in ``folder`` and write its report there.
 
@@ -32,6 +40,7 @@ def prove_bundle(
         gate: what may be lost.
         accept_loss: the reason why a loss is shipped all the same; None refuses.
         refused_report: where the report goes when the bundle is refused.
+        ladder: the quantisations that were measured to choose this one.
 
     Raises:
         GateRefused: a loss that nobody accepted.
@@ -51,6 +60,8 @@ def prove_bundle(
         "max_loss_points": gate.max_loss_points,
         "max_mean_kl": gate.max_mean_kl,
     }
+    if ladder:
+        quality |= {"ladder": [asdict(rung) for rung in ladder]}
     if reasons:
         quality |= {"reasons": [reason for _, reason in reasons]}
         if accept_loss is None:

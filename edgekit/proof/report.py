@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.proof.compare import Proof, RowProof
+from edgekit.proof.ladder import Rung, pareto_front
 
 REPORT_SCHEMA = "edgekit.report/1"
 WORST_ROWS = 8
@@ -60,6 +61,10 @@ def _markdown(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
     heading, *rows = proof_table(proofs)
     lines = ["# Proof", "", *_verdict(quality), "", _md_row(heading), _md_row(["---"] * len(heading))]
     lines += [_md_row(row) for row in rows]
+    if quality.get("ladder"):
+        heading, *rows = _ladder_table(quality["ladder"])
+        lines += ["", "## Quantisations measured", "", _md_row(heading), _md_row(["---"] * len(heading))]
+        lines += [_md_row(row) for row in rows]
     for proof in proofs:
         lines += [
             "",
@@ -73,6 +78,20 @@ def _markdown(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
             for row in _worst(proof)
         ]
     return "\n".join(lines) + "\n"
+
+
+def _ladder_table(ladder: Sequence[dict[str, Any]]) -> list[list[str]]:
+    rows = [
+        [
+            rung["quantization"],
+            f"{rung['size_mb']:.1f}",
+            f"{rung['mean_kl']:.4f}",
+            f"{rung['decode_tps']:.0f}",
+            ", ".join(rung["refused"]) or "yes",
+        ]
+        for rung in ladder
+    ]
+    return [["type", "MB", "mean KL", "decode tok/s", "may ship"], *rows]
 
 
 def _md_row(cells: Sequence[str]) -> str:
@@ -106,6 +125,12 @@ def _page(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
         _html_table(heading, [[f"<td>{escape(cell)}</td>" for cell in row] for row in rows]),
         f'<img alt="Scores and KL divergence" src="data:image/png;base64,{_plot(proofs)}">',
     ]
+    if quality.get("ladder"):
+        heading, *rows = _ladder_table(quality["ladder"])
+        parts.append("<h2>Quantisations measured</h2>")
+        parts.append(_html_table(heading, [[f"<td>{escape(cell)}</td>" for cell in row] for row in rows]))
+        picture = _plot_ladder(quality["ladder"])
+        parts.append(f'<img alt="Quality, size and speed" src="data:image/png;base64,{picture}">')
     for proof in proofs:
         worst = [
             [
@@ -153,6 +178,30 @@ def _plot(proofs: Sequence[Proof]) -> str:
         spread.hist(np.clip(proof.token_kl, 1e-6, 10), edges, histtype="step", label=proof.adapter)
     spread.set(xscale="log", title="KL(torch || device) of each answer token", xlabel="nats", ylabel="tokens")
     spread.legend()
+    return _png(figure)
+
+
+def _plot_ladder(ladder: Sequence[dict[str, Any]]) -> str:
+    """Size against KL divergence, with decode speed as label; the Pareto front is joined."""
+    from matplotlib.figure import Figure
+
+    rungs = [Rung(**rung) for rung in ladder]
+    figure = Figure(figsize=(7.5, 4), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    front = pareto_front(rungs)
+    axes.plot([rung.size_mb for rung in front], [rung.mean_kl for rung in front], color="#9aa7b5", zorder=1)
+    for rung in rungs:
+        axes.scatter(rung.size_mb, rung.mean_kl, color="#a4161a" if rung.refused else "#14662f", zorder=2)
+        label = f"{rung.quantization}\n{rung.decode_tps:.0f} tok/s"
+        axes.annotate(label, (rung.size_mb, rung.mean_kl), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set(yscale="log", xlabel="base and adapters, MB", ylabel="mean KL to the trained model, nats")
+    axes.set_title("green may ship, red may not; the line joins the Pareto front of KL, size and speed", fontsize=10)
+    axes.margins(x=0.15, y=0.15)
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def _png(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.initialization import no_init_weights
 
 from edgekit.project import PRECISIONS
 from edgekit_exporters.base import Base
@@ -71,7 +72,7 @@ def load_dense(base: Base, gguf: Path, dtype: torch.dtype) -> Any:
     from edgekit.packed import dequantised_state
 
     config = transformers.AutoConfig.from_pretrained(base.folder)
-    with torch.device(device()), transformers.initialization.no_init_weights():
+    with torch.device(device()), no_init_weights():
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.load_state_dict(dequantised_state(gguf, config), strict=False)  # a tied output matrix has no entry
     model.tie_weights()

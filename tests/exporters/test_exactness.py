@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 MERGED_ONLY: dict[str, dict[str, Any]] = {"dora": {"use_dora": True}}
 PROMPTS, LENGTH, ANSWER = 32, 12, 8
+UNDECIDED = 0.02  # nats: the engine keeps keys and values as F16, which moves logits by a few thousandths
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,10 @@ def _check(engine: LlamaEngine, base: Base, adapter: Path) -> None:
     for ids, wanted in zip(whole.tolist(), expected, strict=True):
         found = torch.log_softmax(torch.from_numpy(engine.logits(ids)), -1)
         divergence.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
-        # Greedy along PEFT's answer picks PEFT's tokens: the two would have said the same.
-        assert found[LENGTH - 1 : -1].argmax(-1).tolist() == ids[LENGTH:]
+        # Greedy along PEFT's answer picks PEFT's tokens, unless PEFT itself is undecided: the two would say the same.
+        picked = found[LENGTH - 1 : -1].argmax(-1, keepdim=True)
+        before = wanted[LENGTH - 1 : -1]
+        assert (before.max(-1).values - before.gather(-1, picked)[:, 0]).max() < UNDECIDED
     assert np.mean(divergence) < 1e-3
 
 
