@@ -14,8 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.project import AUTO, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.gguf_base import quantization_of
+from edgekit_exporters.quantise import canonical_quantization
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
@@ -49,6 +52,30 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
         f"there is no base {name!r}",
         f"give a hub id (owner/name), a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}",
     )
+
+
+def on_base(project: Project, name: str | None) -> Project:
+    """``project`` over another base: a GGUF that devices hold already, say.  None changes nothing.
+
+    What such a file is quantised to takes the place of ``export.quantize``: an adapter for it is trained on its blocks.
+    """
+    if name is None:
+        return project
+    path = Path(name).expanduser()
+    return replace(
+        project,
+        base=str(path.resolve()) if path.exists() else name,
+        export=replace(project.export, quantize=None),
+    )
+
+
+def deployed_quantization(project: Project, base: Base) -> str | None:
+    """What the base is quantised to on devices: as the project says, else as its GGUF is; None when neither tells."""
+    if project.export.format != "gguf" or project.export.quantize == AUTO:
+        return None
+    if project.export.quantize is not None:
+        return canonical_quantization(project.export.quantize)
+    return quantization_of(base.gguf) if base.gguf is not None else None
 
 
 def _packaged(name: str) -> Path:

@@ -28,11 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _project(arguments: argparse.Namespace) -> Project:
     from edgekit.project import load_project
 
-    return load_project(arguments.project)
+    project = load_project(arguments.project)
+    if getattr(arguments, "base", None) is None:
+        return project
+    from edgekit.bases import on_base
+
+    return on_base(project, arguments.base)
 
 
 def _takes_project(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--project", default=".", metavar="DIR", help="project folder (default: this one)")
+
+
+def _takes_base(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", metavar="BASE", help="another base than the project's: a GGUF that devices hold, say")
 
 
 def _add_init(program: Program) -> None:
@@ -57,6 +66,7 @@ def _add_train(program: Program) -> None:
     )
     parser.add_argument("name", nargs="?", help="adapter")
     parser.add_argument("--resume", action="store_true", help="go on after Ctrl-C, kill or power loss")
+    _takes_base(parser)
     _takes_project(parser)
 
 
@@ -83,8 +93,12 @@ def _add_evaluate(program: Program) -> None:
     )
     parser.add_argument("name", nargs="?", help="adapter (default: the only one)")
     parser.add_argument(
-        "--artifact", type=Path, metavar="BUNDLE", help="answer with exported files on the device runtime"
+        "--artifact",
+        type=Path,
+        metavar="BUNDLE",
+        help="answer with exported files on the device runtime; a GGUF base is run with this adapter",
     )
+    _takes_base(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="use only the first N rows")
     parser.add_argument("--no-base", action="store_true", help="leave the bare base out")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON document, with all answers")
@@ -142,6 +156,7 @@ def _add_export(program: Program) -> None:
     parser.add_argument("--max-mb", type=float, metavar="MB", help="with auto: largest base and adapters together")
     parser.add_argument("--min-decode-tps", type=float, metavar="TPS", help="with auto: least decode speed, here")
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
+    _takes_base(parser)
     parser.add_argument(
         "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
     )

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bases import resolve_base
+from edgekit.bases import deployed_quantization, resolve_base
 from edgekit.devices import device_profile
-from edgekit.evaluation.evaluate import trained_folder
-from edgekit.project import Adapter, Project
+from edgekit.evaluation.evaluate import adapter_source, trained_at, trained_folder
+from edgekit.project import AUTO, Adapter, Project
 from edgekit.proof.gate import prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
@@ -21,7 +21,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, Quality, is_bundle, write_bundle
 from edgekit_exporters.canonical import canonicalise
 from edgekit_exporters.gguf_adapter import AdapterSource
-from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder, quantization_of
+from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_runtime.errors import GateRefused, InputError, UsageError
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 ANY_ISA = "any"
-AUTO = "auto"
 
 
 def export(
@@ -81,12 +80,19 @@ def export(
     output = output or project.folder / "dist" / (settings.name or project.project)
     check_replaceable(output, is_bundle)
     base = resolve_base(project.base, relative_to=project.folder)
-    wanted = quantize or settings.quantize
-    quantization = None if wanted == AUTO else _quantization(wanted, base)
-    job = _Job(project, base, mode, [_source(project, each) for each in adapters], _isa(device or settings.device))
-    if mode == "separate":
-        for source in job.sources:
-            canonicalise(source.folder, base)  # refuses in a second what proving would take minutes to get to
+    if (quantize or settings.quantize) == AUTO:
+        quantization = None
+    elif quantize is not None:
+        quantization = canonical_quantization(quantize)
+    else:
+        quantization = deployed_quantization(project, base) or FALLBACK_QUANTIZATION
+    sources = [adapter_source(project, each) for each in adapters]
+    job = _Job(project, base, mode, sources, _isa(device or settings.device))
+    for adapter, source in zip(adapters, sources, strict=True):
+        # Refuses in a second what proving would take minutes to get to.
+        trained_at(project, adapter, base)
+        if mode == "separate":
+            canonicalise(source.folder, base)
     references = _references(project, adapters)
     prover = functools.partial(
         prove_bundle,
@@ -199,23 +205,6 @@ def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference
         log.info("asking the trained model %s in torch", adapter.name)
         references.append(take_reference(project, adapter, project.gate.rows))
     return references
-
-
-def _source(project: Project, adapter: Adapter) -> AdapterSource:
-    return AdapterSource(
-        name=adapter.name,
-        version=adapter.version,
-        folder=trained_folder(project, adapter),
-        system=adapter.system,
-        generation=adapter.generation.as_dict(),
-        output_schema=adapter.schema,
-    )
-
-
-def _quantization(wanted: str | None, base: Base) -> str:
-    if wanted is not None:
-        return canonical_quantization(wanted)
-    return (quantization_of(base.gguf) if base.gguf else None) or FALLBACK_QUANTIZATION
 
 
 def _default(wanted: str | None, sources: Sequence[AdapterSource]) -> str | None:

@@ -21,6 +21,7 @@ FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 TARGET_WORDS = ("all-linear", "q/v")
+AUTO = "auto"  # export.quantize: choose by measurement
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from edgekit.training import adapter_folder, base_precision
 from edgekit.training.record import read_record
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
+from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_runtime.errors import InputError
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
@@ -71,8 +75,8 @@ def evaluate(
     Args:
         project: a loaded project file.
         name: the adapter (the only one when None).
-        artifact: a bundle: answers come from its files through the device runtime.  Without it the torch model
-            answers, at the precision that the adapter was trained at.
+        artifact: a bundle: answers come from its files through the device runtime.  A GGUF base, of any origin, is run
+            with this adapter.  Without it the torch model answers, at the precision that the adapter was trained at.
         limit: use only the first rows.
         with_base: score the bare base too.
 
@@ -84,7 +88,8 @@ def evaluate(
     base = resolve_base(project.base, relative_to=project.folder)
     max_tokens = answer_limit(rows, adapter, base)
     if artifact is not None:
-        engine, runs_on, base_answers, answers = _artifact_answers(artifact, adapter, rows, max_tokens, with_base)
+        with _as_bundle(artifact, project, adapter) as bundle:
+            engine, runs_on, base_answers, answers = _artifact_answers(bundle, adapter, rows, max_tokens, with_base)
     else:
         engine, runs_on, base_answers, answers = _torch_answers(project, adapter, base, rows, max_tokens, with_base)
     references = [row.answer for row in rows]
@@ -117,7 +122,7 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         with Artifact(artifact) as opened:
             answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
     else:
-        model = TorchModel(base, *trained_at(project, adapter), None)
+        model = TorchModel(base, *trained_at(project, adapter, base), None)
         answers = model.answers(rows, adapter.system, max_tokens, with_adapter=False)
     return score([row.answer for row in rows], answers)
 
@@ -143,12 +148,37 @@ def trained_folder(project: Project, adapter: Adapter) -> Path:
     return folder
 
 
-def trained_at(project: Project, adapter: Adapter) -> tuple[str, str | None]:
-    """Base precision and quantisation that the adapter was trained at, from its run record when it has one."""
+def adapter_source(project: Project, adapter: Adapter) -> AdapterSource:
+    """The adapter as exporters take it.
+
+    Raises:
+        InputError: as :func:`trained_folder`.
+    """
+    return AdapterSource(
+        name=adapter.name,
+        version=adapter.version,
+        folder=trained_folder(project, adapter),
+        system=adapter.system,
+        generation=adapter.generation.as_dict(),
+        output_schema=adapter.schema,
+    )
+
+
+def trained_at(project: Project, adapter: Adapter, base: Base) -> tuple[str, str | None]:
+    """Base precision and quantisation that the adapter was trained at, from its run record when it has one.
+
+    Raises:
+        InputError: it was trained for another base.
+    """
     record = read_record(adapter_folder(project, adapter))
+    if record is not None and record["family"] != base.family:
+        raise InputError(
+            f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
+            f"give --base {record['base']}, or train it again",
+        )
     if record is not None:
         return record["base_precision"], record["quantization"]
-    return ("fp32", None) if adapter.path is not None else base_precision(project, adapter)
+    return ("fp32", None) if adapter.path is not None else base_precision(project, adapter, base)
 
 
 _Answers = tuple[str, str, list[str] | None, list[str]]
@@ -158,7 +188,7 @@ def _torch_answers(
     project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
     folder = trained_folder(project, adapter)
-    precision, quantization = trained_at(project, adapter)
+    precision, quantization = trained_at(project, adapter, base)
     model = TorchModel(base, precision, quantization, folder)
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
     bare = model.answers(rows, adapter.system, max_tokens, with_adapter=False) if with_base else None
@@ -178,3 +208,26 @@ def _artifact_answers(
         answers = opened.answers(rows, adapter.system, max_tokens, adapter=adapter.name)
         bare = opened.answers(rows, adapter.system, max_tokens, adapter=None) if with_base else None
         return manifest.engine, manifest.base.quantization, bare, answers
+
+
+@contextmanager
+def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[Path]:
+    """A bundle as it is; a GGUF base together with the adapter as a temporary bundle."""
+    if not artifact.is_file() or artifact.suffix != ".gguf":
+        yield artifact
+        return
+    base = resolve_base(str(artifact.resolve()))
+    with tempfile.TemporaryDirectory(prefix="edgekit-evaluate-") as scratch:
+        plan = BundlePlan(
+            name=project.project,
+            version="0",
+            task=project.task,
+            base=base,
+            base_file=artifact,
+            merged=[],
+            adapters=[adapter_source(project, adapter)],
+            default_adapter=None,
+            isa="any",
+        )
+        write_bundle(plan, Path(scratch, "bundle"))
+        yield Path(scratch, "bundle")

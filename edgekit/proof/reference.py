@@ -51,7 +51,7 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
     """
     rows = load_rows(project.data_for(adapter.name).eval)[:limit]
     base = resolve_base(project.base, relative_to=project.folder)
-    precision, quantization = trained_at(project, adapter)
+    precision, quantization = trained_at(project, adapter, base)
     model = TorchModel(base, precision, quantization, trained_folder(project, adapter))
     max_tokens = answer_limit(rows, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import resolve_base
+from edgekit.bases import deployed_quantization, resolve_base
 from edgekit.data import data_digest, load_rows
 from edgekit.project import Adapter, Project
 from edgekit.training.base_model import device, fast_bfloat16, load_base
@@ -64,7 +64,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = resolve_base(project.base, relative_to=project.folder)
-    precision, quantization = base_precision(project, adapter)
+    precision, quantization = base_precision(project, adapter, base)
     encoder = Encoder(base.folder)
     limit = _max_length(adapter, base)
     datasets = [
@@ -129,13 +129,13 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     return folder
 
 
-def base_precision(project: Project, adapter: Adapter) -> tuple[str, str | None]:
+def base_precision(project: Project, adapter: Adapter, base: Base) -> tuple[str, str | None]:
     """What the base is trained at, and the GGUF quantisation that devices run (None when not known).
 
-    Without an explicit ``base_precision`` an adapter is trained on the blocks that devices will run, when the project
-    says which, and on NF4 otherwise.
+    Without an explicit ``base_precision`` an adapter is trained on the blocks that devices will run, when that is
+    known, and on NF4 otherwise.
     """
-    quantization = project.export.quantize if project.export.format == "gguf" else None
+    quantization = deployed_quantization(project, base)
     return adapter.base_precision or ("gguf" if quantization else "nf4"), quantization
 
 
