@@ -86,8 +86,9 @@ def export(
         quantization = canonical_quantization(quantize)
     else:
         quantization = deployed_quantization(project, base) or FALLBACK_QUANTIZATION
+    isa = _isa(device or settings.device)
     sources = [adapter_source(project, each) for each in adapters]
-    job = _Job(project, base, mode, sources, _isa(device or settings.device))
+    job = _Job(project, base, mode, sources, isa)
     for adapter, source in zip(adapters, sources, strict=True):
         # Refuses in a second what proving would take minutes to get to.
         trained_at(project, adapter, base)
