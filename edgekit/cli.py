@@ -155,6 +155,10 @@ def _add_export(program: Program) -> None:
     )
     parser.add_argument("--max-mb", type=float, metavar="MB", help="with auto: largest base and adapters together")
     parser.add_argument("--min-decode-tps", type=float, metavar="TPS", help="with auto: least decode speed, here")
+    parser.add_argument("--imatrix", action="store_true", help="weigh the quantiser by the training rows")
+    parser.add_argument(
+        "--tensor-type", action="append", default=[], metavar="REGEX=TYPE", help="another type for some tensors"
+    )
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
     _takes_base(parser)
     parser.add_argument(
@@ -176,6 +180,8 @@ def _export(arguments: argparse.Namespace) -> None:
         mode=arguments.mode,
         quantize=arguments.quantize,
         device=arguments.device,
+        imatrix=arguments.imatrix,
+        tensor_types=_tensor_types(arguments.tensor_type),
         accept_loss=arguments.accept_loss,
         max_mb=arguments.max_mb,
         min_decode_tps=arguments.min_decode_tps,
@@ -200,6 +206,16 @@ def _export(arguments: argparse.Namespace) -> None:
                     "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
                 )
         print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
+
+
+def _tensor_types(given: Sequence[str]) -> dict[str, str]:
+    from edgekit_runtime.errors import UsageError
+
+    pairs = [each.rpartition("=") for each in given]
+    for pattern, _, kind in pairs:
+        if not pattern or not kind:
+            raise UsageError("--tensor-type needs REGEX=TYPE", "--tensor-type ffn_down=Q6_K")
+    return {pattern: kind for pattern, _, kind in pairs}
 
 
 def _add_bench(program: Program) -> None:

@@ -6,22 +6,23 @@ import datetime
 import functools
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.bases import deployed_quantization, resolve_base
+from edgekit.deployed import deployed_base, deployed_recipe
 from edgekit.devices import device_profile
-from edgekit.evaluation.evaluate import adapter_source, trained_at, trained_folder
 from edgekit.project import AUTO, Adapter, Project
 from edgekit.proof.gate import prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
+from edgekit.trained import adapter_source, trained_at, trained_folder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, Quality, is_bundle, write_bundle
 from edgekit_exporters.canonical import canonicalise
 from edgekit_exporters.gguf_adapter import AdapterSource
-from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder
+from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_runtime.errors import GateRefused, InputError, UsageError
@@ -43,6 +44,8 @@ def export(
     mode: str | None = None,
     quantize: str | None = None,
     device: str | None = None,
+    imatrix: bool = False,
+    tensor_types: Mapping[str, str] | None = None,
     accept_loss: str | None = None,
     max_mb: float | None = None,
     min_decode_tps: float | None = None,
@@ -57,6 +60,8 @@ def export(
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
         quantize: GGUF quantisation of the base; "auto" measures several and takes the smallest that passes the gate.
         device: device profile that the bundle is for.
+        imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
+        tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
         accept_loss: the reason to ship files that answer worse than the trained model; it goes into the manifest.
         max_mb: with "auto", the largest base and adapters together, 10^6 bytes.
         min_decode_tps: with "auto", the least decode speed on this machine, tokens per second.
@@ -69,7 +74,12 @@ def export(
         UsageError: several adapters with mode "merged", or an unknown quantisation or device.
         GateRefused: the exported files answer worse than the trained model; an earlier bundle stays in place.
     """
-    settings = project.export
+    settings = replace(
+        project.export,
+        imatrix=imatrix or project.export.imatrix,
+        tensor_types={**project.export.tensor_types, **(tensor_types or {})},
+    )
+    project = replace(project, export=settings)
     format = format or settings.format
     if format != "gguf":
         raise UsageError(f"format {format} is not available in this version", "use --format gguf")
@@ -133,19 +143,22 @@ class _Job:
             version=_version(),
             task=self.project.task,
             base=self.base,
-            base_file=self._merged(quantization, scratch) if merged else base_gguf(self.base, quantization),
+            base_file=self._base_file(quantization, scratch),
             merged=self.sources if merged else [],
             adapters=separate,
             default_adapter=_default(settings.default_adapter, separate) if separate else None,
             isa=self.isa,
         )
 
-    def _merged(self, quantization: str, scratch: Path) -> Path:
+    def _base_file(self, quantization: str, scratch: Path) -> Path:
+        if self.mode != "merged":
+            return deployed_base(self.project, self.base, quantization)
         folder, file = scratch / "merged", scratch / f"{quantization}.gguf"
         if not folder.exists():
             merge_to_folder(self.base, [self.sources[0].folder], folder)
         if not file.exists():
-            gguf_from_folder(folder, file, quantization, like=self.base.gguf)
+            recipe = deployed_recipe(self.project, self.base, quantization)
+            gguf_from_folder(folder, file, recipe, like=self.base.gguf)
         return file
 
 

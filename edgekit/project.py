@@ -91,12 +91,18 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Export:
-    """Defaults of ``edgekit export``."""
+    """Defaults of ``edgekit export``, and with ``quantize`` what training sees.
+
+    ``imatrix`` weighs the quantiser by the training rows; ``tensor_types`` maps regular expressions over GGUF tensor
+    names to types that differ from ``quantize``.
+    """
 
     format: str = field(default="gguf", metadata=_rule(choices=FORMATS))
     mode: str = field(default="separate", metadata=_rule(choices=MODES))
     quantize: str | None = None
     device: str | None = None
+    imatrix: bool = False
+    tensor_types: Mapping[str, str] = field(default_factory=dict)
     default_adapter: str | None = None
     name: str | None = field(default=None, metadata=_rule(pattern=NAME_PATTERN))
 
@@ -217,8 +223,16 @@ class _Reader:
             return None if each.default_factory is MISSING else each.default_factory()
         if kind in _RECORDS:
             return self.record(_RECORDS[kind], value, f"{place}{key}.")
-        if kind.startswith("Mapping"):
+        if kind == "Mapping[str, Adapter]":
             return self.adapters(node, key)
+        if kind == "Mapping[str, str]":
+            if not isinstance(node[key], dict):
+                raise self.error(node, key, "it has to be a mapping", 'tensor_types: {"ffn_down": Q6_K}', place)
+            return {str(name): self.plain(node[key], name, "str", f"{place}{key}.") for name in node[key]}
+        if kind == "bool":
+            if not isinstance(value, bool):
+                raise self.error(node, key, f"{value!r} is not true or false", "write true or false", place)
+            return value
         if kind.startswith("Path"):
             return self.resolved(self.plain(node, key, "str", place))
         if kind.startswith("dict"):

@@ -16,12 +16,10 @@ from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
-from edgekit.training import adapter_folder, base_precision
-from edgekit.training.record import read_record
+from edgekit.trained import adapter_source, trained_at, trained_folder
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
-from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_runtime.errors import InputError
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
@@ -122,7 +120,7 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         with Artifact(artifact) as opened:
             answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
     else:
-        model = TorchModel(base, *trained_at(project, adapter, base), None)
+        model = TorchModel(base, trained_at(project, adapter, base), None)
         answers = model.answers(rows, adapter.system, max_tokens, with_adapter=False)
     return score([row.answer for row in rows], answers)
 
@@ -133,66 +131,17 @@ def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
     return max(len(encoder.answer_ids(row, adapter.system)) for row in rows) + ANSWER_SLACK
 
 
-def trained_folder(project: Project, adapter: Adapter) -> Path:
-    """The adapter's PEFT folder.
-
-    Raises:
-        InputError: it has not been trained yet, or the imported folder is missing.
-    """
-    folder = adapter_folder(project, adapter)
-    if not (folder / "adapter_config.json").exists():
-        mend = (
-            f"run `edgekit train {adapter.name}` first" if adapter.path is None else "correct its path in edgekit.yaml"
-        )
-        raise InputError(f"adapter {adapter.name} is not in {folder}", mend)
-    return folder
-
-
-def adapter_source(project: Project, adapter: Adapter) -> AdapterSource:
-    """The adapter as exporters take it.
-
-    Raises:
-        InputError: as :func:`trained_folder`.
-    """
-    return AdapterSource(
-        name=adapter.name,
-        version=adapter.version,
-        folder=trained_folder(project, adapter),
-        system=adapter.system,
-        generation=adapter.generation.as_dict(),
-        output_schema=adapter.schema,
-    )
-
-
-def trained_at(project: Project, adapter: Adapter, base: Base) -> tuple[str, str | None]:
-    """Base precision and quantisation that the adapter was trained at, from its run record when it has one.
-
-    Raises:
-        InputError: it was trained for another base.
-    """
-    record = read_record(adapter_folder(project, adapter))
-    if record is not None and record["family"] != base.family:
-        raise InputError(
-            f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
-            f"give --base {record['base']}, or train it again",
-        )
-    if record is not None:
-        return record["base_precision"], record["quantization"]
-    return ("fp32", None) if adapter.path is not None else base_precision(project, adapter, base)
-
-
 _Answers = tuple[str, str, list[str] | None, list[str]]
 
 
 def _torch_answers(
     project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
-    folder = trained_folder(project, adapter)
-    precision, quantization = trained_at(project, adapter, base)
-    model = TorchModel(base, precision, quantization, folder)
+    folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
+    model = TorchModel(base, trained, folder)
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
     bare = model.answers(rows, adapter.system, max_tokens, with_adapter=False) if with_base else None
-    return "torch", (quantization or precision) if precision == "gguf" else precision, bare, answers
+    return "torch", trained.label, bare, answers
 
 
 def _artifact_answers(

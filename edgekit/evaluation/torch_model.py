@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from edgekit.data import Row
+from edgekit.trained import TrainedAt
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.peft_folder import attach
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ BATCH_ROWS = 32
 class TorchModel:
     """The base at its training precision, with or without one adapter."""
 
-    def __init__(self, base: Base, precision: str, quantization: str | None, adapter: Path | None) -> None:
+    def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None) -> None:
         """Load base and adapter; a packed GGUF base is unpacked to the same values, which answers faster."""
         self.encoder = Encoder(base.folder)
-        if precision == "gguf" and quantization is not None:
-            model = load_dense(base, base_gguf(base, quantization), compute_dtype())
+        if trained.gguf is not None:
+            model = load_dense(base, trained.gguf, compute_dtype())
         else:
-            model = load_base(base, precision, quantization)
+            model = load_base(base, trained.precision)
         self._model: Any = model if adapter is None else attach(model, adapter)
         self._model.eval()
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
-from edgekit.evaluation.evaluate import answer_limit, trained_at, trained_folder
+from edgekit.evaluation.evaluate import answer_limit
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Adapter, Project
+from edgekit.trained import trained_at, trained_folder
 
 COMPARED_TOKENS = 2048  # answer tokens whose whole distribution is kept: enough for a mean, few enough for memory
 
@@ -51,8 +52,8 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
     """
     rows = load_rows(project.data_for(adapter.name).eval)[:limit]
     base = resolve_base(project.base, relative_to=project.folder)
-    precision, quantization = trained_at(project, adapter, base)
-    model = TorchModel(base, precision, quantization, trained_folder(project, adapter))
+    trained = trained_at(project, adapter, base)
+    model = TorchModel(base, trained, trained_folder(project, adapter))
     max_tokens = answer_limit(rows, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
@@ -64,7 +65,7 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
     logprobs = model.answer_logprobs(prompts[: len(forced)], forced)
     return Reference(
         adapter=adapter,
-        runs_on=quantization or precision if precision == "gguf" else precision,
+        runs_on=trained.label,
         rows=rows,
         max_tokens=max_tokens,
         prompts=prompts,

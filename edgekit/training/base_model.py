@@ -12,7 +12,6 @@ from transformers.initialization import no_init_weights
 
 from edgekit.project import PRECISIONS
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_base import base_gguf
 from edgekit_runtime.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -39,23 +38,23 @@ def compute_dtype() -> torch.dtype:
     return torch.float32
 
 
-def load_base(base: Base, precision: str, quantization: str | None) -> Any:
+def load_base(base: Base, precision: str, gguf: Path | None = None) -> Any:
     """Load the base for training.
 
     Args:
         base: which model.
         precision: one of ``PRECISIONS``.
-        quantization: the GGUF type that devices will run; needed for ``gguf``.
+        gguf: the file that devices will run, for the precision ``gguf``.
 
     Raises:
-        UsageError: an unknown precision, or ``gguf`` without a quantisation.
+        UsageError: an unknown precision, or ``gguf`` without a file.
     """
     if precision == "gguf":
-        if quantization is None:
+        if gguf is None:
             raise UsageError("base_precision gguf needs to know what devices run", "set export.quantize, Q4_0 say")
         from edgekit.packed import load_packed
 
-        return load_packed(base_gguf(base, quantization), base.folder, dtype=compute_dtype(), device=device())
+        return load_packed(gguf, base.folder, dtype=compute_dtype(), device=device())
     options: dict[str, Any] = {"device_map": {"": device()}}
     if precision in FLOATS:
         options["dtype"] = FLOATS[precision]

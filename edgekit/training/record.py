@@ -17,13 +17,17 @@ PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "acceler
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything needed to know, and to repeat, how an adapter came about."""
+    """Everything needed to know, and to repeat, how an adapter came about.
+
+    ``blocks`` is the sha256 of the GGUF that it was trained on, where it was.
+    """
 
     adapter: str
     base: str
     family: str
     base_precision: str
     quantization: str | None
+    blocks: str | None
     system: str | None
     hyperparameters: dict[str, Any]
     data: dict[str, Any]

@@ -16,6 +16,7 @@ import transformers
 
 from edgekit.bases import deployed_quantization, resolve_base
 from edgekit.data import data_digest, load_rows
+from edgekit.deployed import deployed_base
 from edgekit.project import Adapter, Project
 from edgekit.training.base_model import device, fast_bfloat16, load_base
 from edgekit.training.interrupt import StopOnInterrupt
@@ -24,6 +25,7 @@ from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
 from edgekit_exporters.base import Base
+from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
 
@@ -65,6 +67,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = resolve_base(project.base, relative_to=project.folder)
     precision, quantization = base_precision(project, adapter, base)
+    blocks = deployed_base(project, base, quantization) if precision == "gguf" and quantization else None
     encoder = Encoder(base.folder)
     limit = _max_length(adapter, base)
     datasets = [
@@ -76,6 +79,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         "base": base.family,
         "precision": precision,
         "quantization": quantization,
+        "blocks": file_digest(blocks) if blocks else None,
         "hyperparameters": _hyperparameters(adapter),
         "data": data_digest([files.train, files.eval]),
     }
@@ -83,7 +87,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     checkpoint = _checkpoint(work, recipe, resume=resume)
 
     transformers.set_seed(adapter.seed)
-    model = wrap(load_base(base, precision, quantization), adapter, precision, checkpointing=_checkpointing())
+    model = wrap(load_base(base, precision, blocks), adapter, precision, checkpointing=_checkpointing())
     # As PEFT has it: what loads the base again.
     model.peft_config["default"].base_model_name_or_path = base.name if base.on_hub else str(base.folder)
     initial = work / "initial"
@@ -114,6 +118,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         family=base.family,
         base_precision=precision,
         quantization=quantization,
+        blocks=None if recipe["blocks"] is None else str(recipe["blocks"]),
         system=adapter.system,
         hyperparameters=_hyperparameters(adapter),
         data={"digest": recipe["data"], "train_rows": len(train_rows), "eval_rows": len(eval_rows)},

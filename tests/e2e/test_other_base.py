@@ -65,3 +65,21 @@ def _weights(file: Path, like: Path) -> dict[str, list[float]]:
 
     config = AutoConfig.from_pretrained(resolve_base(str(like)).folder)
     return {name: tensor.flatten()[:64].tolist() for name, tensor in dequantised_state(file, config).items()}
+
+
+def test_training_sees_the_blocks_that_imatrix_and_tensor_types_make(
+    tiny_project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_project(
+        base_precision="gguf", export={"quantize": "Q4_0", "imatrix": True, "tensor_types": {"ffn_down": "Q8_0"}}
+    )
+    project = ["--project", str(folder)]
+    assert main(["train", *project]) == 0
+    assert main(["export", *project]) == 0
+    manifest = json.loads((folder / "dist" / "line-3" / "manifest.json").read_text())
+    assert manifest["quality"]["gate"] == "passed"
+    record = json.loads((folder / "adapters" / "small" / "run.json").read_text())
+    assert record["blocks"] == manifest["base"]["digest"]
+
+    assert main(["export", "--tensor-type", "ffn_up=Q8_0", *project]) == 3
+    assert "was trained on other blocks" in capsys.readouterr().err

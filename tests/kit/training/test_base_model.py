@@ -12,8 +12,8 @@ from edgekit_exporters.gguf_base import base_gguf
 def test_the_unpacked_base_answers_as_the_packed_one_that_was_trained_on(tiny_chat_base: Path) -> None:
     """Its output matrix is tied to the embeddings, which a GGUF file stores once."""
     base = resolve_base(str(tiny_chat_base))
-    packed = load_base(base, "gguf", "Q8_0")
-    dense = load_dense(base, base_gguf(base, "Q8_0"), torch.float32)
+    file = base_gguf(base, "Q8_0")
+    packed, dense = load_base(base, "gguf", file), load_dense(base, file, torch.float32)
     ids = torch.arange(100, 120)[None]
     with torch.no_grad():
         torch.testing.assert_close(dense(ids).logits, packed(ids).logits)
