@@ -162,7 +162,8 @@ def _checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | N
     """The checkpoint to go on from; a fresh start clears what an earlier run left."""
     note = work / RECIPE_FILE
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
-    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    whole = (state.parent for state in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it late
+    found = sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
     if resume:
         if not found:
             raise InputError(f"there is no interrupted training in {work}", "start without --resume")
