@@ -159,6 +159,9 @@ def _add_export(program: Program) -> None:
     parser.add_argument(
         "--tensor-type", action="append", default=[], metavar="REGEX=TYPE", help="another type for some tensors"
     )
+    parser.add_argument(
+        "--refit-rank", type=int, metavar="N", help="closest LoRA of rank N for adapters that aren't additive (DoRA)"
+    )
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
     _takes_base(parser)
     parser.add_argument(
@@ -182,6 +185,7 @@ def _export(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         imatrix=arguments.imatrix,
         tensor_types=_tensor_types(arguments.tensor_type),
+        refit_rank=arguments.refit_rank,
         accept_loss=arguments.accept_loss,
         max_mb=arguments.max_mb,
         min_decode_tps=arguments.min_decode_tps,

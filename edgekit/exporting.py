@@ -20,8 +20,7 @@ from edgekit.proof.reference import Reference, take_reference
 from edgekit.trained import adapter_source, trained_at, trained_folder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, Quality, is_bundle, write_bundle
-from edgekit_exporters.canonical import canonicalise
-from edgekit_exporters.gguf_adapter import AdapterSource
+from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.quantise import canonical_quantization
@@ -46,6 +45,7 @@ def export(
     device: str | None = None,
     imatrix: bool = False,
     tensor_types: Mapping[str, str] | None = None,
+    refit_rank: int | None = None,
     accept_loss: str | None = None,
     max_mb: float | None = None,
     min_decode_tps: float | None = None,
@@ -62,6 +62,7 @@ def export(
         device: device profile that the bundle is for.
         imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
         tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
+        refit_rank: rank of the closest LoRA for adapters that aren't additive (DoRA); such are refused when None.
         accept_loss: the reason to ship files that answer worse than the trained model; it goes into the manifest.
         max_mb: with "auto", the largest base and adapters together, 10^6 bytes.
         min_decode_tps: with "auto", the least decode speed on this machine, tokens per second.
@@ -97,13 +98,13 @@ def export(
     else:
         quantization = deployed_quantization(project, base) or FALLBACK_QUANTIZATION
     isa = _isa(device or settings.device)
-    sources = [adapter_source(project, each) for each in adapters]
+    sources = [replace(adapter_source(project, each), refit_rank=refit_rank) for each in adapters]
     job = _Job(project, base, mode, sources, isa)
     for adapter, source in zip(adapters, sources, strict=True):
         # Refuses in a second what proving would take minutes to get to.
         trained_at(project, adapter, base)
         if mode == "separate":
-            canonicalise(source.folder, base)
+            canonical_adapter(source, base)
     references = _references(project, adapters)
     prover = functools.partial(
         prove_bundle,

@@ -23,6 +23,13 @@ PREFIX = "base_model.model."
 REPEATABLE_STARTS = ("pissa", "olora")  # initialisations that are a function of the base alone
 
 
+MERGE_OR_REFIT = "export it with --mode merged, or --refit-rank 32 for the closest LoRA"
+
+
+class NotAdditive(InputError):
+    """The adapter isn't a sum of ``B @ A`` and the base: it can be merged or refitted."""
+
+
 @dataclass(frozen=True)
 class LowRank:
     """One layer's update: ``delta W = b @ a``, A [rank, in], B [out, rank], float32.
@@ -96,7 +103,7 @@ def canonicalise(folder: Path, base: Base) -> CanonicalAdapter:
 
     Raises:
         InputError: not a PEFT LoRA folder, not for this base, or an update that isn't ``B @ A`` with a constant
-            scale (DoRA, trained biases, whole modules, embeddings): those can be merged instead.
+            scale (DoRA, trained biases, whole modules, embeddings; a NotAdditive): those can be merged instead.
     """
     config = read_config(folder)
     _refuse_what_is_not_additive(folder, config)
@@ -140,9 +147,9 @@ def _refuse_what_is_not_additive(folder: Path, config: dict[str, Any]) -> None:
     }
     for key, reason in reasons.items():
         if config.get(key):
-            raise InputError(f"{folder} can't be a separate adapter: {reason}", "export it with --mode merged")
+            raise NotAdditive(f"{folder} can't be a separate adapter: {reason}", MERGE_OR_REFIT)
     if config.get("bias", "none") != "none":
-        raise InputError(f"{folder} can't be a separate adapter: it trains biases", "export it with --mode merged")
+        raise NotAdditive(f"{folder} can't be a separate adapter: it trains biases", MERGE_OR_REFIT)
     init = config.get("init_lora_weights", True)
     moves_base = isinstance(init, str) and init.lower().startswith(("pissa", "olora", "loftq", "corda", "lora_ga"))
     if moves_base and init not in REPEATABLE_STARTS:

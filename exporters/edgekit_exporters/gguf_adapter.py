@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit_exporters.base import Base
-from edgekit_exporters.canonical import CanonicalAdapter, canonicalise
+from edgekit_exporters.canonical import CanonicalAdapter, NotAdditive, canonicalise
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
+from edgekit_exporters.refit import refit
 from edgekit_runtime import adapter as keys
+
+log = logging.getLogger(__name__)
 
 # Float types that llama.cpp's LoRA converter writes.  F16 halves the file; A and B are small either way.
 ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
@@ -29,6 +33,7 @@ class AdapterSource:
         system: system prompt that it was trained with.
         generation: defaults for the device, ``{"max_tokens": 128}`` say.
         output_schema: JSON schema of its answers.
+        refit_rank: rank of the closest LoRA for an adapter that isn't additive; None refuses such a one.
     """
 
     name: str
@@ -37,6 +42,23 @@ class AdapterSource:
     system: str | None = None
     generation: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
+    refit_rank: int | None = None
+
+
+def canonical_adapter(source: AdapterSource, base: Base) -> CanonicalAdapter:
+    """The adapter's pairs: exact where that can be, else refitted when ``source`` asks for it.
+
+    Raises:
+        InputError: as :func:`~edgekit_exporters.canonical.canonicalise`.
+    """
+    try:
+        return canonicalise(source.folder, base)
+    except NotAdditive:
+        if source.refit_rank is None:
+            raise
+    canonical, error = refit(source.folder, base, source.refit_rank)
+    log.warning("%s is refitted at rank %d: %.1f %% of its change is lost", source.name, source.refit_rank, 100 * error)
+    return canonical
 
 
 def write_adapter_gguf(
@@ -50,7 +72,7 @@ def write_adapter_gguf(
     Raises:
         InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
     """
-    canonical = canonicalise(source.folder, base)
+    canonical = canonical_adapter(source, base)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:
         plain, converted = Path(scratch, "plain"), Path(scratch, "adapter.gguf")
         canonical.save(plain)

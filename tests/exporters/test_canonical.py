@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import canonicalise
 from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE
+from edgekit_exporters.refit import refit
 from edgekit_runtime.errors import InputError
 from tests.exporters.conftest import load, peft_logits
 
@@ -144,3 +145,24 @@ def test_damaged_weights_and_strange_folders_are_refused(
         canonicalise(folder, tiny_base)
     with pytest.raises(InputError, match="not a PEFT adapter"):
         canonicalise(tmp_path / "nowhere", tiny_base)
+
+
+def test_a_dora_adapter_is_refitted_by_the_closest_pair_with_its_error(
+    tiny_base: Base, tiny_adapter: Callable[..., Path]
+) -> None:
+    folder = tiny_adapter(use_dora=True)
+    exact, nothing_lost = refit(folder, tiny_base, rank=32)  # the full rank of the smaller side of every matrix
+    model = load(tiny_base)
+    modules = dict(model.named_modules())
+    for name, layer in exact.layers.items():
+        modules[name].weight.data += layer.b @ layer.a
+    with torch.no_grad():
+        assert torch.allclose(model(IDS).logits, peft_logits(tiny_base, folder, IDS), atol=1e-4)
+    errors = [refit(folder, tiny_base, rank)[1] for rank in (2, 8, 16)]
+    assert nothing_lost < 1e-5 < errors[2] < errors[1] < errors[0] < 1
+
+
+def test_a_plain_adapter_is_refitted_without_loss_at_its_own_rank(
+    tiny_base: Base, tiny_adapter: Callable[..., Path]
+) -> None:
+    assert refit(tiny_adapter(r=4), tiny_base, rank=4)[1] < 1e-5

@@ -178,3 +178,15 @@ def test_auto_says_what_it_tried_when_nothing_is_good_enough(
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no quantisation is good enough" in message
     assert "Q8_0: " in message
+
+
+def test_a_dora_adapter_is_refused_unless_it_is_merged_or_refitted(
+    tiny_project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_project(method="dora", max_steps=2)
+    assert main(["train", "--project", str(folder)]) == 0
+    assert _export(folder) == 3
+    assert "--mode merged, or --refit-rank" in capsys.readouterr().err
+    assert _export(folder, "--refit-rank", "32") == 0
+    assert "of its change is lost" in capsys.readouterr().err
+    assert _export(folder, "--mode", "merged") == 0
