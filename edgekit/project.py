@@ -56,7 +56,8 @@ class Generation:
 class Adapter:
     """One adapter to train, or (with ``path``) one that was trained elsewhere.
 
-    ``alpha`` None stands for twice the rank; ``base_precision`` None is decided by training; ``max_length`` is in
+    ``alpha`` None stands for twice the rank; the patterns map module names or regular expressions to another rank or
+    alpha, as in PEFT; ``base_precision`` None is decided by training; ``max_length`` is in
     tokens, None for the base's context; ``warmup_ratio`` is a share of all steps.
     """
 
@@ -67,6 +68,8 @@ class Adapter:
     alpha: int | None = field(default=None, metadata=_rule(minimum=1))
     dropout: float = field(default=0.05, metadata=_rule(minimum=0, maximum=0.9))
     targets: str | tuple[str, ...] = "all-linear"
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, int] = field(default_factory=dict)
     base_precision: str | None = field(default=None, metadata=_rule(choices=PRECISIONS))
     epochs: float = field(default=3.0, metadata=_rule(above=0))
     max_steps: int | None = field(default=None, metadata=_rule(minimum=1))
@@ -225,10 +228,11 @@ class _Reader:
             return self.record(_RECORDS[kind], value, f"{place}{key}.")
         if kind == "Mapping[str, Adapter]":
             return self.adapters(node, key)
-        if kind == "Mapping[str, str]":
-            if not isinstance(node[key], dict):
-                raise self.error(node, key, "it has to be a mapping", 'tensor_types: {"ffn_down": Q6_K}', place)
-            return {str(name): self.plain(node[key], name, "str", f"{place}{key}.") for name in node[key]}
+        if kind in ("Mapping[str, str]", "Mapping[str, int]"):
+            if not isinstance(value, dict):
+                raise self.error(node, key, "it has to be a mapping", f"{key}: {{down_proj: …}}", place)
+            item = kind[-4:-1]
+            return {str(name): self.plain(value, name, item, f"{place}{key}.") for name in value}
         if kind == "bool":
             if not isinstance(value, bool):
                 raise self.error(node, key, f"{value!r} is not true or false", "write true or false", place)

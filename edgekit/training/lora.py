@@ -30,6 +30,8 @@ def lora_config(adapter: Adapter) -> LoraConfig:
         lora_alpha=adapter.lora_alpha,
         lora_dropout=adapter.dropout,
         target_modules=_targets(adapter.targets),
+        rank_pattern=dict(adapter.rank_pattern),
+        alpha_pattern=dict(adapter.alpha_pattern),
         use_rslora=adapter.method == "rslora",
         use_dora=adapter.method == "dora",
         task_type="CAUSAL_LM",

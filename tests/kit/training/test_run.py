@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from edgekit.project import load_project
@@ -48,6 +49,13 @@ def test_every_method_trains_on_a_float_base(tiny_project: MakeProject, tiny_cha
     assert (config["use_rslora"], config["use_dora"]) == (method == "rslora", method == "dora")
     base = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
     PeftModel.from_pretrained(base, str(folder))
+
+
+def test_layers_may_have_ranks_of_their_own(tiny_project: MakeProject) -> None:
+    folder = train(load_project(tiny_project(rank_pattern={"down_proj": 2}, alpha_pattern={"down_proj": 9})))
+    ranks = {name: tensor.shape[0] for name, tensor in load_file(folder / "adapter_model.safetensors").items()}
+    assert {rank for name, rank in ranks.items() if "down_proj.lora_A" in name} == {2}
+    assert {rank for name, rank in ranks.items() if "q_proj.lora_A" in name} == {4}
 
 
 def test_an_adapter_that_changes_its_base_is_saved_as_difference_to_the_original(
