@@ -8,10 +8,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.command import Program, print_json
 from edgekit_runtime.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     version = importlib.metadata.version("edgekit-runtime")
     program = Program("edgekit-runtime", "Run one base model with many adapters on this device.", version)
     _add_run(program)
+    _add_adapters(program)
     add_bench(program, "edgekit-runtime", _bench)
     return program.main(arguments)
 
@@ -31,7 +35,8 @@ def _add_run(program: Program) -> None:
         _run,
     )
     add = parser.add_argument
-    add("bundle", type=Path, help="bundle folder or .tar")
+    add("bundle", type=Path, nargs="?", help="bundle folder or .tar")
+    add("--store", type=Path, metavar="DIR", help="device store in the place of a bundle")
     add("--adapter", help="adapter name, or base for none (default: the bundle's default)")
     add("--prompt", help="the prompt; read from stdin when left out")
     add("--max-tokens", type=int, help="longest answer")
@@ -51,9 +56,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
     if arguments.stream and arguments.json:
         raise UsageError("--stream and --json exclude each other", "use one of them")
+    if (arguments.bundle is None) == (arguments.store is None):
+        raise UsageError("there has to be one thing to run", "give a bundle, or --store DIR")
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
-    with Runtime(arguments.bundle, threads=arguments.threads, context=arguments.context) as runtime:
+    with Runtime(arguments.bundle or arguments.store, threads=arguments.threads, context=arguments.context) as runtime:
         stream = runtime.stream(
             prompt,
             adapter=arguments.adapter,
@@ -98,6 +105,67 @@ def _read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(schema, dict):
         raise InputError(f"{path} is no JSON schema: it has to be an object", "correct it")
     return schema
+
+
+def _add_adapters(program: Program) -> None:
+    parser = program.command(
+        "adapters",
+        "what is installed on this device: list, install, activate, remove, rollback, gc",
+        "edgekit-runtime adapters install line-3.tar --store /var/lib/edgekit\n"
+        "  edgekit-runtime adapters activate inspection 1.1.0",
+        _adapters,
+    )
+    add = parser.add_argument
+    add("action", choices=("list", "install", "activate", "remove", "rollback", "gc"))
+    add("what", nargs="?", help="install: bundle folder, .tar or adapter file; activate, remove: adapter name")
+    add("version", nargs="?", help="activate, remove: its version (default: the newest; all)")
+    add("--store", type=Path, metavar="DIR", help="device store (default: the platform's data folder)")
+    add("--allow-downgrade", action="store_true", help="install: take an older version too")
+
+
+def _adapters(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.store import Store, default_store
+
+    action, what, version = arguments.action, arguments.what, arguments.version
+    if (what is None) == (action in ("install", "activate", "remove")):
+        raise UsageError(f"adapters {action} {'needs to know what' if what is None else 'takes no name'}", "see --help")
+    store = Store(arguments.store or default_store(), create=action == "install")
+    said: list[str] = []
+    if action == "install":
+        said = [f"active: {each}" for each in store.install(what, allow_downgrade=arguments.allow_downgrade)]
+    elif action == "activate":
+        store.activate(what, version)
+    elif action == "remove":
+        store.remove(what, version)
+    elif action == "rollback":
+        said = [f"generation {store.rollback()} is active again"]
+    elif action == "gc":
+        count, size = store.gc()
+        said = [f"removed {count} files, {size / 1024**2:.1f} MiB"]
+    _show_store(store, said, as_json=arguments.json)
+
+
+def _show_store(store: Store, said: list[str], *, as_json: bool) -> None:
+    generation, adapters = store.current(), store.installed()
+    if as_json:
+        document = {
+            "store": str(store.root),
+            "generation": generation and generation.number,
+            "base": generation and vars(generation.manifest.base),
+            "adapters": list(map(vars, adapters)),
+        }
+        print_json(document)
+        return
+    for line in said:
+        print(line)
+    if generation is None:
+        print(f"{store.root} is empty")
+        return
+    base = generation.manifest.base
+    print(f"generation {generation.number}, base {base.family} {base.quantization}")
+    for each in adapters:
+        mark = "*" if each.active else " "
+        print(f"{mark} {each.name:24} {each.version:12} rank {each.rank}{'' if each.verified else '  unverified'}")
 
 
 def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:

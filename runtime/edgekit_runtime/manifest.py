@@ -137,6 +137,16 @@ class Manifest:
 _MEND = "export or copy the bundle again"
 
 
+def read_adapter_entry(document: Any, where: str) -> AdapterEntry:
+    """One adapter's entry from JSON.
+
+    Raises:
+        InputError: a field is missing or of the wrong kind.
+    """
+    entry: AdapterEntry = _build(AdapterEntry, document, where)
+    return entry
+
+
 def _build(kind: type[Any], document: Any, where: str) -> Any:
     """Fill a dataclass from JSON, checking each value against the annotation of its field."""
     if not isinstance(document, dict):

@@ -7,14 +7,14 @@ import secrets
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgekit_runtime.adapter import AdapterFacts, check_fits
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.chat import ChatTemplate, Message, apply_system, check_messages
 from edgekit_runtime.engines import DEFAULT_CONTEXT, Engine, Sampling
 from edgekit_runtime.errors import InputError, UsageError
@@ -22,6 +22,7 @@ from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.machine import decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
 from edgekit_runtime.stopping import StopText
+from edgekit_runtime.store import Store, is_store
 
 BASE = "base"  # the adapter name that asks for the bare base
 DEFAULT_MAX_TOKENS = 256
@@ -87,10 +88,10 @@ class Runtime:
     """A loaded bundle.  Calls from several threads are served one after another."""
 
     def __init__(self, bundle: Path | str, *, threads: int | None = None, context: int | None = None) -> None:
-        """Verify and load a bundle folder or .tar, and check that every adapter fits its base.
+        """Verify and load a bundle, and check that every adapter fits its base.
 
         Args:
-            bundle: folder or tar.
+            bundle: a bundle's folder or .tar, or a device store.
             threads: for prefill and decode; the physical cores when None.
             context: tokens of prompt and answer together; the base's, at most 4096, when None.
 
@@ -100,7 +101,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._open = ExitStack()
         try:
-            self._bundle = self._open.enter_context(open_bundle(bundle))
+            self._bundle = self._open.enter_context(_opened(bundle))
             self.manifest: Manifest = self._bundle.manifest
             self._check_kind()
             header = read_gguf(self._bundle.base_path)
@@ -324,6 +325,10 @@ class Runtime:
                 f"{self._engine.context}",
                 "shorten the prompt, lower max_tokens or ask for a larger context",
             )
+
+
+def _opened(path: Path | str) -> AbstractContextManager[Bundle]:
+    return nullcontext(Store(path).bundle()) if is_store(Path(path)) else open_bundle(path)
 
 
 def _template(header: GgufFile) -> ChatTemplate:

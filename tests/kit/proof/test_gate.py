@@ -106,14 +106,14 @@ def test_another_base_of_the_same_shape_is_refused(
     model.save_pretrained(tmp_path / "other")
     AutoTokenizer.from_pretrained(tiny_chat_base).save_pretrained(tmp_path / "other")
     gguf_from_folder(tmp_path / "other", tmp_path / "other.gguf", "F16")
-    monkeypatch.setattr(edgekit.exporting, "base_gguf", lambda *_: tmp_path / "other.gguf")
+    monkeypatch.setattr(edgekit.exporting, "deployed_base", lambda *_: tmp_path / "other.gguf")
     assert _export(trained) == 4
 
 
 def test_another_chat_template_is_refused(
     trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = edgekit.exporting.base_gguf
+    honest = edgekit.exporting.deployed_base
 
     def sabotaged(*arguments: Any) -> Path:
         template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
@@ -121,7 +121,7 @@ def test_another_chat_template_is_refused(
         rewrite_metadata(honest(*arguments), file, {"tokenizer.chat_template": template})
         return file
 
-    monkeypatch.setattr(edgekit.exporting, "base_gguf", sabotaged)
+    monkeypatch.setattr(edgekit.exporting, "deployed_base", sabotaged)
     assert _export(trained) == 4
     assert "4 of 4 prompts become other tokens" in capsys.readouterr().err
 

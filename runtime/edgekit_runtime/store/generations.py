@@ -1,0 +1,120 @@
+"""Generations: numbered descriptions of what is active; one is current, and switching it is one rename."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.manifest import AdapterEntry, Manifest, read_adapter_entry
+from edgekit_runtime.store.durable import durable_file, place
+
+GENERATION_SCHEMA = "edgekit.generation/1"
+FOLDER = "generations"
+CURRENT = "current"
+_MEND = "roll back with `edgekit-runtime adapters rollback`, or install the bundle again"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One state of a store.
+
+    Attributes:
+        number: counts up; never used twice.
+        parent: the generation that this one was made from, where a rollback leads; None for the first.
+        created: ISO 8601, UTC.
+        manifest: base and active adapters, with files by their place in the store.
+        installed: every adapter version that can be activated.
+    """
+
+    number: int
+    parent: int | None
+    created: str
+    manifest: Manifest
+    installed: tuple[AdapterEntry, ...]
+
+    def digests(self) -> set[str]:
+        """Objects that this generation needs."""
+        return {entry.sha256 for entry in self.manifest.files} | {entry.digest for entry in self.installed}
+
+
+class Generations:
+    """The generations of a store."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder, self._scratch, self._current = root / FOLDER, root / "tmp", root / CURRENT
+
+    def numbers(self) -> list[int]:
+        """All that are kept, oldest first."""
+        found = (re.fullmatch(r"(\d+)\.json", path.name) for path in self._folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def current_number(self) -> int | None:
+        """Number of the current generation; None in an empty store.
+
+        Raises:
+            InputError: the pointer is damaged.
+        """
+        try:
+            text = self._current.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{self._current} can't be read ({error})", _MEND) from None
+        if not text.isdecimal():
+            raise InputError(f"{self._current} is damaged", _MEND)
+        return int(text)
+
+    def read(self, number: int) -> Generation:
+        """Read one generation.
+
+        Raises:
+            InputError: missing or damaged.
+        """
+        path = self._folder / f"{number}.json"
+        try:
+            document = json.loads(path.read_bytes())
+            if document["schema"] != GENERATION_SCHEMA:
+                raise ValueError(f"its schema is {document['schema']!r}")
+            parent = document["parent"]
+            return Generation(
+                number=int(document["number"]),
+                parent=None if parent is None else int(parent),
+                created=str(document["created"]),
+                manifest=Manifest.parse(json.dumps(document["manifest"]), where=str(path)),
+                installed=tuple(read_adapter_entry(each, str(path)) for each in document["installed"]),
+            )
+        except FileNotFoundError:
+            raise InputError(f"the store has no generation {number}", _MEND) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged ({error})", _MEND) from None
+
+    def write(self, generation: Generation) -> None:
+        """Add a generation; it is not current yet."""
+        document: dict[str, Any] = {
+            "schema": GENERATION_SCHEMA,
+            "number": generation.number,
+            "parent": generation.parent,
+            "created": generation.created,
+            "manifest": json.loads(generation.manifest.dump()),
+            "installed": [asdict(entry) for entry in generation.installed],
+        }
+        self._place(self._folder / f"{generation.number}.json", json.dumps(document, indent=1).encode())
+
+    def switch(self, number: int) -> None:
+        """Make a generation the current one."""
+        self._place(self._current, f"{number}\n".encode("ascii"))
+
+    def drop(self, number: int) -> None:
+        """Forget a generation that is not current."""
+        (self._folder / f"{number}.json").unlink(missing_ok=True)
+
+    def _place(self, target: Path, content: bytes) -> None:
+        def fill(stream: BinaryIO) -> None:
+            stream.write(content)
+
+        with durable_file(self._scratch, fill) as temporary:
+            place(temporary, target)

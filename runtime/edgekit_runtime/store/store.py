@@ -1,0 +1,294 @@
+"""Installing, activating, rolling back and removing, each as one switch of generation."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from edgekit_runtime.adapter import AdapterFacts, check_fits
+from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
+from edgekit_runtime.store import generations, objects
+from edgekit_runtime.store.changes import find_installed, version_key, with_active, with_adapter, with_bundle, without
+from edgekit_runtime.store.generations import Generation, Generations
+from edgekit_runtime.store.objects import Objects
+
+KEPT_GENERATIONS = 10
+UNVERIFIED = {"verified": False}  # quality of an adapter that came without edgekit's facts
+ADAPTER_SUFFIX = ".gguf"
+_INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One adapter version in a store."""
+
+    name: str
+    version: str
+    active: bool
+    rank: int
+    family: str
+    digest: str
+    verified: bool
+
+
+def default_store() -> Path:
+    """The platform's data folder for this user; /var/lib/edgekit for root on Linux."""
+    if sys.platform == "linux" and os.geteuid() == 0:
+        return Path("/var/lib/edgekit")
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "edgekit"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "edgekit"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgekit"
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a device store rather than a bundle."""
+    return (path / generations.FOLDER).is_dir() and (path / objects.FOLDER).is_dir()
+
+
+class Store:
+    """A device store.  Writers take turns; readers never wait, and see one whole generation."""
+
+    def __init__(self, root: Path | str, *, create: bool = False) -> None:
+        """Open a store.
+
+        Raises:
+            InputError: there is none, and ``create`` doesn't ask for one; or the folder can't be written.
+        """
+        self.root = Path(root).expanduser().absolute()
+        if create:
+            try:
+                for folder in (objects.FOLDER, generations.FOLDER, "tmp"):
+                    (self.root / folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"no store can be made in {self.root} ({error.strerror})", "choose another") from None
+        elif not is_store(self.root):
+            raise InputError(f"there is no store in {self.root}", _INSTALL_FIRST)
+        self._objects, self._generations = Objects(self.root), Generations(self.root)
+
+    def current(self) -> Generation | None:
+        """What is active; None in an empty store.
+
+        Raises:
+            InputError: the current generation is damaged.
+        """
+        number = self._generations.current_number()
+        return None if number is None else self._generations.read(number)
+
+    def bundle(self) -> Bundle:
+        """What is active, as the runtime opens it.
+
+        Raises:
+            InputError: nothing is installed, or a file is missing or cut short.
+        """
+        generation = self._current_or_refuse()
+        for entry in generation.manifest.files:
+            path = self.root / entry.path
+            if not path.is_file() or path.stat().st_size != entry.size:
+                raise InputError(f"{path} is missing or cut short", "install the bundle again")
+        return Bundle(self.root, generation.manifest)
+
+    def installed(self) -> list[Installed]:
+        """Every adapter version, by name, the newest last."""
+        generation = self.current()
+        if generation is None:
+            return []
+        active = {entry.digest for entry in generation.manifest.adapters}
+        return [
+            Installed(
+                entry.name,
+                entry.version,
+                entry.digest in active,
+                entry.rank,
+                entry.family,
+                entry.digest,
+                (entry.quality or {}).get("verified", True) is not False,
+            )
+            for entry in sorted(generation.installed, key=lambda entry: (entry.name, version_key(entry.version)))
+        ]
+
+    def install(self, path: Path | str, *, allow_downgrade: bool = False) -> list[str]:
+        """Install a bundle (folder or .tar) or an adapter file, and make what it holds active.
+
+        A bundle whose base is the installed one adds its adapters; another base replaces it, and only adapters of its
+        family stay.
+
+        Returns:
+            ``NAME VERSION`` of what is active now because of this.
+
+        Raises:
+            InputError: not sound, of another base, older than what is active, or there is no room; nothing changes.
+        """
+        path = Path(path)
+        if path.is_file() and path.suffix == ADAPTER_SUFFIX:
+            return self._install_adapter(path, allow_downgrade)
+        with open_bundle(path) as bundle:
+            return self._install_bundle(bundle, allow_downgrade)
+
+    def activate(self, name: str, version: str | None = None) -> None:
+        """Make a version of an adapter the one that answers; the newest when ``version`` is None.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        self._switch(lambda old: with_active(old, find_installed(old, name, version), self._sizes))
+
+    def remove(self, name: str, version: str | None = None) -> None:
+        """Take an adapter out, or one version of it; a rollback brings it back.
+
+        Raises:
+            InputError: it is not installed.
+        """
+        self._switch(lambda old: without(old, name, version, self._sizes))
+
+    def rollback(self) -> int:
+        """Go back to the generation that the current one was made from, and return its number.
+
+        Raises:
+            InputError: there is none, or its files are gone.
+        """
+        with self._writing():
+            earlier = self._earlier()
+            missing = [digest for digest in earlier.digests() if not self._objects.path(digest).exists()]
+            if missing:
+                raise InputError(f"generation {earlier.number} needs files that are gone", "install what is needed")
+            self._generations.switch(earlier.number)
+            return earlier.number
+
+    def _earlier(self) -> Generation:
+        """Where a rollback leads: to the parent, or past a damaged generation to the last one before it."""
+        nothing = InputError("there is no earlier generation", "nothing to roll back to")
+        try:
+            current = self._current_or_refuse()
+        except InputError:
+            number = self._generations.current_number()
+            older = [each for each in self._generations.numbers() if number is not None and each < number]
+            if not older:
+                raise nothing from None
+            return self._generations.read(older[-1])
+        if current.parent is None:
+            raise nothing
+        return self._generations.read(current.parent)
+
+    def gc(self) -> tuple[int, int]:
+        """Drop old generations and every file that none of the kept ones needs.
+
+        Returns:
+            Files removed, and bytes freed.
+        """
+        with self._writing():
+            current = self._generations.current_number()
+            numbers = self._generations.numbers()
+            kept = set(numbers[-KEPT_GENERATIONS:]) | ({current} if current is not None else set())
+            for number in set(numbers) - kept:
+                self._generations.drop(number)
+            needed = set().union(*(self._generations.read(number).digests() for number in sorted(kept)))
+            count = size = 0
+            for path in [*self._objects.all(), *(self.root / "tmp").iterdir()]:
+                if path.name not in needed:
+                    count, size = count + 1, size + path.stat().st_size
+                    path.unlink()
+            return count, size
+
+    def _install_bundle(self, bundle: Bundle, allow_downgrade: bool) -> list[str]:
+        manifest = bundle.manifest
+        header = read_gguf(bundle.base_path)
+        for entry in manifest.adapters:
+            check_fits(AdapterFacts.read(bundle.root / entry.file), header, family=manifest.base.family)
+        needed = {manifest.base.file, *(entry.file for entry in manifest.adapters)}
+        files = [file for file in manifest.files if file.path in needed]
+        self._objects.check_room([(file.sha256, file.size) for file in files])
+        placed = replace(
+            manifest,
+            base=replace(manifest.base, file=self._name(manifest.base.digest)),
+            adapters=tuple(replace(entry, file=self._name(entry.digest)) for entry in manifest.adapters),
+        )
+        with self._writing():
+            for file in files:
+                self._objects.add(bundle.root / file.path, file.sha256)
+            self._commit(with_bundle(self.current(), placed, self._sizes, allow_downgrade=allow_downgrade))
+        return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
+
+    def _install_adapter(self, path: Path, allow_downgrade: bool) -> list[str]:
+        facts = AdapterFacts.read(path)
+        generation = self._current_or_refuse()
+        base = generation.manifest.base
+        check_fits(facts, read_gguf(self.root / base.file), family=base.family)
+        name = facts.name or re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
+        if not re.fullmatch(NAME_PATTERN, name):
+            raise InputError(f"{path} has a name that no adapter can have", "rename the file: a-z, 0-9, . _ -")
+        digest = file_digest(path)
+        entry = AdapterEntry(
+            name=name,
+            version=facts.version or "0",
+            file=self._name(digest),
+            rank=facts.rank,
+            targets=tuple(sorted({target.removesuffix(".weight").rpartition(".")[2] for target in facts.pairs})),
+            family=base.family,
+            digest=digest,
+            system=facts.system,
+            generation=facts.generation,
+            schema=facts.output_schema,
+            quality=None if facts.family else UNVERIFIED,
+        )
+
+        self._objects.check_room([(digest, path.stat().st_size)])
+        with self._writing():
+            self._objects.add(path, digest)
+            current = self._current_or_refuse()
+            self._commit(with_adapter(current, entry, self._sizes, allow_downgrade=allow_downgrade))
+        return [f"{entry.name} {entry.version}"]
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {self._name(path.name): path.stat().st_size for path in self._objects.all()}
+
+    def _switch(self, change: Callable[[Generation], Generation]) -> None:
+        with self._writing():
+            self._commit(change(self._current_or_refuse()))
+
+    def _commit(self, generation: Generation) -> None:
+        """Write the next generation and make it current; only the last step changes what readers see."""
+        current = self._generations.current_number()
+        number = max([*self._generations.numbers(), current or 0]) + 1
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._generations.write(replace(generation, number=number, parent=current, created=created))
+        self._generations.switch(number)
+
+    def _current_or_refuse(self) -> Generation:
+        generation = self.current()
+        if generation is None:
+            raise InputError(f"the store {self.root} is empty", _INSTALL_FIRST)
+        return generation
+
+    def _name(self, digest: str) -> str:
+        return self._objects.path(digest).relative_to(self.root).as_posix()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time; a lock of a process that has died is free again."""
+        with (self.root / "lock").open("a+b") as stream:
+            _lock(stream)
+            yield
+
+
+def _lock(stream: IO[bytes]) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(stream.fileno(), msvcrt.LK_LOCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX)
