@@ -19,9 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     version = importlib.metadata.version("edgekit")
     program = Program("edgekit", "From data to a proven, swappable adapter on an edge device.", version)
-    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_bench, _add_verify, _add_devices):
+    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_bench, _add_devices):
         add(program)
-    _add_demo(program)
+    for add in (_add_keygen, _add_sign, _add_verify, _add_demo):
+        add(program)
     return program.main(arguments)
 
 
@@ -235,9 +236,40 @@ def _bench(arguments: argparse.Namespace) -> None:
         plot_bench(document, arguments.plot)
 
 
+def _add_keygen(program: Program) -> None:
+    parser = program.command("keygen", "make a key pair for signing", "edgekit keygen line-3.key", _keygen)
+    parser.add_argument("key", type=Path, metavar="FILE", help="private key to write; the public one is FILE.pub")
+
+
+def _keygen(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.signing import make_key
+
+    public = make_key(arguments.key)
+    if arguments.json:
+        print_json({"private": str(arguments.key), "public": str(public)})
+    else:
+        print(f"private key, keep it: {arguments.key}\npublic key, for devices: {public}")
+
+
+def _add_sign(program: Program) -> None:
+    parser = program.command(
+        "sign", "sign a bundle folder or an adapter file", "edgekit sign dist/line-3 --key line-3.key", _sign
+    )
+    parser.add_argument("what", type=Path, help="bundle folder, or adapter file")
+    parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key of `edgekit keygen`")
+
+
+def _sign(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.signing import sign
+
+    signature = sign(arguments.what, arguments.key)
+    print_json({"signature": str(signature)}) if arguments.json else print(signature)
+
+
 def _add_verify(program: Program) -> None:
     parser = program.command("verify", "check every file of a bundle", "edgekit verify dist/line-3", _verify)
     parser.add_argument("bundle", type=Path, help="bundle folder or .tar")
+    parser.add_argument("--trust", type=Path, metavar="FILE", help="public keys: one of them has to have signed it")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -245,6 +277,10 @@ def _verify(arguments: argparse.Namespace) -> None:
 
     with open_bundle(arguments.bundle) as bundle:
         manifest = bundle.manifest
+        if arguments.trust is not None:
+            from edgekit_runtime.signing import check_signature
+
+            check_signature(bundle.root, arguments.trust)
     if arguments.json:
         print_json({"bundle": manifest.name, "version": manifest.version, "files": len(manifest.files), "ok": True})
     else:

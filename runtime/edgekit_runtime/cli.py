@@ -110,14 +110,14 @@ def _read_schema(path: Path | None) -> dict[str, Any] | None:
 def _add_adapters(program: Program) -> None:
     parser = program.command(
         "adapters",
-        "what is installed on this device: list, install, activate, remove, rollback, gc",
+        "what is installed on this device: list, install, activate, remove, rollback, gc, trust",
         "edgekit-runtime adapters install line-3.tar --store /var/lib/edgekit\n"
         "  edgekit-runtime adapters activate inspection 1.1.0",
         _adapters,
     )
     add = parser.add_argument
-    add("action", choices=("list", "install", "activate", "remove", "rollback", "gc"))
-    add("what", nargs="?", help="install: bundle folder, .tar or adapter file; activate, remove: adapter name")
+    add("action", choices=("list", "install", "activate", "remove", "rollback", "gc", "trust"))
+    add("what", nargs="?", help="install: bundle or adapter file; activate, remove: adapter name; trust: public key")
     add("version", nargs="?", help="activate, remove: its version (default: the newest; all)")
     add("--store", type=Path, metavar="DIR", help="device store (default: the platform's data folder)")
     add("--allow-downgrade", action="store_true", help="install: take an older version too")
@@ -127,9 +127,9 @@ def _adapters(arguments: argparse.Namespace) -> None:
     from edgekit_runtime.store import Store, default_store
 
     action, what, version = arguments.action, arguments.what, arguments.version
-    if (what is None) == (action in ("install", "activate", "remove")):
+    if (what is None) == (action in ("install", "activate", "remove", "trust")):
         raise UsageError(f"adapters {action} {'needs to know what' if what is None else 'takes no name'}", "see --help")
-    store = Store(arguments.store or default_store(), create=action == "install")
+    store = Store(arguments.store or default_store(), create=action in ("install", "trust"))
     said: list[str] = []
     if action == "install":
         said = [f"active: {each}" for each in store.install(what, allow_downgrade=arguments.allow_downgrade)]
@@ -137,6 +137,9 @@ def _adapters(arguments: argparse.Namespace) -> None:
         store.activate(what, version)
     elif action == "remove":
         store.remove(what, version)
+    elif action == "trust":
+        store.trust(Path(what))
+        said = ["from now on only what a trusted key has signed is installed"]
     elif action == "rollback":
         said = [f"generation {store.rollback()} is active again"]
     elif action == "gc":

@@ -30,6 +30,16 @@ def place(temporary: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+def replace_file(target: Path, content: bytes, *, scratch: Path) -> None:
+    """Replace a small file as a whole."""
+
+    def fill(stream: BinaryIO) -> None:
+        stream.write(content)
+
+    with durable_file(scratch, fill) as temporary:
+        place(temporary, target)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk; a rename is not durable before that."""
     if os.name != "posix":

@@ -6,11 +6,11 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import AdapterEntry, Manifest, read_adapter_entry
-from edgekit_runtime.store.durable import durable_file, place
+from edgekit_runtime.store.durable import replace_file
 
 GENERATION_SCHEMA = "edgekit.generation/1"
 FOLDER = "generations"
@@ -102,19 +102,13 @@ class Generations:
             "manifest": json.loads(generation.manifest.dump()),
             "installed": [asdict(entry) for entry in generation.installed],
         }
-        self._place(self._folder / f"{generation.number}.json", json.dumps(document, indent=1).encode())
+        content = json.dumps(document, indent=1).encode()
+        replace_file(self._folder / f"{generation.number}.json", content, scratch=self._scratch)
 
     def switch(self, number: int) -> None:
         """Make a generation the current one."""
-        self._place(self._current, f"{number}\n".encode("ascii"))
+        replace_file(self._current, f"{number}\n".encode("ascii"), scratch=self._scratch)
 
     def drop(self, number: int) -> None:
         """Forget a generation that is not current."""
         (self._folder / f"{number}.json").unlink(missing_ok=True)
-
-    def _place(self, target: Path, content: bytes) -> None:
-        def fill(stream: BinaryIO) -> None:
-            stream.write(content)
-
-        with durable_file(self._scratch, fill) as temporary:
-            place(temporary, target)

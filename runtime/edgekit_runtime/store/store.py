@@ -17,12 +17,15 @@ from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
+from edgekit_runtime.signing import check_signature, public_keys
 from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.changes import find_installed, version_key, with_active, with_adapter, with_bundle, without
+from edgekit_runtime.store.durable import replace_file
 from edgekit_runtime.store.generations import Generation, Generations
 from edgekit_runtime.store.objects import Objects
 
 KEPT_GENERATIONS = 10
+TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
 UNVERIFIED = {"verified": False}  # quality of an adapter that came without edgekit's facts
 ADAPTER_SUFFIX = ".gguf"
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
@@ -128,13 +131,28 @@ class Store:
             ``NAME VERSION`` of what is active now because of this.
 
         Raises:
-            InputError: not sound, of another base, older than what is active, or there is no room; nothing changes.
+            InputError: not sound, not signed by a trusted key, of another base, older than what is active, or there
+                is no room; nothing changes.
         """
         path = Path(path)
         if path.is_file() and path.suffix == ADAPTER_SUFFIX:
+            self._check_trust(path)
             return self._install_adapter(path, allow_downgrade)
         with open_bundle(path) as bundle:
+            self._check_trust(bundle.root)
             return self._install_bundle(bundle, allow_downgrade)
+
+    def trust(self, key: Path) -> None:
+        """Trust what the holder of a public key signs, and from now on nothing unsigned.
+
+        Raises:
+            InputError: no Ed25519 public key.
+        """
+        public_keys(key)
+        with self._writing():
+            file = self.root / TRUST_FILE
+            content = (file.read_bytes() if file.exists() else b"") + key.read_bytes().rstrip() + b"\n"
+            replace_file(file, content, scratch=self.root / "tmp")
 
     def activate(self, name: str, version: str | None = None) -> None:
         """Make a version of an adapter the one that answers; the newest when ``version`` is None.
@@ -249,6 +267,11 @@ class Store:
             current = self._current_or_refuse()
             self._commit(with_adapter(current, entry, self._sizes, allow_downgrade=allow_downgrade))
         return [f"{entry.name} {entry.version}"]
+
+    def _check_trust(self, what: Path) -> None:
+        trust = self.root / TRUST_FILE
+        if trust.exists():
+            check_signature(what, trust)
 
     @property
     def _sizes(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgekit_runtime import Runtime
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.signing import make_key, sign
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.changes import version_key
 from tests.runtime.store.conftest import Goods
@@ -184,6 +185,24 @@ def test_a_damaged_generation_is_told_and_rolled_back(store: Store, goods: Goods
         store.bundle()
     store.rollback()
     assert _active(store) == ["one 1.0.0"]
+
+
+def test_a_store_that_trusts_a_key_installs_nothing_else(store: Store, goods: Goods, tmp_path: Path) -> None:
+    public = make_key(tmp_path / "line-3.key")
+    store.trust(public)
+    later, two = tmp_path / "later", tmp_path / "two.gguf"
+    shutil.copytree(goods.later_bundle, later)
+    shutil.copyfile(goods.two, two)
+    for unsigned in (later, two):
+        with pytest.raises(InputError, match="not signed"):
+            store.install(unsigned)
+        sign(unsigned, tmp_path / "line-3.key")
+        store.install(unsigned)
+    assert _active(store) == ["one 1.0.0", "two 1.0.0"]
+    manifest = later / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("You are terse.", "You are bribed"))
+    with pytest.raises(InputError, match="altered or signed by nobody"):
+        store.install(later)
 
 
 def test_the_command_line_installs_lists_and_runs(
