@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = Program("edgekit-runtime", "Run one base model with many adapters on this device.", version)
     _add_run(program)
     _add_adapters(program)
+    _add_doctor(program)
     add_bench(program, "edgekit-runtime", _bench)
     return program.main(arguments)
 
@@ -169,6 +170,31 @@ def _show_store(store: Store, said: list[str], *, as_json: bool) -> None:
     for each in adapters:
         mark = "*" if each.active else " "
         print(f"{mark} {each.name:24} {each.version:12} rank {each.rank}{'' if each.verified else '  unverified'}")
+
+
+def _add_doctor(program: Program) -> None:
+    parser = program.command(
+        "doctor", "is this device fit to run?", "edgekit-runtime doctor --store /var/lib/edgekit", _doctor
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", help="bundle folder or .tar to try")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="device store to try")
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.doctor import examine
+
+    if arguments.bundle is not None and arguments.store is not None:
+        raise UsageError("a bundle and --store exclude each other", "use one of them")
+    checks = []
+    for check in examine(arguments.bundle or arguments.store):
+        checks.append(check)
+        if not arguments.json:
+            print(f"{'ok  ' if check.ok else 'FAIL'}  {check.what}: {check.found}", flush=True)
+    if arguments.json:
+        print_json([vars(check) for check in checks])
+    failed = [check.what for check in checks if not check.ok]
+    if failed:
+        raise InputError(f"not fit to run ({', '.join(failed)})", "mend what the lines marked FAIL say")
 
 
 def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
