@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
 KEY_SCHEMA = "edgekit.schema"
@@ -79,6 +81,40 @@ class AdapterFacts:
             generation=_json(gguf, KEY_GENERATION),
             output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
         )
+
+
+UNVERIFIED = {"verified": False}  # quality of an adapter that came without edgekit's facts
+
+
+def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, name: str | None = None) -> AdapterEntry:
+    """The manifest entry of an adapter file that comes alone.
+
+    Args:
+        facts: what the file says of itself.
+        family: of the base that it has been checked against.
+        file: where it is.
+        digest: its sha256.
+        name: another name than its own, or than its file's where it has none.
+
+    Raises:
+        InputError: no name that an adapter can have.
+    """
+    name = name or facts.name or re.sub(r"[^a-z0-9._-]+", "-", facts.path.stem.lower()).strip("._-")
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InputError(f"{name!r} is no name for an adapter", "use a-z, 0-9, . _ and -")
+    return AdapterEntry(
+        name=name,
+        version=facts.version or "0",
+        file=file,
+        rank=facts.rank,
+        targets=tuple(sorted({target.removesuffix(".weight").rpartition(".")[2] for target in facts.pairs})),
+        family=family,
+        digest=digest,
+        system=facts.system,
+        generation=facts.generation,
+        schema=facts.output_schema,
+        quality=None if facts.family else UNVERIFIED,
+    )
 
 
 def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = None) -> None:

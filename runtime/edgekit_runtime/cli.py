@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     version = importlib.metadata.version("edgekit-runtime")
     program = Program("edgekit-runtime", "Run one base model with many adapters on this device.", version)
     _add_run(program)
+    _add_serve(program)
     _add_adapters(program)
     _add_doctor(program)
     add_bench(program, "edgekit-runtime", _bench)
@@ -57,11 +58,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
     if arguments.stream and arguments.json:
         raise UsageError("--stream and --json exclude each other", "use one of them")
-    if (arguments.bundle is None) == (arguments.store is None):
-        raise UsageError("there has to be one thing to run", "give a bundle, or --store DIR")
+    subject = _subject(arguments)
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
-    with Runtime(arguments.bundle or arguments.store, threads=arguments.threads, context=arguments.context) as runtime:
+    with Runtime(subject, threads=arguments.threads, context=arguments.context) as runtime:
         stream = runtime.stream(
             prompt,
             adapter=arguments.adapter,
@@ -106,6 +106,38 @@ def _read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(schema, dict):
         raise InputError(f"{path} is no JSON schema: it has to be an object", "correct it")
     return schema
+
+
+def _add_serve(program: Program) -> None:
+    parser = program.command(
+        "serve", "answer over HTTP as OpenAI's API does", "edgekit-runtime serve dist/line-3 --port 8080", _serve
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, nargs="?", help="bundle folder or .tar")
+    add("--store", type=Path, metavar="DIR", help="device store in the place of a bundle")
+    add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    add("--port", type=int, default=8080, help="TCP port (8080)")
+    add("--api-key-file", type=Path, metavar="FILE", help="key that clients send; needed for any other address")
+    add("--threads", type=int, help="default: physical cores")
+    add("--context", type=int, help="tokens of prompt and answer together")
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        raise UsageError("serve prints no document", "leave --json out")
+    from edgekit_runtime.runtime import Runtime
+    from edgekit_runtime.server import serve
+
+    with Runtime(_subject(arguments), threads=arguments.threads, context=arguments.context) as runtime:
+        serve(runtime, host=arguments.host, port=arguments.port, api_key_file=arguments.api_key_file)
+
+
+def _subject(arguments: argparse.Namespace) -> Path:
+    """The bundle or the store that is to be run."""
+    if (arguments.bundle is None) == (arguments.store is None):
+        raise UsageError("there has to be one thing to run", "give a bundle, or --store DIR")
+    subject: Path = arguments.bundle or arguments.store
+    return subject
 
 
 def _add_adapters(program: Program) -> None:

@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgekit_runtime.adapter import AdapterFacts, check_fits
-from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
+from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import ChatTemplate, Message, apply_system, check_messages
 from edgekit_runtime.engines import DEFAULT_CONTEXT, Engine, Sampling
 from edgekit_runtime.errors import InputError, UsageError
@@ -139,6 +139,43 @@ class Runtime:
     def adapter_path(self, name: str) -> Path:
         """An adapter's file; raises InputError for an unknown name."""
         return self._bundle.adapter_path(name)
+
+    def add_adapter(self, path: Path, name: str | None = None) -> AdapterEntry:
+        """Load an adapter file at run time, in the place of one of the same name; the base stays as it is.
+
+        Raises:
+            InputError: the file is not sound, or not for this base; what was there stays.
+        """
+        facts = AdapterFacts.read(path)
+        base = self.manifest.base
+        check_fits(facts, read_gguf(self._bundle.base_path), family=base.family)
+        file = str(path.absolute())
+        entry = adapter_entry(facts, family=base.family, file=file, digest=file_digest(path), name=name)
+        trial = f"{entry.name}@{entry.digest}"
+        with self._lock:
+            self._engine.load_adapter(trial, path)  # the engine may still refuse it: before the old one goes
+            self._engine.unload_adapter(trial)
+            self._engine.unload_adapter(entry.name)
+            others = (each for each in self.manifest.adapters if each.name != entry.name)
+            self._adopt((*others, entry))
+        return entry
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter and free its memory; its file stays.
+
+        Raises:
+            InputError: unknown adapter.
+        """
+        with self._lock:
+            entry = self.manifest.adapter(name)
+            self._engine.unload_adapter(name)
+            self._adopt(tuple(each for each in self.manifest.adapters if each is not entry))
+
+    def _adopt(self, adapters: tuple[AdapterEntry, ...]) -> None:
+        default = self.manifest.default_adapter
+        kept = default if default in [entry.name for entry in adapters] else None
+        self.manifest = replace(self.manifest, adapters=adapters, default_adapter=kept)
+        self._bundle = replace(self._bundle, manifest=self.manifest)
 
     def generate(self, prompt: str | None = None, **options: Any) -> Generation:
         """Answer; see :meth:`stream` for the arguments."""

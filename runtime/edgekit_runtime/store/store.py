@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from edgekit_runtime.adapter import AdapterFacts, check_fits
+from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
 from edgekit_runtime.signing import check_signature, public_keys
 from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.changes import find_installed, version_key, with_active, with_adapter, with_bundle, without
@@ -26,7 +24,6 @@ from edgekit_runtime.store.objects import Objects
 
 KEPT_GENERATIONS = 10
 TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
-UNVERIFIED = {"verified": False}  # quality of an adapter that came without edgekit's facts
 ADAPTER_SUFFIX = ".gguf"
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
@@ -243,24 +240,8 @@ class Store:
         generation = self._current_or_refuse()
         base = generation.manifest.base
         check_fits(facts, read_gguf(self.root / base.file), family=base.family)
-        name = facts.name or re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise InputError(f"{path} has a name that no adapter can have", "rename the file: a-z, 0-9, . _ -")
         digest = file_digest(path)
-        entry = AdapterEntry(
-            name=name,
-            version=facts.version or "0",
-            file=self._name(digest),
-            rank=facts.rank,
-            targets=tuple(sorted({target.removesuffix(".weight").rpartition(".")[2] for target in facts.pairs})),
-            family=base.family,
-            digest=digest,
-            system=facts.system,
-            generation=facts.generation,
-            schema=facts.output_schema,
-            quality=None if facts.family else UNVERIFIED,
-        )
-
+        entry = adapter_entry(facts, family=base.family, file=self._name(digest), digest=digest)
         self._objects.check_room([(digest, path.stat().st_size)])
         with self._writing():
             self._objects.add(path, digest)
