@@ -19,7 +19,7 @@ from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.trained import adapter_source, trained_at, trained_folder
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import BundlePlan, Quality, is_bundle, write_bundle
+from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, is_bundle, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
@@ -31,7 +31,6 @@ from edgekit_runtime.publish import check_replaceable, publish
 log = logging.getLogger(__name__)
 
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
-ANY_ISA = "any"
 
 
 def export(

@@ -90,17 +90,14 @@ def tiny_project(tiny_chat_base: Path, tmp_path: Path) -> Callable[..., Path]:
 def random_lora(tiny_chat_base: Path) -> Callable[[Path], None]:
     """Write a PEFT folder for the tiny base, as training would."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
+
+    from tests.adapters import save_random_lora
 
     def write(folder: Path) -> None:
         torch.manual_seed(0)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32), config)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        model.save_pretrained(str(folder), save_embedding_layers=False)
+        model = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
+        save_random_lora(model, folder, std=0.1, r=4, lora_alpha=8, target_modules="all-linear")
 
     return write
 
@@ -109,19 +106,16 @@ def random_lora(tiny_chat_base: Path) -> Callable[[Path], None]:
 def random_adapter(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Make a PEFT folder for the real base whose random weights visibly change its answers."""
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from tests.adapters import save_random_lora
 
     def make(seed: int, **options: Any) -> Path:
         torch.manual_seed(seed)
         settings: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"]}
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(demo_base.folder))
-        wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **(settings | options)))
-        for name, parameter in wrapped.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.02)
         folder = tmp_path_factory.mktemp(f"adapter-{seed}")
-        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+        save_random_lora(model, folder, std=0.02, **(settings | options))
         return folder
 
     return make

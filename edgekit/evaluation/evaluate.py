@@ -19,7 +19,7 @@ from edgekit.scoring import Score, score
 from edgekit.trained import adapter_source, trained_at, trained_folder
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_runtime.errors import InputError
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
@@ -82,9 +82,7 @@ def evaluate(
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
     """
     adapter = project.adapter(name)
-    rows = load_rows(project.data_for(adapter.name).eval)[:limit]
-    base = resolve_base(project.base, relative_to=project.folder)
-    max_tokens = answer_limit(rows, adapter, base)
+    base, rows, max_tokens = questions(project, adapter, limit)
     if artifact is not None:
         with _as_bundle(artifact, project, adapter) as bundle:
             engine, runs_on, base_answers, answers = _artifact_answers(bundle, adapter, rows, max_tokens, with_base)
@@ -113,9 +111,7 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         InputError: bad rows or bundle.
     """
     adapter = project.adapter(name)
-    rows = load_rows(project.data_for(name).eval)[:limit]
-    base = resolve_base(project.base, relative_to=project.folder)
-    max_tokens = answer_limit(rows, adapter, base)
+    base, rows, max_tokens = questions(project, adapter, limit)
     if artifact is not None:
         with Artifact(artifact) as opened:
             answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
@@ -123,6 +119,17 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         model = TorchModel(base, trained_at(project, adapter, base), None)
         answers = model.answers(rows, adapter.system, max_tokens, with_adapter=False)
     return score([row.answer for row in rows], answers)
+
+
+def questions(project: Project, adapter: Adapter, limit: int | None) -> tuple[Base, list[Row], int]:
+    """The base, at most ``limit`` evaluation rows, and how many tokens an answer to them may have.
+
+    Raises:
+        InputError: bad rows, or no such base.
+    """
+    rows = load_rows(project.data_for(adapter.name).eval)[:limit]
+    base = resolve_base(project.base, relative_to=project.folder)
+    return base, rows, answer_limit(rows, adapter, base)
 
 
 def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
@@ -176,7 +183,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             merged=[],
             adapters=[adapter_source(project, adapter)],
             default_adapter=None,
-            isa="any",
+            isa=ANY_ISA,
         )
         write_bundle(plan, Path(scratch, "bundle"))
         yield Path(scratch, "bundle")

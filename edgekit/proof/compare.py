@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def _proof(
         torch_exact=100 * torch.exact,
         device_exact=100 * device.exact,
         mcnemar_p=mcnemar(*exact),
-        other_prompts=sum(map(_differ, prompts, reference.prompts)),
+        other_prompts=sum(map(operator.ne, prompts, reference.prompts)),
         tokens=len(kl),
         mean_kl=tokens.mean_kl,
         p95_kl=float(np.quantile(kl, 0.95)),
@@ -193,10 +194,6 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
     pairs = list(zip(one, other, strict=True))
     lost, won = pairs.count((True, False)), pairs.count((False, True))
     return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-
-
-def _differ(one: list[int], other: list[int]) -> bool:
-    return one != other
 
 
 def _log_softmax(logits: NDArray[Any]) -> NDArray[Any]:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bases import resolve_base
-from edgekit.data import Row, load_rows
-from edgekit.evaluation.evaluate import answer_limit
+from edgekit.data import Row
+from edgekit.evaluation.evaluate import questions
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Adapter, Project
 from edgekit.trained import trained_at, trained_folder
@@ -50,11 +49,9 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
     Raises:
         InputError: the adapter isn't trained, or there are no evaluation rows.
     """
-    rows = load_rows(project.data_for(adapter.name).eval)[:limit]
-    base = resolve_base(project.base, relative_to=project.folder)
+    base, rows, max_tokens = questions(project, adapter, limit)
     trained = trained_at(project, adapter, base)
     model = TorchModel(base, trained, trained_folder(project, adapter))
-    max_tokens = answer_limit(rows, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
     for row in rows:

@@ -20,6 +20,7 @@ from edgekit_runtime.publish import publish
 
 BASE_FILE = "base/model.gguf"
 ENGINE = "llama.cpp"
+ANY_ISA = "any"  # of a plan whose target was not named
 RUNTIME_REQUIREMENT = ">=0.1"
 MIB = 1024 * 1024
 RUNTIME_MB = 100  # Python, the engine's code and its compute buffers, rounded up
@@ -37,7 +38,7 @@ class BundlePlan:
         merged: adapters that are merged into ``base_file``; the first one's system prompt and defaults are the base's.
         adapters: those that stay separate files.
         default_adapter: used when a request names none; None means the bare base.
-        isa: instruction set that the target has to have ("any" when no target was named).
+        isa: instruction set that the target has to have (``ANY_ISA`` when no target was named).
     """
 
     name: str

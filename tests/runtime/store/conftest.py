@@ -26,7 +26,6 @@ class Goods:
 def goods(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Goods:
     from dataclasses import replace
 
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     from edgekit.bases import resolve_base
@@ -36,18 +35,16 @@ def goods(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Goo
     from edgekit_exporters.gguf_base import base_gguf
     from edgekit_exporters.gguf_metadata import rewrite_metadata
     from edgekit_exporters.llama_tools import run_converter
+    from tests.adapters import save_random_lora
 
     folder = tmp_path_factory.mktemp("goods")
     base = resolve_base(str(tiny_chat_base))
 
     def peft(seed: int) -> Path:
         torch.manual_seed(seed)
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32), config)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.3)
-        model.save_pretrained(str(folder / f"peft-{seed}"), save_embedding_layers=False)
+        model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+        options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+        save_random_lora(model, folder / f"peft-{seed}", std=0.3, **options)
         return folder / f"peft-{seed}"
 
     def adapter(seed: int, file: str, **facts: Any) -> Path:
