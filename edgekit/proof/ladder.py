@@ -13,7 +13,7 @@ from edgekit.evaluation.artifact import Artifact
 from edgekit.project import Gate
 from edgekit.proof.compare import compare_tokens
 from edgekit.proof.reference import Reference
-from edgekit_runtime.engines import Sampling
+from edgekit_runtime.engines import BARE, Sampling, generate
 from edgekit_runtime.errors import GateRefused
 
 log = logging.getLogger(__name__)
@@ -101,11 +101,11 @@ def _decode_tps(artifact: Artifact, adapter: str | None) -> float:
     engine = artifact.runtime.engine
     if adapter is not None:
         engine.load_adapter(adapter, artifact.runtime.adapter_path(adapter))
-    engine.select(adapter)
+    engine.select(BARE if adapter is None else ((adapter, 1.0),))
     prompt = artifact.runtime.prompt_tokens("part " * SPEED_PROMPT)[:SPEED_PROMPT]
     speeds = []
     for _ in range(SPEED_REPEATS + 1):
-        generation = engine.generate(prompt, Sampling())
+        generation = generate(engine, prompt, Sampling())
         next(generation)
         start = time.perf_counter()
         for _ in range(SPEED_TOKENS):

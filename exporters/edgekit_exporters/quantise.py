@@ -75,7 +75,7 @@ def quantise(
     """
     from llama_cpp import llama_cpp
 
-    from edgekit_runtime.engines.llama_cpp import engine_errors
+    from edgekit_runtime.engines.llama_library import engine_errors
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = quantizations()[quantization]

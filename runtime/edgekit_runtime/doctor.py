@@ -53,7 +53,7 @@ def _machine() -> Check:
 
 
 def _engine() -> str:
-    from edgekit_runtime.engines.llama_cpp import engine_info
+    from edgekit_runtime.engines.llama_library import engine_info
 
     info = engine_info()
     return f"{info['version']}, built with {' '.join(info['cpu_features']) or 'no CPU features'}"

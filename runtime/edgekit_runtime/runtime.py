@@ -16,7 +16,7 @@ from typing import Any
 from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import ChatTemplate, Message, apply_system, check_messages
-from edgekit_runtime.engines import DEFAULT_CONTEXT, Engine, Sampling
+from edgekit_runtime.engines import BARE, DEFAULT_CONTEXT, Engine, Sampling, forced_logits, generate
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.machine import decode_threads
@@ -257,7 +257,7 @@ class Runtime:
         """Teacher-forced logits [len(tokens), vocabulary], float32, under ``adapter`` (see :meth:`stream`)."""
         with self._lock:
             self._use(self._adapter_name(adapter))
-            return self._engine.logits(tokens)
+            return forced_logits(self._engine, tokens)
 
     def _pieces(
         self, tokens: list[int], name: str | None, sampling: Sampling, limit: int, stop: tuple[str, ...]
@@ -271,7 +271,7 @@ class Runtime:
             stopper = StopText(stop)
             said: list[str] = []
             count, reason, first = 0, "length", 0.0
-            generation = self._engine.generate(tokens, sampling)
+            generation = generate(self._engine, tokens, sampling)
             try:
                 for token in generation:
                     first = first or clock()
@@ -314,7 +314,7 @@ class Runtime:
     def _use(self, name: str | None) -> None:
         if name is not None:
             self._engine.load_adapter(name, self._bundle.adapter_path(name))
-        self._engine.select(name)
+        self._engine.select(BARE if name is None else ((name, 1.0),))
 
     def _adapter_name(self, adapter: str | None) -> str | None:
         name = self.manifest.default_adapter if adapter is None else adapter
@@ -383,7 +383,7 @@ def _template(header: GgufFile) -> ChatTemplate:
 
 
 def _grammar(schema: dict[str, Any]) -> str:
-    from edgekit_runtime.engines.llama_cpp import schema_grammar
+    from edgekit_runtime.engines.llama_library import schema_grammar
 
     return schema_grammar(schema)
 

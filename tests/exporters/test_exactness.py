@@ -20,6 +20,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
+from edgekit_runtime.engines import forced_logits
 from edgekit_runtime.engines.llama_cpp import LlamaEngine
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -77,7 +78,7 @@ def _check(engine: LlamaEngine, base: Base, adapter: Path) -> None:
     whole, expected = _peft_answers(base, adapter)
     divergence = []
     for ids, wanted in zip(whole.tolist(), expected, strict=True):
-        found = torch.log_softmax(torch.from_numpy(engine.logits(ids)), -1)
+        found = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids)), -1)
         divergence.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
         # Greedy along PEFT's answer picks PEFT's tokens, unless PEFT itself is undecided: the two would say the same.
         picked = found[LENGTH - 1 : -1].argmax(-1, keepdim=True)
@@ -107,7 +108,7 @@ def test_a_separate_adapter_file_is_peft(
     write_adapter_gguf(AdapterSource("a", "1", folder), base, tmp_path / "a.gguf", float_type="F32")
     engine = open_engine(base_gguf(base, "F32"))
     engine.load_adapter("a", tmp_path / "a.gguf")
-    engine.select("a")
+    engine.select((("a", 1.0),))
     _check(engine, base, folder)
 
 
@@ -130,5 +131,5 @@ def test_on_the_real_model_at_f16_it_is_peft_too(
     write_adapter_gguf(AdapterSource("a", "1", folder), demo_base, tmp_path / "a.gguf")
     engine = open_engine(base_gguf(demo_base, "F16"))
     engine.load_adapter("a", tmp_path / "a.gguf")
-    engine.select("a")
+    engine.select((("a", 1.0),))
     _check(engine, demo_base, folder)

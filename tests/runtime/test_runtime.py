@@ -15,7 +15,7 @@ import pytest
 
 from edgekit_runtime import BASE, InputError, Runtime, UsageError
 from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.engines import Sampling
+from edgekit_runtime.engines import BARE, Sampling, forced_logits, generate
 
 PROMPT = "Name three colours and write one short line about each."
 
@@ -114,8 +114,8 @@ def test_an_answer_follows_a_schema(runtime: Runtime) -> None:
 def test_teacher_forced_logits_lead_to_the_greedy_tokens(runtime: Runtime) -> None:
     engine = runtime.engine
     prompt = runtime.prompt_tokens("The capital of France is")
-    engine.select(None)
-    generation = engine.generate(prompt, Sampling())
+    engine.select(BARE)
+    generation = generate(engine, prompt, Sampling())
     greedy = [next(generation) for _ in range(6)]
     logits = runtime.logits([*prompt, *greedy], adapter=BASE)
     assert logits.shape[0] == len(prompt) + 6
@@ -128,9 +128,9 @@ def test_a_long_prompt_is_prefilled_in_chunks_to_the_same_end(runtime: Runtime, 
     tokens = (runtime.prompt_tokens("one two three four five six seven eight nine ten ") * 60)[:480]
     with Runtime(demo_bundle, context=2048) as larger:
         long = tokens * 3  # three batches
-        first = next(larger.engine.generate(long, Sampling()))
-        assert first == int(larger.engine.logits(long)[-1].argmax())
-    assert next(engine.generate(tokens, Sampling())) == int(engine.logits(tokens)[-1].argmax())
+        first = next(generate(larger.engine, long, Sampling()))
+        assert first == int(forced_logits(larger.engine, long)[-1].argmax())
+    assert next(generate(engine, tokens, Sampling())) == int(forced_logits(engine, tokens)[-1].argmax())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgekit_runtime import machine
 from edgekit_runtime.bench.bare import BareLoop
-from edgekit_runtime.engines import Engine, Sampling
+from edgekit_runtime.engines import BARE, Engine, Sampling, generate
 from edgekit_runtime.engines.llama_cpp import LlamaEngine
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import GgufFile, read_gguf
@@ -121,11 +121,11 @@ def _subject(
         result["cold_load_ms"] = _figures(_cold_loads(engine, name, path, repeats))
         engine.load_adapter(name, path)
         result |= _switches(engine, name, prompts[0])
-    engine.select(name)
+    engine.select(BARE if name is None else ((name, 1.0),))
     ttft, prefill, decode = [], [], []
     for number, prompt in enumerate(prompts):
         start = time.perf_counter()
-        generation = engine.generate(prompt, Sampling())
+        generation = generate(engine, prompt, Sampling())
         next(generation)
         first = time.perf_counter()
         for _ in range(decode_tokens):
@@ -175,12 +175,12 @@ def _cold_loads(engine: Engine, name: str, path: Path, repeats: int) -> list[flo
 def _switches(engine: Engine, name: str, prompt: Sequence[int]) -> dict[str, Figures]:
     """Switching to an adapter and back: the call, and what the next decode step costs more than a usual one."""
     to_adapter, after, usual = [], [], []
-    generation = engine.generate(prompt, Sampling())
+    generation = generate(engine, prompt, Sampling())
     next(generation)
     for number in range(SWITCHES + 1):
-        engine.select(None)
+        engine.select(BARE)
         next(generation)
-        to = _timed(lambda: engine.select(name))
+        to = _timed(lambda: engine.select(((name, 1.0),)))
         first = _timed(lambda: next(generation))
         second = _timed(lambda: next(generation))
         if number:

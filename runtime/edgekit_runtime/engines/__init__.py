@@ -1,5 +1,27 @@
 """Engines: what loads a base and decodes tokens.  Each engine is one file here."""
 
-from edgekit_runtime.engines.base import DEFAULT_CONTEXT, Engine, Sampling
+from edgekit_runtime.engines.base import (
+    BARE,
+    DEFAULT_CONTEXT,
+    PREFILL_CHUNK,
+    Engine,
+    Part,
+    Sampler,
+    Sampling,
+    Stack,
+    forced_logits,
+    generate,
+)
 
-__all__ = ["DEFAULT_CONTEXT", "Engine", "Sampling"]
+__all__ = [
+    "BARE",
+    "DEFAULT_CONTEXT",
+    "PREFILL_CHUNK",
+    "Engine",
+    "Part",
+    "Sampler",
+    "Sampling",
+    "Stack",
+    "forced_logits",
+    "generate",
+]

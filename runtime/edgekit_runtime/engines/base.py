@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
 DEFAULT_CONTEXT = 4096
+PREFILL_CHUNK = 512  # prompt tokens decoded at once when nobody else waits
+
+# Loaded adapters and their scales, applied together; empty for the bare base.
+Stack = tuple[tuple[str, float], ...]
+BARE: Stack = ()
 
 
 @dataclass(frozen=True)
@@ -34,20 +39,57 @@ class Sampling:
     grammar: str | None = None
 
 
+@dataclass(frozen=True)
+class Part:
+    """Tokens to decode for one sequence.
+
+    Attributes:
+        sequence: which of the engine's KV sequences.
+        start: position of the first token; what the sequence held from there on has been forgotten.
+        tokens: at least one.
+        every: logits after each token are wanted, not after the last alone.
+    """
+
+    sequence: int
+    start: int
+    tokens: Sequence[int]
+    every: bool = False
+
+
+class Sampler(Protocol):
+    """The choice of one request's tokens, with what it remembers of them."""
+
+    def sample(self, row: int) -> int:
+        """The next token, from the logits ``row`` of the last decode."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
 class Engine(Protocol):
-    """One loaded base; adapters are loaded once and chosen per call.  Not thread-safe."""
+    """One loaded base; adapters are loaded once and chosen per decode.  Not thread-safe.
+
+    ``context`` is what one sequence can hold, in tokens; ``sequences`` how many there are.
+    """
 
     context: int
+    sequences: int
     threads: int
 
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Load an adapter file under ``name``; raises InputError when the engine refuses it."""
+    def load_adapter(self, name: str, path: Path) -> int:
+        """Load an adapter file under ``name``; returns the bytes it takes, raises InputError when it is refused."""
 
     def unload_adapter(self, name: str) -> None:
         """Free a loaded adapter."""
 
-    def select(self, adapter: str | None) -> None:
-        """Switch to a loaded adapter, or to the bare base."""
+    def invocation(self, name: str) -> list[int]:
+        """The tokens that switch an activated LoRA on; none for any other adapter."""
+
+    def select(self, stack: Stack) -> None:
+        """Use these loaded adapters for what is decoded next."""
+
+    def batches_exactly(self, stack: Stack) -> bool:
+        """Whether logits are the same to the bit however many sequences are decoded at once under ``stack``."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids."""
@@ -58,14 +100,59 @@ class Engine(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether a token ends the generation."""
 
-    def generate(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        """Prefill ``prompt``, then yield one token after another, the ending token included, without end."""
+    def decode(self, parts: Sequence[Part]) -> None:
+        """Decode all parts at once.  Rows of logits follow the order of the parts."""
 
-    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Logits after each of ``tokens``, [len(tokens), vocabulary], under the selected adapter."""
+    def sampler(self, sampling: Sampling) -> Sampler:
+        """A sampler for one request; raises InputError when the grammar can't be used."""
+
+    def row(self, number: int) -> NDArray[np.float32]:
+        """A row of logits of the last decode, [vocabulary]; valid until the next one."""
+
+    def forget(self, sequence: int, start: int = 0) -> bool:
+        """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""
+
+    def save(self, sequence: int) -> bytes:
+        """The KV cache of a sequence."""
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Put a saved KV cache into an empty sequence; False, and empty still, when it doesn't fit."""
 
     def info(self) -> dict[str, Any]:
         """Name, version and build of the engine."""
 
     def close(self) -> None:
         """Free everything."""
+
+
+def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+    """The plain loop, on sequence 0: prefill, then one token after another, the ending token included, without end."""
+    sampler = engine.sampler(sampling)
+    try:
+        engine.forget(0)
+        for start in range(0, len(prompt), PREFILL_CHUNK):
+            engine.decode([Part(0, start, prompt[start : start + PREFILL_CHUNK])])
+        position = len(prompt)
+        while True:
+            token = sampler.sample(0)
+            yield token
+            engine.decode([Part(0, position, [token])])
+            position += 1
+    finally:
+        sampler.close()
+
+
+def forced_logits(engine: Engine, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Teacher-forced logits under the selected adapters, [len(tokens), vocabulary], on sequence 0."""
+    import numpy as np
+
+    engine.forget(0)
+    result = np.empty((0, 0), dtype=np.float32)
+    for start in range(0, len(tokens), PREFILL_CHUNK):
+        chunk = tokens[start : start + PREFILL_CHUNK]
+        engine.decode([Part(0, start, chunk, every=True)])
+        if not start:
+            result = np.empty((len(tokens), len(engine.row(0))), dtype=np.float32)
+        for number in range(len(chunk)):
+            result[start + number] = engine.row(number)
+    return result

@@ -1,0 +1,87 @@
+"""The llama.cpp library itself: started once, its log caught, its build described, its grammars made."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from llama_cpp import llama_cpp as llama
+
+from edgekit_runtime.errors import InputError
+
+log = logging.getLogger(__name__)
+
+ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+
+# llama.cpp reports errors only through its log; the last ones explain what a null pointer doesn't.
+_errors: list[str] = []
+
+
+@llama.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
+def _log(level: int, text: bytes, _data: Any) -> None:
+    line = text.decode("utf-8", "replace").rstrip()
+    if level == ERROR_LEVEL and line:
+        _errors.append(line)
+        del _errors[:-8]
+    if line:
+        log.debug("%s", line)
+
+
+def reason() -> str:
+    """What the library reported since :func:`clear_errors`, in brackets, or nothing."""
+    return f" ({_errors[0].partition(': ')[2] or _errors[0]})" if _errors else ""
+
+
+def clear_errors() -> None:
+    """Forget what was reported."""
+    _errors.clear()
+
+
+@cache
+def start_backend() -> None:
+    """Start llama.cpp once, with its log sent to Python's at debug level instead of to stderr."""
+    llama.llama_log_set(_log, ctypes.c_void_p(0))
+    llama.llama_backend_init()
+
+
+@contextmanager
+def engine_errors() -> Iterator[list[str]]:
+    """Collect what llama.cpp reports as errors while the block runs."""
+    start_backend()
+    clear_errors()
+    yield _errors
+
+
+@cache
+def engine_info() -> dict[str, Any]:
+    """Name, versions and the CPU features that this build of llama.cpp uses."""
+    features = llama.llama_print_system_info().decode()
+    used = [part.partition(" = ")[0].strip() for part in features.replace("CPU :", "").split("|") if "= 1" in part]
+    return {
+        "name": "llama.cpp",
+        "version": f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}",
+        "cpu_features": used,
+    }
+
+
+def schema_grammar(schema: dict[str, Any]) -> str:
+    """A JSON schema as GBNF, llama.cpp's grammar format.
+
+    Raises:
+        InputError: the schema uses what the converter doesn't know.
+    """
+    import json
+
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        return str(json_schema_to_gbnf(json.dumps(schema)))
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+        raise InputError(
+            f"the schema can't be turned into a grammar ({error})", "use plain JSON schema keywords"
+        ) from None

@@ -1,0 +1,93 @@
+"""Sequences decoded together give, to the bit, what each gives alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit_runtime import Runtime
+from edgekit_runtime.engines import Part, Stack
+from edgekit_runtime.engines.llama_cpp import LlamaEngine
+from edgekit_runtime.engines.odd_rank import with_odd_rank
+from edgekit_runtime.gguf import read_gguf
+
+STACKS: list[Stack] = [(), (("one", 1.0),), (("one", 0.5), ("two", 1.5))]
+LENGTHS = (5, 40, 300, 17)
+
+
+@pytest.fixture(scope="module")
+def engine(demo_bundle: Path) -> Iterator[LlamaEngine]:
+    with Runtime(demo_bundle, context=512) as runtime:
+        opened = LlamaEngine(runtime.engine_file, context=512, threads=2, sequences=len(LENGTHS))
+        for name in ("one", "two"):
+            opened.load_adapter(name, runtime.adapter_path(name))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("stack", STACKS, ids=["base", "adapter", "two adapters"])
+def test_logits_do_not_depend_on_who_else_is_decoded(engine: LlamaEngine, stack: Stack) -> None:
+    if not engine.batches_exactly(stack):
+        pytest.skip("this CPU's kernels differ between batch sizes; requests are then decoded one by one")
+    engine.select(stack)
+
+    def rows(groups: list[list[int]]) -> dict[int, np.ndarray]:
+        for sequence, length in enumerate(LENGTHS):
+            engine.forget(sequence)
+            engine.decode([Part(sequence, 0, [(7 * sequence + 11 * n) % 4000 + 100 for n in range(length)])])
+        found = {}
+        for group in groups:
+            engine.decode([Part(each, LENGTHS[each], [200 + each]) for each in group])
+            found |= {each: engine.row(number).copy() for number, each in enumerate(group)}
+        return found
+
+    alone = rows([[0], [1], [2], [3]])
+    for groups in ([[0, 1, 2, 3]], [[0, 1], [2, 3]], [[3, 0, 2], [1]]):
+        together = rows(groups)
+        assert all(np.array_equal(alone[each], together[each]) for each in alone)
+
+
+def test_a_saved_sequence_goes_on_in_another_as_it_would_have_here(engine: LlamaEngine) -> None:
+    engine.select(())
+    engine.forget(0)
+    engine.decode([Part(0, 0, range(100, 140))])
+    state = engine.save(0)
+    engine.decode([Part(0, 40, [7])])
+    here = engine.row(0).copy()
+    engine.forget(3)
+    assert engine.restore(3, state)
+    engine.decode([Part(3, 40, [7])])
+    assert np.array_equal(here, engine.row(0))
+
+
+def test_a_damaged_state_is_refused_and_leaves_the_sequence_empty(engine: LlamaEngine) -> None:
+    engine.forget(0)
+    engine.decode([Part(0, 0, range(100, 140))])
+    state = engine.save(0)
+    engine.forget(1)
+    assert not engine.restore(1, state[: len(state) // 2])
+    engine.decode([Part(1, 0, [5])])
+
+
+def test_an_odd_rank_changes_sizes_and_alpha_alone(demo_bundle: Path) -> None:
+    with Runtime(demo_bundle, context=512) as runtime:
+        path = runtime.adapter_path("one")
+    before = read_gguf(path)
+    with with_odd_rank(path, wanted=True) as file:
+        after = read_gguf(file)
+    assert list(after.tensors) == list(before.tensors)
+    for name, tensor in after.tensors.items():
+        axis = 1 if name.endswith(".lora_a") else 0
+        assert tensor.shape[axis] == before.tensors[name].shape[axis] + 1
+    changed = {key for key in after.metadata if after.metadata[key] != before.metadata[key]}
+    assert changed == {"adapter.lora.alpha"}
+
+
+def test_a_rank_that_is_odd_already_stays(demo_bundle: Path) -> None:
+    with Runtime(demo_bundle, context=512) as runtime:
+        path = runtime.adapter_path("one")
+    with with_odd_rank(path, wanted=False) as file:
+        assert file == path
