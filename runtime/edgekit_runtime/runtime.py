@@ -1,114 +1,86 @@
-"""One bundle, loaded: answers with any of its adapters, switching between them in well under a millisecond."""
+"""One bundle, loaded: answers many requests at once, each with the adapter of its choice."""
 
 from __future__ import annotations
 
-import codecs
 import secrets
 import threading
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
-from edgekit_runtime.chat import ChatTemplate, Message, apply_system, check_messages
-from edgekit_runtime.engines import BARE, DEFAULT_CONTEXT, Engine, Sampling, forced_logits, generate
+from edgekit_runtime.chat import Message
+from edgekit_runtime.engines import DEFAULT_CONTEXT, SHARED_CONTEXT, Engine, Sampling, Stack, forced_logits
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.generation import Generation, Stream
+from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.machine import decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
-from edgekit_runtime.stopping import StopText
+from edgekit_runtime.prompts import Prompts
+from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
 
 BASE = "base"  # the adapter name that asks for the bare base
 DEFAULT_MAX_TOKENS = 256
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Token counts."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds, and tokens per second of prefill and decode; TTFT counts from the call to the first token."""
-
-    switch_ms: float
-    prefill_ms: float
-    ttft_ms: float
-    decode_ms: float
-    prefill_tps: float
-    decode_tps: float
-
-
-@dataclass(frozen=True)
-class Generation:
-    """An answer; ``finish_reason`` is "stop" or "length", ``adapter`` None for the bare base."""
-
-    text: str
-    adapter: str | None
-    finish_reason: str
-    usage: Usage
-    timings: Timings
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON document."""
-        return asdict(self)
-
-
-class Stream(Iterator[str]):
-    """Pieces of an answer as they come; ``result`` is there after the last one."""
-
-    def __init__(self, pieces: Generator[str, None, Generation]) -> None:
-        self._pieces = pieces
-        self.result: Generation | None = None
-
-    def __next__(self) -> str:
-        try:
-            return next(self._pieces)
-        except StopIteration as end:
-            if self.result is None:
-                self.result = end.value
-            raise StopIteration from None
-
-    def close(self) -> None:
-        """Stop generating."""
-        self._pieces.close()
+LARGEST_SCALE = 2.0
+CACHE_FOLDER = "cache"  # in a store
+MOST_PARALLEL = 64
 
 
 class Runtime:
-    """A loaded bundle.  Calls from several threads are served one after another."""
+    """A loaded bundle.
 
-    def __init__(self, bundle: Path | str, *, threads: int | None = None, context: int | None = None) -> None:
+    It may be called from several threads.  Whoever waits for a piece drives the loop for all; with ``parallel`` of 1
+    requests are answered one after another.
+    """
+
+    def __init__(
+        self,
+        bundle: Path | str,
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+        parallel: int = 1,
+        adapter_memory: int | None = None,
+        cache: Path | None = None,
+    ) -> None:
         """Verify and load a bundle, and check that every adapter fits its base.
 
         Args:
-            bundle: a bundle's folder or .tar, or a device store.
+            bundle: a bundle's folder or .tar, or a device store, whose adapters are checked when they are asked for.
             threads: for prefill and decode; the physical cores when None.
-            context: tokens of prompt and answer together; the base's, at most 4096, when None.
+            context: tokens of prompt and answer together, for each request; the base's when None, but at most 4096, or
+                2048 with more than one request at once.
+            parallel: requests that are answered at once.
+            adapter_memory: bytes that loaded adapters may take; None for no limit.
+            cache: folder for the KV cache of system prompts; a store has its own.
 
         Raises:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
+            UsageError: a context or a number of requests that can't be had.
         """
         self._lock = threading.Lock()
+        self._dropped: deque[Job] = deque()
         self._open = ExitStack()
         try:
             self._bundle = self._open.enter_context(_opened(bundle))
             self.manifest: Manifest = self._bundle.manifest
             self._check_kind()
-            header = read_gguf(self._bundle.base_path)
-            for entry in self.manifest.adapters:
-                self._check_adapter(entry, header)
-            self._template = _template(header)
-            self._engine = self._load_engine(threads, context)
+            self._header = read_gguf(self._bundle.base_path)
+            stored = is_store(Path(bundle))
+            for entry in () if stored else self.manifest.adapters:
+                self._check_adapter(entry)
+            self._engine = self._load_engine(threads, context, parallel)
+            self._prompts = Prompts(self._header, self._engine.tokenize)
+            folder = self._bundle.root / CACHE_FOLDER if cache is None and stored else cache
+            tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
+            pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
+            self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag))
         except BaseException:
             self._open.close()
             raise
@@ -148,28 +120,27 @@ class Runtime:
         """
         facts = AdapterFacts.read(path)
         base = self.manifest.base
-        check_fits(facts, read_gguf(self._bundle.base_path), family=base.family)
-        file = str(path.absolute())
-        entry = adapter_entry(facts, family=base.family, file=file, digest=file_digest(path), name=name)
-        trial = f"{entry.name}@{entry.digest}"
+        check_fits(facts, self._header, family=base.family)
+        digest = file_digest(path)
+        entry = adapter_entry(facts, family=base.family, file=str(path.absolute()), digest=digest, name=name)
         with self._lock:
-            self._engine.load_adapter(trial, path)  # the engine may still refuse it: before the old one goes
-            self._engine.unload_adapter(trial)
-            self._engine.unload_adapter(entry.name)
+            files = {digest: path}
+            if self.loop.pool.hold(files):  # the engine may still refuse it: before the old one goes
+                self.loop.pool.release(files)
             others = (each for each in self.manifest.adapters if each.name != entry.name)
             self._adopt((*others, entry))
         return entry
 
     def remove_adapter(self, name: str) -> None:
-        """Forget an adapter and free its memory; its file stays.
+        """Forget an adapter and free its memory; its file stays, and requests that use it go on.
 
         Raises:
             InputError: unknown adapter.
         """
         with self._lock:
             entry = self.manifest.adapter(name)
-            self._engine.unload_adapter(name)
             self._adopt(tuple(each for each in self.manifest.adapters if each is not entry))
+            self.loop.pool.drop(entry.digest)
 
     def _adopt(self, adapters: tuple[AdapterEntry, ...]) -> None:
         default = self.manifest.default_adapter
@@ -190,7 +161,9 @@ class Runtime:
         prompt: str | None = None,
         *,
         messages: Sequence[Message] | None = None,
+        raw: str | Sequence[int] | None = None,
         adapter: str | None = None,
+        lora: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -198,14 +171,19 @@ class Runtime:
         seed: int | None = None,
         stop: Sequence[str] = (),
         schema: dict[str, Any] | None = None,
+        logprobs: int | None = None,
+        echo: bool = False,
         image: Path | None = None,
     ) -> Stream:
-        """Answer piece by piece; whole characters only.
+        """Queue a request and answer piece by piece; whole characters only.
 
         Args:
             prompt: one user message.
             messages: a whole conversation instead: ``[{"role": …, "content": …}]``.
-            adapter: its name; "base" for the bare base; the bundle's default when None.
+            raw: a text or token ids to continue as they are instead, without template or system prompt.
+            adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
+                defaults apply.
+            lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.
             max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.
             temperature: 0 (greedy) unless the adapter says otherwise.
             top_k: sample from the k likeliest tokens only.
@@ -213,6 +191,8 @@ class Runtime:
             seed: same seed, same answer; a fresh one when None.
             stop: texts that end the answer and are not part of it.
             schema: JSON schema that the answer has to follow.
+            logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
+            echo: those of the prompt too.
             image: for caption bundles.
 
         Raises:
@@ -221,22 +201,41 @@ class Runtime:
         """
         if image is not None:
             raise InputError(f"{self.manifest.name} is a text bundle", "send images to a caption bundle")
-        if (prompt is None) == (messages is None):
-            raise UsageError("a request needs either a prompt or messages", "give one of them")
+        if sum(each is not None for each in (prompt, messages, raw)) != 1:
+            raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
         name = self._adapter_name(adapter)
-        defaults = self._entry(adapter).generation or {}
-        given = messages if messages is not None else [{"role": "user", "content": prompt}]
-        tokens = self.encode(given, adapter)
+        entry = self._entry(adapter)
+        defaults = entry.generation or {}
+        tokens, preamble = self._tokens(prompt, messages, raw, entry.system)
         limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
-        self._check_limits(len(tokens), limit)
-        sampling = Sampling(
-            temperature=float(_first(temperature, defaults.get("temperature"), 0.0)),
-            top_k=int(_first(top_k, defaults.get("top_k"), Sampling.top_k)),
-            top_p=float(_first(top_p, defaults.get("top_p"), Sampling.top_p)),
-            seed=secrets.randbits(32) if seed is None else seed,
-            grammar=None if schema is None else _grammar(schema),
+        self._check_limits(tokens, limit, echo=echo)
+        stack, files = self._stack(name, lora)
+        work = Work(
+            prompt=tokens,
+            stack=stack,
+            files=files,
+            sampling=Sampling(
+                temperature=float(_first(temperature, defaults.get("temperature"), 0.0)),
+                top_k=int(_first(top_k, defaults.get("top_k"), Sampling.top_k)),
+                top_p=float(_first(top_p, defaults.get("top_p"), Sampling.top_p)),
+                seed=secrets.randbits(32) if seed is None else seed,
+                grammar=None if schema is None else _grammar(schema),
+            ),
+            max_tokens=limit,
+            stop=tuple(stop),
+            preamble=preamble,
+            alternatives=logprobs,
+            echo=echo,
         )
-        return Stream(self._pieces(tokens, name, sampling, limit, tuple(stop)))
+        with self._lock:
+            return Stream(self.loop.submit(work), name, self._pull, self._dropped.append)
+
+    def step(self) -> bool:
+        """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""
+        with self._lock:
+            while self._dropped:
+                self.loop.cancel(self._dropped.popleft())
+            return self.loop.step()
 
     def encode(self, messages: Sequence[Message], adapter: str | None = None) -> list[int]:
         """Token ids of the prompt that the model sees for ``messages``, the adapter's system prompt included.
@@ -244,77 +243,72 @@ class Runtime:
         Raises:
             InputError: unknown adapter, or messages that the chat template refuses.
         """
-        text = self._template.render(apply_system(check_messages(messages), self._entry(adapter).system))
-        return self.prompt_tokens(text)
+        return self._prompts.chat(messages, self._entry(adapter).system)
 
     def prompt_tokens(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; BOS is not added twice when the template has written it."""
-        tokens = self._engine.tokenize(text, add_special=True)
-        plain = self._engine.tokenize(text, add_special=False)
-        return plain if len(tokens) > len(plain) and plain[:1] == tokens[:1] else tokens
+        """Token ids of a rendered prompt."""
+        return self._prompts.text(text)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for."""
+        return self._engine.piece(token)
 
     def logits(self, tokens: Sequence[int], adapter: str | None = None) -> Any:
         """Teacher-forced logits [len(tokens), vocabulary], float32, under ``adapter`` (see :meth:`stream`)."""
+        stack, files = self._stack(self._adapter_name(adapter), None)
         with self._lock:
-            self._use(self._adapter_name(adapter))
-            return forced_logits(self._engine, tokens)
-
-    def _pieces(
-        self, tokens: list[int], name: str | None, sampling: Sampling, limit: int, stop: tuple[str, ...]
-    ) -> Generator[str, None, Generation]:
-        clock = time.perf_counter
-        with self._lock:
-            start = clock()
-            self._use(name)
-            switched = clock()
-            decoder = codecs.getincrementaldecoder("utf-8")("replace")
-            stopper = StopText(stop)
-            said: list[str] = []
-            count, reason, first = 0, "length", 0.0
-            generation = generate(self._engine, tokens, sampling)
+            if not self.loop.pool.hold(files):
+                raise InputError("running requests leave no room for the adapter", "wait, or raise adapter_memory")
             try:
-                for token in generation:
-                    first = first or clock()
-                    if self._engine.is_end(token):
-                        reason = "stop"
-                        break
-                    count += 1
-                    piece = stopper.feed(decoder.decode(self._engine.piece(token)))
-                    if piece:
-                        said.append(piece)
-                        yield piece
-                    if stopper.stopped:
-                        reason = "stop"
-                        break
-                    if count >= limit:
-                        break
+                self._engine.select(stack)
+                return forced_logits(self._engine, tokens)
             finally:
-                generation.close()  # type: ignore[attr-defined]  # engines' generate are generators
-            end = clock()
-            rest = stopper.finish(decoder.decode(b"", final=True))
-            if rest:
-                said.append(rest)
-                yield rest
-        steps = count if reason == "stop" and not stopper.stopped else count - 1  # decodes after the first token
-        return Generation(
-            text="".join(said),
-            adapter=name,
-            finish_reason=reason,
-            usage=Usage(len(tokens), count, len(tokens) + count),
-            timings=Timings(
-                switch_ms=1e3 * (switched - start),
-                prefill_ms=1e3 * (first - switched),
-                ttft_ms=1e3 * (first - start),
-                decode_ms=1e3 * (end - first),
-                prefill_tps=len(tokens) / (first - switched),
-                decode_tps=max(steps, 0) / (end - first) if end > first else 0.0,
-            ),
-        )
+                self.loop.pool.release(files)
 
-    def _use(self, name: str | None) -> None:
-        if name is not None:
-            self._engine.load_adapter(name, self._bundle.adapter_path(name))
-        self._engine.select(BARE if name is None else ((name, 1.0),))
+    def _pull(self, job: Job) -> Piece | None:
+        """The next piece of a request, None after the last; drives the loop until there is one."""
+        while True:
+            if job.pieces:
+                return job.pieces.popleft()
+            if job.error is not None:
+                raise job.error
+            if job.done:
+                return None
+            self.step()
+
+    def _tokens(
+        self,
+        prompt: str | None,
+        messages: Sequence[Message] | None,
+        raw: str | Sequence[int] | None,
+        system: str | None,
+    ) -> tuple[list[int], int]:
+        """The prompt's token ids, and how many of them are the preamble."""
+        if raw is None:
+            given = messages if messages is not None else [{"role": "user", "content": prompt}]
+            tokens = self._prompts.chat(given, system)
+            return tokens, self._prompts.preamble(tokens, system)
+        if isinstance(raw, str):
+            return self._prompts.text(raw), 0
+        known = len(self._header.metadata.get("tokenizer.ggml.tokens", ()))
+        if not all(0 <= token < known for token in raw):
+            raise InputError("the prompt has token ids that the base doesn't know", f"use ids from 0 to {known - 1}")
+        return list(raw), 0
+
+    def _stack(self, name: str | None, lora: Mapping[str, float] | None) -> tuple[Stack, dict[str, Path]]:
+        """The adapters to apply, by digest, and their files."""
+        wanted = lora if lora is not None else {} if name is None else {name: 1.0}
+        for each, scale in wanted.items():
+            if not 0 <= scale <= LARGEST_SCALE:
+                raise InputError(f"adapter {each} can't have a scale of {scale:g}", f"use 0 to {LARGEST_SCALE:g}")
+        scales: dict[str, float] = {}
+        files: dict[str, Path] = {}
+        for each, scale in wanted.items():
+            entry = self.manifest.adapter(each)
+            if scale:
+                scales[entry.digest] = scales.get(entry.digest, 0.0) + float(scale)
+                files[entry.digest] = self._bundle.adapter_path(each)
+        return tuple(sorted(scales.items())), files
 
     def _adapter_name(self, adapter: str | None) -> str | None:
         name = self.manifest.default_adapter if adapter is None else adapter
@@ -331,34 +325,46 @@ class Runtime:
                 "export with --format gguf for text, or update edgekit-runtime",
             )
 
-    def _check_adapter(self, entry: AdapterEntry, header: GgufFile) -> None:
-        if entry.family != self.manifest.base.family:
+    def _check_adapter(self, entry: AdapterEntry) -> None:
+        family = self.manifest.base.family
+        if entry.family != family:
             raise InputError(
-                f"adapter {entry.name} is for the base {entry.family}, and the bundle has {self.manifest.base.family}",
+                f"adapter {entry.name} is for the base {entry.family}, and the bundle has {family}",
                 "export it with its own base",
             )
-        check_fits(AdapterFacts.read(self._bundle.root / entry.file), header, family=self.manifest.base.family)
+        check_fits(AdapterFacts.read(self._bundle.adapter_path(entry.name)), self._header, family=family)
 
-    def _load_engine(self, threads: int | None, context: int | None) -> Engine:
+    def _check_file(self, digest: str, path: Path) -> None:
+        """What is loaded is what was installed, and fits."""
+        if file_digest(path) != digest:
+            raise InputError(f"{path} has changed since it was installed", "install it again")
+        check_fits(AdapterFacts.read(path), self._header, family=self.manifest.base.family)
+
+    def _load_engine(self, threads: int | None, context: int | None, parallel: int) -> Engine:
         from edgekit_runtime.engines.llama_cpp import LlamaEngine
 
         longest = self.manifest.base.context
         if context is not None and not 0 < context <= longest:
             raise UsageError(f"a context of {context} tokens can't be had", f"ask for 1 to {longest}")
+        if not 0 < parallel <= MOST_PARALLEL:
+            raise UsageError(f"{parallel} requests at once can't be had", f"ask for 1 to {MOST_PARALLEL}")
         engine = LlamaEngine(
             self._bundle.base_path,
-            context=context or min(longest, DEFAULT_CONTEXT),
+            context=context or min(longest, DEFAULT_CONTEXT if parallel == 1 else SHARED_CONTEXT),
             threads=threads or decode_threads(),
+            sequences=parallel,
         )
         self._open.callback(engine.close)
         return engine
 
-    def _check_limits(self, prompt_tokens: int, max_tokens: int) -> None:
-        if max_tokens < 1:
+    def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool) -> None:
+        if not tokens:
+            raise InputError("the prompt is empty", "say something")
+        if max_tokens < 0 or (max_tokens == 0 and not echo):
             raise UsageError(f"max_tokens {max_tokens} leaves no room for an answer", "ask for at least 1")
-        if prompt_tokens + max_tokens > self._engine.context:
+        if len(tokens) + max_tokens > self._engine.context:
             raise InputError(
-                f"the prompt's {prompt_tokens} tokens and {max_tokens} for the answer exceed the context of "
+                f"the prompt's {len(tokens)} tokens and {max_tokens} for the answer exceed the context of "
                 f"{self._engine.context}",
                 "shorten the prompt, lower max_tokens or ask for a larger context",
             )
@@ -366,20 +372,6 @@ class Runtime:
 
 def _opened(path: Path | str) -> AbstractContextManager[Bundle]:
     return nullcontext(Store(path).bundle()) if is_store(Path(path)) else open_bundle(path)
-
-
-def _template(header: GgufFile) -> ChatTemplate:
-    metadata = header.metadata
-    source = metadata.get("tokenizer.chat_template")
-    if not isinstance(source, str):
-        raise InputError(f"{header.path} has no chat template", "export an instruct or chat model")
-    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
-
-    def special(kind: str) -> str:
-        number = metadata.get(f"tokenizer.ggml.{kind}_token_id")
-        return tokens[number] if isinstance(number, int) and number < len(tokens) else ""
-
-    return ChatTemplate(source, special("bos"), special("eos"))
 
 
 def _grammar(schema: dict[str, Any]) -> str:

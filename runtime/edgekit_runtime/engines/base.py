@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
 DEFAULT_CONTEXT = 4096
+SHARED_CONTEXT = 2048  # for each of several requests at once
 PREFILL_CHUNK = 512  # prompt tokens decoded at once when nobody else waits
 
 # Loaded adapters and their scales, applied together; empty for the bare base.
@@ -69,12 +70,14 @@ class Sampler(Protocol):
 class Engine(Protocol):
     """One loaded base; adapters are loaded once and chosen per decode.  Not thread-safe.
 
-    ``context`` is what one sequence can hold, in tokens; ``sequences`` how many there are.
+    ``context`` is what one sequence can hold, in tokens; ``sequences`` how many there are.  ``holder`` is whoever
+    filled the KV cache last, so that a loop notices when its cells are gone.
     """
 
     context: int
     sequences: int
     threads: int
+    holder: object
 
     def load_adapter(self, name: str, path: Path) -> int:
         """Load an adapter file under ``name``; returns the bytes it takes, raises InputError when it is refused."""
@@ -128,6 +131,7 @@ class Engine(Protocol):
 def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
     """The plain loop, on sequence 0: prefill, then one token after another, the ending token included, without end."""
     sampler = engine.sampler(sampling)
+    engine.holder = None
     try:
         engine.forget(0)
         for start in range(0, len(prompt), PREFILL_CHUNK):
@@ -146,6 +150,7 @@ def forced_logits(engine: Engine, tokens: Sequence[int]) -> NDArray[np.float32]:
     """Teacher-forced logits under the selected adapters, [len(tokens), vocabulary], on sequence 0."""
     import numpy as np
 
+    engine.holder = None
     engine.forget(0)
     result = np.empty((0, 0), dtype=np.float32)
     for start in range(0, len(tokens), PREFILL_CHUNK):

@@ -47,6 +47,7 @@ class LlamaEngine:
         """
         start_backend()
         self.context, self.threads, self.sequences = context, threads, sequences
+        self.holder: object = None
         self._adapters: dict[str, Any] = {}
         self._selected: Stack | None = BARE
         self._exact: dict[Stack, bool] = {}

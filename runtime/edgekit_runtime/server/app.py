@@ -19,7 +19,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.runtime import BASE, Runtime, Stream
+from edgekit_runtime.generation import Stream
+from edgekit_runtime.runtime import BASE, Runtime
 from edgekit_runtime.server import protocol
 from edgekit_runtime.server.protocol import ChatRequest
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.runtime import Generation
+from edgekit_runtime.generation import Generation
 
 # What of OpenAI's protocol this service does not do; asked for, it is refused rather than ignored.
 REFUSED = ("logprobs", "top_logprobs", "tools", "functions", "audio", "logit_bias")

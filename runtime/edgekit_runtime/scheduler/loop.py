@@ -1,0 +1,276 @@
+"""The loop: every step gives each answering request one token, and one waiting prompt a chunk of prefill.
+
+Requests that use the same adapters are decoded together where that changes no bit of anybody's answer
+(:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another.  KV cache is reused only where it was
+computed from the same tokens under the same adapters, and only so that the answer stays the same to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from edgekit_runtime.engines import BARE, PREFILL_CHUNK, Engine, Part, Stack
+from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.scheduler.job import Job, Key, Work
+from edgekit_runtime.scheduler.pool import AdapterPool
+from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
+from edgekit_runtime.scheduler.scores import score, scores
+
+SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
+
+
+@dataclass
+class Slot:
+    """One KV sequence of the engine, what it holds, and who has it."""
+
+    sequence: int
+    held: list[Key] = field(default_factory=list)
+    job: Job | None = None
+    used: int = 0  # admission that used it last
+
+
+@dataclass
+class Counts:
+    """What the loop has done since it began."""
+
+    steps: int = 0
+    prompt_tokens: int = 0  # prefilled
+    reused_tokens: int = 0  # of prompts, found in the KV cache
+    answer_tokens: int = 0
+
+
+class Loop:
+    """Requests over one engine.  Not thread-safe: one thread submits, steps and cancels."""
+
+    def __init__(self, engine: Engine, pool: AdapterPool, prefixes: PrefixCache) -> None:
+        """Take over an engine's KV sequences."""
+        self.pool = pool
+        self.prefixes = prefixes
+        self.counts = Counts()
+        self._engine = engine
+        self._slots = [Slot(sequence) for sequence in range(engine.sequences)]
+        self._chunk = SHARED_CHUNK if engine.sequences > 1 else PREFILL_CHUNK
+        self._waiting: deque[Job] = deque()
+        self._prefilling: deque[Slot] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a sequence."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests with one."""
+        return sum(slot.job is not None for slot in self._slots)
+
+    @property
+    def held_tokens(self) -> int:
+        """Cells of KV cache that hold something."""
+        return sum(len(slot.held) for slot in self._slots)
+
+    def submit(self, work: Work) -> Job:
+        """Queue a request.
+
+        Raises:
+            UsageError: an empty stop text.
+            InputError: the grammar can't be used.
+        """
+        job = Job(work, self._engine.sampler(work.sampling))
+        self._waiting.append(job)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """End a request; nothing happens to one that has ended."""
+        if job.done:
+            return
+        job.finish("cancelled")
+        for slot in self._slots:
+            if slot.job is job:
+                self._free(slot)
+                return
+        self._waiting.remove(job)
+        job.sampler.close()
+
+    def step(self) -> bool:
+        """Go one step; False when there is nothing to do."""
+        if self._engine.holder is not self:
+            self._take_over()
+        self._admit()
+        if not self.running:
+            return False
+        self.counts.steps += 1
+        groups: dict[Stack, list[Slot]] = {}
+        for slot in self._slots:
+            if slot.job is not None and slot.job.prefilled:
+                groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
+        for stack, slots in groups.items():
+            together = self._engine.batches_exactly(stack)
+            for part in [slots] if together else [[slot] for slot in slots]:
+                self._decode(stack, part)
+        if self._prefilling:
+            self._prefill(self._prefilling.popleft())
+        return True
+
+    def _take_over(self) -> None:
+        """Begin with empty sequences: somebody has used the engine past the loop."""
+        for slot in self._slots:
+            self._abort(slot, EdgekitError("the engine was used for something else in the middle of a request"))
+        self._engine.holder = self
+
+    def _admit(self) -> None:
+        """Give sequences to those who wait, in their order."""
+        while self._waiting and any(slot.job is None for slot in self._slots):
+            job = self._waiting[0]
+            job.picked = time.perf_counter()
+            try:
+                if not self.pool.hold(job.work.files):
+                    return
+            except EdgekitError as error:
+                self._waiting.popleft()
+                job.sampler.close()
+                job.fail(error)
+                continue
+            self._waiting.popleft()
+            try:
+                self._start(job)
+            except EdgekitError as error:
+                job.fail(error)
+                job.sampler.close()
+                self.pool.release(job.work.files)
+
+    def _start(self, job: Job) -> None:
+        job.alone_from = self._invocation(job.work)
+        stack = job.work.stack
+        exact = self._engine.batches_exactly(stack) and (not job.alone_from or self._engine.batches_exactly(BARE))
+        keys = job.keys(0, len(job.work.prompt))
+        neighbours = {
+            slot.sequence + side
+            for slot in self._slots
+            if slot.job is not None and slot.job.work.stack == stack
+            for side in (-1, 1)
+        }
+        free = {slot.sequence: self._reusable(slot, job, keys, exact) for slot in self._slots if slot.job is None}
+        # llama.cpp decodes neighbouring sequences in one go: next to its own kind is the second best place.
+        slot = self._slots[max(free, key=lambda each: (free[each], each in neighbours, -self._slots[each].used))]
+        reused = free[slot.sequence]
+        if not self._engine.forget(slot.sequence, reused):
+            reused = 0
+        del slot.held[reused:]
+        preamble = job.work.preamble
+        if reused < preamble and preamble >= LEAST_TOKENS and not job.work.echo:
+            reused = self._restore(slot, keys[:preamble], reused)
+        job.decoded = job.reused = reused
+        job.ready = time.perf_counter()
+        slot.job, slot.used = job, self.counts.steps
+        self.counts.reused_tokens += reused
+        self._prefilling.append(slot)
+
+    def _invocation(self, work: Work) -> int:
+        """Where the adapters begin to work: at once, or where an activated LoRA's invocation is seen last."""
+        tokens = [token for digest, _ in work.stack for token in self._engine.invocation(digest)]
+        if not tokens:
+            return 0
+        last = len(work.prompt) - len(tokens)
+        found = (at for at in range(last, -1, -1) if list(work.prompt[at : at + len(tokens)]) == tokens)
+        return next(found, len(work.prompt) + work.max_tokens)
+
+    @staticmethod
+    def _reusable(slot: Slot, job: Job, keys: list[Key], exact: bool) -> int:
+        """How many tokens of the prompt this slot holds.
+
+        The last one is decoded in any case, for its logits.  Where the bits depend on how a prompt is cut, it is only
+        ever cut at the end of its preamble.
+        """
+        if job.work.echo:
+            return 0
+        pairs = enumerate(zip(slot.held, keys, strict=False))
+        common = next((at for at, (held, key) in pairs if held != key), min(len(slot.held), len(keys)))
+        common = min(common, len(keys) - 1)
+        if exact:
+            return common
+        return job.work.preamble if common >= job.work.preamble else 0
+
+    def _restore(self, slot: Slot, keys: list[Key], reused: int) -> int:
+        state = self.prefixes.get(keys)
+        if state is None:
+            return reused
+        self._engine.forget(slot.sequence)
+        slot.held.clear()
+        if not self._engine.restore(slot.sequence, state):
+            self.prefixes.forget(keys)
+            return 0
+        slot.held.extend(keys)
+        return len(keys)
+
+    def _decode(self, stack: Stack, slots: list[Slot]) -> None:
+        """One token for each."""
+        jobs = [slot.job for slot in slots if slot.job is not None]
+        parts = [Part(slot.sequence, job.decoded, [job.tokens[-1]]) for slot, job in zip(slots, jobs, strict=True)]
+        if not self._run(stack, parts, slots):
+            return
+        for row, (slot, job) in enumerate(zip(slots, jobs, strict=True)):
+            slot.held.append((job.tokens[-1], stack))
+            job.decoded += 1
+            self._sample(slot, job, row)
+
+    def _prefill(self, slot: Slot) -> None:
+        """The next chunk of a prompt; it ends where adapters begin to work and where the preamble ends."""
+        job = slot.job
+        if job is None:  # cancelled
+            return
+        work, start = job.work, job.decoded
+        ends = [start + self._chunk, len(work.prompt), work.preamble, job.alone_from]
+        stop = min(end for end in ends if end > start)
+        stack = job.stack_at(start)
+        part = Part(slot.sequence, start, work.prompt[start:stop], every=work.echo)
+        if not self._run(stack, [part], [slot]):
+            return
+        slot.held.extend(job.keys(start, stop))
+        job.decoded = stop
+        self.counts.prompt_tokens += stop - start
+        if work.echo:
+            job.echoed += scores(self._engine, work.prompt, start, stop, work.alternatives or 0)
+        if stop == work.preamble and stop >= LEAST_TOKENS:
+            self.prefixes.put(slot.held, self._engine.save(slot.sequence))
+        if not job.prefilled:
+            self._prefilling.append(slot)
+        elif work.max_tokens:
+            self._sample(slot, job, stop - start - 1 if work.echo else 0)
+        else:
+            job.finish("length")
+            self._free(slot)
+
+    def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
+        """Decode; those whose tokens could not be decoded fail, and nobody else."""
+        try:
+            self._engine.select(stack)
+            self._engine.decode(parts)
+        except EdgekitError as error:
+            for slot in slots:
+                self._abort(slot, error)
+            return False
+        return True
+
+    def _abort(self, slot: Slot, error: EdgekitError) -> None:
+        if slot.job is not None:
+            slot.job.fail(error)
+        self._engine.forget(slot.sequence)
+        slot.held.clear()
+        self._free(slot)
+
+    def _sample(self, slot: Slot, job: Job, row: int) -> None:
+        token = job.sampler.sample(row)
+        alternatives = job.work.alternatives
+        scored = None if alternatives is None else score(self._engine.row(row), token, alternatives)
+        job.accept(token, self._engine.piece(token), ends=self._engine.is_end(token), score=scored)
+        self.counts.answer_tokens += 1
+        if job.done:
+            self._free(slot)
+
+    def _free(self, slot: Slot) -> None:
+        job, slot.job = slot.job, None
+        if job is not None:
+            job.sampler.close()
+            self.pool.release(job.work.files)

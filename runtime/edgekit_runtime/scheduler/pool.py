@@ -1,0 +1,100 @@
+"""Adapters in memory: thousands may be installed, and a few are loaded at a time."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edgekit_runtime.engines import Engine
+from edgekit_runtime.errors import InputError
+
+
+class AdapterPool:
+    """Loads adapters when they are asked for, and drops the one that was not used for longest when memory runs short.
+
+    What a running request uses stays.  The limit may be passed for a moment, by the adapter that is being loaded.
+    """
+
+    def __init__(self, engine: Engine, *, limit: int | None = None, check: Callable[[str, Path], None]) -> None:
+        """Start empty.
+
+        Args:
+            engine: loads and frees.
+            limit: bytes that loaded adapters may take together; None for no limit.
+            check: raises InputError for a digest and a file that must not reach the engine.
+        """
+        self._engine, self._limit, self._check = engine, limit, check
+        self._loaded: OrderedDict[str, int] = OrderedDict()  # bytes; the longest unused first
+        self._sizes: dict[str, int] = {}  # of everything that was ever loaded
+        self._users: Counter[str] = Counter()
+        self.loads = self.evictions = 0
+
+    @property
+    def size(self) -> int:
+        """What is loaded."""
+        return sum(self._loaded.values())
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+    def hold(self, files: Mapping[str, Path]) -> bool:
+        """Load what isn't, and keep all of it until :meth:`release`.
+
+        Returns:
+            False when there is no room until somebody else lets go; nothing is held then.
+
+        Raises:
+            InputError: a file is refused, or would not fit even alone.
+        """
+        if not self._may_fit(files):
+            return False
+        for digest, path in files.items():
+            if digest not in self._loaded:
+                self._check(digest, path)
+                self._loaded[digest] = self._sizes[digest] = self._engine.load_adapter(digest, path)
+                self.loads += 1
+            self._loaded.move_to_end(digest)
+        self._users.update(files.keys())
+        if self._evict():
+            return True
+        self.release(files)
+        self._evict()
+        return self._may_fit(files)  # raises when waiting would not help
+
+    def _may_fit(self, files: Mapping[str, Path]) -> bool:
+        """Whether there is room beside what is in use, as far as sizes are known."""
+        needed = sum(self._sizes.get(digest, 0) for digest in files)
+        if self._limit is None or needed <= self._limit - self._pinned(files):
+            return True
+        if needed > self._limit:
+            raise InputError(
+                f"the adapters asked for take {needed / 1e6:.1f} MB, and {self._limit / 1e6:.1f} MB are allowed",
+                "raise the limit for adapters",
+            )
+        return False
+
+    def _pinned(self, files: Mapping[str, Path]) -> int:
+        return sum(self._loaded[digest] for digest in self._users if digest not in files)
+
+    def release(self, files: Mapping[str, Path]) -> None:
+        """Let go; the adapters stay loaded while there is room."""
+        self._users.subtract(files.keys())
+        self._users += Counter()  # forget zeros
+
+    def drop(self, digest: str) -> None:
+        """Free an adapter that nobody uses; one in use goes when room is needed."""
+        if digest in self._loaded and not self._users[digest]:
+            del self._loaded[digest]
+            self._engine.unload_adapter(digest)
+
+    def _evict(self) -> bool:
+        """Drop unused adapters until the rest fits; whether it does."""
+        excess = 0 if self._limit is None else self.size - self._limit
+        for digest in [digest for digest in self._loaded if not self._users[digest]]:
+            if excess <= 0:
+                break
+            excess -= self._loaded[digest]
+            self.drop(digest)
+            self.evictions += 1
+        return excess <= 0
