@@ -68,6 +68,21 @@ class Stream(Iterator[str]):
         self.scores: list[TokenScore] = []
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the answer that are there, whether they were read or not."""
+        return len(self._job.tokens)
+
+    @property
+    def started(self) -> bool:
+        """Whether the prompt has been read."""
+        return bool(self._job.first)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will be computed; pieces may be left to read."""
+        return self._job.done
+
+    @property
     def echoed(self) -> list[TokenScore]:
         """Log-probabilities of the prompt's tokens, when they were asked for."""
         return self._job.echoed

@@ -44,7 +44,7 @@ class Prompts:
     def preamble(self, prompt: Sequence[int], system: str | None) -> int:
         """How many of the prompt's first tokens every conversation under this system prompt begins with."""
         shared = self._preamble(system)
-        return len(shared) if len(prompt) > len(shared) and list(prompt[: len(shared)]) == shared else 0
+        return len(shared) if len(prompt) > len(shared) + 1 and list(prompt[: len(shared)]) == shared else 0
 
     def _find_preamble(self, system: str | None) -> list[int]:
         try:

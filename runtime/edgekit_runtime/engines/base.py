@@ -92,7 +92,9 @@ class Engine(Protocol):
         """Use these loaded adapters for what is decoded next."""
 
     def batches_exactly(self, stack: Stack) -> bool:
-        """Whether logits are the same to the bit however many sequences are decoded at once under ``stack``."""
+        """Whether, under ``stack``, logits are the same to the bit however many sequences are decoded at once, and
+        however a prompt is cut into parts of two tokens and more.
+        """
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids."""

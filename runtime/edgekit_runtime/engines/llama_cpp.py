@@ -15,6 +15,7 @@ this CPU with this base:
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,8 @@ class LlamaEngine:
         self.holder: object = None
         self._adapters: dict[str, Any] = {}
         self._selected: Stack | None = BARE
-        self._exact: dict[Stack, bool] = {}
+        self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
+        self._exact: dict[tuple[int, ...], bool] = {}
         self._llama: LlamaContext | None = None
         clear_errors()
         self._model = llama.llama_model_load_from_file(str(base).encode(), llama.llama_model_default_params())
@@ -71,14 +73,15 @@ class LlamaEngine:
             InputError: llama.cpp refuses the file.
         """
         with with_odd_rank(path, wanted=self.sequences > 1) as file:
-            size = sum(tensor.size for tensor in read_gguf(file).tensors.values())
+            tensors = read_gguf(file).tensors
+            self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
             if name not in self._adapters:
                 clear_errors()
                 handle = llama.llama_adapter_lora_init(self._model, str(file).encode())
                 if not handle:
                     raise InputError(f"llama.cpp refuses the adapter {path}{reason()}", "export it for this base again")
                 self._adapters[name] = handle
-        return size
+        return sum(tensor.size for tensor in tensors.values())
 
     def unload_adapter(self, name: str) -> None:
         """Free an adapter's memory."""
@@ -86,7 +89,6 @@ class LlamaEngine:
             return
         if any(name == each for each, _ in self._selected or ()):
             self.select(BARE)
-        self._exact = {stack: exact for stack, exact in self._exact.items() if name not in dict(stack)}
         llama.llama_adapter_lora_free(self._adapters.pop(name))
 
     def invocation(self, name: str) -> list[int]:
@@ -103,10 +105,13 @@ class LlamaEngine:
             self._selected = stack
 
     def batches_exactly(self, stack: Stack) -> bool:
-        """Whether logits are the same to the bit for any number of sequences; tried once per stack."""
-        if stack not in self._exact:
-            self._exact[stack] = self.sequences > 1 and self._probe(stack)
-        return self._exact[stack]
+        """Whether logits are the same to the bit for any number of sequences and any cut of a prompt into parts of
+        two tokens and more; tried once for adapters of the same shapes.
+        """
+        shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
+        if shapes not in self._exact:
+            self._exact[shapes] = self.sequences > 1 and self._probe(stack)
+        return self._exact[shapes]
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
@@ -187,7 +192,7 @@ class LlamaEngine:
         return self._llama
 
     def _probe(self, stack: Stack) -> bool:
-        """Decode the same tokens alone and in batches of every size, and compare all bits."""
+        """Decode the same tokens alone and in batches of every size, prefill in one and in two, compare all bits."""
         import numpy as np
 
         sizes = range(2, self.sequences + 1)
@@ -205,6 +210,16 @@ class LlamaEngine:
             for sequence in range(self.sequences):
                 context.decode([Part(sequence, 0, [sequence + token for token in first])])
             alone = [step([sequence])[0] for sequence in range(self.sequences)]
-            return all(all(map(np.array_equal, step(range(size)), alone)) for size in sizes)
+            if not all(all(map(np.array_equal, step(range(size)), alone)) for size in sizes):
+                return False
+
+            def prefill(*cuts: int) -> Any:
+                context.forget(0)
+                for start, stop in itertools.pairwise((0, *cuts, PROBE_TOKENS)):
+                    context.decode([Part(0, start, range(start, stop))])
+                return context.row(0).copy()
+
+            whole = prefill()
+            return all(np.array_equal(prefill(cut), whole) for cut in range(2, PROBE_TOKENS - 1))
         finally:
             context.close()

@@ -19,11 +19,15 @@ from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
+LEAST_CHUNK = 2  # a matrix times one column is summed in another order than times several
 
 
 @dataclass
 class Slot:
-    """One KV sequence of the engine, what it holds, and who has it."""
+    """One KV sequence of the engine, what of it can be used again, and who has it.
+
+    ``held`` are cells that were prefilled: decoding one token at a time rounds otherwise.
+    """
 
     sequence: int
     held: list[Key] = field(default_factory=list)
@@ -68,7 +72,7 @@ class Loop:
     @property
     def held_tokens(self) -> int:
         """Cells of KV cache that hold something."""
-        return sum(len(slot.held) for slot in self._slots)
+        return sum(max(len(slot.held), slot.job.decoded if slot.job else 0) for slot in self._slots)
 
     def submit(self, work: Work) -> Job:
         """Queue a request.
@@ -180,17 +184,17 @@ class Loop:
     def _reusable(slot: Slot, job: Job, keys: list[Key], exact: bool) -> int:
         """How many tokens of the prompt this slot holds.
 
-        The last one is decoded in any case, for its logits.  Where the bits depend on how a prompt is cut, it is only
-        ever cut at the end of its preamble.
+        Where the bits depend on how a prompt is cut, it is only ever cut at the end of its preamble; elsewhere nothing
+        is left that would be decoded as a single token.
         """
         if job.work.echo:
             return 0
         pairs = enumerate(zip(slot.held, keys, strict=False))
         common = next((at for at, (held, key) in pairs if held != key), min(len(slot.held), len(keys)))
-        common = min(common, len(keys) - 1)
-        if exact:
-            return common
-        return job.work.preamble if common >= job.work.preamble else 0
+        if not exact:
+            return job.work.preamble if common >= job.work.preamble else 0
+        end = job.alone_from if common <= job.alone_from < len(keys) else len(keys)
+        return common if common == end < len(keys) else max(min(common, end - LEAST_CHUNK), 0)
 
     def _restore(self, slot: Slot, keys: list[Key], reused: int) -> int:
         state = self.prefixes.get(keys)
@@ -211,7 +215,6 @@ class Loop:
         if not self._run(stack, parts, slots):
             return
         for row, (slot, job) in enumerate(zip(slots, jobs, strict=True)):
-            slot.held.append((job.tokens[-1], stack))
             job.decoded += 1
             self._sample(slot, job, row)
 
@@ -221,8 +224,10 @@ class Loop:
         if job is None:  # cancelled
             return
         work, start = job.work, job.decoded
-        ends = [start + self._chunk, len(work.prompt), work.preamble, job.alone_from]
-        stop = min(end for end in ends if end > start)
+        preamble = work.preamble if work.preamble - start >= LEAST_CHUNK else 0
+        end = min(end for end in (len(work.prompt), preamble, job.alone_from) if end > start)
+        left = end - start - self._chunk
+        stop = end if left <= 0 else start + self._chunk - max(LEAST_CHUNK - left, 0)
         stack = job.stack_at(start)
         part = Part(slot.sequence, start, work.prompt[start:stop], every=work.echo)
         if not self._run(stack, [part], [slot]):
