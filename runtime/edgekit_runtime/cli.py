@@ -118,18 +118,36 @@ def _add_serve(program: Program) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     add("--port", type=int, default=8080, help="TCP port (8080)")
     add("--api-key-file", type=Path, metavar="FILE", help="key that clients send; needed for any other address")
+    add("--watch", type=Path, metavar="DIR", help="adapter files that are put here are live at once")
+    add("--parallel", type=int, default=4, help="requests answered at once (4)")
+    add("--queue", type=int, default=32, help="requests that may wait or run; more are refused (32)")
+    add("--request-timeout", type=float, default=600.0, metavar="SECONDS", help="for a whole answer (600)")
+    add("--adapter-memory", type=float, metavar="MB", help="memory for loaded adapters (default: no limit)")
     add("--threads", type=int, help="default: physical cores")
-    add("--context", type=int, help="tokens of prompt and answer together")
+    add("--context", type=int, help="tokens of prompt and answer together, for each request")
 
 
 def _serve(arguments: argparse.Namespace) -> None:
     if arguments.json:
         raise UsageError("serve prints no document", "leave --json out")
-    from edgekit_runtime.runtime import Runtime
+    if min(arguments.queue, arguments.request_timeout, arguments.adapter_memory or 1) <= 0:
+        raise UsageError("limits have to be above 0", "raise --queue, --request-timeout or --adapter-memory")
     from edgekit_runtime.server import serve
 
-    with Runtime(_subject(arguments), threads=arguments.threads, context=arguments.context) as runtime:
-        serve(runtime, host=arguments.host, port=arguments.port, api_key_file=arguments.api_key_file)
+    memory = arguments.adapter_memory
+    serve(
+        _subject(arguments),
+        host=arguments.host,
+        port=arguments.port,
+        api_key_file=arguments.api_key_file,
+        watch=arguments.watch,
+        queue=arguments.queue,
+        timeout=arguments.request_timeout,
+        threads=arguments.threads,
+        context=arguments.context,
+        parallel=arguments.parallel,
+        adapter_memory=None if memory is None else int(memory * 1e6),
+    )
 
 
 def _subject(arguments: argparse.Namespace) -> Path:

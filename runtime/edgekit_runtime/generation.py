@@ -89,17 +89,39 @@ class Stream(Iterator[str]):
 
     def __next__(self) -> str:
         while self.result is None and (piece := self._pull(self._job)) is not None:
-            self.scores += piece.scores
+            self._take(piece)
             if piece.text:
-                self._text.append(piece.text)
                 return piece.text
-        if self.result is None and self._job.finish_reason != "cancelled":
-            self.result = generation_of(self._job, "".join(self._text), self._adapter)
+        self._end()
         raise StopIteration
+
+    def poll(self) -> list[Piece]:
+        """What is there, without waiting; ``result`` is set when that was all.
+
+        Raises:
+            InputError: the request has failed.
+        """
+        pieces = []
+        while self._job.pieces:
+            pieces.append(self._job.pieces.popleft())
+            self._take(pieces[-1])
+        if self._job.error is not None:
+            raise self._job.error
+        if self._job.done:
+            self._end()
+        return pieces
 
     def close(self) -> None:
         """Stop generating."""
         self._drop(self._job)
+
+    def _take(self, piece: Piece) -> None:
+        self.scores += piece.scores
+        self._text.append(piece.text)
+
+    def _end(self) -> None:
+        if self.result is None and self._job.finish_reason != "cancelled":
+            self.result = generation_of(self._job, "".join(self._text), self._adapter)
 
     def __del__(self) -> None:
         self._drop(self._job)

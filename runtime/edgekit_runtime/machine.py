@@ -58,6 +58,13 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / (1024 * 1024)
 
 
+def rss_mb() -> float:
+    """Memory that this process has in RAM now, MiB."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 1024**2
+
+
 def memory_bandwidth(threads: int) -> float:
     """Bytes per second that ``threads`` threads read from memory together: the best of a few passes.
 

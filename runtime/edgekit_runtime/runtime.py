@@ -64,6 +64,9 @@ class Runtime:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
             UsageError: a context or a number of requests that can't be had.
         """
+        self._path = Path(bundle)
+        self._added: dict[str, AdapterEntry] = {}  # at run time
+        self._removed: set[str] = set()  # likewise, of what the bundle has
         self._lock = threading.Lock()
         self._dropped: deque[Job] = deque()
         self._open = ExitStack()
@@ -72,7 +75,7 @@ class Runtime:
             self.manifest: Manifest = self._bundle.manifest
             self._check_kind()
             self._header = read_gguf(self._bundle.base_path)
-            stored = is_store(Path(bundle))
+            stored = is_store(self._path)
             for entry in () if stored else self.manifest.adapters:
                 self._check_adapter(entry)
             self._engine = self._load_engine(threads, context, parallel)
@@ -110,7 +113,7 @@ class Runtime:
 
     def adapter_path(self, name: str) -> Path:
         """An adapter's file; raises InputError for an unknown name."""
-        return self._bundle.adapter_path(name)
+        return self._bundle.root / self.manifest.adapter(name).file
 
     def add_adapter(self, path: Path, name: str | None = None) -> AdapterEntry:
         """Load an adapter file at run time, in the place of one of the same name; the base stays as it is.
@@ -127,8 +130,9 @@ class Runtime:
             files = {digest: path}
             if self.loop.pool.hold(files):  # the engine may still refuse it: before the old one goes
                 self.loop.pool.release(files)
-            others = (each for each in self.manifest.adapters if each.name != entry.name)
-            self._adopt((*others, entry))
+            self._added[entry.name] = entry
+            self._removed.discard(entry.name)
+            self._adopt(self._bundle.manifest)
         return entry
 
     def remove_adapter(self, name: str) -> None:
@@ -139,14 +143,36 @@ class Runtime:
         """
         with self._lock:
             entry = self.manifest.adapter(name)
-            self._adopt(tuple(each for each in self.manifest.adapters if each is not entry))
+            if self._added.pop(name, None) is None:
+                self._removed.add(name)
+            self._adopt(self._bundle.manifest)
             self.loop.pool.drop(entry.digest)
 
-    def _adopt(self, adapters: tuple[AdapterEntry, ...]) -> None:
-        default = self.manifest.default_adapter
-        kept = default if default in [entry.name for entry in adapters] else None
-        self.manifest = replace(self.manifest, adapters=adapters, default_adapter=kept)
-        self._bundle = replace(self._bundle, manifest=self.manifest)
+    def refresh(self) -> bool:
+        """Read the store again: from now on what is active there answers.
+
+        Returns:
+            False when the store has another base, which takes a new runtime; nothing changes then.
+
+        Raises:
+            InputError: the store is damaged; nothing changes.
+        """
+        if not is_store(self._path):
+            return True
+        bundle = Store(self._path).bundle()
+        with self._lock:
+            if bundle.manifest.base.digest != self.manifest.base.digest:
+                return False
+            self._bundle = bundle
+            self._removed.clear()
+            self._adopt(bundle.manifest)
+        return True
+
+    def _adopt(self, manifest: Manifest) -> None:
+        """Answer with the adapters of a manifest, and with what was added and removed at run time."""
+        adapters = {entry.name: entry for entry in manifest.adapters if entry.name not in self._removed} | self._added
+        kept = manifest.default_adapter if manifest.default_adapter in adapters else None
+        self.manifest = replace(manifest, adapters=tuple(adapters.values()), default_adapter=kept)
 
     def generate(self, prompt: str | None = None, **options: Any) -> Generation:
         """Answer; see :meth:`stream` for the arguments."""
@@ -307,7 +333,7 @@ class Runtime:
             entry = self.manifest.adapter(each)
             if scale:
                 scales[entry.digest] = scales.get(entry.digest, 0.0) + float(scale)
-                files[entry.digest] = self._bundle.adapter_path(each)
+                files[entry.digest] = self.adapter_path(each)
         return tuple(sorted(scales.items())), files
 
     def _adapter_name(self, adapter: str | None) -> str | None:
@@ -332,7 +358,7 @@ class Runtime:
                 f"adapter {entry.name} is for the base {entry.family}, and the bundle has {family}",
                 "export it with its own base",
             )
-        check_fits(AdapterFacts.read(self._bundle.adapter_path(entry.name)), self._header, family=family)
+        check_fits(AdapterFacts.read(self.adapter_path(entry.name)), self._header, family=family)
 
     def _check_file(self, digest: str, path: Path) -> None:
         """What is loaded is what was installed, and fits."""

@@ -1,6 +1,5 @@
-"""The HTTP service: OpenAI's protocol over one runtime."""
+"""The HTTP service: OpenAI's protocol over a supervised engine process."""
 
-from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.serve import serve
 
-__all__ = ["make_app", "serve"]
+__all__ = ["serve"]

@@ -1,51 +1,76 @@
-"""The service's routes.
+"""The service's routes: OpenAI's protocol over a supervised worker.
 
-Requests are answered one after another; those that wait are bounded, and more are turned away with 429.
+Requests that wait are bounded, and more are turned away with 429; when a client goes away its generation stops.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
+import importlib.resources
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.generation import Stream
-from edgekit_runtime.runtime import BASE, Runtime
-from edgekit_runtime.server import protocol
-from edgekit_runtime.server.protocol import ChatRequest
+from edgekit_runtime.runtime import BASE
+from edgekit_runtime.server import replies
+from edgekit_runtime.server.adapters import Adapters
+from edgekit_runtime.server.metrics import CONTENT_TYPE, Metrics
+from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
+from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 RETRY_AFTER_S = 1
+DEFAULT_QUEUE = 32
+DEFAULT_TIMEOUT_S = 600.0
+PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+PAGE_FILES = {
+    "/": ("status.html", "text/html"),
+    "/status.js": ("status.js", "text/javascript"),
+    "/status.css": ("status.css", "text/css"),
+}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(runtime: Runtime, *, api_key: str | None = None, queue: int = 16) -> Starlette:
-    """The ASGI application over one runtime.
+def make_app(
+    supervisor: Supervisor,
+    adapters: Adapters,
+    *,
+    api_key: str | None = None,
+    queue: int = DEFAULT_QUEUE,
+    timeout: float = DEFAULT_TIMEOUT_S,
+) -> Starlette:
+    """The ASGI application over a started worker.
 
     Args:
-        runtime: answers; it is not closed here.
+        supervisor: answers; it is not closed here.
+        adapters: takes adapters at run time.
         api_key: what clients have to send as ``Authorization: Bearer …``; None asks for nothing.
         queue: requests that may wait or run at once.
+        timeout: seconds for an answer, waiting included.
     """
-    service = _Service(runtime, queue)
-    guarded = _Guard(api_key)
+    service = _Service(supervisor, adapters, queue, timeout)
+    guarded = _Guard(api_key, service.metrics)
     return Starlette(
         routes=[
+            *(Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()),
             Route("/health", service.health),
+            Route("/status", guarded(service.status)),
+            Route("/metrics", guarded(service.show_metrics)),
             Route("/v1/models", guarded(service.models)),
             Route("/v1/chat/completions", guarded(service.chat), methods=["POST"]),
+            Route("/v1/completions", guarded(service.complete), methods=["POST"]),
             Route("/v1/load_lora_adapter", guarded(service.load), methods=["POST"]),
             Route("/v1/unload_lora_adapter", guarded(service.unload), methods=["POST"]),
         ]
@@ -55,8 +80,9 @@ def make_app(runtime: Runtime, *, api_key: str | None = None, queue: int = 16) -
 class _Guard:
     """Asks for the key, and turns errors into OpenAI's form."""
 
-    def __init__(self, api_key: str | None) -> None:
+    def __init__(self, api_key: str | None, metrics: Metrics) -> None:
         self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+        self._metrics = metrics
 
     def __call__(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
@@ -67,6 +93,10 @@ class _Guard:
                 return await handler(request)
             except (InputError, UsageError) as error:
                 return _error(400, str(error), "invalid_request_error")
+            except Unavailable as error:
+                return _later(503, str(error), "server_error", "unavailable")
+            except TimeoutError:
+                return _error(504, "the answer took too long", "server_error", "timeout")
             except Exception:
                 log.exception("a request failed")
                 return _error(500, "the service failed; its log says why", "server_error")
@@ -75,76 +105,161 @@ class _Guard:
 
 
 class _Service:
-    def __init__(self, runtime: Runtime, queue: int) -> None:
-        self._runtime, self._queue, self._busy = runtime, queue, 0
+    def __init__(self, supervisor: Supervisor, adapters: Adapters, queue: int, timeout: float) -> None:
+        self._supervisor, self._adapters = supervisor, adapters
+        self._queue, self._timeout, self._busy = queue, timeout, 0
+        self.metrics = Metrics(lambda: supervisor.stats, lambda: supervisor.restarts)
 
     async def health(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "busy": self._busy})
+        ready = self._supervisor.ready
+        document = {"status": "ok" if ready else "restarting", "busy": self._busy}
+        return JSONResponse(document, 200 if ready else 503)
+
+    async def status(self, _: Request) -> Response:
+        supervisor = self._supervisor
+        return JSONResponse(
+            {
+                "ready": supervisor.ready,
+                "worker": supervisor.pid,
+                "busy": self._busy,
+                "adapters": supervisor.models,
+                "rejected": list(self._adapters.rejected),
+                "restarts": supervisor.restarts,
+                "errors": [{"time": time, "what": what} for time, what in supervisor.errors],
+                "stats": supervisor.stats,
+            }
+        )
+
+    async def show_metrics(self, _: Request) -> Response:
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def models(self, _: Request) -> Response:
-        names = [BASE, *(entry.name for entry in self._runtime.manifest.adapters)]
+        names = [BASE, *(model["name"] for model in self._supervisor.models)]
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "edgekit"} for name in names]
         return JSONResponse({"object": "list", "data": data})
 
     async def chat(self, request: Request) -> Response:
-        chat = protocol.read_chat_request(await _body(request))
-        if not self._knows(chat.model):
-            return _error(404, f"there is no model {chat.model!r}", "invalid_request_error", "model_not_found")
-        if self._busy >= self._queue:
-            refused = _error(429, "too many requests are waiting", "rate_limit_error", "queue_full")
-            refused.headers["Retry-After"] = str(RETRY_AFTER_S)
-            return refused
-        stream = self._runtime.stream(adapter=chat.model, **chat.options)  # checks everything, starts nothing
-        if chat.stream:
-            return StreamingResponse(self._events(chat, stream), media_type="text/event-stream")
-        self._busy += 1
-        try:
-            await run_in_threadpool(_drain, stream)
-        finally:
-            self._busy -= 1
-        assert stream.result is not None  # drained
-        return JSONResponse(protocol.completion(chat, stream.result))
+        return await self._answer(request, read_chat(read_object(await _body(request))))
+
+    async def complete(self, request: Request) -> Response:
+        return await self._answer(request, read_completion(read_object(await _body(request))))
 
     async def load(self, request: Request) -> Response:
-        document = await _object(request)
+        document = read_object(await _body(request))
         name, path = document.get("lora_name"), document.get("lora_path")
         if not isinstance(name, str) or not isinstance(path, str) or name == BASE:
             raise InputError("lora_name and lora_path are needed", f"name an adapter (not {BASE}) and its file")
-        entry = await run_in_threadpool(self._runtime.add_adapter, Path(path), name)
-        log.info("adapter %s %s loaded from %s", entry.name, entry.version, path)
-        return JSONResponse({"status": "loaded", "id": entry.name, "digest": entry.digest})
+        entry = await self._adapters.load(name, Path(path))
+        return JSONResponse({"status": "loaded", "id": entry["name"], "digest": entry["digest"]})
 
     async def unload(self, request: Request) -> Response:
-        name = (await _object(request)).get("lora_name")
+        name = read_object(await _body(request)).get("lora_name")
         if not isinstance(name, str) or name == BASE or not self._knows(name):
             return _error(404, f"there is no adapter {name!r}", "invalid_request_error", "model_not_found")
-        await run_in_threadpool(self._runtime.remove_adapter, name)
+        await self._supervisor.unload(name)
         return JSONResponse({"status": "unloaded", "id": name})
 
     def _knows(self, model: str) -> bool:
-        return model == BASE or any(entry.name == model for entry in self._runtime.manifest.adapters)
+        return model == BASE or any(each["name"] == model for each in self._supervisor.models)
 
-    async def _events(self, chat: ChatRequest, stream: Stream) -> AsyncIterator[str]:
-        """Server-sent events; when the client has gone, generation stops before its next token."""
-        self._busy += 1
+    async def _answer(self, request: Request, asked: Asked) -> Response:
+        if not self._knows(asked.model):
+            return _error(404, f"there is no model {asked.model!r}", "invalid_request_error", "model_not_found")
+        if self._busy + len(asked.options) > max(self._queue, len(asked.options)):
+            self.metrics.requests.labels(asked.model, "refused").inc()
+            return _later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
+        if asked.stream:
+            events = self._events(asked, asked.options[0])
+            await anext(events)  # accepted, or an error with a status of its own
+            return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
+        answer = asyncio.ensure_future(self._whole(asked))
+        gone = asyncio.ensure_future(_gone(request))
         try:
-            yield _event(protocol.chunk(chat, {"role": "assistant", "content": ""}))
-            while (piece := await run_in_threadpool(next, stream, None)) is not None:
-                yield _event(protocol.chunk(chat, {"content": piece}))
-            assert stream.result is not None  # the stream has ended
-            yield _event(protocol.chunk(chat, {}, stream.result.finish_reason))
-            if chat.include_usage:
-                yield _event(protocol.usage_chunk(chat, stream.result))
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            return await answer if answer.done() else Response(status_code=499)  # nobody reads it
+        finally:
+            gone.cancel()
+            answer.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await answer
+
+    async def _whole(self, asked: Asked) -> Response:
+        """All prompts at once, each answer in one piece."""
+
+        async def one(options: dict[str, Any]) -> tuple[replies.Result, list[replies.Score]]:
+            scores: list[replies.Score] = []
+            async with contextlib.aclosing(self._events(asked, options)) as events:
+                async for event in events:
+                    scores += event.get("scores", ())
+                    if event["op"] == "done":
+                        return event["value"], scores
+            raise AssertionError("an answer without an end")
+
+        done = await asyncio.gather(*map(one, asked.options), return_exceptions=True)
+        answers = []
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            answers.append(outcome)
+        results, scores = zip(*answers, strict=True)
+        return JSONResponse(replies.reply(asked, list(results), list(scores)))
+
+    async def _sent(self, asked: Asked, events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[str, None]:
+        """Server-sent events; leaving stops the generation."""
+        try:
+            if asked.chat:
+                yield _event(replies.first_chunk(asked))
+            async for event in events:
+                if event["op"] == "text":
+                    yield _event(replies.chunk(asked, event["text"], event["scores"]))
+                else:
+                    result = event["value"]
+                    yield _event(replies.chunk(asked, None, [], result["finish_reason"]))
+                    if asked.include_usage:
+                        yield _event(replies.usage_chunk(asked, result))
             yield "data: [DONE]\n\n"
-        except InputError as error:  # the answer can't be finished, and the status has been sent
-            yield _event(protocol.error_document(str(error), "server_error"))
+        except (InputError, Unavailable) as error:  # the status has been sent
+            yield _event(replies.error_document(str(error), "server_error"))
+        except TimeoutError:
+            yield _event(replies.error_document("the answer took too long", "server_error", "timeout"))
+        finally:
+            await events.aclose()
+
+    async def _events(self, asked: Asked, options: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The worker's events for one prompt, counted and within the time."""
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        outcome = "cancelled"
+        self._busy += 1
+        self.metrics.busy.set(self._busy)
+        events = self._supervisor.answer(options)
+        try:
+            while True:
+                left = deadline - asyncio.get_running_loop().time()
+                event = await asyncio.wait_for(anext(events), left)
+                if event["op"] == "done":
+                    outcome = event["value"]["finish_reason"]
+                    self.metrics.answered(asked.model, event["value"])
+                yield event
+                if event["op"] == "done":
+                    return
+        except TimeoutError:
+            outcome = "timeout"
+            raise
+        except (InputError, UsageError):
+            outcome = "bad"
+            raise
+        except Unavailable:
+            outcome = "unavailable"
+            raise
         finally:
             self._busy -= 1
-            stream.close()
+            self.metrics.busy.set(self._busy)
+            self.metrics.requests.labels(asked.model, outcome).inc()
+            await events.aclose()
 
 
-def _drain(stream: Stream) -> None:
-    for _ in stream:
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
@@ -158,19 +273,25 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-async def _object(request: Request) -> dict[str, Any]:
-    try:
-        document = json.loads(await _body(request))
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise InputError("the body is not a JSON object", "send one")
-    return document
+def _page_file(name: str, kind: str) -> Handler:
+    content = (importlib.resources.files("edgekit_runtime.server") / "page" / name).read_bytes()
+    headers = {"Content-Security-Policy": PAGE_POLICY, "X-Content-Type-Options": "nosniff"}
+
+    async def send(_: Request) -> Response:
+        return HTMLResponse(content, headers=headers, media_type=kind)
+
+    return send
 
 
 def _event(document: dict[str, Any]) -> str:
     return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
 
 
+def _later(status: int, message: str, kind: str, code: str) -> JSONResponse:
+    response = _error(status, message, kind, code)
+    response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
 def _error(status: int, message: str, kind: str, code: str | None = None) -> JSONResponse:
-    return JSONResponse(protocol.error_document(message, kind, code), status_code=status)
+    return JSONResponse(replies.error_document(message, kind, code), status_code=status)

@@ -2,36 +2,124 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.runtime import Runtime
-from edgekit_runtime.server.app import make_app
+from edgekit_runtime.server.adapters import Adapters
+from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
+from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.store import Store, is_store
+
+log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30  # what is being answered may end after SIGTERM
+DEFAULT_PARALLEL = 4
 
 
-def serve(runtime: Runtime, *, host: str = "127.0.0.1", port: int = 8080, api_key_file: Path | None = None) -> None:
+def serve(
+    subject: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    api_key_file: Path | None = None,
+    watch: Path | None = None,
+    queue: int = DEFAULT_QUEUE,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    threads: int | None = None,
+    context: int | None = None,
+    parallel: int = DEFAULT_PARALLEL,
+    adapter_memory: int | None = None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C; requests that are being answered end first.
 
     Args:
-        runtime: answers.
+        subject: a bundle's folder or .tar, or a device store.
         host: address to listen on.
         port: TCP port; 0 for any that is free.
         api_key_file: a file with the key that clients have to send; needed for any address but loopback.
+        watch: a folder; adapter files that are put there are live at once.
+        queue: requests that may wait or run at once.
+        timeout: seconds for an answer, waiting included.
+        threads: as for :class:`~edgekit_runtime.Runtime`, as are the others.
+        context: of each request.
+        parallel: requests that are answered at once.
+        adapter_memory: bytes.
 
     Raises:
-        UsageError: an address that others can reach, without a key.
-        InputError: an empty or unreadable key file.
+        UsageError: an address that others can reach, without a key, or one that can't be had.
+        InputError: a bad bundle, or an empty or unreadable key file.
     """
-    import uvicorn
-
     key = None if api_key_file is None else _read_key(api_key_file)
     if key is None and not _is_loopback(host):
         raise UsageError(f"others can reach {host}, and there is no API key", "give --api-key-file, or use 127.0.0.1")
-    app = make_app(runtime, api_key=key)
-    uvicorn.run(app, host=host, port=port, log_level="info", timeout_graceful_shutdown=DRAIN_SECONDS)
+    store = Store(subject) if is_store(subject) else None
+    with contextlib.ExitStack() as held:
+        bundle = store.bundle() if store else held.enter_context(open_bundle(subject))
+        settings: dict[str, Any] = {
+            "bundle": str(bundle.root),
+            "threads": threads,
+            "context": context,
+            "parallel": parallel,
+            "adapter_memory": adapter_memory,
+        }
+        listener = held.enter_context(_listen(host, port))
+
+        async def run() -> None:
+            supervisor = Supervisor(settings)
+            adapters = Adapters(supervisor, bundle, store=store, watch=watch)
+            await supervisor.start()
+            try:
+                await _serve(
+                    make_app(supervisor, adapters, api_key=key, queue=queue, timeout=timeout), adapters, listener
+                )
+            finally:
+                await supervisor.close()
+
+        asyncio.run(run())
+
+
+async def _serve(app: Any, adapters: Adapters, listener: socket.socket) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Signals are ours: the worker has to be ended too, and ending as told is no failure."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            loop = asyncio.get_running_loop()
+            for each in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(each, self.handle_exit, each, None)
+            yield
+
+    server = Server(
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, lifespan="off"
+        )
+    )
+    following = asyncio.create_task(adapters.run())
+    host, port = listener.getsockname()[:2]
+    log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        following.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"can't listen on {host} port {port} ({error})", "choose another --host or --port") from None
 
 
 def _read_key(path: Path) -> str:

@@ -86,6 +86,11 @@ class Store:
         number = self._generations.current_number()
         return None if number is None else self._generations.read(number)
 
+    @property
+    def number(self) -> int | None:
+        """The current generation's number, without reading it."""
+        return self._generations.current_number()
+
     def bundle(self) -> Bundle:
         """What is active, as the runtime opens it.
 
@@ -133,10 +138,10 @@ class Store:
         """
         path = Path(path)
         if path.is_file() and path.suffix == ADAPTER_SUFFIX:
-            self._check_trust(path)
+            self.check_trust(path)
             return self._install_adapter(path, allow_downgrade)
         with open_bundle(path) as bundle:
-            self._check_trust(bundle.root)
+            self.check_trust(bundle.root)
             return self._install_bundle(bundle, allow_downgrade)
 
     def trust(self, key: Path) -> None:
@@ -249,7 +254,12 @@ class Store:
             self._commit(with_adapter(current, entry, self._sizes, allow_downgrade=allow_downgrade))
         return [f"{entry.name} {entry.version}"]
 
-    def _check_trust(self, what: Path) -> None:
+    def check_trust(self, what: Path) -> None:
+        """Check a signature against the trusted keys, where there are any.
+
+        Raises:
+            InputError: not signed by a trusted key, or altered since.
+        """
         trust = self.root / TRUST_FILE
         if trust.exists():
             check_signature(what, trust)

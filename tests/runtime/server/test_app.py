@@ -1,4 +1,4 @@
-"""The routes, on the real engine: OpenAI's protocol, errors, adapters at run time."""
+"""The routes, on a real service: OpenAI's protocol, errors, adapters at run time."""
 
 from __future__ import annotations
 
@@ -8,47 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 
 from edgekit_runtime import Runtime
-from edgekit_runtime.server import make_app
-from tests.runtime.store.conftest import Goods, goods
-
-__all__ = ["goods"]
+from tests.runtime.conftest import Goods
+from tests.service import Service, serving
 
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 
-@pytest.fixture
-def runtime(goods: Goods) -> Iterator[Runtime]:
-    with Runtime(goods.bundle, threads=1) as opened:
-        yield opened
+@pytest.fixture(scope="module")
+def service(goods: Goods) -> Iterator[Service]:
+    with serving(goods.bundle) as started:
+        yield started
 
 
-@pytest.fixture
-def client(runtime: Runtime) -> TestClient:
-    return TestClient(make_app(runtime))
-
-
-def _ask(**more: Any) -> dict[str, Any]:
-    return {"model": "one", "messages": [{"role": "user", "content": "scratch"}], "max_tokens": 6} | more
-
-
-def test_an_answer_is_that_of_the_runtime(client: TestClient, runtime: Runtime) -> None:
-    document = client.post(CHAT, json=_ask()).json()
-    expected = runtime.generate("scratch", adapter="one", max_tokens=6)
+def test_an_answer_is_that_of_the_runtime(service: Service, goods: Goods) -> None:
+    document = service.chat().json()
+    with Runtime(goods.bundle, threads=1, context=128, parallel=4) as runtime:
+        expected = runtime.generate("scratch", adapter="one", max_tokens=6)
     assert document["choices"][0]["message"]["content"] == expected.text
     assert document["choices"][0]["finish_reason"] == "length"
     assert document["usage"]["completion_tokens"] == 6
     assert document["model"] == "one"
 
 
-def test_a_stream_adds_up_to_the_answer(client: TestClient) -> None:
-    whole = client.post(CHAT, json=_ask()).json()["choices"][0]["message"]["content"]
+def test_a_stream_adds_up_to_the_answer(service: Service) -> None:
+    whole = service.text()
     options = {"stream": True, "stream_options": {"include_usage": True}}
-    lines = client.post(CHAT, json=_ask(**options)).text.split("\n\n")
+    lines = service.chat(**options).text.split("\n\n")
     assert lines[-2:] == ["data: [DONE]", ""]
     chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
     assert "".join(each["choices"][0]["delta"].get("content", "") for each in chunks[:-1]) == whole
@@ -56,37 +46,37 @@ def test_a_stream_adds_up_to_the_answer(client: TestClient) -> None:
     assert chunks[-1]["usage"]["completion_tokens"] == 6
 
 
-def test_the_base_and_each_adapter_are_models(client: TestClient) -> None:
-    assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["base", "one"]
-    answers = {name: client.post(CHAT, json=_ask(model=name)).json() for name in ("base", "one")}
+def test_the_base_and_each_adapter_are_models(service: Service) -> None:
+    assert [model["id"] for model in service.http.get("/v1/models").json()["data"]] == ["base", "one"]
+    answers = {name: service.chat(model=name).json() for name in ("base", "one")}
     texts = {name: answer["choices"][0]["message"]["content"] for name, answer in answers.items()}
     assert texts["base"] != texts["one"]
 
 
-def test_an_adapter_comes_and_goes_while_the_service_runs(client: TestClient, goods: Goods) -> None:
-    before = client.post(CHAT, json=_ask()).json()["choices"][0]["message"]["content"]
-    loaded = client.post("/v1/load_lora_adapter", json={"lora_name": "two", "lora_path": str(goods.two)})
+def test_an_adapter_comes_and_goes_while_the_service_runs(service: Service, goods: Goods) -> None:
+    before = service.text()
+    loaded = service.http.post("/v1/load_lora_adapter", json={"lora_name": "two", "lora_path": str(goods.two)})
     assert (loaded.status_code, loaded.json()["id"]) == (200, "two")
-    assert client.post(CHAT, json=_ask(model="two")).status_code == 200
-    assert client.post("/v1/unload_lora_adapter", json={"lora_name": "two"}).status_code == 200
-    gone = client.post(CHAT, json=_ask(model="two"))
+    assert service.chat(model="two").status_code == 200
+    assert service.http.post("/v1/unload_lora_adapter", json={"lora_name": "two"}).status_code == 200
+    gone = service.chat(model="two")
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
-    assert client.post(CHAT, json=_ask()).json()["choices"][0]["message"]["content"] == before
+    assert service.text() == before
 
 
-def test_a_bad_adapter_file_changes_nothing(client: TestClient, goods: Goods, tmp_path: Path) -> None:
+def test_a_bad_adapter_file_changes_nothing(service: Service, goods: Goods, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(goods.two.read_bytes()[:-64])
     for path in (cut, goods.other_family, tmp_path / "nowhere.gguf"):
-        answer = client.post("/v1/load_lora_adapter", json={"lora_name": "one", "lora_path": str(path)})
+        answer = service.http.post("/v1/load_lora_adapter", json={"lora_name": "one", "lora_path": str(path)})
         assert answer.status_code == 400, path
-    assert client.post(CHAT, json=_ask()).status_code == 200
+    assert service.chat().status_code == 200
 
 
-def test_a_schema_holds_the_answer(client: TestClient) -> None:
+def test_a_schema_holds_the_answer(service: Service) -> None:
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema}}
-    answer = client.post(CHAT, json=_ask(response_format=wanted, max_tokens=40)).json()
+    answer = service.chat(response_format=wanted, max_tokens=40).json()
     text = answer["choices"][0]["message"]["content"]
     if answer["choices"][0]["finish_reason"] == "stop":
         assert isinstance(json.loads(text)["ok"], bool)
@@ -104,20 +94,25 @@ def test_a_schema_holds_the_answer(client: TestClient) -> None:
         ({"max_tokens": 100_000}, "exceed the context"),
         ({"temperature": "hot"}, "temperature has to be a number"),
         ({"n": 2}, "n has to be 1"),
-        ({"logprobs": True}, "logprobs is not available"),
+        ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
+        ({"logprobs": True, "top_logprobs": 99}, "at most 20"),
+        ({"tools": [{}]}, "tools is not available"),
+        ({"seed": -1}, "seed has to be"),
+        ({"lora": [{"id": "one", "scale": 5}]}, "scale of 5"),
+        ({"lora": [{"scale": 1}]}, "no id"),
         ({"stop": [1]}, "stop has to be"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"model": None}, "model is missing"),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong(client: TestClient, change: dict[str, Any], words: str) -> None:
-    answer = client.post(CHAT, json=_ask(**change))
+def test_a_bad_request_is_told_what_is_wrong(service: Service, change: dict[str, Any], words: str) -> None:
+    answer = service.chat(**change)
     assert answer.status_code == 400
     assert words in answer.json()["error"]["message"]
 
 
-def test_a_body_without_end_is_cut_off(client: TestClient) -> None:
-    assert client.post(CHAT, content=b" " * 2_000_000).status_code == 400
+def test_a_body_without_end_is_cut_off(service: Service) -> None:
+    assert service.http.post(CHAT, content=b" " * 2_000_000).status_code == 400
 
 
 JSON = st.recursive(
@@ -126,26 +121,99 @@ JSON = st.recursive(
 )
 
 
+FIELDS = ("messages", "prompt", "stop", "seed", "max_tokens", "response_format", "stream_options", "n", "top_p", "lora")
+
+
 @given(
-    body=st.dictionaries(
-        st.sampled_from(["messages", "stop", "seed", "max_tokens", "response_format", "stream_options", "n", "top_p"]),
-        JSON,
-    )
+    path=st.sampled_from([CHAT, COMPLETIONS]),
+    body=st.dictionaries(st.sampled_from([*FIELDS, "logprobs", "echo"]), JSON),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
-def test_no_body_makes_the_service_fail(client: TestClient, body: dict[str, Any]) -> None:
+@settings(deadline=None, max_examples=100)
+def test_no_body_makes_the_service_fail(service: Service, path: str, body: dict[str, Any]) -> None:
     content = json.dumps({"model": "one", "max_tokens": 1} | body)
-    assert client.post(CHAT, content=content).status_code in (200, 400)
+    assert service.http.post(path, content=content).status_code in (200, 400)
 
 
-def test_the_key_is_asked_for(runtime: Runtime) -> None:
-    client = TestClient(make_app(runtime, api_key="secret"))
-    assert client.get("/v1/models").status_code == 401
-    assert client.get("/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
-    assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
-    assert client.get("/health").status_code == 200
+def test_the_key_is_asked_for(goods: Goods, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    with serving(goods.bundle, "--api-key-file", str(key)) as service:
+        for path in ("/v1/models", "/metrics", "/status"):
+            assert service.http.get(path).status_code == 401
+            assert service.http.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401
+            assert service.http.get(path, headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert service.http.get("/health").status_code == 200
+        assert "secret" not in service.http.get("/").text
 
 
-def test_more_than_the_queue_holds_is_turned_away(runtime: Runtime) -> None:
-    answer = TestClient(make_app(runtime, queue=0)).post(CHAT, json=_ask())
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+def test_log_probabilities_come_with_the_tokens(service: Service) -> None:
+    whole = service.chat(logprobs=True, top_logprobs=2).json()["choices"][0]
+    tokens = whole["logprobs"]["content"]
+    assert b"".join(bytes(each["bytes"]) for each in tokens).decode(errors="replace") == whole["message"]["content"]
+    for each in tokens:
+        assert len(each["top_logprobs"]) == 2
+        assert each["top_logprobs"][0]["logprob"] == pytest.approx(each["logprob"])  # greedy
+    lines = service.chat(logprobs=True, top_logprobs=2, stream=True).text.split("\n\n")
+    chunks = [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines[:-2]]
+    streamed = [each for chunk in chunks if chunk["logprobs"] for each in chunk["logprobs"]["content"]]
+    assert streamed == tokens
+
+
+def test_a_completion_scores_its_prompt_as_lm_eval_asks(service: Service) -> None:
+    prompts = [[5, 6, 7, 8], [9, 10, 11]]
+    body = {
+        "model": "one",
+        "prompt": prompts,
+        "max_tokens": 1,
+        "logprobs": 1,
+        "echo": True,
+        "temperature": 0,
+        "seed": 1,
+    }
+    choices = service.http.post(COMPLETIONS, json=body).json()["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1]
+    for prompt, choice in zip(prompts, choices, strict=True):
+        scored = choice["logprobs"]
+        assert len(scored["tokens"]) == len(scored["token_logprobs"]) == len(scored["top_logprobs"]) == len(prompt) + 1
+        assert scored["token_logprobs"][0] is None
+        assert all(logprob < 0 for logprob in scored["token_logprobs"][1:])
+        assert all(token in top for token, top in zip(scored["tokens"][1:], scored["top_logprobs"][1:], strict=True))
+    alone = service.http.post(COMPLETIONS, json=body | {"prompt": prompts[0]}).json()["choices"][0]
+    assert alone["logprobs"] == choices[0]["logprobs"]
+
+
+def test_a_text_is_continued_as_it_stands(service: Service) -> None:
+    body = {"model": "one", "prompt": "scratch", "max_tokens": 5}
+    whole = service.http.post(COMPLETIONS, json=body).json()
+    assert whole["usage"]["prompt_tokens"] < 4  # no template around it
+    lines = service.http.post(COMPLETIONS, json=body | {"stream": True}).text.split("\n\n")
+    chunks = [json.loads(line.removeprefix("data: "))["choices"][0]["text"] for line in lines[:-2]]
+    assert "".join(chunks) == whole["choices"][0]["text"]
+    echoed = service.http.post(COMPLETIONS, json=body | {"echo": True}).json()["choices"][0]["text"]
+    assert echoed == "scratch" + whole["choices"][0]["text"]
+
+
+def test_figures_are_there_for_prometheus(service: Service) -> None:
+    service.chat()
+    text = service.http.get("/metrics").text
+    for name in ("requests_total", "completion_tokens_total", "ttft_seconds_bucket", "decode_tokens_per_second_count"):
+        assert f"edgekit_{name}{{" in text
+    for name in ("adapter_loads_total", "adapter_evictions_total", "kv_tokens", "worker_rss_mebibytes"):
+        service.wait_for(lambda name=name: f"\nedgekit_{name} " in service.http.get("/metrics").text)
+
+
+def test_an_answer_may_take_so_long_and_no_longer(goods: Goods) -> None:
+    with serving(goods.bundle, "--request-timeout", "0.001") as service:
+        late = service.chat()
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "timeout")
+        service.wait_for(lambda: service.status()["busy"] == 0)
+
+
+def test_more_than_the_queue_holds_is_turned_away(goods: Goods) -> None:
+    with serving(goods.bundle, "--queue", "1", "--parallel", "1") as service:
+        long = {"model": "base", "max_tokens": 100, "messages": [{"role": "user", "content": "x"}], "stream": True}
+        with service.http.stream("POST", CHAT, json=long) as first:
+            assert first.status_code == 200
+            refused = service.chat()
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        service.wait_for(lambda: service.chat().status_code == 200)

@@ -1,0 +1,330 @@
+"""Keeps a worker alive, and gives requests to it.
+
+A worker that dies or hangs is replaced.  Requests it had are asked again of the next one, once: their seeds are fixed,
+so the answer goes on where it stopped.  A request that saw two workers die is given up: it may be what kills them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgekit_runtime.errors import EdgekitError, TargetError
+from edgekit_runtime.server.wire import Message, message_error, pack, unpack
+
+log = logging.getLogger(__name__)
+
+LONGEST_LINE = 1 << 26
+HANG_SECONDS = 60.0  # without a sign of life
+READY_SECONDS = 15.0  # that a request waits for a new worker
+STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
+MOST_LIVES = 2  # workers that a request may see die
+KEPT_ERRORS = 20
+
+
+class Unavailable(TargetError):
+    """There is no worker now; the same request may succeed later."""
+
+
+@dataclass
+class Request:
+    """A request on its way, and how much of its answer has gone out."""
+
+    number: int
+    message: Message
+    events: asyncio.Queue[Message | EdgekitError] = field(default_factory=asyncio.Queue)
+    deaths: int = 0
+    said: int = 0  # characters
+    scored: int = 0  # tokens with log-probabilities
+    skip: int = 0
+    skip_scores: int = 0
+
+    def begin_again(self) -> None:
+        """What has gone out will not go out again."""
+        self.skip, self.skip_scores = self.said, self.scored
+
+    def fresh(self, message: Message) -> Message | None:
+        """What of a piece of text the client has not seen yet."""
+        text, scores = message["text"][self.skip :], message["scores"][self.skip_scores :]
+        self.skip = max(self.skip - len(message["text"]), 0)
+        self.skip_scores = max(self.skip_scores - len(message["scores"]), 0)
+        self.said += len(text)
+        self.scored += len(scores)
+        return {**message, "text": text, "scores": scores} if text or scores else None
+
+
+class Supervisor:
+    """The front's side of the worker."""
+
+    def __init__(self, settings: dict[str, Any], *, hang_seconds: float = HANG_SECONDS) -> None:
+        """Take the runtime's arguments; nothing is started yet."""
+        self._settings = settings
+        self._hang_seconds = hang_seconds
+        self._requests: dict[int, Request] = {}
+        self._added: dict[str, Message] = {}  # adapters loaded at run time, for the next worker
+        self._removed: dict[str, Message] = {}
+        self._ready = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._count = 0
+        self._answered = False  # whether this worker has ended any request
+        self.models: list[Message] = []
+        self.stats: dict[str, Any] = {}
+        self.restarts = 0
+        self.errors: deque[tuple[float, str]] = deque(maxlen=KEPT_ERRORS)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker can answer now."""
+        return self._ready.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Start the first worker.
+
+        Raises:
+            EdgekitError: what the runtime says against the bundle.
+        """
+        reader = await self._spawn()
+        first = await self._read(reader, timeout=None)
+        if first["op"] == "error":
+            await self._reap()
+            raise message_error(first)
+        self._keeper = asyncio.create_task(self._keep(reader))
+        await self._ready.wait()
+
+    async def close(self) -> None:
+        """End the worker."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        await self._reap()
+
+    async def answer(self, options: dict[str, Any]) -> AsyncGenerator[Message, None]:
+        """Events of an answer: "accepted", "text" …, "done".  Leaving early stops the generation.
+
+        Raises:
+            InputError, UsageError: what is wrong with the request.
+            Unavailable: the worker has died of it, or there is none.
+        """
+        if options.get("seed") is None:
+            options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
+        request = self._request({"op": "start", "options": options})
+        try:
+            await self._send(request)
+            while True:
+                event = await request.events.get()
+                if isinstance(event, EdgekitError):
+                    raise event
+                if event["op"] == "error":
+                    raise message_error(event)
+                yield event
+                if event["op"] == "done":
+                    return
+        finally:
+            if self._requests.pop(request.number, None) is not None and self._writer is not None:
+                self._writer.write(pack({"op": "cancel", "id": request.number}))
+
+    async def load(self, name: str | None, path: str) -> Message:
+        """Load an adapter file, now and into every later worker; raises InputError when it is refused.
+
+        Without a name it gets the one that its file has.
+        """
+        message = {"op": "load", "name": name, "path": path}
+        answer: Message = await self._command(message)
+        self._added[answer["name"]] = message
+        self._removed.pop(answer["name"], None)
+        return answer
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter, now and from every later worker."""
+        message = {"op": "unload", "name": name}
+        await self._command(message)
+        if self._added.pop(name, None) is None:
+            self._removed[name] = message
+
+    async def refresh(self) -> bool:
+        """Have the store read again; a store with another base gets another worker, and False is returned."""
+        if await self._command({"op": "refresh"}):
+            self._removed.clear()
+            return True
+        self.kill("the store has another base")
+        return False
+
+    def kill(self, why: str) -> None:
+        """End this worker at once; another one follows."""
+        log.warning("ending the worker: %s", why)
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
+    async def _command(self, message: Message) -> Any:
+        request = self._request(message)
+        try:
+            await self._send(request)
+            event = await request.events.get()
+        finally:
+            self._requests.pop(request.number, None)
+        if isinstance(event, EdgekitError):
+            raise event
+        if event["op"] == "error":
+            raise message_error(event)
+        return event["value"]
+
+    def _request(self, message: Message) -> Request:
+        self._count += 1
+        request = Request(self._count, message | {"id": self._count})
+        self._requests[request.number] = request
+        return request
+
+    async def _send(self, request: Request) -> None:
+        if self.ready and self._writer is not None:
+            self._writer.write(pack(request.message))
+            return
+        try:  # the next worker is sent whatever waits
+            await asyncio.wait_for(self._ready.wait(), READY_SECONDS)
+        except TimeoutError:
+            self._requests.pop(request.number, None)
+            raise Unavailable("the engine is being restarted", "ask again in a moment") from None
+
+    async def _spawn(self) -> asyncio.StreamReader:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "edgekit_runtime.server.worker",
+                str(theirs.fileno()),
+                json.dumps(self._settings),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        ours.setblocking(False)
+        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
+        return reader
+
+    async def _keep(self, reader: asyncio.StreamReader | None) -> None:
+        """Read what the worker says; when it ends, start the next one."""
+        pause = 0.0
+        while True:
+            started = time.monotonic()
+            try:
+                if reader is None:
+                    reader = await self._spawn()
+                    first = await self._read(reader, timeout=None)
+                    if first["op"] == "error":
+                        raise message_error(first)
+                self._resume()
+                while True:
+                    self._take(await self._read(reader, timeout=self._hang_seconds))
+            except TimeoutError:
+                why = f"the engine gave no sign of life for {self._hang_seconds:g} s"
+                self.kill(why)
+            except (asyncio.IncompleteReadError, ConnectionError, EdgekitError, OSError) as error:
+                why = str(error) if isinstance(error, EdgekitError) else ""
+            self._ready.clear()
+            code = await self._reap()
+            why = why or f"the engine's process ended with {_ending(code)}"
+            self.errors.append((time.time(), why))
+            log.error("%s; starting it again", why)
+            self._bury(why)
+            reader = None
+            self.restarts += 1
+            steady = time.monotonic() - started > STEADY_SECONDS or self._answered
+            asyncio.get_running_loop().call_later(READY_SECONDS, self._give_up, self.restarts)
+            pause = 0.0 if steady else min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+
+    def _resume(self) -> None:
+        """A new worker is there: give it the adapters of the last one, and the requests."""
+        assert self._writer is not None  # spawned
+        self._answered = False
+        for message in [*self._added.values(), *self._removed.values()]:
+            self._writer.write(pack(message | {"id": 0}))
+        for request in self._requests.values():
+            request.begin_again()
+            self._writer.write(pack(request.message))
+        self._ready.set()
+
+    def _bury(self, why: str) -> None:
+        """What the dead worker had is asked again, or given up."""
+        for request in list(self._requests.values()):
+            request.deaths += 1
+            if request.deaths >= MOST_LIVES:
+                self._fail(request, why)
+
+    def _give_up(self, restarts: int) -> None:
+        """No worker has come in the place of one that died: nobody waits any longer."""
+        if not self.ready and self.restarts == restarts:
+            for request in list(self._requests.values()):
+                self._fail(request, "the engine is being restarted")
+
+    def _fail(self, request: Request, why: str) -> None:
+        del self._requests[request.number]
+        request.events.put_nowait(Unavailable(why, "ask again in a moment"))
+
+    def _take(self, message: Message) -> None:
+        match message["op"]:
+            case "beat":
+                self.stats = message["stats"]
+                return
+            case "models":
+                self.models = message["models"]
+                return
+            case "error" if message["id"] == 0:  # an adapter of the last worker
+                self.errors.append((time.time(), message["problem"]))
+                return
+        request = self._requests.get(message["id"])
+        if request is None:
+            return
+        fresh: Message | None = message
+        match message["op"]:
+            case "accepted" if request.deaths:
+                return
+            case "text":
+                fresh = request.fresh(message)
+            case "done" | "error":
+                self._answered = True
+                del self._requests[request.number]
+        if fresh is not None:
+            request.events.put_nowait(fresh)
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader, timeout: float | None) -> Message:
+        return unpack(await asyncio.wait_for(reader.readuntil(b"\n"), timeout))
+
+    async def _reap(self) -> int | None:
+        """Wait for the process to end, by force if need be."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._process is None:
+            return None
+        try:
+            return await asyncio.wait_for(self._process.wait(), 2.0)
+        except TimeoutError:
+            self._process.kill()
+            return await self._process.wait()
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"code {code}"

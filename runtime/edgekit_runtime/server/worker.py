@@ -1,0 +1,160 @@
+"""The process that holds the engine: ``python -m edgekit_runtime.server.worker SOCKET SETTINGS``.
+
+Whatever kills it, the front lives on and starts another.  It ends when the front's end of the socket is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.generation import Stream
+from edgekit_runtime.machine import rss_mb
+from edgekit_runtime.runtime import Runtime
+from edgekit_runtime.scheduler import TokenScore
+from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
+
+READ_BYTES = 1 << 16
+OOM_SCORE = "500"  # when memory runs out, the kernel takes the worker, not the front
+
+
+class Worker:
+    """Requests from a socket, through a runtime, and back."""
+
+    def __init__(self, runtime: Runtime, connection: socket.socket) -> None:
+        self._runtime, self._connection = runtime, connection
+        self._streams: dict[int, Stream] = {}
+        self._unread = b""
+        self._unsent: list[bytes] = []
+        self._last_beat = 0.0
+
+    def run(self) -> None:
+        """Serve until the front is gone."""
+        self._say({"op": "ready"})
+        self._tell_models()
+        busy = False
+        while self._receive(wait=0.0 if busy else BEAT_SECONDS):
+            busy = self._runtime.step()
+            self._report()
+            if time.monotonic() - self._last_beat > BEAT_SECONDS:
+                self._last_beat = time.monotonic()
+                self._say({"op": "beat", "stats": self._stats()})
+            self._connection.sendall(b"".join(self._unsent))
+            self._unsent.clear()
+
+    def _receive(self, wait: float) -> bool:
+        """Do what the front says; False when it is gone."""
+        while select.select([self._connection], [], [], 0.0 if self._unsent else wait)[0]:
+            data = self._connection.recv(READ_BYTES)
+            if not data:
+                return False
+            *lines, self._unread = (self._unread + data).split(b"\n")
+            for line in lines:
+                self._obey(unpack(line))
+            wait = 0.0
+        return True
+
+    def _obey(self, message: Message) -> None:
+        number = message["id"]
+        try:
+            match message["op"]:
+                case "start":
+                    self._streams[number] = self._runtime.stream(**message["options"])
+                    self._say({"op": "accepted", "id": number})
+                case "cancel":
+                    if number in self._streams:
+                        self._streams.pop(number).close()
+                case "load":
+                    entry = self._runtime.add_adapter(Path(message["path"]), message["name"])
+                    self._done(number, {"name": entry.name, "version": entry.version, "digest": entry.digest})
+                case "unload":
+                    self._runtime.remove_adapter(message["name"])
+                    self._done(number, None)
+                case "refresh":
+                    self._done(number, self._runtime.refresh())
+        except EdgekitError as error:
+            self._say(error_message(number, error))
+
+    def _done(self, number: int, value: Any) -> None:
+        self._tell_models()
+        self._say({"op": "done", "id": number, "value": value})
+
+    def _tell_models(self) -> None:
+        adapters = self._runtime.manifest.adapters
+        models = [{"name": each.name, "version": each.version, "digest": each.digest} for each in adapters]
+        self._say({"op": "models", "models": models})
+
+    def _report(self) -> None:
+        """Pass on what has come since."""
+        for number, stream in list(self._streams.items()):
+            try:
+                pieces = stream.poll()
+            except EdgekitError as error:
+                del self._streams[number]
+                self._say(error_message(number, error))
+                continue
+            for piece in pieces:
+                self._say({"op": "text", "id": number, "text": piece.text, "scores": self._scores(piece.scores)})
+            if stream.result is not None:
+                del self._streams[number]
+                value = stream.result.as_dict() | {"echoed": self._scores(stream.echoed)}
+                self._say({"op": "done", "id": number, "value": value})
+
+    def _scores(self, scores: Any) -> list[Any]:
+        """Tokens as text and bytes: [[bytes, log-probability, [[bytes, log-probability] …]] …]."""
+
+        def spell(token: int) -> list[int]:
+            return list(self._runtime.piece(token))
+
+        def one(score: TokenScore) -> list[Any]:
+            return [spell(score.token), score.logprob, [[spell(token), logprob] for token, logprob in score.top]]
+
+        return [one(score) for score in scores]
+
+    def _stats(self) -> dict[str, Any]:
+        loop = self._runtime.loop
+        return vars(loop.counts) | {
+            "running": loop.running,
+            "waiting": loop.waiting,
+            "kv_tokens": loop.held_tokens,
+            "kv_capacity": self._runtime.engine.context * self._runtime.engine.sequences,
+            "adapters_loaded": len(loop.pool),
+            "adapter_bytes": loop.pool.size,
+            "adapter_loads": loop.pool.loads,
+            "adapter_evictions": loop.pool.evictions,
+            "prefix_bytes": loop.prefixes.size,
+            "rss_mb": rss_mb(),
+        }
+
+    def _say(self, message: Message) -> None:
+        self._unsent.append(pack(message))
+
+
+def main(arguments: list[str]) -> int:
+    """Run; the first argument is the socket's number, the second the runtime's arguments as JSON."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to handle
+    connection = socket.socket(fileno=int(arguments[0]))
+    settings = json.loads(arguments[1])
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    try:
+        with Runtime(settings.pop("bundle"), **settings) as runtime:
+            Worker(runtime, connection).run()
+    except EdgekitError as error:
+        connection.sendall(pack(error_message(0, error)))
+        return error.exit_code
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
