@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := edgekit exporters devices runtime
 
-.PHONY: setup demo test lint fidelity format wheels clean
+.PHONY: setup demo test torture lint fidelity format wheels clean
 
 setup: $(READY)
 
@@ -20,6 +20,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+# The short runs of tests/runtime/torture at full length: about an hour.
+torture: $(READY)
+	$(BIN)/pytest --torture -q tests/runtime/torture tests/runtime/store/test_kill.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,28 @@ import pytest
 from edgekit_exporters.base import Base
 
 DEMO_BASE = "smollm2-135m"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture", action="store_true", help="long runs of what is short otherwise (make torture)")
+
+
+@pytest.fixture(scope="session")
+def torture(request: pytest.FixtureRequest) -> bool:
+    """Whether this is a long run."""
+    return bool(request.config.getoption("--torture"))
+
+
+@pytest.fixture
+def figures(torture: bool, capsys: pytest.CaptureFixture[str]) -> Callable[[str, object], None]:
+    """Print what a long run found."""
+
+    def say(name: str, value: object) -> None:
+        if torture:
+            with capsys.disabled():
+                sys.stdout.write(f"\n{name}: {value}")
+
+    return say
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -39,13 +39,14 @@ while True:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_store_is_whole_after_kill_9(goods: Goods, tmp_path: Path, seed: int) -> None:
+def test_the_store_is_whole_after_kill_9(goods: Goods, tmp_path: Path, torture: bool, seed: int) -> None:
     store = Store(tmp_path / "store", create=True)
     store.install(goods.bundle)
     files = [str(each) for each in (goods.bundle, goods.later_bundle, goods.one_newer, goods.two)]
     chosen = random.Random(seed)
-    for round_ in range(4):
-        command = [sys.executable, "-c", WORKER, str(store.root), str(seed * 10 + round_), *files]
+    rounds = 84 if torture else 4  # with 12 seeds, 1,008 kills
+    for round_ in range(rounds):
+        command = [sys.executable, "-c", WORKER, str(store.root), str(seed * 100 + round_), *files]
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert worker.stdout is not None
         assert worker.stdout.readline() == "ready\n"

@@ -1,0 +1,305 @@
+"""The device runtime under load: batching, prompt caching, HTTP, adapters that come, a thousand adapters.
+
+    python benchmarks/service.py BUNDLE [--only batching ttft http install many] [--repeats 5] [--json]
+
+Everything is taken in pairs inside one run.  Adapters are copies of one of the bundle's with other metadata, so that
+each has a digest of its own and is loaded by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_runtime import BASE, Runtime
+from edgekit_runtime.bench.bare import BareLoop
+from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.generation import Stream
+from edgekit_runtime.store import Store
+
+REQUESTS = 8
+ANSWER = 48
+PROMPT = "part: bracket {}; finding: scratch 0.{} mm on the left edge; report"
+SYSTEM_WORDS = 190  # about 256 tokens with the template
+
+
+def main() -> None:
+    """Run what is asked for and print one line a figure, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.only:
+            folder = Path(scratch) / name
+            folder.mkdir()
+            results[name] = FIGURES[name](options, folder)
+            if not options.json:
+                for key, value in results[name].items():
+                    print(f"{name:10} {key:44} {value:10.3f}", flush=True)
+    if options.json:
+        print(json.dumps(results, indent=1))
+
+
+def copies(bundle: Path, count: int, folder: Path, **metadata: str) -> list[Path]:
+    """Adapter files that differ in name and digest alone."""
+    with open_bundle(bundle) as opened:
+        source = opened.adapter_path(opened.manifest.adapters[0].name)
+        files = [folder / f"a{number}.gguf" for number in range(count)]
+        for number, file in enumerate(files):
+            rewrite_metadata(source, file, {"edgekit.name": f"a{number}", **metadata})
+    return files
+
+
+def p95(values: list[float]) -> float:
+    """The 95th percentile, nearest rank."""
+    return sorted(values)[min(int(0.95 * len(values)), len(values) - 1)]
+
+
+def batching(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """8 requests at once, over 4 adapters and over one, against the same one after another."""
+    results: dict[str, float] = {}
+    files = copies(options.bundle, 4, folder)
+    with Runtime(options.bundle, threads=options.threads, context=512, parallel=REQUESTS) as runtime:
+        for file in files:
+            runtime.add_adapter(file)
+        for kind, used in (("4 adapters", [f"a{number % 4}" for number in range(REQUESTS)]), ("1 adapter", ["a0"] * 8)):
+            together, after, latency, latency_after = [], [], [], []
+            for number in range(options.repeats + 1):
+                one = _run(runtime, used, at_once=False)
+                many = _run(runtime, used, at_once=True)
+                if number:  # the first pair warms up
+                    together.append(max(many))
+                    after.append(max(one))
+                    latency.append(p95(many))
+                    latency_after.append(p95(one))
+            ratios = [b / a for a, b in zip(together, after, strict=True)]
+            results[f"throughput, {REQUESTS} over {kind} / in turn"] = statistics.median(ratios)
+            results[f"p95 latency, {REQUESTS} over {kind} / in turn"] = statistics.median(
+                [a / b for a, b in zip(latency, latency_after, strict=True)]
+            )
+    return results
+
+
+def _run(runtime: Runtime, adapters: list[str], *, at_once: bool) -> list[float]:
+    """Seconds from the common start until each request has its whole answer."""
+    runtime.engine.holder = None  # no KV cache of the run before
+    start = time.perf_counter()
+    ends: list[float] = []
+
+    def ask(number: int) -> Stream:
+        prompt = PROMPT.format(number, number)
+        return runtime.stream(prompt, adapter=adapters[number], max_tokens=ANSWER, temperature=0.8, seed=number)
+
+    if not at_once:
+        for number in range(len(adapters)):
+            for _ in (stream := ask(number)):
+                pass
+            ends.append(time.perf_counter() - start)
+            assert stream.result is not None
+        return ends
+    asked = [ask(number) for number in range(len(adapters))]
+    waiting = list(asked)
+    while waiting:
+        runtime.step()
+        for stream in [each for each in waiting if each.ended]:
+            waiting.remove(stream)
+            ends.append(time.perf_counter() - start)
+    return ends
+
+
+def ttft(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """TTFT with an adapter prompt of about 256 tokens, cached and not, in pairs; also from disk after a restart."""
+    words = ("inspect", "the", "part", "and", "report", "kind", "place", "size", "verdict", "in", "one", "line")
+    system = " ".join(words[number % len(words)] for number in range(SYSTEM_WORDS))
+    file = copies(options.bundle, 1, folder, **{"edgekit.system": system})[0]
+    cold, warm, restarted = [], [], []
+    tokens = 0
+    for number in range(options.repeats + 1):
+        cache = folder / f"cache-{number}"
+        for times in (cold, restarted):
+            with Runtime(options.bundle, threads=options.threads, context=512, parallel=4, cache=cache) as runtime:
+                runtime.add_adapter(file)
+                runtime.engine.batches_exactly(())
+                runtime.generate("x", adapter=BASE, max_tokens=1)
+                first = runtime.generate("scratch on the left", adapter="a0", max_tokens=1)
+                times.append(first.timings.prefill_ms)
+                if times is cold:
+                    tokens = first.usage.prompt_tokens
+                    for other in ("dent on the right", "stain on the top"):
+                        warm.append(runtime.generate(other, adapter="a0", max_tokens=1).timings.prefill_ms)
+    return {
+        "prompt tokens": tokens,
+        "TTFT uncached, ms": statistics.median(cold),
+        "TTFT cached, ms": statistics.median(warm),
+        "uncached / cached": statistics.median(cold) / statistics.median(warm),
+        "uncached / from disk after a restart": statistics.median(cold) / statistics.median(restarted),
+    }
+
+
+class _Service:
+    """A service on a free port, and its end."""
+
+    def __init__(self, options: argparse.Namespace, *more: str) -> None:
+        command = [sys.executable, "-m", "edgekit_runtime", "serve", str(options.bundle), "--port", "0", *more]
+        command += ["--threads", str(options.threads)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.url = ""
+        while not self.url:
+            line = self.process.stderr.readline()
+            assert line, "the service has ended"
+            self.url = line.rpartition(" on ")[2].strip() if "serving on" in line else ""
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    def stream(self, **more: Any) -> tuple[list[float], dict[str, Any]]:
+        """Times at which pieces of text came, and the counts."""
+        body = {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0} | more
+        times, counts = [], {}
+        with httpx.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=120) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    chunk = json.loads(line[6:])
+                    counts = chunk.get("usage") or counts
+                    if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+                        times.append(time.perf_counter())
+        return times, counts
+
+    def close(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait()
+
+
+def http(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Decode through HTTP streaming against a bare llama_decode loop, in turn."""
+    results = {}
+    with open_bundle(options.bundle) as bundle:
+        bare = BareLoop(bundle.base_path, context=512, threads=options.threads)
+        for parallel in (1, 4):
+            service = _Service(options, "--parallel", str(parallel), "--context", "512")
+            try:
+                ratios = []
+                for number in range(2 * options.repeats + 1):
+                    question = [{"role": "user", "content": "Tell a long story about a bracket."}]
+                    times, counts = service.stream(model=BASE, messages=question, max_tokens=128)
+                    speed = (counts["completion_tokens"] - 1) / (times[-1] - times[0])
+                    theirs = bare.decode_tps([1] * counts["prompt_tokens"], counts["completion_tokens"] - 1)
+                    if number:
+                        ratios.append(speed / theirs)
+                results[f"HTTP decode / bare loop, --parallel {parallel}"] = statistics.median(ratios)
+            finally:
+                service.close()
+        bare.close()
+    return results
+
+
+def install(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """A new adapter while another request streams: until its first token, and what the other one noticed."""
+    files = copies(options.bundle, options.repeats + 1, folder)
+    service = _Service(options, "--parallel", "4", "--context", "512")
+    live, gaps, usual = [], [], []
+    try:
+        for number, file in enumerate(files):
+            story: list[tuple[list[float], dict[str, Any]]] = []
+
+            def talk(story: list[tuple[list[float], dict[str, Any]]] = story) -> None:
+                question = [{"role": "user", "content": "Tell a long story about a bracket."}]
+                story.append(service.stream(model=BASE, messages=question, max_tokens=400))
+
+            talking = threading.Thread(target=talk)
+            talking.start()
+            time.sleep(0.5)
+            start = time.perf_counter()
+            body = {"lora_name": file.stem, "lora_path": str(file)}
+            httpx.post(f"{service.url}/v1/load_lora_adapter", json=body, timeout=120).raise_for_status()
+            question = [{"role": "user", "content": "scratch"}]
+            times, _ = service.stream(model=file.stem, messages=question, max_tokens=1)
+            end = times[0]
+            talking.join()
+            steps = [b - a for a, b in zip(story[0][0], story[0][0][1:], strict=False)]
+            during = [b - a for a, b in zip(story[0][0], story[0][0][1:], strict=False) if a < end + 0.1 and b > start]
+            if number:
+                live.append(1e3 * (end - start))
+                gaps.append(1e3 * max(during, default=0.0))
+                usual.append(1e3 * statistics.median(steps))
+    finally:
+        service.close()
+    return {
+        "from the call to its first token, ms": statistics.median(live),
+        "longest pause of the other request, ms": statistics.median(gaps),
+        "its usual pause, ms": statistics.median(usual),
+    }
+
+
+def many(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """1,000 adapters installed, 64 MB for loaded ones: the cold start of any of them."""
+    import random
+
+    store = Store(folder / "store", create=True)
+    store.install(options.bundle)
+    count = 1000
+    files = copies(options.bundle, 1, folder)
+    size = files[0].stat().st_size
+    for number in range(count):
+        rewrite_metadata(files[0], folder / "next.gguf", {"edgekit.name": f"n{number}"})
+        store.install(folder / "next.gguf")
+    shutil.rmtree(folder / "store" / "tmp", ignore_errors=True)
+    (folder / "store" / "tmp").mkdir()
+    chosen = random.Random(0)
+    opened = time.perf_counter()
+    with Runtime(
+        folder / "store", threads=options.threads, context=512, parallel=4, adapter_memory=64_000_000
+    ) as runtime:
+        opened = time.perf_counter() - opened
+        runtime.generate("x", adapter="n0", max_tokens=1)
+        cold, read = [], []
+        for _ in range(200):
+            name = f"n{chosen.randrange(1, count)}"
+            path = runtime.adapter_path(name)
+            loads = runtime.loop.pool.loads
+            start = time.perf_counter()
+            path.read_bytes()
+            read.append(1e3 * (time.perf_counter() - start))
+            result = runtime.generate("x", adapter=name, max_tokens=1)
+            if runtime.loop.pool.loads > loads:
+                cold.append(result.timings.switch_ms)
+        held = runtime.loop.pool.size
+    return {
+        "adapter file, MB": size / 1e6,
+        "opening the store, s": opened,
+        "cold load median, ms": statistics.median(cold),
+        "cold load p95, ms": p95(cold),
+        "reading the bytes alone p95, ms": p95(read),
+        "memory of loaded adapters, MB": held / 1e6,
+    }
+
+
+FIGURES: dict[str, Callable[[argparse.Namespace, Path], dict[str, float]]] = {
+    "batching": batching,
+    "ttft": ttft,
+    "http": http,
+    "install": install,
+    "many": many,
+}
+
+if __name__ == "__main__":
+    main()
