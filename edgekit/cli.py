@@ -6,7 +6,7 @@ import argparse
 import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.cli import add_bench, bench_command
 from edgekit_runtime.command import Program, print_json
@@ -19,9 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     version = importlib.metadata.version("edgekit")
     program = Program("edgekit", "From data to a proven, swappable adapter on an edge device.", version)
-    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_bench, _add_devices):
+    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_site, _add_bench, _add_devices):
         add(program)
-    for add in (_add_keygen, _add_sign, _add_verify, _add_demo):
+    for add in (_add_serve_site, _add_keygen, _add_sign, _add_verify, _add_demo):
         add(program)
     return program.main(arguments)
 
@@ -191,10 +191,14 @@ def _export(arguments: argparse.Namespace) -> None:
         max_mb=arguments.max_mb,
         min_decode_tps=arguments.min_decode_tps,
     )
+    from edgekit.site import site_for_device
+
+    site = site_for_device(folder, arguments.device or project.export.device)
     if arguments.json:
         print_json(
             {
                 "bundle": str(folder),
+                "site": site and str(site),
                 "version": manifest.version,
                 "quality": manifest.quality,
                 "adapters": {entry.name: entry.quality for entry in manifest.adapters},
@@ -211,6 +215,8 @@ def _export(arguments: argparse.Namespace) -> None:
                     "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
                 )
         print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
+        if site is not None:
+            print(f"site: {site}; try it: edgekit serve-site {site}")
 
 
 def _tensor_types(given: Sequence[str]) -> dict[str, str]:
@@ -223,13 +229,97 @@ def _tensor_types(given: Sequence[str]) -> dict[str, str]:
     return {pattern: kind for pattern, _, kind in pairs}
 
 
+def _add_site(program: Program) -> None:
+    parser = program.command(
+        "site",
+        "make a static site that runs a bundle in a browser page",
+        "edgekit site dist/line-3 --trust line-3.key.pub --output dist/line-3-site",
+        _site,
+    )
+    parser.add_argument("bundle", type=Path, help="bundle folder or .tar")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="site folder (default: BUNDLE-site)")
+    parser.add_argument(
+        "--trust", type=Path, metavar="FILE", help="public keys: the page takes only what one of them has signed"
+    )
+    parser.add_argument(
+        "--adapters-from",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="another origin that adapters may be installed from (can be repeated)",
+    )
+
+
+def _site(arguments: argparse.Namespace) -> None:
+    from edgekit.site import build_site, site_folder
+
+    output = arguments.output or site_folder(arguments.bundle)
+    document = build_site(arguments.bundle, output, trust=arguments.trust, adapters_from=arguments.adapters_from)
+    _show_site(output, document, as_json=arguments.json)
+
+
+def _show_site(folder: Path, document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"site": str(folder), "version": document["version"], "bundle": document["bundle"]})
+        return
+    size = sum(file["size"] for file in document["files"] if not file["lazy"])
+    print(f"site {document['version']}: {folder} (the app itself is {size / 1024:.0f} KiB)")
+    print(f"try it: edgekit serve-site {folder}")
+
+
+def _add_serve_site(program: Program) -> None:
+    parser = program.command(
+        "serve-site", "serve a site folder for trying it out", "edgekit serve-site dist/line-3-site", _serve_site
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what `edgekit site` or `edgekit export` wrote")
+    parser.add_argument("--port", type=int, default=8000, help="TCP port (8000)")
+    parser.add_argument(
+        "--lan", action="store_true", help="for phones on the same network, over https, with a QR code of the address"
+    )
+    parser.add_argument("--certificate", type=Path, metavar="PEM", help="for https, with --key (default: self-signed)")
+    parser.add_argument("--key", type=Path, metavar="PEM", help="private key of the certificate")
+    parser.add_argument("--no-headers", action="store_true", help="as a host does that can't set headers")
+
+
+def _serve_site(arguments: argparse.Namespace) -> None:
+    from edgekit.site import serve_site
+    from edgekit.site.serve import Certificate
+    from edgekit_runtime.errors import UsageError
+
+    given = (arguments.certificate, arguments.key)
+    if (given[0] is None) != (given[1] is None):
+        raise UsageError("a certificate needs its key", "give --certificate and --key")
+    certificate = None if given[0] is None else Certificate(*given)
+
+    def ready(url: str) -> None:
+        print(f"{arguments.folder} is at {url} (Ctrl-C ends)", flush=True)
+        if arguments.lan:
+            import segno
+
+            segno.make(url).terminal(compact=True)
+
+    serve_site(
+        arguments.folder,
+        port=arguments.port,
+        lan=arguments.lan,
+        isolated=not arguments.no_headers,
+        certificate=certificate,
+        ready=ready,
+    )
+
+
 def _add_bench(program: Program) -> None:
     parser = add_bench(program, "edgekit", _bench)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the result")
+    parser.add_argument(
+        "--target", default="local", help="where to measure: local (default), or browser: Chromium here"
+    )
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    document = bench_command(arguments)
+    from edgekit.bench_targets import bench_on
+
+    document = bench_command(arguments, bench_on(arguments.target))
     if document is not None and arguments.plot is not None:
         from edgekit.bench_plot import plot_bench
 

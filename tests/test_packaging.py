@@ -15,7 +15,15 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("project", "needed"),
     [
-        (".", ["edgekit/py.typed", "edgekit_exporters/bundle.py", "edgekit_devices/data/raspberry-pi-5.toml"]),
+        (
+            ".",
+            [
+                "edgekit/py.typed",
+                "edgekit_exporters/bundle.py",
+                "edgekit_devices/data/raspberry-pi-5.toml",
+                "edgekit/site/app/edgekit-runtime/index.d.ts",
+            ],
+        ),
         ("runtime", ["edgekit_runtime/py.typed", "edgekit_runtime/engines/llama_cpp.py"]),
     ],
 )

@@ -6,7 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,8 +270,13 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Run ``bench`` and print; returns the measurements, or None after a comparison."""
+def bench_command(
+    arguments: argparse.Namespace, measure: Callable[..., dict[str, Any]] | None = None
+) -> dict[str, Any] | None:
+    """Run ``bench`` and print; returns the measurements, or None after a comparison.
+
+    ``measure`` takes what :func:`~edgekit_runtime.bench.run_bench` takes, which it replaces.
+    """
     from edgekit_runtime.bench import compare, read_bench, run_bench, table
 
     if arguments.what[0] == "compare":
@@ -283,7 +288,7 @@ def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
         return None
     if len(arguments.what) != 1:
         raise UsageError("bench takes one bundle", "or: bench compare A.json B.json")
-    document = run_bench(
+    document = (measure or run_bench)(
         Path(arguments.what[0]),
         repeats=arguments.repeats,
         prompt_tokens=arguments.prompt_tokens,

@@ -45,14 +45,14 @@ def describe() -> dict[str, Any]:
     }
 
 
-def peak_rss_mb() -> float:
-    """The largest resident memory that this process has had, MiB."""
+def peak_rss_mb(process: int | str = "self") -> float:
+    """The largest resident memory that this process has had, MiB; on Linux also of another one."""
     import resource
     import sys
 
     # On Linux getrusage also counts what the parent had before it started us.
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / (1024 * 1024)

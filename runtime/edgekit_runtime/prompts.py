@@ -23,7 +23,7 @@ class Prompts:
         Raises:
             InputError: there is no template, or a broken one.
         """
-        self._template = _template(header)
+        self._template = chat_template(header)
         self._tokenize = tokenize
         self._preamble = lru_cache(REMEMBERED_PREAMBLES)(self._find_preamble)
 
@@ -55,7 +55,12 @@ class Prompts:
         return one[:differs]
 
 
-def _template(header: GgufFile) -> ChatTemplate:
+def chat_template(header: GgufFile) -> ChatTemplate:
+    """The chat template in a base's metadata.
+
+    Raises:
+        InputError: there is none, or a broken one.
+    """
     metadata = header.metadata
     source = metadata.get("tokenizer.chat_template")
     if not isinstance(source, str):

@@ -61,7 +61,7 @@ def run_bench(
     with Runtime(bundle, threads=threads, context=None) as runtime:
         opened = 1e3 * (time.perf_counter() - start)
         used = runtime.engine.threads
-        prompts = _prompts(runtime, repeats + 1, prompt_tokens)
+        prompts = bench_prompts(runtime, repeats + 1, prompt_tokens)
         names = [None, *(entry.name for entry in runtime.manifest.adapters)]
         log.info("measuring memory bandwidth")
         bandwidth = machine.memory_bandwidth(used)
@@ -118,7 +118,7 @@ def _subject(
         path = runtime.adapter_path(name)
         result["file_bytes"] = path.stat().st_size
         extra = sum(tensor.size for tensor in read_gguf(path).tensors.values())
-        result["cold_load_ms"] = _figures(_cold_loads(engine, name, path, repeats))
+        result["cold_load_ms"] = figures(_cold_loads(engine, name, path, repeats))
         engine.load_adapter(name, path)
         result |= _switches(engine, name, prompts[0])
     engine.select(BARE if name is None else ((name, 1.0),))
@@ -139,9 +139,9 @@ def _subject(
     read = _bytes_per_token(header, len(prompts[0]) + decode_tokens // 2) + extra
     roof = bandwidth / read
     return result | {
-        "ttft_ms": _figures(ttft),
-        "prefill_tps": _figures(prefill, fast=True),
-        "decode_tps": _figures(decode, fast=True),
+        "ttft_ms": figures(ttft),
+        "prefill_tps": figures(prefill, fast=True),
+        "decode_tps": figures(decode, fast=True),
         "decode_bytes_per_token": read,
         "decode_roofline_tps": roof,
         "decode_roofline_share": statistics.median(decode) / roof,
@@ -189,7 +189,7 @@ def _switches(engine: Engine, name: str, prompt: Sequence[int]) -> dict[str, Fig
             usual.append(second)
     generation.close()  # type: ignore[attr-defined]
     extra = [first - second for first, second in zip(after, usual, strict=True)]
-    return {"switch_ms": _figures(to_adapter), "switch_next_step_extra_ms": _figures(extra)}
+    return {"switch_ms": figures(to_adapter), "switch_next_step_extra_ms": figures(extra)}
 
 
 def _load_times(runtime: Runtime, repeats: int) -> Figures:
@@ -199,7 +199,7 @@ def _load_times(runtime: Runtime, repeats: int) -> Figures:
         LlamaEngine(runtime.engine_file, context=runtime.engine.context, threads=runtime.engine.threads).close()
 
     load()
-    return _figures([_timed(load) for _ in range(repeats)])
+    return figures([_timed(load) for _ in range(repeats)])
 
 
 def _against_bare(runtime: Runtime, repeats: int) -> dict[str, Any]:
@@ -218,14 +218,14 @@ def _against_bare(runtime: Runtime, repeats: int) -> dict[str, Any]:
     finally:
         bare.close()
     return {
-        "ratio": _figures(ratios, fast=True),
-        "runtime_tps": _figures(runtimes, fast=True),
-        "bare_tps": _figures(bares, fast=True),
+        "ratio": figures(ratios, fast=True),
+        "runtime_tps": figures(runtimes, fast=True),
+        "bare_tps": figures(bares, fast=True),
         "tokens": ours.usage.completion_tokens,
     }
 
 
-def _prompts(runtime: Runtime, count: int, length: int) -> list[list[int]]:
+def bench_prompts(runtime: Runtime, count: int, length: int) -> list[list[int]]:
     """Prompts of random ordinary words, the same on every machine."""
     chosen = random.Random(0)
     words = [
@@ -261,7 +261,7 @@ def _timed(action: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _figures(samples: Sequence[float], *, fast: bool = False) -> dict[str, Any]:
+def figures(samples: Sequence[float], *, fast: bool = False) -> dict[str, Any]:
     """Median, and the value that 95 % of the samples are not worse than (``fast``: more is better)."""
     ordered = sorted(samples, reverse=fast)
     slow = ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)]

@@ -41,7 +41,6 @@ def read_bench(path: Path) -> dict[str, Any]:
 def table(document: dict[str, Any]) -> str:
     """A result as text: a head, and a row for the base and for each adapter (median, p95)."""
     bundle, settings, machine = document["bundle"], document["settings"], document["machine"]
-    bare = document["decode_vs_bare"]
     head = [
         f"{bundle['name']} {bundle['quantization']}, base {bundle['base_bytes'] / MIB:.1f} MiB"
         f" on {machine['cpu']}, {settings['threads']} threads, {document['engine']['version']}",
@@ -52,15 +51,23 @@ def table(document: dict[str, Any]) -> str:
     rows = [["", "file MiB", *(heading for heading, _, _ in COLUMNS), "of roofline"]]
     for result in document["results"]:
         cells = [_cell(result.get(key), digits) for _, key, digits in COLUMNS]
-        share = f"{100 * result['decode_roofline_share']:.0f} %"
+        share = f"{100 * result['decode_roofline_share']:.0f} %" if "decode_roofline_share" in result else ""
         rows.append([result["adapter"], f"{result['file_bytes'] / MIB:.1f}", *cells, share])
-    foot = [
-        "",
-        f"load {document['load_ms']['median']:.0f} ms, verified open {document['open_verified_ms']:.0f} ms,"
-        f" peak RSS {document['peak_rss_mb']:.0f} MiB, memory bandwidth {document['memory_bandwidth_gbs']:.1f} GB/s",
-        f"decode against a bare llama_decode loop, in pairs: {bare['ratio']['median']:.3f}",
+    return "\n".join([*head, *aligned(rows), "", *_foot(document)])
+
+
+def _foot(document: dict[str, Any]) -> list[str]:
+    """What was measured besides; a target may lack some of it."""
+    parts = [
+        f"load {document['load_ms']['median']:.0f} ms, verified open {document['open_verified_ms']:.0f} ms",
+        f"peak RSS {document['peak_rss_mb']:.0f} MiB" if document.get("peak_rss_mb") else "",
+        f"memory bandwidth {document['memory_bandwidth_gbs']:.1f} GB/s" if "memory_bandwidth_gbs" in document else "",
     ]
-    return "\n".join([*head, *aligned(rows), *foot])
+    lines = [", ".join(filter(None, parts))]
+    if "decode_vs_bare" in document:
+        ratio = document["decode_vs_bare"]["ratio"]["median"]
+        lines.append(f"decode against a bare llama_decode loop, in pairs: {ratio:.3f}")
+    return lines
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> str:

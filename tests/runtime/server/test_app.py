@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit_runtime import Runtime
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 from tests.service import Service, serving
 
 CHAT = "/v1/chat/completions"

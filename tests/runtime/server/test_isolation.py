@@ -16,7 +16,7 @@ import pytest
 from edgekit_runtime import InputError
 from edgekit_runtime.server import canary
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 from tests.runtime.server.test_app import CHAT
 from tests.service import Service, serving
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit_runtime.signing import make_key, sign
 from edgekit_runtime.store import Store
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 from tests.service import Service, serving
 
 

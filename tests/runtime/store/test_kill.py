@@ -13,7 +13,7 @@ import pytest
 
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.store import Store
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 
 WORKER = """
 import random, sys

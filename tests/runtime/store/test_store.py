@@ -21,7 +21,7 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.signing import make_key, sign
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.changes import version_key
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 from tests.service import Service, serving
 
 CLIENTS = 3

@@ -16,7 +16,7 @@ from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.signing import make_key, sign
 from edgekit_runtime.store import Store
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 from tests.service import serving
 
 

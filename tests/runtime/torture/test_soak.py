@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import psutil
 
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 from tests.service import serving
 
 MIB = 1024**2

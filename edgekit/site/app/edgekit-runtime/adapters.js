@@ -1,0 +1,143 @@
+/** The adapters of a runtime: installed, active, and the way back. */
+
+import { adapterEntry, checkFits, readAdapter } from "./adapter.js";
+import { findInstalled, withActive, withAdapter, without } from "./changes.js";
+import { EdgekitError } from "./errors.js";
+import { bring, checkRoom } from "./files.js";
+import { adapterMessage, checkSignature } from "./signing.js";
+
+const LARGEST_ADAPTER = 1024 ** 3; // bytes; it is held in memory once while it is checked
+const SIGNATURE_BYTES = 64;
+
+export class Adapters {
+  /** @param {import("./index.js").Runtime} runtime */
+  constructor(runtime) {
+    this.runtime = runtime;
+  }
+
+  /** Every version that is installed.  @returns {import("./index.js").InstalledAdapter[]} */
+  list() {
+    const { manifest, installed } = this.runtime.generation;
+    return installed.map((entry) => ({ ...entry, active: manifest.adapters.some((each) => each.digest === entry.digest) }));
+  }
+
+  /** The active adapter of that name.  @param {string} name @returns {import("./index.js").AdapterEntry} */
+  get(name) {
+    const { name: bundle, adapters } = this.runtime.manifest;
+    const found = adapters.find((entry) => entry.name === name);
+    if (!found) {
+      const names = adapters.map((entry) => entry.name).join(", ") || "no adapters";
+      throw new EdgekitError("usage", `the bundle ${bundle} has no adapter ${name}`, `it has ${names}`);
+    }
+    return found;
+  }
+
+  /**
+   * Install an adapter file, active at once in the place of an earlier one of its name.
+   *
+   * It has to be sound, of the base's family, and signed where the site names keys.  The engine reads the base again
+   * from this device; a file that it refuses leaves everything as it was.
+   *
+   * @param {File | Blob | string | URL} source a file, or where to fetch it; its signature is then at the same place
+   *   with `.sig` after the name
+   * @param {{signature?: Blob, name?: string, allowDowngrade?: boolean}} [options] `signature`: the .sig file of a local
+   *   one; `name`: of a Blob, for messages
+   * @returns {Promise<import("./index.js").AdapterEntry>}
+   */
+  async install(source, { signature, name, allowDowngrade } = {}) {
+    const remote = typeof source === "string" || source instanceof URL ? new URL(source, document.baseURI) : undefined;
+    const label = name ?? remote?.pathname.split("/").pop() ?? source.name ?? "adapter.gguf";
+    const file = remote ? await this.fetch(remote) : source;
+    if (file.size > LARGEST_ADAPTER) throw new EdgekitError("input", `${label} is too large for an adapter`, "check it");
+    const facts = await readAdapter(file, label);
+    checkFits(facts, label, this.runtime.header, this.runtime.manifest.base.family);
+    const digest = hex(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
+    const { trust } = this.runtime.site;
+    if (trust) {
+      const given = signature ?? (remote && (await this.fetchSignature(remote)));
+      const bytes = given && given.size === SIGNATURE_BYTES ? await given.arrayBuffer() : undefined;
+      await checkSignature(adapterMessage(digest), bytes, trust, label);
+    }
+    const entry = adapterEntry(facts, { family: this.runtime.manifest.base.family, digest, label, size: file.size });
+    const change = withAdapter(this.runtime.generation, entry, { allowDowngrade });
+    await this.change(change, async (store) => {
+      if (await store.has(digest)) return;
+      await checkRoom(file.size);
+      await bring(store, { path: label, size: file.size, sha256: digest, blob: file });
+    });
+    return entry;
+  }
+
+  /** Make an installed version the active one, the newest when none is named.  @param {string} name @param {string} [version] */
+  async activate(name, version) {
+    const { generation } = this.runtime;
+    await this.change(withActive(generation, findInstalled(generation, name, version)));
+  }
+
+  /** Take an adapter out, all versions or one.  @param {string} name @param {string} [version] */
+  async remove(name, version) {
+    await this.change(without(this.runtime.generation, name, version));
+  }
+
+  /** Go back to what was active before the last change; the base too, if that was changed. */
+  async rollback() {
+    const { runtime } = this;
+    const { store } = runtime;
+    await store.exclusively(async () => {
+      runtime.generation = await store.rollback();
+    });
+    await this.restart();
+  }
+
+  async change(change, prepare = async (_store) => undefined) {
+    const { runtime } = this;
+    await runtime.store.exclusively(async () => {
+      await prepare(runtime.store);
+      await runtime.use(change);
+    });
+    try {
+      await this.restart();
+    } catch (error) {
+      runtime.generation = await runtime.store.rollback();
+      await runtime.start();
+      throw error;
+    }
+  }
+
+  /** Read the base again only when the engine lacks something. */
+  async restart() {
+    const { engine, manifest, headerOf } = this.runtime;
+    const lacks = manifest.adapters.some((entry) => !engine?.adapters.includes(entry.digest));
+    if (lacks || headerOf !== manifest.base.digest) await this.runtime.start();
+  }
+
+  async fetch(url) {
+    const allowed = [this.runtime.site.folder.origin, ...(this.runtime.site.document.adapters_from ?? [])];
+    if (!allowed.includes(url.origin)) {
+      throw new EdgekitError(
+        "network", `this site takes adapters from ${allowed.join(", ")} only, not from ${url.origin}`,
+        `download the file and choose it here, or build the site with --adapters-from ${url.origin}`, { file: url.href },
+      );
+    }
+    try {
+      const response = await fetch(url, { cache: "no-store" });
+      if (!response.ok) throw new Error(`HTTP ${response.status}`);
+      return await response.blob();
+    } catch (error) {
+      throw new EdgekitError(
+        "network", `${url} could not be fetched (${error.message})`, "check the address and the connection", { file: url.href },
+      );
+    }
+  }
+
+  async fetchSignature(url) {
+    const place = new URL(url);
+    place.pathname += ".sig";
+    const response = await fetch(place, { cache: "no-store" }).catch(() => undefined);
+    return response?.ok ? response.blob() : undefined;
+  }
+}
+
+function hex(buffer) {
+  return [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

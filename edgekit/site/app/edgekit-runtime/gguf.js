@@ -1,0 +1,176 @@
+/**
+ * A bounded reader of GGUF headers: it never trusts a count, size or offset in the file.
+ *
+ * Format: GGUF version 2 and 3, little-endian, as specified in ggml's docs/gguf.md.
+ */
+
+import { EdgekitError } from "./errors.js";
+
+const MAX_KEYS = 4096;
+const MAX_TENSORS = 65_536;
+const MAX_KEY_BYTES = 65_535;
+const MAX_STRING_BYTES = 16 * 1024 * 1024;
+const MAX_ARRAY_ITEMS = 4 * 1024 * 1024;
+const MAX_DIMENSIONS = 4;
+const MAX_ELEMENTS = 2 ** 40;
+const FIRST_READ = 4 * 1024 * 1024; // a header with a large vocabulary takes more, and is read again
+const STRING = 8;
+const ARRAY = 9;
+
+/** GGUF value types -> [bytes, how a DataView reads them]. */
+const SCALARS = {
+  0: [1, "getUint8"], 1: [1, "getInt8"], 2: [2, "getUint16"], 3: [2, "getInt16"], 4: [4, "getUint32"],
+  5: [4, "getInt32"], 6: [4, "getFloat32"], 7: [1, "getUint8"], 10: [8, "getBigUint64"], 11: [8, "getBigInt64"],
+  12: [8, "getFloat64"],
+};
+
+/** ggml type number -> name and bytes of an element, of those that LoRA matrices can have; others by number. */
+const TENSOR_TYPES = { 0: ["F32", 4], 1: ["F16", 2], 8: ["Q8_0", 34 / 32], 30: ["BF16", 2] };
+const DEFAULT_ALIGNMENT = 32;
+
+class Truncated extends Error {}
+
+/**
+ * @typedef {object} GgufHeader
+ * @property {Map<string, any>} metadata key -> value; arrays of strings are {@link Strings}
+ * @property {Map<string, {shape: number[], type: string, end: number}>} tensors name -> shape in ggml's order, and where
+ *   its data ends
+ */
+
+/** An array of strings that is decoded when one of them is asked for: a vocabulary has a quarter million. */
+export class Strings {
+  /** @param {Uint8Array} bytes @param {Uint32Array} ends start and end of each, in pairs */
+  constructor(bytes, ends) {
+    this.bytes = bytes;
+    this.ends = ends;
+  }
+
+  /** @param {number} index @returns {string | undefined} */
+  at(index) {
+    if (!(index >= 0 && index < this.ends.length / 2)) return undefined;
+    return new TextDecoder().decode(this.bytes.subarray(this.ends[2 * index], this.ends[2 * index + 1]));
+  }
+}
+
+/**
+ * Read and check the header of a GGUF file.
+ *
+ * @param {Blob} file
+ * @param {string} name for messages
+ * @returns {Promise<GgufHeader>}
+ */
+export async function readGguf(file, name) {
+  for (let room = FIRST_READ; ; room *= 4) {
+    const bytes = new Uint8Array(await file.slice(0, room).arrayBuffer());
+    try {
+      return new Reader(bytes, name, file.size).read();
+    } catch (error) {
+      if (!(error instanceof Truncated)) throw error;
+      if (room >= file.size) throw unsound(name, "it is truncated");
+    }
+  }
+}
+
+class Reader {
+  constructor(bytes, name, size) {
+    this.size = size;
+    this.bytes = bytes;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.name = name;
+    this.at = 0;
+  }
+
+  read() {
+    if (this.bytes.length < 4 || this.text(4) !== "GGUF") throw unsound(this.name, "it does not begin with GGUF");
+    const version = this.number(4);
+    if (version !== 2 && version !== 3) throw unsound(this.name, `version ${version} is not supported`);
+    const tensorCount = this.count(10, MAX_TENSORS, "tensors");
+    const keyCount = this.count(10, MAX_KEYS, "metadata keys");
+    const metadata = new Map();
+    for (let i = 0; i < keyCount; i++) {
+      const key = this.string(MAX_KEY_BYTES);
+      if (metadata.has(key)) throw unsound(this.name, `metadata key ${key} stands twice`);
+      metadata.set(key, this.value(this.number(4)));
+    }
+    const tensors = new Map();
+    for (let i = 0; i < tensorCount; i++) {
+      const key = this.string(MAX_KEY_BYTES);
+      if (tensors.has(key)) throw unsound(this.name, `tensor ${key} stands twice`);
+      tensors.set(key, this.tensor(key));
+    }
+    const alignment = metadata.get("general.alignment") ?? DEFAULT_ALIGNMENT;
+    const data = Math.ceil(this.at / alignment) * alignment;
+    for (const [key, { end }] of tensors) {
+      if (!(data + end <= this.size)) throw unsound(this.name, `the data of tensor ${key} ends beyond the file`);
+    }
+    return { metadata, tensors };
+  }
+
+  tensor(key) {
+    const dimensions = this.count(4, MAX_DIMENSIONS, `dimensions of tensor ${key}`);
+    const shape = [];
+    for (let i = 0; i < dimensions; i++) shape.push(this.count(10, MAX_ELEMENTS, `rows of tensor ${key}`));
+    if (shape.some((length) => length < 1) || shape.reduce((a, b) => a * b, 1) > MAX_ELEMENTS) {
+      throw unsound(this.name, `tensor ${key} has the impossible shape ${shape}`);
+    }
+    const number = this.number(4);
+    const offset = this.number(10);
+    const [type, bytes] = TENSOR_TYPES[number] ?? [`type ${number}`, 0]; // the engine checks the others
+    return { shape, type, end: offset + bytes * shape.reduce((a, b) => a * b, 1) };
+  }
+
+  value(kind) {
+    if (kind === STRING) return this.string(MAX_STRING_BYTES);
+    if (kind === 7) return this.number(7) !== 0;
+    if (kind in SCALARS) return this.number(kind);
+    if (kind !== ARRAY) throw unsound(this.name, `metadata type ${kind} is unknown`);
+    const item = this.number(4);
+    const length = this.count(10, MAX_ARRAY_ITEMS, "array items");
+    if (item === STRING) return this.strings(length);
+    if (!(item in SCALARS)) throw unsound(this.name, `array type ${item} is unknown`);
+    this.take(length * SCALARS[item][0]); // nothing here looks at arrays of numbers
+    return null;
+  }
+
+  strings(length) {
+    const ends = new Uint32Array(2 * length);
+    for (let i = 0; i < length; i++) {
+      const size = this.count(10, MAX_STRING_BYTES, "bytes of text");
+      ends[2 * i] = this.at;
+      this.take(size);
+      ends[2 * i + 1] = this.at;
+    }
+    return new Strings(this.bytes, ends);
+  }
+
+  string(limit) {
+    return this.text(this.count(10, limit, "bytes of text"));
+  }
+
+  text(length) {
+    const start = this.take(length);
+    return new TextDecoder().decode(this.bytes.subarray(start, start + length));
+  }
+
+  count(kind, limit, what) {
+    const value = this.number(kind);
+    if (value > limit) throw unsound(this.name, `${value} ${what} are more than the ${limit} that are allowed`);
+    return value;
+  }
+
+  number(kind) {
+    const [size, method] = SCALARS[kind];
+    return Number(this.view[method](this.take(size), true));
+  }
+
+  take(length) {
+    const start = this.at;
+    if (length > this.bytes.length - start) throw new Truncated();
+    this.at += length;
+    return start;
+  }
+}
+
+function unsound(name, problem) {
+  return new EdgekitError("damaged", `${name} is not a sound GGUF file: ${problem}`, "copy or make the file again");
+}

@@ -1,0 +1,297 @@
+/**
+ * edgekit-runtime: one base with many adapters in a browser page.  Same manifest and same words as on other devices.
+ *
+ *     import { load } from "./edgekit-runtime/index.js";
+ *     const runtime = await load("./", { onProgress: ({ loaded, total }) => … });
+ *     const answer = await runtime.generate({ adapter: "inspection", prompt: "bracket; scratch 0.4 mm" });
+ *     for await (const piece of runtime.stream({ messages })) …
+ *     await runtime.adapters.install(file);
+ *
+ * Types are in index.d.ts.
+ */
+
+import { Adapters } from "./adapters.js";
+import { withBundle } from "./changes.js";
+import { Engine } from "./engine.js";
+import { checkBrowser, usableThreads } from "./environment.js";
+import { EdgekitError } from "./errors.js";
+import { readGguf } from "./gguf.js";
+import { neededFiles } from "./manifest.js";
+import { download } from "./files.js";
+import { Prompts } from "./prompts.js";
+import { Site } from "./site.js";
+import { Store } from "./store.js";
+
+export { EdgekitError };
+
+/** The adapter name that asks for the bare base. */
+export const BASE = "base";
+const DEFAULT_MAX_TOKENS = 256;
+const DEFAULT_CONTEXT = 2048; // a tab has little memory; elsewhere it is 4096
+
+/**
+ * Bring a bundle onto this device, when it isn't there yet, and make it ready to answer.
+ *
+ * @param {string | URL} site the folder that `edgekit site` wrote
+ * @param {import("./index.js").LoadOptions} [options]
+ * @returns {Promise<Runtime>}
+ */
+export async function load(site, options = {}) {
+  checkBrowser();
+  const folder = new URL(site, document.baseURI);
+  const store = await Store.open(folder);
+  try {
+    const runtime = new Runtime(new Site(folder), store, options);
+    await runtime.open();
+    return runtime;
+  } catch (error) {
+    store.close();
+    throw error;
+  }
+}
+
+/**
+ * What {@link load} would do: the bundle, and how much of it has yet to be downloaded.
+ *
+ * @param {string | URL} site
+ * @returns {Promise<import("./index.js").Preview>}
+ */
+export async function preview(site) {
+  checkBrowser();
+  const folder = new URL(site, document.baseURI);
+  const store = await Store.open(folder);
+  try {
+    const said = new Site(folder);
+    await said.open(store);
+    const current = await store.current();
+    const manifest = current?.manifest ?? (await said.manifest());
+    const files = current ? [] : neededFiles(manifest);
+    let missing = 0;
+    for (const file of files) {
+      if (!(await store.has(file.sha256))) missing += Math.max(0, file.size - (await store.partial(file.sha256)));
+    }
+    const { quota, usage } = (await navigator.storage.estimate?.()) ?? {};
+    const total = files.reduce((sum, file) => sum + file.size, 0);
+    return { manifest, missing, total, room: quota === undefined ? undefined : quota - (usage ?? 0) };
+  } finally {
+    store.close();
+  }
+}
+
+export class Runtime {
+  constructor(site, store, options) {
+    this.site = site;
+    this.store = store;
+    this.options = options;
+    this.adapters = new Adapters(this);
+    this.engine = undefined;
+    this.turn = Promise.resolve();
+    this.loads = 0; // how often the engine has read the base
+  }
+
+  /** What is active: base and adapters.  @returns {import("./index.js").Manifest} */
+  get manifest() {
+    return this.generation.manifest;
+  }
+
+  /** What is active, and since when. */
+  get info() {
+    const { number, parent, created } = this.generation;
+    return { generation: number, parent, created, threads: this.engine?.threads, loads: this.loads, context: this.context };
+  }
+
+  async open() {
+    await this.site.open(this.store);
+    const current = await this.store.current();
+    if (current) this.generation = current;
+    else await this.adopt(await this.site.manifest());
+    await this.start();
+  }
+
+  /**
+   * A newer bundle on the site than the one that is active.
+   *
+   * @returns {Promise<import("./index.js").Manifest | undefined>} undefined when there is none, or no connection
+   */
+  async findUpgrade() {
+    return this.site.newer(this.manifest, this.store);
+  }
+
+  /** Download a newer bundle's files and switch to it; until then, and if it fails, this one goes on answering. */
+  async upgrade(manifest, { onProgress, signal } = {}) {
+    await this.adopt(manifest, { onProgress, signal });
+    await this.start();
+  }
+
+  async adopt(manifest, { onProgress = this.options.onProgress, signal = this.options.signal } = {}) {
+    await this.store.exclusively(async () => {
+      await navigator.storage.persist?.();
+      await download(this.store, neededFiles(manifest), this.site.bundle, { onProgress, signal });
+      await this.use(withBundle(await this.store.current(), manifest));
+    });
+  }
+
+  /** Make a change the current generation. */
+  async use(change) {
+    this.generation = await this.store.advance(change);
+    await this.store.collect();
+  }
+
+  /** Read the base and the active adapters into the engine, after the answer that is being given. */
+  start() {
+    return this.inTurn(async () => {
+      this.options.onProgress?.({ stage: "start", loaded: 0, total: 1 });
+      const { base, adapters } = this.manifest;
+      const file = await this.store.file(base.digest);
+      if (this.headerOf !== base.digest) {
+        this.header = await readGguf(file, base.file);
+        this.prompts = new Prompts(this.header, this.manifest.probes);
+        this.headerOf = base.digest;
+      }
+      const digests = [...new Set(adapters.map((entry) => entry.digest))];
+      const blobs = new Map();
+      for (const digest of digests) blobs.set(digest, await this.store.file(digest));
+      await this.engine?.close(); // two bases at once don't fit a phone
+      this.engine = undefined;
+      this.context = Math.min(this.options.context ?? DEFAULT_CONTEXT, base.context);
+      this.engine = await Engine.load({
+        base: file,
+        adapters: blobs,
+        context: this.context,
+        threads: this.options.threads ?? usableThreads(),
+      });
+      this.loads += 1;
+      this.options.onProgress?.({ stage: "start", loaded: 1, total: 1 });
+    });
+  }
+
+  /**
+   * Answer; see {@link Runtime.stream}.
+   *
+   * @param {import("./index.js").Request} request
+   * @returns {Promise<import("./index.js").Generation>}
+   */
+  async generate(request) {
+    const stream = this.stream(request);
+    for (;;) {
+      const { value, done } = await stream.next();
+      if (done) return value;
+      request.onText?.(value);
+    }
+  }
+
+  /**
+   * Answer piece by piece; requests are answered one after another.
+   *
+   * @param {import("./index.js").Request} request
+   * @returns {AsyncGenerator<string, import("./index.js").Generation>} pieces of text; the whole answer is returned
+   */
+  async *stream(request) {
+    const started = performance.now();
+    const plan = this.plan(request);
+    let release;
+    const mine = new Promise((resolve) => (release = resolve));
+    const before = this.turn;
+    this.turn = mine;
+    await before;
+    try {
+      return yield* this.answer(plan, request, started);
+    } finally {
+      release();
+    }
+  }
+
+  /** What a request asks for, with the adapter's defaults filled in. */
+  plan({ prompt, messages, raw, adapter, max_tokens, temperature, top_k, top_p, seed, stop, schema }) {
+    if ([prompt, messages, raw].filter((each) => each !== undefined).length !== 1) {
+      throw new EdgekitError("usage", "a request needs either a prompt or messages or raw text", "give one of them");
+    }
+    const name = adapter === undefined ? this.manifest.default_adapter : adapter;
+    const entry = name == null || name === BASE ? undefined : this.adapters.get(name);
+    const defaults = (entry ?? this.manifest.base).generation ?? {};
+    const system = (entry ?? this.manifest.base).system;
+    const text = raw ?? this.prompts.chat(messages ?? [{ role: "user", content: prompt }], system);
+    return {
+      name: entry?.name ?? null,
+      digest: entry?.digest,
+      text,
+      maxTokens: max_tokens ?? defaults.max_tokens ?? DEFAULT_MAX_TOKENS,
+      stop: stop ?? [],
+      sampling: {
+        temperature: temperature ?? defaults.temperature ?? 0,
+        top_k: top_k ?? defaults.top_k ?? 40,
+        top_p: top_p ?? defaults.top_p ?? 0.95,
+        seed: seed ?? crypto.getRandomValues(new Uint32Array(1))[0],
+        schema,
+      },
+    };
+  }
+
+  async *answer(plan, { signal, reuse }, started) {
+    if (!this.engine) throw new EdgekitError("engine", "the engine is not loaded", "reload the page");
+    if (plan.digest && !this.engine.adapters.includes(plan.digest)) {
+      throw new EdgekitError("engine", `adapter ${plan.name} is not loaded yet`, "wait until it is active");
+    }
+    const { bos } = this.prompts;
+    const twice = this.engine.addsBos && bos && plan.text.startsWith(bos); // the template writes it, and so does the engine
+    const prompt = twice ? plan.text.slice(bos.length) : plan.text;
+    const began = performance.now();
+    let text = "";
+    let first;
+    let last;
+    let finish = null;
+    for await (const chunk of this.engine.complete({ ...plan, prompt, adapter: plan.digest, signal, reuse })) {
+      last = chunk;
+      const choice = chunk.choices?.[0];
+      first ??= performance.now();
+      finish = choice?.finish_reason ?? finish;
+      if (choice?.text) {
+        text += choice.text;
+        yield choice.text;
+      }
+    }
+    if (signal?.aborted) finish = "cancelled";
+    return generation({ plan, text, finish, last, started, began, first });
+  }
+
+  /** Do something when no answer is being given. */
+  inTurn(action) {
+    const result = this.turn.then(action);
+    this.turn = result.then(() => undefined, () => undefined);
+    return result;
+  }
+
+  /** Free the engine's memory; what is stored stays. */
+  async close() {
+    await this.inTurn(async () => {
+      await this.engine?.close();
+      this.engine = undefined;
+      this.store.close();
+    });
+  }
+}
+
+function generation({ plan, text, finish, last, started, began, first }) {
+  const timings = last?.timings ?? {};
+  const usage = last?.usage ?? {};
+  const ended = finish === "stop" && !plan.stop.length ? 1 : 0; // the engine counts the token that ended it
+  return {
+    text,
+    adapter: plan.name,
+    finish_reason: finish ?? "stop",
+    usage: {
+      prompt_tokens: usage.prompt_tokens ?? 0,
+      completion_tokens: (usage.completion_tokens ?? ended) - ended,
+      total_tokens: (usage.total_tokens ?? ended) - ended,
+      cached_tokens: timings.cache_n ?? 0,
+    },
+    timings: {
+      queue_ms: began - started,
+      prefill_ms: timings.prompt_ms ?? 0,
+      ttft_ms: (first ?? performance.now()) - started,
+      decode_ms: timings.predicted_ms ?? 0,
+      prefill_tps: timings.prompt_per_second ?? 0,
+      decode_tps: timings.predicted_per_second ?? 0,
+    },
+  };
+}

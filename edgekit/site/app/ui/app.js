@@ -1,0 +1,168 @@
+/** The app: one bundle, a question at a time, adapters changed in between. */
+
+import { BASE } from "../edgekit-runtime/index.js";
+import { Form } from "./form.js";
+import { remember } from "./history.js";
+import { element, Menu } from "./menu.js";
+import { stayOffline } from "./offline.js";
+import { setUp, showProgress } from "./setup.js";
+import { currentLanguage, explain, say, translatePage } from "./strings.js";
+
+const at = (id) => document.getElementById(id);
+const CHOSEN = "edgekit adapter";
+const LOOK_AGAIN_MS = 10 * 60_000;
+
+let runtime;
+let stopper;
+let looked = 0;
+const form = new Form(at("fields"));
+
+translatePage();
+await stayOffline((takeOver) => notify(say("newApp"), say("reload"), takeOver));
+runtime = await setUp((name) => {
+  at("name").textContent = document.title = name;
+});
+globalThis.edgekit = runtime; // for the console, and for tests
+const menu = new Menu(runtime, showAdapters);
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
+}
+showAdapters();
+at("setup").hidden = true;
+for (const id of ["talk", "ask", "adapter", "open-menu"]) at(id).hidden = false;
+at("prompt").focus({ preventScroll: true });
+lookForUpgrade();
+document.addEventListener("visibilitychange", lookForUpgrade);
+
+at("adapter").addEventListener("change", () => {
+  localStorage.setItem(CHOSEN, at("adapter").value);
+  form.show(at("adapter").value);
+});
+at("as-text").addEventListener("click", () => showForm(false));
+at("as-form").addEventListener("click", () => showForm(true));
+at("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  send();
+});
+at("prompt").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && matchMedia("(pointer: fine)").matches) {
+    event.preventDefault();
+    send();
+  }
+});
+at("stop").addEventListener("click", () => stopper?.abort());
+
+function showAdapters() {
+  const { adapters, default_adapter: standard } = runtime.manifest;
+  const wanted = localStorage.getItem(CHOSEN) ?? standard ?? BASE;
+  const names = [...adapters.map((entry) => entry.name), BASE];
+  at("adapter").replaceChildren(...names.map((name) => new Option(name === BASE ? say("base") : name, name)));
+  at("adapter").value = names.includes(wanted) ? wanted : (standard ?? BASE);
+  form.show(at("adapter").value);
+}
+
+function showForm(shown) {
+  at("fields").hidden = !shown;
+  at("prompt").hidden = shown;
+  at("as-form").setAttribute("aria-pressed", String(shown));
+  at("as-text").setAttribute("aria-pressed", String(!shown));
+}
+
+async function send() {
+  const asForm = !at("fields").hidden;
+  const prompt = asForm ? form.text() : at("prompt").value.trim();
+  if (!prompt || stopper) return;
+  stopper = new AbortController();
+  at("send").hidden = true;
+  at("stop").hidden = false;
+  const card = answerCard(prompt);
+  try {
+    const answer = await runtime.generate({
+      prompt, adapter: at("adapter").value, signal: stopper.signal,
+      onText: (piece) => {
+        card.said.append(piece);
+        card.row.scrollIntoView({ block: "end" });
+      },
+    });
+    finish(card, answer);
+    remember({ time: Date.now(), adapter: answer.adapter, prompt, text: answer.text });
+    if (asForm) form.empty();
+    else at("prompt").value = "";
+  } catch (error) {
+    card.said.className = "failure";
+    card.said.textContent = explain(error);
+  }
+  stopper = undefined;
+  at("stop").hidden = true;
+  at("send").hidden = false;
+}
+
+function answerCard(prompt) {
+  const row = element("li", undefined, "answer");
+  const said = element("div", "", "said waiting");
+  row.append(element("div", at("adapter").selectedOptions[0].textContent, "quiet"), said);
+  at("answers").append(element("li", prompt, "question"), row);
+  row.scrollIntoView({ block: "end" });
+  return { row, said };
+}
+
+function finish({ row, said }, answer) {
+  said.classList.remove("waiting");
+  const fields = asFields(answer.text);
+  if (fields) said.replaceChildren(fields);
+  const { timings, finish_reason: reason } = answer;
+  const facts = [say("speed", { seconds: (timings.ttft_ms / 1000).toFixed(1), tps: timings.decode_tps.toFixed(1) })];
+  if (reason !== "stop") facts.push(say(reason));
+  const copy = element("button", say("copy"));
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(answer.text);
+    copy.textContent = say("copied");
+  });
+  const foot = element("div", undefined, "foot");
+  foot.append(element("span", facts.join(" · "), "quiet"), copy);
+  row.append(foot);
+  row.scrollIntoView({ block: "end" });
+}
+
+/** An answer that is a flat JSON object, as a list of names and values. */
+function asFields(text) {
+  try {
+    const value = JSON.parse(text);
+    if (!value || typeof value !== "object" || Array.isArray(value)) return undefined;
+    const list = element("dl");
+    for (const [name, each] of Object.entries(value)) {
+      list.append(element("dt", name), element("dd", typeof each === "string" ? each : JSON.stringify(each)));
+    }
+    return list;
+  } catch {
+    return undefined;
+  }
+}
+
+async function lookForUpgrade() {
+  if (document.visibilityState !== "visible" || Date.now() - looked < LOOK_AGAIN_MS) return;
+  looked = Date.now();
+  const found = await runtime.findUpgrade().catch((error) => void notify(explain(error)));
+  if (!found) return;
+  notify(say("upgrade", { name: found.name, version: found.version }), say("use"), async () => {
+    notify(say("upgrading"));
+    try {
+      await runtime.upgrade(found, { onProgress: showProgress });
+      at("notice").hidden = true;
+      showAdapters();
+    } catch (error) {
+      notify(explain(error), say("retry"), () => {
+        looked = 0;
+        lookForUpgrade();
+      });
+    }
+  });
+}
+
+function notify(text, label, act) {
+  at("notice-text").textContent = text;
+  at("notice-act").hidden = !label;
+  at("notice-act").textContent = label ?? "";
+  at("notice-act").onclick = act;
+  at("notice").hidden = false;
+}

@@ -1,0 +1,233 @@
+"""Writing a site folder: the bundle, the app, the JS module, and what a service worker has to know of them.
+
+A site (schema ``edgekit.site/1``) is plain files for any static host::
+
+    index.html, sw.js, site.webmanifest, app.css, ui/, icons/     the app
+    edgekit-runtime/                                              the JS module
+    vendor/                                                       pinned code of others, with its licences
+    site.json                                                     versions, trusted keys, digests, template probes
+    bundle/                                                       the bundle, file for file
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edgekit.devices import device_profile
+from edgekit.site.assets import PACKAGES, vendored_files
+from edgekit.site.policy import content_security_policy, response_headers
+from edgekit.site.probes import template_probes
+from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, open_bundle
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.publish import check_replaceable, publish
+from edgekit_runtime.signing import check_signature
+
+SITE_SCHEMA = "edgekit.site/1"
+SITE_FILE = "site.json"
+BROWSER_ISA = "wasm"  # what the instruction sets of browser profiles begin with
+SERVICE_WORKER = "sw.js"
+BUNDLE_FOLDER = "bundle"
+LARGEST_BASE = 2**31 - 1  # bytes: what an ArrayBuffer, and a file of the 32-bit engine, can have
+# What only some browsers need, or a large part of the download: fetched when asked for, then kept.
+ON_DEMAND = ("vendor/wllama/wllama.wasm", "vendor/wllama/compat.js", "vendor/wllama/compat.wasm")
+
+
+def build_site(
+    bundle: Path, output: Path, *, trust: Path | None = None, adapters_from: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Write a site that runs ``bundle`` in a browser page; an earlier site at ``output`` is replaced in one step.
+
+    Args:
+        bundle: folder or tar of a llama.cpp bundle.
+        output: the site's folder.
+        trust: public keys (PEM); the page then takes only bundles and adapters that one of them has signed.
+        adapters_from: other origins (``https://host``) that adapters may be installed from.
+
+    Returns:
+        The document ``site.json``.
+
+    Raises:
+        InputError: a bundle that doesn't verify or that browsers can't run; an output that holds something else.
+        UsageError: an origin that is none.
+        TargetError: npm can't fetch the engine.
+    """
+    check_replaceable(output, is_site)
+    origins = [_origin(each) for each in adapters_from]
+    with open_bundle(bundle) as opened:
+        manifest = opened.manifest
+        _check_fit_for_browsers(manifest, opened.base_path)
+        if trust is not None:
+            check_signature(opened.root, trust)
+        with publish(output, is_ours=is_site) as folder:
+            _copy_app(folder, content_security_policy(origins))
+            for name, content in vendored_files():
+                _write(folder / "vendor" / name, content)
+            (folder / "site.webmanifest").write_text(json.dumps(_web_manifest(manifest), indent=1), encoding="utf-8")
+            document: dict[str, Any] = {
+                "schema": SITE_SCHEMA,
+                "version": "",
+                "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "bundle": {"name": manifest.name, "version": manifest.version},
+                "trust": None if trust is None else trust.read_text(encoding="ascii"),
+                "adapters_from": origins,
+                "probes": template_probes(opened.base_path),
+                "vendor": [
+                    {"package": each.name, "version": each.version, "license": each.license} for each in PACKAGES
+                ],
+                "files": _listing(folder),
+            }
+            document["version"] = _version(document)
+            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+            (folder / SITE_FILE).write_text(text, encoding="utf-8")
+            _finish_service_worker(folder, document, origins)
+            (folder / "_headers").write_text(_headers_file(origins), encoding="ascii")
+            _link_bundle(opened.root, manifest, folder / BUNDLE_FOLDER)
+    return document
+
+
+def site_folder(bundle: Path) -> Path:
+    """Where the site of a bundle goes unless told otherwise: beside it."""
+    return bundle.with_name(f"{bundle.name.removesuffix('.tar')}-site")
+
+
+def site_for_device(bundle: Path, device: str | None) -> Path | None:
+    """Write the site of a fresh bundle beside it when ``device`` is a browser; None for any other device."""
+    if device is None or not device_profile(device).isa.startswith(BROWSER_ISA):
+        return None
+    output = site_folder(bundle)
+    build_site(bundle, output)
+    return output
+
+
+def is_site(folder: Path) -> bool:
+    """Whether ``folder`` is a site that a build may replace."""
+    try:
+        return SITE_SCHEMA.encode() in (folder / SITE_FILE).read_bytes()
+    except OSError:
+        return False
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise UsageError(f"{text!r} is no origin", "give scheme and host, https://adapters.example.com say")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _check_fit_for_browsers(manifest: Manifest, base: Path) -> None:
+    if manifest.engine != "llama.cpp":
+        raise InputError(f"browsers run llama.cpp bundles, and this is one for {manifest.engine}", "export as gguf")
+    if manifest.task != "text":
+        raise InputError(f"pages answer text, and this bundle is for {manifest.task}", "export a text project")
+    size = base.stat().st_size
+    if size > LARGEST_BASE:
+        raise InputError(
+            f"the base has {size / 1e9:.1f} GB, and a browser page takes at most {LARGEST_BASE / 1e9:.1f} GB",
+            "choose a smaller quantisation (--quantize Q4_0) or a smaller base",
+        )
+
+
+def _copy_app(folder: Path, policy: str) -> None:
+    for path, source in _walk(files("edgekit.site") / "app"):
+        content = source.read_bytes()
+        if path.endswith(".html"):
+            content = content.replace(b"__CSP__", policy.encode())
+        _write(folder / path, content)
+
+
+def _walk(folder: Traversable, prefix: str = "") -> Iterable[tuple[str, Traversable]]:
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _web_manifest(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "short_name": manifest.name,
+        "description": f"{manifest.name}: a language model that answers on this device",
+        "start_url": "./",
+        "scope": "./",
+        "display": "standalone",
+        "background_color": "#0e1318",
+        "theme_color": "#0e1318",
+        "icons": [
+            {"src": "icons/icon-192.png", "sizes": "192x192", "type": "image/png"},
+            {"src": "icons/icon-512.png", "sizes": "512x512", "type": "image/png"},
+            {"src": "icons/icon-maskable.png", "sizes": "512x512", "type": "image/png", "purpose": "maskable"},
+        ],
+    }
+
+
+def _listing(folder: Path) -> list[dict[str, Any]]:
+    """Every file but those that depend on this list; ``lazy`` ones are fetched when they are needed."""
+    result = []
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name == SERVICE_WORKER:
+            continue
+        content = path.read_bytes()
+        result.append(
+            {
+                "path": name,
+                "size": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "lazy": name in ON_DEMAND or name.endswith((".d.ts", "LICENSE")),
+            }
+        )
+    return result
+
+
+def _version(document: dict[str, Any]) -> str:
+    """The same files and settings give the same version, so that nothing is fetched again for nothing."""
+    facts = {key: value for key, value in document.items() if key not in ("version", "created")}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _finish_service_worker(folder: Path, document: dict[str, Any], origins: Sequence[str]) -> None:
+    """Put what it has to know before its code: a new site is then a new worker, which browsers notice."""
+    known = {
+        "version": document["version"],
+        "files": document["files"],
+        "headers": response_headers(origins),
+    }
+    path = folder / SERVICE_WORKER
+    code = path.read_text(encoding="utf-8")
+    path.write_text(f"const SITE = {json.dumps(known)};\n{code}", encoding="utf-8")
+
+
+def _headers_file(origins: Sequence[str]) -> str:
+    """The form that several static hosts read headers from."""
+    return "/*\n" + "".join(f"  {name}: {value}\n" for name, value in response_headers(origins).items())
+
+
+def _link_bundle(root: Path, manifest: Manifest, target: Path) -> None:
+    """The bundle's files, as hard links where the disk allows it: a base is large."""
+    names = [entry.path for entry in manifest.files] + [MANIFEST_FILE]
+    if (root / SIGNATURE_FILE).exists():
+        names.append(SIGNATURE_FILE)
+    for name in names:
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(root / name, path)
+        except OSError:
+            shutil.copyfile(root / name, path)

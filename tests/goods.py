@@ -1,0 +1,75 @@
+"""A small real bundle, and adapter files that fit it or don't."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from edgekit.bases import resolve_base
+from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.canonical import canonicalise
+from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
+from edgekit_exporters.gguf_base import base_gguf
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.llama_tools import run_converter
+from tests.adapters import save_random_lora
+
+
+@dataclass(frozen=True)
+class Goods:
+    """What the tests install: adapter ``one`` 1.0.0 is in the bundle."""
+
+    bundle: Path
+    later_bundle: Path
+    one_newer: Path
+    two: Path
+    nameless: Path
+    other_family: Path
+
+
+def make_goods(base_folder: Path, folder: Path) -> Goods:
+    """Write them to ``folder``, over the model in ``base_folder``."""
+    base = resolve_base(str(base_folder))
+
+    def peft(seed: int) -> Path:
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+        options = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+        save_random_lora(model, folder / f"peft-{seed}", std=0.3, **options)
+        return folder / f"peft-{seed}"
+
+    def adapter(seed: int, file: str, **facts: Any) -> Path:
+        source = AdapterSource(**({"name": "one", "version": "1.0.0"} | facts), folder=peft(seed))
+        write_adapter_gguf(source, base, folder / file)
+        return folder / file
+
+    plan = BundlePlan(
+        name="line-3",
+        version="2026.01.01",
+        task="text",
+        base=base,
+        base_file=base_gguf(base, "F16"),
+        merged=[],
+        adapters=[AdapterSource("one", "1.0.0", peft(1), system="You are terse.")],
+        default_adapter="one",
+        isa="any",
+    )
+    write_bundle(plan, folder / "bundle")
+    write_bundle(replace(plan, version="2026.02.01"), folder / "later")
+    two = adapter(3, "two.gguf", name="two")
+    canonicalise(folder / "peft-3", base).save(folder / "plain")
+    nameless = folder / "from-elsewhere.gguf"
+    run_converter("convert_lora_to_gguf.py", [folder / "plain", "--base", base.folder, "--outfile", nameless])
+    rewrite_metadata(two, folder / "other.gguf", {"edgekit.family": "another-base-0123456789ab"})
+    return Goods(
+        bundle=folder / "bundle",
+        later_bundle=folder / "later",
+        one_newer=adapter(2, "one-1.10.gguf", version="1.10"),
+        two=two,
+        nameless=nameless,
+        other_family=folder / "other.gguf",
+    )

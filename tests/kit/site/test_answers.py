@@ -1,0 +1,124 @@
+"""What a page answers, against the native runtime on the same bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgekit.site import build_site
+from edgekit_exporters.base import Base
+from edgekit_runtime.runtime import Runtime
+from tests.browser import needs_chromium
+from tests.goods import Goods
+from tests.site import ask, hosting, load_module, phone
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = needs_chromium
+
+PROMPTS = ("What is a bracket?", "划痕 0.4 毫米", "scratch of 0.4 mm")
+ENGLISH = (
+    "What is a bracket?",
+    "Count to ten.",
+    "Name a colour.",
+)  # their answers give the same tokens when read again
+SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"enum": ["ok", "rework", "scrap"]}, "spot": {"type": "string", "maxLength": 8}},
+    "required": ["verdict", "spot"],
+}
+
+
+def test_greedy_answers_are_the_native_runtimes(goods: Goods, site: Path, browser: Browser) -> None:
+    """Weights in F16 leave no room for another rounding of activations, as quantised ones do."""
+    with Runtime(goods.bundle, threads=1) as native, hosting(site) as host, phone(browser) as page:
+        assert load_module(page, host)["loads"] == 1
+        for prompt in PROMPTS:
+            for adapter in ("base", "one"):
+                want = native.generate(prompt, adapter=adapter, max_tokens=24)
+                got = ask(page, prompt=prompt, adapter=adapter, max_tokens=24)
+                assert (got["text"], got["finish_reason"]) == (want.text, want.finish_reason)
+                assert got["usage"]["prompt_tokens"] == want.usage.prompt_tokens
+                assert got["usage"]["completion_tokens"] == want.usage.completion_tokens
+                assert got["adapter"] == want.adapter
+        assert page.evaluate("runtime.info.loads") == 1  # adapters were swapped, the base was not read again
+
+
+def test_a_schema_is_followed_as_the_native_runtime_does(goods: Goods, site: Path, browser: Browser) -> None:
+    import json
+
+    with Runtime(goods.bundle, threads=1) as native, hosting(site) as host, phone(browser) as page:
+        load_module(page, host)
+        want = native.generate("scratch", schema=SCHEMA, max_tokens=60)
+        got = ask(page, prompt="scratch", schema=SCHEMA, max_tokens=60)
+        assert set(json.loads(got["text"])) == set(json.loads(want.text)) == {"verdict", "spot"}
+
+
+@pytest.mark.model
+def test_quantised_weights_answer_within_the_noise_of_their_rounding(
+    demo_bundle: Path, browser: Browser, tmp_path: Path
+) -> None:
+    """Every token that the page chose is one that the native engine finds best, or nearly so."""
+    build_site(demo_bundle, tmp_path / "site")
+    with Runtime(demo_bundle, threads=1) as native, hosting(tmp_path / "site") as host, phone(browser) as page:
+        load_module(page, host)
+        for adapter, prompt in zip(("base", "one", "two"), ENGLISH, strict=True):
+            answer = ask(page, prompt=prompt, adapter=adapter, max_tokens=10)
+            assert answer["adapter"] == (None if adapter == "base" else adapter)
+            messages = [{"role": "user", "content": prompt}]
+            asked = native.encode(messages, adapter)
+            tokens = asked + native.prompt_tokens(answer["text"])
+            logits: Any = native.logits(tokens, adapter)[len(asked) - 1 : -1]
+            chosen = np.take_along_axis(logits, np.array(tokens[len(asked) :])[:, None], axis=1)[:, 0]
+            assert len(chosen) >= 3
+            assert (logits.max(axis=1) - chosen).max() < 0.7
+        assert page.evaluate("runtime.info.loads") == 1
+
+
+def test_what_the_template_makes_of_a_conversation_is_the_same_text(
+    demo_base: Base, goods: Goods, site: Path, browser: Browser
+) -> None:
+    conversation = [
+        {"role": "user", "content": " one\n"},
+        {"role": "assistant", "content": "two «2»"},
+        {"role": "user", "content": "三 {{ x }}"},
+    ]
+    with Runtime(goods.bundle, threads=1) as native, hosting(site) as host, phone(browser) as page:
+        load_module(page, host)
+        for adapter in ("base", "one"):
+            text = page.evaluate(
+                "([messages, adapter]) => runtime.plan({ messages, adapter }).text", [conversation, adapter]
+            )
+            assert native.prompt_tokens(text) == native.encode(conversation, adapter)
+
+
+def test_a_template_that_renders_otherwise_here_is_refused(site: Path, browser: Browser) -> None:
+    import json
+
+    document = json.loads((site / "site.json").read_text())
+    document["probes"][0]["text"] += " "
+    (site / "site.json").write_text(json.dumps(document))
+    with hosting(site) as host, phone(browser) as page:
+        said = load_module(page, host)
+        assert said["code"] == "unsupported"
+        assert "chat template" in said["message"]
+
+
+def test_stopping_leaves_what_was_said(site: Path, browser: Browser) -> None:
+    with hosting(site) as host, phone(browser) as page:
+        load_module(page, host)
+        answer = page.evaluate(
+            """async () => {
+              const stopper = new AbortController();
+              let pieces = 0;
+              const onText = () => { if (++pieces === 3) stopper.abort(); };
+              return runtime.generate({ prompt: "scratch", max_tokens: 150, signal: stopper.signal, onText });
+            }"""
+        )
+        assert answer["finish_reason"] == "cancelled"
+        assert answer["text"]
+        assert ask(page, prompt="scratch", max_tokens=5)["text"]  # and the next request is answered

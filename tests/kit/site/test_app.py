@@ -1,0 +1,160 @@
+"""The app as a person uses it, on a phone of 360 x 740."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgekit.site import assets
+from tests.browser import needs_chromium
+from tests.goods import Goods
+from tests.site import hosting, phone
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = needs_chromium
+
+AXE = assets.Package(
+    name="axe-core",
+    version="4.14.1",
+    sha512="FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+    license="MPL-2.0",
+    folder="axe",
+    files={},
+)
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The checker's code, fetched as a site's parts are."""
+    with tarfile.open(fileobj=BytesIO(assets.package_bytes(AXE)), mode="r:gz") as tar:
+        stream = tar.extractfile("package/axe.min.js")
+        assert stream is not None
+        return stream.read().decode()
+
+
+def check(page: Page, axe: str, name: str) -> None:
+    """WCAG AA in both colour schemes, nothing wider than the screen, nothing smaller than a thumb."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        found: Any = page.evaluate(
+            axe + ";axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'] })"
+            ".then(({ violations }) => violations.map((each) => [each.id, each.nodes.map((node) => node.html)]))"
+        )
+        assert found == [], (name, scheme)
+        if shots := os.environ.get("EDGEKIT_SCREENSHOTS"):
+            page.screenshot(path=str(Path(shots) / f"phone-{name}-{scheme}.png"))
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    touched = page.locator("button:visible, select:visible, input:not(.unseen):visible, textarea:visible")
+    small = touched.evaluate_all("(all) => all.filter((each) => each.offsetHeight < 43).map((each) => each.outerHTML)")
+    assert small == []
+
+
+def begin(page: Page) -> None:
+    page.click("#begin")
+    page.wait_for_selector("#ask:not([hidden])", timeout=120_000)
+
+
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+def test_everything_is_readable_and_within_reach(site: Path, browser: Browser, axe: str, language: str) -> None:
+    with hosting(site) as host, phone(browser, locale=language, bypass_csp=True) as page:
+        page.goto(host.url)
+        page.wait_for_selector("#begin:not([hidden])")
+        check(page, axe, f"setup-{language}")
+        assert ("下载" in page.inner_text("#begin")) == (language == "zh-CN")
+        begin(page)
+        page.fill("#prompt", "scratch of 0.4 mm near the left edge")
+        page.click("#send")
+        page.wait_for_selector(".answer .foot", timeout=60_000)
+        check(page, axe, f"talk-{language}")
+        page.click("#as-form")
+        check(page, axe, f"form-{language}")
+        page.click("#open-menu")
+        page.wait_for_selector("#facts dd")
+        check(page, axe, f"menu-{language}")
+
+
+def test_a_form_is_asked_and_the_answer_kept(site: Path, browser: Browser, goods: Goods) -> None:
+    from edgekit_runtime.runtime import Runtime
+
+    with hosting(site) as host, phone(browser, locale="en") as page:
+        page.goto(host.url)
+        begin(page)
+        assert page.locator("#adapter option").all_text_contents() == ["one", "no adapter"]
+        page.click("#as-form")
+        for label, value in (("part", "bracket"), ("size", "0.4 mm")):
+            page.get_by_label(label, exact=True).fill(value)
+        page.click("#send")
+        page.wait_for_selector(".answer .foot")
+        assert page.inner_text(".question") == "part: bracket; size: 0.4 mm"
+        with Runtime(goods.bundle, threads=1) as native:
+            want = native.generate("part: bracket; size: 0.4 mm", max_tokens=200).text
+            said = page.text_content(".said") or ""
+            readable = want.partition("\ufffd")[0]  # random weights also say bytes that are no text
+            assert readable
+            assert said.startswith(readable)
+        page.reload()
+        page.wait_for_selector("#ask:not([hidden])", timeout=60_000)  # nothing is downloaded, so nothing is asked
+        page.click("#open-menu")
+        assert "part: bracket; size: 0.4 mm" in page.inner_text("#history")
+        page.click("#clear-history")
+        assert "Nothing yet" in page.inner_text("#history")
+        page.select_option("#language", "zh")
+        assert page.inner_text("#menu-title") == "菜单"
+
+
+def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
+    site: Path, browser: Browser, goods: Goods
+) -> None:
+    from playwright.sync_api import expect
+
+    (site / "more").mkdir()
+    (site / "more/two.gguf").write_bytes(goods.two.read_bytes())
+    with hosting(site) as host, phone(browser, locale="en") as page:
+        page.goto(host.url)
+        begin(page)
+        page.click("#open-menu")
+        page.set_input_files("#adapter-file", goods.one_newer)
+        expect(page.locator("#installing")).to_have_text("one 1.10 is active.")
+        page.fill("#adapter-url", f"{host.url}more/two.gguf")
+        page.click("#from-url button")
+        expect(page.locator("#installing")).to_have_text("two 1.0.0 is active.")
+        page.set_input_files("#adapter-file", goods.other_family)
+        page.wait_for_selector("#installing.failure")
+        assert "another-base" in page.inner_text("#installing")
+        page.fill("#adapter-url", "https://elsewhere.example/x.gguf")
+        page.click("#from-url button")
+        expect(page.locator("#installing")).to_contain_text("--adapters-from")
+        options = page.locator("#adapter option")
+        expect(options).to_have_text(["one", "two", "no adapter"])
+        page.click("#rollback")
+        expect(options).to_have_text(["one", "no adapter"])
+        expect(page.locator("#installed")).to_contain_text("1.10")
+        page.click("#rollback")
+        expect(page.locator("#rollback")).to_be_disabled()
+        expect(page.locator("#installed")).not_to_contain_text("1.10")
+
+
+@pytest.mark.parametrize(
+    ("without", "code"),
+    [
+        ("WebAssembly.validate = () => false", "SIMD"),
+        (
+            "StorageManager.prototype.getDirectory = async () => { throw new DOMException('no', 'SecurityError') }",
+            "private",
+        ),
+        ("delete StorageManager.prototype.getDirectory", "OPFS"),
+    ],
+)
+def test_a_browser_that_can_not_run_it_is_told_why(site: Path, browser: Browser, without: str, code: str) -> None:
+    with hosting(site) as host, phone(browser, locale="en") as page:
+        page.add_init_script(without)
+        page.goto(host.url)
+        page.wait_for_selector("#failure:not([hidden])")
+        assert code in page.inner_text("#failure")

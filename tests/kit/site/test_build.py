@@ -1,0 +1,100 @@
+"""Site folders: what is in them, and what can't become one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.site import assets, build_site, policy
+from edgekit.site import build as building
+from edgekit_runtime.bundle import verify_bundle
+from edgekit_runtime.errors import InputError, TargetError, UsageError
+from edgekit_runtime.signing import make_key, sign
+from tests.goods import Goods
+
+
+def test_a_site_holds_the_bundle_the_app_and_licensed_code(site: Path, goods: Goods) -> None:
+    document = json.loads((site / "site.json").read_text())
+    assert verify_bundle(site / "bundle").version == document["bundle"]["version"] == "2026.01.01"
+    for file in document["files"]:
+        content = (site / file["path"]).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (file["size"], file["sha256"])
+    assert {"wllama", "jinja", "noble-hashes"} == {path.name for path in (site / "vendor").iterdir()}
+    assert all((folder / "LICENSE").read_text().count("MIT") for folder in (site / "vendor").iterdir())
+    own = [each["size"] for each in document["files"] if not each["path"].startswith("vendor/")]
+    assert sum(own) < 200_000
+    assert (site / "sw.js").read_text().startswith("const SITE = {")
+
+
+def test_pages_may_do_little(site: Path) -> None:
+    page = (site / "index.html").read_text()
+    assert f'content="{policy.content_security_policy()}"' in page
+    assert "unsafe-inline" not in page
+    assert "'unsafe-eval'" not in page
+    assert policy.content_security_policy(["https://a.example"]).count("https://") == 1
+
+
+def test_the_same_inputs_give_the_same_version(goods: Goods, site: Path, tmp_path: Path) -> None:
+    first = json.loads((site / "site.json").read_text())["version"]
+    assert build_site(goods.bundle, tmp_path / "again")["version"] == first
+    assert build_site(goods.later_bundle, site)["version"] != first
+
+
+def test_only_a_signed_bundle_becomes_a_site_that_trusts_a_key(goods: Goods, tmp_path: Path) -> None:
+    import shutil
+
+    public = make_key(tmp_path / "line.key")
+    bundle = tmp_path / "bundle"
+    shutil.copytree(goods.bundle, bundle)
+    with pytest.raises(InputError, match="not signed"):
+        build_site(bundle, tmp_path / "site", trust=public)
+    sign(bundle, tmp_path / "line.key")
+    assert "PUBLIC KEY" in build_site(bundle, tmp_path / "site", trust=public)["trust"]
+    assert (tmp_path / "site/bundle/manifest.sig").exists()
+
+
+def test_what_can_not_become_a_site_is_told(goods: Goods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="other content"):
+        build_site(goods.bundle, other)
+    with pytest.raises(UsageError, match="no origin"):
+        build_site(goods.bundle, tmp_path / "site", adapters_from=["adapters.example.com"])
+    monkeypatch.setattr(building, "LARGEST_BASE", 1000)
+    with pytest.raises(InputError, match="at most"):
+        build_site(goods.bundle, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_missing_npm_or_a_damaged_cache_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(assets.shutil, "which", lambda _: None)
+    with pytest.raises(TargetError, match="npm is not installed"):
+        list(assets.vendored_files())
+    (tmp_path / "npm/wllama-wllama-3.13.0.tgz").write_bytes(b"something else")
+    with pytest.raises(InputError, match="sha512 differs"):
+        list(assets.vendored_files())
+
+
+def test_npm_says_why_it_has_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path))
+    absent = replace(assets.PACKAGES[0], version="0.0.0-none")
+    monkeypatch.setattr(assets, "PACKAGES", (absent,))
+    with pytest.raises(TargetError, match="can't be had"):
+        list(assets.vendored_files())
+
+
+def test_the_site_of_a_browser_device_lies_beside_its_bundle(goods: Goods, tmp_path: Path) -> None:
+    import shutil
+
+    bundle = tmp_path / "line-3"
+    shutil.copytree(goods.bundle, bundle)
+    assert building.site_for_device(bundle, "raspberry-pi-5") is None
+    assert building.site_for_device(bundle, None) is None
+    assert building.site_for_device(bundle, "phone-browser") == tmp_path / "line-3-site"
+    assert building.is_site(tmp_path / "line-3-site")
