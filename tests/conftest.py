@@ -7,11 +7,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgekit_exporters.base import Base
+
+if TYPE_CHECKING:
+    from tests.goods import Goods
 
 DEMO_BASE = "smollm2-135m"
 
@@ -83,6 +86,14 @@ def tiny_chat_base(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) ->
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def goods(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Goods:
+    """A small bundle, and adapter files that fit it or don't.  Tests must not change them."""
+    from tests.goods import make_goods
+
+    return make_goods(tiny_chat_base, tmp_path_factory.mktemp("goods"))
 
 
 @pytest.fixture

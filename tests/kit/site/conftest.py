@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.goods import Goods, make_goods
+from tests.goods import Goods
 from tests.site import chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-
-@pytest.fixture(scope="session")
-def goods(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Goods:
-    return make_goods(tiny_chat_base, tmp_path_factory.mktemp("site-goods"))
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgekit.cli import main
 from edgekit.site import assets, build_site, policy
 from edgekit.site import build as building
 from edgekit_runtime.bundle import verify_bundle
@@ -98,3 +100,18 @@ def test_the_site_of_a_browser_device_lies_beside_its_bundle(goods: Goods, tmp_p
     assert building.site_for_device(bundle, None) is None
     assert building.site_for_device(bundle, "phone-browser") == tmp_path / "line-3-site"
     assert building.is_site(tmp_path / "line-3-site")
+
+
+def test_an_export_for_a_browser_writes_the_site_too(
+    tiny_chat_base: Path, random_lora: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random_lora(tmp_path / "lora")
+    (tmp_path / "edgekit.yaml").write_text(
+        f"project: line-3\ntask: text\nbase: {tiny_chat_base}\nadapters: {{small: {{path: lora}}}}\n"
+        "export: {quantize: F16, device: phone-browser}\ngate: {rows: 0}\n"
+    )
+    assert main(["export", "--project", str(tmp_path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["site"] == str(tmp_path / "dist/line-3-site")
+    assert building.is_site(Path(document["site"]))
+    assert verify_bundle(Path(document["site"]) / "bundle").requires.isa == "wasm-simd128"

@@ -192,6 +192,8 @@ export class Runtime {
     threads: number | undefined;
     loads: number;
     context: number;
+    /** Whether only bundles and adapters are taken that a key of the site has signed. */
+    signed: boolean;
   };
   /** Answer. */
   generate(request: Request): Promise<Generation>;

@@ -97,7 +97,8 @@ export class Runtime {
   /** What is active, and since when. */
   get info() {
     const { number, parent, created } = this.generation;
-    return { generation: number, parent, created, threads: this.engine?.threads, loads: this.loads, context: this.context };
+    const { engine, loads, context } = this;
+    return { generation: number, parent, created, threads: engine?.threads, loads, context, signed: Boolean(this.site.trust) };
   }
 
   async open() {

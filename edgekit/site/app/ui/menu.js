@@ -62,11 +62,11 @@ export class Menu {
   }
 
   async show() {
-    const { adapters, manifest, info, site } = this.runtime;
+    const { adapters, manifest, info } = this.runtime;
     at("installed").replaceChildren(...adapters.list().map((entry) => this.installedRow(entry)));
     for (const button of at("menu").querySelectorAll("button")) button.disabled = false;
     at("rollback").disabled = info.parent === null;
-    at("trust").textContent = say(site.trust ? "trusted" : "untrusted");
+    at("trust").textContent = say(info.signed ? "trusted" : "untrusted");
     const past = history.entries();
     at("history").replaceChildren(...(past.length ? past.map(historyRow) : [item(say("noHistory"))]));
     at("clear-history").disabled = !past.length;

@@ -1,0 +1,48 @@
+"""The benchmark in a page: the native one's document, so that both can be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekit.bench_targets import bench_on
+from edgekit.cli import main
+from edgekit.site import bench as browser_bench
+from edgekit_runtime.bench import BENCH_SCHEMA, compare, run_bench, table
+from edgekit_runtime.errors import TargetError, UsageError
+from tests.browser import needs_chromium
+from tests.goods import Goods
+
+SMALL = {"repeats": 1, "prompt_tokens": 8, "decode_tokens": 4, "threads": 1}
+
+
+@needs_chromium
+def test_a_page_is_measured_as_a_device_is(goods: Goods, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "browser.json"
+    options = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
+    code = main(["bench", str(goods.bundle), "--target", "browser", *options, "--output", str(output)])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "peak RSS" in said.out
+    document = json.loads(output.read_text())
+    assert document["schema"] == BENCH_SCHEMA
+    assert document["machine"]["browser"].startswith("Chromium")
+    assert [result["adapter"] for result in document["results"]] == ["base", "one"]
+    for result in document["results"]:
+        assert all(result[key]["median"] > 0 for key in ("ttft_ms", "prefill_tps", "decode_tps"))
+    assert "switch_ms" in document["results"][1]
+    assert document["open_verified_ms"] > 0
+    assert document["peak_rss_mb"] > 50
+    native = run_bench(goods.bundle, **SMALL)
+    assert "engine name: llama.cpp | wllama" in compare(native, document)
+    assert table(native)
+
+
+def test_targets_and_browsers_that_are_not_there_are_told(goods: Goods, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="use one of local, browser"):
+        bench_on("moon")
+    monkeypatch.setattr(browser_bench.shutil, "which", lambda _: None)
+    with pytest.raises(TargetError, match="no Chromium"), browser_bench._browser():
+        pass
