@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.commands.devices import add_devices
+from edgekit.commands.plan import add_plan
 from edgekit_runtime.cli import add_bench, bench_command
 from edgekit_runtime.command import Program, print_json
 
@@ -19,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     version = importlib.metadata.version("edgekit")
     program = Program("edgekit", "From data to a proven, swappable adapter on an edge device.", version)
-    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_bench, _add_devices):
+    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_bench):
+        add(program)
+    for add in (add_devices, add_plan):
         add(program)
     for add in (_add_keygen, _add_sign, _add_verify, _add_demo):
         add(program)
@@ -285,31 +289,6 @@ def _verify(arguments: argparse.Namespace) -> None:
         print_json({"bundle": manifest.name, "version": manifest.version, "files": len(manifest.files), "ok": True})
     else:
         print(f"{manifest.name} {manifest.version}: {len(manifest.files)} files are what the manifest says")
-
-
-def _add_devices(program: Program) -> None:
-    parser = program.command(
-        "devices", "list device profiles, or show one", "edgekit devices show raspberry-pi-5", _devices
-    )
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    parser.add_argument("name", nargs="?", help="profile, or a TOML file of your own")
-
-
-def _devices(arguments: argparse.Namespace) -> None:
-    from edgekit.devices import device_profile, device_profiles
-    from edgekit_runtime.errors import UsageError
-
-    if arguments.action == "show":
-        if arguments.name is None:
-            raise UsageError("devices show needs a name", "`edgekit devices` lists them")
-        profile = vars(device_profile(arguments.name))
-        print_json(profile) if arguments.json else print("\n".join(f"{key}: {value}" for key, value in profile.items()))
-        return
-    profiles = device_profiles()
-    if arguments.json:
-        print_json([vars(profile) for profile in profiles])
-    else:
-        print("\n".join(f"{profile.name:24}{profile.title} ({profile.cpu}, {profile.isa})" for profile in profiles))
 
 
 def _add_demo(program: Program) -> None:
