@@ -46,9 +46,9 @@ RANGES = {
     "published": ((0.75, 1.25), (0.5, 1.6)),
     "estimated": ((0.55, 1.7), (0.4, 2.0)),
 }
-# Without published figures.  Share of the memory interface's peak that decoding reaches: 0.28 on a Cortex-A72, 0.54 on
-# an A76, 0.65 on an Intel N150.
-BANDWIDTH_SHARE = 0.4
+# Without published figures.  Share of the memory interface's peak that decoding reaches: 0.27 on a Cortex-A72; with
+# dot-product instructions 0.41 (RK3588, llama.cpp issue 7176), 0.55 (Cortex-A76 of a Pi 5), 0.65 (Intel N150).
+PLAIN_SHARE, DOT_SHARE = 0.27, 0.45
 # Operations a core does per clock with Q4_0: 3 on a Cortex-A72; with dot-product instructions (A76, AVX2) about 8.
 PLAIN_PER_CLOCK, DOT_PER_CLOCK = 3.0, 8.0
 DOT_FEATURES = {"asimddp", "avx2", "avx_vnni"}
@@ -98,13 +98,14 @@ def speed_of(profile: Profile) -> Speed:
     """The profile's own figures, or what its bandwidth and clock suggest."""
     if profile.speed is not None:
         return profile.speed
-    per_clock = DOT_PER_CLOCK if DOT_FEATURES & set(profile.features) else PLAIN_PER_CLOCK
+    dot = bool(DOT_FEATURES & set(profile.features))
+    share, per_clock = (DOT_SHARE, DOT_PER_CLOCK) if dot else (PLAIN_SHARE, PLAIN_PER_CLOCK)
     clock = (profile.clock_mhz or FALLBACK_CLOCK_MHZ) / 1000
     return Speed(
         basis="estimated",
-        decode_gbs=BANDWIDTH_SHARE * profile.memory_bandwidth_gbs,
+        decode_gbs=share * profile.memory_bandwidth_gbs,
         prefill_gflops=per_clock * profile.cores * clock,
-        source=f"{BANDWIDTH_SHARE} of {profile.memory_bandwidth_gbs} GB/s; {per_clock:g} operations a clock and core",
+        source=f"{share} of {profile.memory_bandwidth_gbs} GB/s; {per_clock:g} operations a clock and core",
     )
 
 
