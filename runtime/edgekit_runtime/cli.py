@@ -125,6 +125,7 @@ def _add_serve(program: Program) -> None:
     add("--adapter-memory", type=float, metavar="MB", help="memory for loaded adapters (default: no limit)")
     add("--threads", type=int, help="default: physical cores")
     add("--context", type=int, help="tokens of prompt and answer together, for each request")
+    add("--print-unit", action="store_true", help="print a systemd unit that runs this command, and end")
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -132,6 +133,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise UsageError("serve prints no document", "leave --json out")
     if min(arguments.queue, arguments.request_timeout, arguments.adapter_memory or 1) <= 0:
         raise UsageError("limits have to be above 0", "raise --queue, --request-timeout or --adapter-memory")
+    if arguments.print_unit:
+        print(_unit(arguments), end="")
+        return
     from edgekit_runtime.server import serve
 
     memory = arguments.adapter_memory
@@ -148,6 +152,22 @@ def _serve(arguments: argparse.Namespace) -> None:
         parallel=arguments.parallel,
         adapter_memory=None if memory is None else int(memory * 1e6),
     )
+
+
+def _unit(arguments: argparse.Namespace) -> str:
+    from edgekit_runtime.server.serve import DRAIN_SECONDS
+    from edgekit_runtime.server.systemd import unit
+
+    subject = _subject(arguments).absolute()
+    paths = [each.absolute() for each in (arguments.store, arguments.watch) if each is not None]
+    names = ("store", "host", "port", "api_key_file", "watch", "parallel", "queue", "request_timeout")
+    options = [] if arguments.bundle is None else [str(subject)]
+    for name in (*names, "adapter_memory", "threads", "context"):
+        value = getattr(arguments, name)
+        if value is not None:
+            text = str(value.absolute()) if isinstance(value, Path) else f"{value}"
+            options += [f"--{name.replace('_', '-')}", text]
+    return unit(options, writable=paths, stop_seconds=DRAIN_SECONDS + 10)
 
 
 def _subject(arguments: argparse.Namespace) -> Path:

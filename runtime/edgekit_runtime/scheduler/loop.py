@@ -149,15 +149,8 @@ class Loop:
         stack = job.work.stack
         exact = self._engine.batches_exactly(stack) and (not job.alone_from or self._engine.batches_exactly(BARE))
         keys = job.keys(0, len(job.work.prompt))
-        neighbours = {
-            slot.sequence + side
-            for slot in self._slots
-            if slot.job is not None and slot.job.work.stack == stack
-            for side in (-1, 1)
-        }
         free = {slot.sequence: self._reusable(slot, job, keys, exact) for slot in self._slots if slot.job is None}
-        # llama.cpp decodes neighbouring sequences in one go: next to its own kind is the second best place.
-        slot = self._slots[max(free, key=lambda each: (free[each], each in neighbours, -self._slots[each].used))]
+        slot = self._slots[max(free, key=lambda each: (free[each], self._room(each, stack), -self._slots[each].used))]
         reused = free[slot.sequence]
         if not self._engine.forget(slot.sequence, reused):
             reused = 0
@@ -170,6 +163,15 @@ class Loop:
         slot.job, slot.used = job, self.counts.steps
         self.counts.reused_tokens += reused
         self._prefilling.append(slot)
+
+    def _room(self, sequence: int, stack: Stack) -> tuple[bool, int]:
+        """How good a place is for decoding together: llama.cpp takes neighbouring sequences in one go.
+
+        Best is next to one's own kind, then where both sides are left to one's own kind.
+        """
+        sides = [slot.job for slot in self._slots if abs(slot.sequence - sequence) == 1]
+        own = any(job is not None and job.work.stack == stack for job in sides)
+        return own, -sum(job is not None for job in sides)
 
     def _invocation(self, work: Work) -> int:
         """Where the adapters begin to work: at once, or where an activated LoRA's invocation is seen last."""
