@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgekit_runtime.cli import add_bench, bench_command
+from edgekit.commands.bench import add_bench
+from edgekit.commands.build_runtime import add_build_runtime, takes_python
+from edgekit.commands.deploy import add_deploy
+from edgekit.commands.devices import add_devices
+from edgekit.commands.plan import add_plan
+from edgekit.commands.site import add_serve_site, add_site
 from edgekit_runtime.command import Program, print_json
 
 if TYPE_CHECKING:
@@ -19,9 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     version = importlib.metadata.version("edgekit")
     program = Program("edgekit", "From data to a proven, swappable adapter on an edge device.", version)
-    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_site, _add_bench, _add_devices):
+    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export):
         add(program)
-    for add in (_add_serve_site, _add_keygen, _add_sign, _add_verify, _add_demo):
+    for add in (add_bench, add_devices, add_plan, add_build_runtime, add_deploy, add_site, add_serve_site):
+        add(program)
+    for add in (_add_keygen, _add_sign, _add_verify, _add_demo):
         add(program)
     return program.main(arguments)
 
@@ -164,6 +171,10 @@ def _add_export(program: Program) -> None:
         "--refit-rank", type=int, metavar="N", help="closest LoRA of rank N for adapters that aren't additive (DoRA)"
     )
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
+    parser.add_argument(
+        "--offline", action="store_true", help="also one .tar for a device without network: bundle, runtime, installer"
+    )
+    takes_python(parser)
     _takes_base(parser)
     parser.add_argument(
         "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
@@ -176,6 +187,7 @@ def _export(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
     from edgekit.exporting import export
 
+    pack = _offline_packer(project, arguments) if arguments.offline else None
     folder, manifest = export(
         project,
         arguments.names or None,
@@ -191,6 +203,7 @@ def _export(arguments: argparse.Namespace) -> None:
         max_mb=arguments.max_mb,
         min_decode_tps=arguments.min_decode_tps,
     )
+    archive = None if pack is None else pack(folder)
     from edgekit.site import site_for_device
 
     site = site_for_device(folder, arguments.device or project.export.device)
@@ -198,6 +211,7 @@ def _export(arguments: argparse.Namespace) -> None:
         print_json(
             {
                 "bundle": str(folder),
+                "offline": archive and str(archive),
                 "site": site and str(site),
                 "version": manifest.version,
                 "quality": manifest.quality,
@@ -215,8 +229,24 @@ def _export(arguments: argparse.Namespace) -> None:
                     "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
                 )
         print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
+        if archive is not None:
+            print(f"for the device: {archive}; there: tar xf {archive.name} && sh {archive.stem}/install.sh")
         if site is not None:
             print(f"site: {site}; try it: edgekit serve-site {site}")
+
+
+def _offline_packer(project: Project, arguments: argparse.Namespace) -> Callable[[Path], Path]:
+    """What makes the .tar.  The runtime is built before the export: a missing compiler is told at once."""
+    from edgekit.devices import device_profile
+    from edgekit.offline import offline_archive
+    from edgekit.runtime_build import build_runtime
+    from edgekit_runtime.errors import UsageError
+
+    device = arguments.device or project.export.device
+    if device is None:
+        raise UsageError("--offline needs to know the device", "say --device raspberry-pi-5, or export.device")
+    house = build_runtime(device_profile(device), python=arguments.python)
+    return lambda folder: offline_archive(folder, house, device)
 
 
 def _tensor_types(given: Sequence[str]) -> dict[str, str]:
@@ -227,103 +257,6 @@ def _tensor_types(given: Sequence[str]) -> dict[str, str]:
         if not pattern or not kind:
             raise UsageError("--tensor-type needs REGEX=TYPE", "--tensor-type ffn_down=Q6_K")
     return {pattern: kind for pattern, _, kind in pairs}
-
-
-def _add_site(program: Program) -> None:
-    parser = program.command(
-        "site",
-        "make a static site that runs a bundle in a browser page",
-        "edgekit site dist/line-3 --trust line-3.key.pub --output dist/line-3-site",
-        _site,
-    )
-    parser.add_argument("bundle", type=Path, help="bundle folder or .tar")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="site folder (default: BUNDLE-site)")
-    parser.add_argument(
-        "--trust", type=Path, metavar="FILE", help="public keys: the page takes only what one of them has signed"
-    )
-    parser.add_argument(
-        "--adapters-from",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="another origin that adapters may be installed from (can be repeated)",
-    )
-
-
-def _site(arguments: argparse.Namespace) -> None:
-    from edgekit.site import build_site, site_folder
-
-    output = arguments.output or site_folder(arguments.bundle)
-    document = build_site(arguments.bundle, output, trust=arguments.trust, adapters_from=arguments.adapters_from)
-    _show_site(output, document, as_json=arguments.json)
-
-
-def _show_site(folder: Path, document: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"site": str(folder), "version": document["version"], "bundle": document["bundle"]})
-        return
-    size = sum(file["size"] for file in document["files"] if not file["lazy"])
-    print(f"site {document['version']}: {folder} (the app itself is {size / 1024:.0f} KiB)")
-    print(f"try it: edgekit serve-site {folder}")
-
-
-def _add_serve_site(program: Program) -> None:
-    parser = program.command(
-        "serve-site", "serve a site folder for trying it out", "edgekit serve-site dist/line-3-site", _serve_site
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="what `edgekit site` or `edgekit export` wrote")
-    parser.add_argument("--port", type=int, default=8000, help="TCP port (8000)")
-    parser.add_argument(
-        "--lan", action="store_true", help="for phones on the same network, over https, with a QR code of the address"
-    )
-    parser.add_argument("--certificate", type=Path, metavar="PEM", help="for https, with --key (default: self-signed)")
-    parser.add_argument("--key", type=Path, metavar="PEM", help="private key of the certificate")
-    parser.add_argument("--no-headers", action="store_true", help="as a host does that can't set headers")
-
-
-def _serve_site(arguments: argparse.Namespace) -> None:
-    from edgekit.site import serve_site
-    from edgekit.site.serve import Certificate
-    from edgekit_runtime.errors import UsageError
-
-    given = (arguments.certificate, arguments.key)
-    if (given[0] is None) != (given[1] is None):
-        raise UsageError("a certificate needs its key", "give --certificate and --key")
-    certificate = None if given[0] is None else Certificate(*given)
-
-    def ready(url: str) -> None:
-        print(f"{arguments.folder} is at {url} (Ctrl-C ends)", flush=True)
-        if arguments.lan:
-            import segno
-
-            segno.make(url).terminal(compact=True)
-
-    serve_site(
-        arguments.folder,
-        port=arguments.port,
-        lan=arguments.lan,
-        isolated=not arguments.no_headers,
-        certificate=certificate,
-        ready=ready,
-    )
-
-
-def _add_bench(program: Program) -> None:
-    parser = add_bench(program, "edgekit", _bench)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the result")
-    parser.add_argument(
-        "--target", default="local", help="where to measure: local (default), or browser: Chromium here"
-    )
-
-
-def _bench(arguments: argparse.Namespace) -> None:
-    from edgekit.bench_targets import bench_on
-
-    document = bench_command(arguments, bench_on(arguments.target))
-    if document is not None and arguments.plot is not None:
-        from edgekit.bench_plot import plot_bench
-
-        plot_bench(document, arguments.plot)
 
 
 def _add_keygen(program: Program) -> None:
@@ -375,31 +308,6 @@ def _verify(arguments: argparse.Namespace) -> None:
         print_json({"bundle": manifest.name, "version": manifest.version, "files": len(manifest.files), "ok": True})
     else:
         print(f"{manifest.name} {manifest.version}: {len(manifest.files)} files are what the manifest says")
-
-
-def _add_devices(program: Program) -> None:
-    parser = program.command(
-        "devices", "list device profiles, or show one", "edgekit devices show raspberry-pi-5", _devices
-    )
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    parser.add_argument("name", nargs="?", help="profile, or a TOML file of your own")
-
-
-def _devices(arguments: argparse.Namespace) -> None:
-    from edgekit.devices import device_profile, device_profiles
-    from edgekit_runtime.errors import UsageError
-
-    if arguments.action == "show":
-        if arguments.name is None:
-            raise UsageError("devices show needs a name", "`edgekit devices` lists them")
-        profile = vars(device_profile(arguments.name))
-        print_json(profile) if arguments.json else print("\n".join(f"{key}: {value}" for key, value in profile.items()))
-        return
-    profiles = device_profiles()
-    if arguments.json:
-        print_json([vars(profile) for profile in profiles])
-    else:
-        print("\n".join(f"{profile.name:24}{profile.title} ({profile.cpu}, {profile.isa})" for profile in profiles))
 
 
 def _add_demo(program: Program) -> None:

@@ -116,7 +116,6 @@ def run_browser_bench(
         "machine": machine.describe() | {"browser": f"Chromium {version}"},
         "engine": {"name": "wllama", "version": f"{engine.name} {engine.version}"},
         "settings": {
-            "target": "browser",
             "threads": said["threads"],
             "context": said["context"],
             "prompt_tokens": prompt_tokens,

@@ -35,7 +35,7 @@ from edgekit_runtime.signing import check_signature
 
 SITE_SCHEMA = "edgekit.site/1"
 SITE_FILE = "site.json"
-BROWSER_ISA = "wasm"  # what the instruction sets of browser profiles begin with
+BROWSER_ENGINE = "browser"  # of device profiles
 SERVICE_WORKER = "sw.js"
 BUNDLE_FOLDER = "bundle"
 LARGEST_BASE = 2**31 - 1  # bytes: what an ArrayBuffer, and a file of the 32-bit engine, can have
@@ -103,7 +103,7 @@ def site_folder(bundle: Path) -> Path:
 
 def site_for_device(bundle: Path, device: str | None) -> Path | None:
     """Write the site of a fresh bundle beside it when ``device`` is a browser; None for any other device."""
-    if device is None or not device_profile(device).isa.startswith(BROWSER_ISA):
+    if device is None or device_profile(device).engine != BROWSER_ENGINE:
         return None
     output = site_folder(bundle)
     build_site(bundle, output)

@@ -6,7 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,28 +278,24 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "what",
-        nargs="+",
+        nargs="*",
         metavar="BUNDLE | compare A.json B.json",
-        help="a bundle folder or .tar, or two results",
+        help="a bundle folder or .tar, a device store, or two results",
     )
     add("--output", type=Path, metavar="FILE", help="write the result as JSON")
     add("--repeats", type=int, default=5, help="how often each figure is taken (5)")
     add("--prompt-tokens", type=int, default=256, help="length of the prompt (256)")
     add("--decode-tokens", type=int, default=64, help="tokens decoded after it (64)")
     add("--threads", type=int, help="default: physical cores")
+    add("--quick", action="store_true", help="everything once, to see that it works")
     return parser
 
 
-def bench_command(
-    arguments: argparse.Namespace, measure: Callable[..., dict[str, Any]] | None = None
-) -> dict[str, Any] | None:
-    """Run ``bench`` and print; returns the measurements, or None after a comparison.
+def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Run ``bench`` and print; returns the measurements, or None after a comparison."""
+    from edgekit_runtime.bench import compare, read_bench, run_bench
 
-    ``measure`` takes what :func:`~edgekit_runtime.bench.run_bench` takes, which it replaces.
-    """
-    from edgekit_runtime.bench import compare, read_bench, run_bench, table
-
-    if arguments.what[0] == "compare":
+    if arguments.what[:1] == ["compare"]:
         if len(arguments.what) != 3:
             raise UsageError("compare takes two result files", "bench compare A.json B.json")
         a, b = (read_bench(Path(each)) for each in arguments.what[1:])
@@ -308,18 +304,26 @@ def bench_command(
         return None
     if len(arguments.what) != 1:
         raise UsageError("bench takes one bundle", "or: bench compare A.json B.json")
-    document = (measure or run_bench)(
+    document = run_bench(
         Path(arguments.what[0]),
         repeats=arguments.repeats,
         prompt_tokens=arguments.prompt_tokens,
         decode_tokens=arguments.decode_tokens,
         threads=arguments.threads,
+        quick=arguments.quick,
     )
+    show_bench(document, arguments)
+    return document
+
+
+def show_bench(document: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Write a result to --output and print it."""
+    from edgekit_runtime.bench import table
+
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print_json(document) if arguments.json else print(table(document))
-    return document
 
 
 def _bench(arguments: argparse.Namespace) -> None:

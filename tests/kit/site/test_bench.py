@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def test_a_page_is_measured_as_a_device_is(goods: Goods, tmp_path: Path, capsys:
     document = json.loads(output.read_text())
     assert document["schema"] == BENCH_SCHEMA
     assert document["machine"]["browser"].startswith("Chromium")
+    assert document["target"] == {"kind": "browser", "name": "browser", "emulated": False}
     assert [result["adapter"] for result in document["results"]] == ["base", "one"]
     for result in document["results"]:
         assert all(result[key]["median"] > 0 for key in ("ttft_ms", "prefill_tps", "decode_tps"))
@@ -41,8 +43,8 @@ def test_a_page_is_measured_as_a_device_is(goods: Goods, tmp_path: Path, capsys:
 
 
 def test_targets_and_browsers_that_are_not_there_are_told(goods: Goods, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="use one of local, browser"):
-        bench_on("moon")
+    with pytest.raises(UsageError, match="browser"):
+        bench_on("moon", argparse.Namespace())
     monkeypatch.setattr(browser_bench.shutil, "which", lambda _: None)
     with pytest.raises(TargetError, match="no Chromium"), browser_bench._browser():
         pass
