@@ -59,56 +59,48 @@ export class Adapters {
       await checkSignature(adapterMessage(digest), bytes, trust, label);
     }
     const entry = adapterEntry(facts, { family: this.runtime.manifest.base.family, digest, label, size: file.size });
-    const change = withAdapter(this.runtime.generation, entry, { allowDowngrade });
-    await this.change(change, async (store) => {
-      if (await store.has(digest)) return;
-      await checkRoom(file.size);
-      await bring(store, { path: label, size: file.size, sha256: digest, blob: file });
+    await this.change(async (now, store) => {
+      const change = withAdapter(now, entry, { allowDowngrade });
+      if (!(await store.has(digest))) {
+        await checkRoom(file.size);
+        await bring(store, { path: label, size: file.size, sha256: digest, blob: file });
+      }
+      return change;
     });
     return entry;
   }
 
   /** Make an installed version the active one, the newest when none is named.  @param {string} name @param {string} [version] */
   async activate(name, version) {
-    const { generation } = this.runtime;
-    await this.change(withActive(generation, findInstalled(generation, name, version)));
+    await this.change((now) => withActive(now, findInstalled(now, name, version)));
   }
 
   /** Take an adapter out, all versions or one.  @param {string} name @param {string} [version] */
   async remove(name, version) {
-    await this.change(without(this.runtime.generation, name, version));
+    await this.change((now) => without(now, name, version));
   }
 
   /** Go back to what was active before the last change; the base too, if that was changed. */
   async rollback() {
     const { runtime } = this;
-    const { store } = runtime;
-    await store.exclusively(async () => {
-      runtime.generation = await store.rollback();
-    });
-    await this.restart();
-  }
-
-  async change(change, prepare = async (_store) => undefined) {
-    const { runtime } = this;
     await runtime.store.exclusively(async () => {
-      await prepare(runtime.store);
-      await runtime.use(change);
-    });
-    try {
-      await this.restart();
-    } catch (error) {
       runtime.generation = await runtime.store.rollback();
-      await runtime.start();
-      throw error;
-    }
+    });
+    if (this.engineLacks()) await runtime.start();
   }
 
-  /** Read the base again only when the engine lacks something. */
-  async restart() {
+  /** Change what is current, as another tab may have left it.  @param {(now: any, store: any) => any} make */
+  async change(make) {
+    const { runtime } = this;
+    const { store } = runtime;
+    await store.exclusively(async () => runtime.use(await make(await store.current(), store)));
+    if (this.engineLacks()) await runtime.startOrRevert();
+  }
+
+  /** Whether the base has to be read again. */
+  engineLacks() {
     const { engine, manifest, headerOf } = this.runtime;
-    const lacks = manifest.adapters.some((entry) => !engine?.adapters.includes(entry.digest));
-    if (lacks || headerOf !== manifest.base.digest) await this.runtime.start();
+    return headerOf !== manifest.base.digest || manifest.adapters.some((entry) => !engine?.adapters.includes(entry.digest));
   }
 
   async fetch(url) {

@@ -121,7 +121,7 @@ export class Runtime {
   /** Download a newer bundle's files and switch to it; until then, and if it fails, this one goes on answering. */
   async upgrade(manifest, { onProgress, signal } = {}) {
     await this.adopt(manifest, { onProgress, signal });
-    await this.start();
+    await this.startOrRevert();
   }
 
   async adopt(manifest, { onProgress = this.options.onProgress, signal = this.options.signal } = {}) {
@@ -136,6 +136,17 @@ export class Runtime {
   async use(change) {
     this.generation = await this.store.advance(change);
     await this.store.collect();
+  }
+
+  /** Start with what has just become current; what was there before, when the engine refuses it. */
+  async startOrRevert() {
+    try {
+      await this.start();
+    } catch (error) {
+      this.generation = await this.store.rollback();
+      await this.start();
+      throw error;
+    }
   }
 
   /** Read the base and the active adapters into the engine, after the answer that is being given. */

@@ -8,7 +8,7 @@
 import { digestsOf } from "./changes.js";
 import { EdgekitError } from "./errors.js";
 
-const KEPT_GENERATIONS = 10;
+const KEPT_GENERATIONS = 3; // each may have a base of its own, and a phone is small
 const OBJECTS = "objects"; // digest -> {digest, size}
 const GENERATIONS = "generations";
 const STATE = "state"; // "current" -> number, "last" -> number
@@ -124,13 +124,13 @@ export class Store {
     return before;
   }
 
-  /** Forget old generations, and files that none needs.  Downloads under way stay when `keep` names them. */
-  async collect(keep = []) {
+  /** Forget old generations, and files that none needs. */
+  async collect() {
     const current = await this.current();
     const all = await this.generations();
     const old = all.slice(0, -KEPT_GENERATIONS).filter((each) => each.number !== current?.number);
     await this.write(GENERATIONS, (store) => old.forEach((each) => store.delete(each.number)));
-    const needed = new Set(keep);
+    const needed = new Set();
     for (const each of all) if (!old.includes(each)) digestsOf(each).forEach((digest) => needed.add(digest));
     for await (const name of this.folder.keys()) if (!needed.has(name)) await this.remove(name);
   }
