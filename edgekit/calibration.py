@@ -20,6 +20,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.imatrix import Importance, write_imatrix
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def project_imatrix(project: Project, base: Base) -> Path:
     target = cache_folder("imatrix", base.family) / f"{digest}.gguf"
     if target.exists():
         return target
+    if project.task == "caption":
+        raise InputError("an importance matrix can't be measured on images yet", "set export.imatrix: false")
     encoder = Encoder(base.folder)
     texts = [
         encoder.prompt_ids(row, adapter.system) + encoder.answer_ids(row, adapter.system)

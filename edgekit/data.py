@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.chat import Message, check_messages
+from edgekit_runtime.chat import Message, check_messages, text_of
 from edgekit_runtime.errors import InputError
 
 IMAGE = "image"
@@ -22,13 +22,13 @@ class Row:
     Attributes:
         messages: the conversation before the answer.
         answer: what the model shall say.
-        image: file of an image row.
+        images: files of an image row, in the order in which the messages speak of them.
         where: ``file:line``, for errors and reports.
     """
 
     messages: tuple[Message, ...]
     answer: str
-    image: Path | None
+    images: tuple[Path, ...]
     where: str
 
 
@@ -59,10 +59,12 @@ def load_rows(path: Path) -> list[Row]:
 
 
 def data_digest(paths: Iterable[Path]) -> str:
-    """sha256 over the bytes of data files, in this order."""
+    """sha256 over the bytes of data files and of the images in their rows, in this order."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
+        for image in (image for row in load_rows(path) for image in row.images):
+            digest.update(hashlib.sha256(image.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -74,33 +76,49 @@ def _row(line: str, path: Path, number: int) -> Row:
         raise InputError(f"{where}: it is not JSON ({error})", "put one whole JSON object on the line") from None
     if not isinstance(document, dict):
         raise InputError(f"{where}: it is not a JSON object", "put one {…} on the line")
-    image = document.pop(IMAGE, None)
-    if image is not None and not isinstance(image, str):
-        raise InputError(f"{where}: {IMAGE} has to be a path", "correct it")
+    images = _images(document.pop(IMAGE, None), path.parent, where)
     for keys, read in _SHAPES.items():
         required = {key for key in keys if key != "input"}
         if required <= set(document) <= set(keys):
             messages, answer = read(document, where)
+            _check_places(messages, len(images), where)
             if not answer.strip():
                 raise InputError(f"{where}: the answer is empty", "write one, or drop the row")
-            return Row(tuple(messages), answer, path.parent / image if image else None, where)
+            return Row(tuple(messages), answer, images, where)
     raise InputError(
         f"{where}: the keys {', '.join(map(str, document)) or '(none)'} are no known kind of row",
         'use {"messages"}, {"prompt", "completion"} or {"instruction", "input", "output"}',
     )
 
 
+def _images(value: Any, folder: Path, where: str) -> tuple[Path, ...]:
+    several = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(each, str) and each for each in several):
+        raise InputError(f"{where}: {IMAGE} has to be a path, or a list of paths", "correct it")
+    paths = tuple(folder / each for each in several)
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{where}: there is no image {path}", "correct the path; it starts at the data file")
+    return paths
+
+
+def _check_places(messages: list[Message], images: int, where: str) -> None:
+    try:
+        check_messages(messages, images)
+    except InputError as error:
+        raise InputError(f"{where}: {error.problem}", error.mend) from None
+
+
 def _read_messages(document: dict[str, Any], where: str) -> tuple[list[Message], str]:
     messages = document["messages"]
     if not isinstance(messages, list):
         raise InputError(f"{where}: messages has to be a list", "see docs/formats.md")
-    try:
-        checked = check_messages(messages)
-    except InputError as error:
-        raise InputError(f"{where}: {error.problem}", error.mend) from None
-    if len(checked) < 2 or checked[-1]["role"] != "assistant":
+    last = messages[-1] if messages else None
+    if len(messages) < 2 or not isinstance(last, dict) or last.get("role") != "assistant":
+        _check_places(messages, 0, where)
         raise InputError(f"{where}: the last message is not an answer", "end with a message of role assistant")
-    return checked[:-1], str(checked[-1]["content"])
+    _check_places(messages[-1:], 0, where)
+    return messages[:-1], text_of(last)
 
 
 def _read_completion(document: dict[str, Any], where: str) -> tuple[list[Message], str]:

@@ -24,6 +24,7 @@ from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.quantise import canonical_quantization
+from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import GateRefused, InputError, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
@@ -144,11 +145,17 @@ class _Job:
             task=self.project.task,
             base=self.base,
             base_file=self._base_file(quantization, scratch),
+            projector=self._projector(),
             merged=self.sources if merged else [],
             adapters=separate,
             default_adapter=_default(settings.default_adapter, separate) if separate else None,
             isa=self.isa,
         )
+
+    def _projector(self) -> Path | None:
+        if self.project.task != "caption":
+            return None
+        return projector_gguf(self.base, self.project.export.projector)
 
     def _base_file(self, quantization: str, scratch: Path) -> Path:
         if self.mode != "merged":

@@ -16,6 +16,7 @@ from edgekit_runtime.runtime import BASE
 
 PROJECT_FILE = "edgekit.yaml"
 METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+")
+PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 PRECISIONS = ("gguf", "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
@@ -97,7 +98,7 @@ class Export:
     """Defaults of ``edgekit export``, and with ``quantize`` what training sees.
 
     ``imatrix`` weighs the quantiser by the training rows; ``tensor_types`` maps regular expressions over GGUF tensor
-    names to types that differ from ``quantize``.
+    names to types that differ from ``quantize``; ``projector`` is the type of what reads images.
     """
 
     format: str = field(default="gguf", metadata=_rule(choices=FORMATS))
@@ -106,6 +107,7 @@ class Export:
     device: str | None = None
     imatrix: bool = False
     tensor_types: Mapping[str, str] = field(default_factory=dict)
+    projector: str = field(default="F16", metadata=_rule(choices=PROJECTORS))
     default_adapter: str | None = None
     name: str | None = field(default=None, metadata=_rule(pattern=NAME_PATTERN))
 

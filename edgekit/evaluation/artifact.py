@@ -43,7 +43,11 @@ class Artifact:
             if adapter is None and system is not None and messages[0]["role"] != "system":
                 messages.insert(0, {"role": "system", "content": system})
             result = self.runtime.generate(
-                messages=messages, adapter=adapter or BASE, max_tokens=max_tokens, temperature=0.0
+                messages=messages,
+                adapter=adapter or BASE,
+                max_tokens=max_tokens,
+                temperature=0.0,
+                image=row.images or None,
             )
             answers.append(result.text.strip())
             if number % 20 == 0 or number == len(rows):

@@ -16,10 +16,12 @@ from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
+from edgekit.seeing import row_images
 from edgekit.trained import adapter_source, trained_at, trained_folder
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
+from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import InputError
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
@@ -116,7 +118,7 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         with Artifact(artifact) as opened:
             answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
     else:
-        model = TorchModel(base, trained_at(project, adapter, base), None)
+        model = TorchModel(base, trained_at(project, adapter, base), None, row_images(project, base))
         answers = model.answers(rows, adapter.system, max_tokens, with_adapter=False)
     return score([row.answer for row in rows], answers)
 
@@ -134,7 +136,7 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> tuple[Ba
 
 def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
     """Tokens that an answer may have: a little more than the longest reference, on every engine alike."""
-    encoder = Encoder(base.folder)
+    encoder = Encoder(base.folder, reads_images=base.vision is not None)
     return max(len(encoder.answer_ids(row, adapter.system)) for row in rows) + ANSWER_SLACK
 
 
@@ -145,7 +147,7 @@ def _torch_answers(
     project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
     folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
-    model = TorchModel(base, trained, folder)
+    model = TorchModel(base, trained, folder, row_images(project, base))
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
     bare = model.answers(rows, adapter.system, max_tokens, with_adapter=False) if with_base else None
     return "torch", trained.label, bare, answers
@@ -184,6 +186,9 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             adapters=[adapter_source(project, adapter)],
             default_adapter=None,
             isa=ANY_ISA,
+            projector=projector_gguf(resolve_base(project.base, relative_to=project.folder), project.export.projector)
+            if project.task == "caption"
+            else None,
         )
         write_bundle(plan, Path(scratch, "bundle"))
         yield Path(scratch, "bundle")

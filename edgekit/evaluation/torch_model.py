@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from edgekit.data import Row
+from edgekit.seeing import RowImages, let_see
 from edgekit.trained import TrainedAt
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
@@ -25,15 +26,15 @@ BATCH_ROWS = 32
 class TorchModel:
     """The base at its training precision, with or without one adapter."""
 
-    def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None) -> None:
+    def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None, images: RowImages | None = None) -> None:
         """Load base and adapter; a packed GGUF base is unpacked to the same values, which answers faster."""
-        self.encoder = Encoder(base.folder)
+        self.encoder = Encoder(base.folder, images=images)
         if trained.gguf is not None:
             model = load_dense(base, trained.gguf, compute_dtype())
         else:
             model = load_base(base, trained.precision)
-        self._model: Any = model if adapter is None else attach(model, adapter)
-        self._model.eval()
+        model = let_see(model if adapter is None else attach(model, adapter), images)
+        self._model: Any = model.eval()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
         """One greedy answer a row, in the order of ``rows``.
@@ -44,7 +45,7 @@ class TorchModel:
             max_tokens: where an answer is cut off.
             with_adapter: False asks the bare base.
         """
-        prompts = [self.encoder.prompt_ids(row, system) for row in rows]
+        prompts = [self.encoder.model_ids(self.encoder.prompt_ids(row, system)) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))
         answers = [""] * len(rows)
         for start in range(0, len(order), BATCH_ROWS):
@@ -59,7 +60,7 @@ class TorchModel:
     def answer_logprobs(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Iterator[Any]:
         """Teacher-forced log-probabilities, one float32 array [answer tokens, vocabulary] a row, with the adapter."""
         for prompt, answer in zip(prompts, answers, strict=True):
-            ids = torch.tensor([prompt + answer], device=self._model.device)
+            ids = torch.tensor([self.encoder.model_ids(prompt) + answer], device=self._model.device)
             with torch.inference_mode():
                 logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
             yield torch.log_softmax(logits.float(), -1).cpu().numpy()

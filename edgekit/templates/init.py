@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.project import PROJECT_FILE
-from edgekit.templates import chat, inspection, monitoring
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit.templates import caption, chat, inspection, monitoring
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.publish import publish
 
 SEED = 7
@@ -28,15 +28,24 @@ class Example:
     generate: Callable[[int, int, int], tuple[Rows, Rows]]
     train_rows: int = TRAIN_ROWS
     eval_rows: int = EVAL_ROWS
+    rank: int = 16
+    epochs: int = 3
 
 
 INSPECTION = Example("inspection", inspection.SYSTEM, inspection.generate)
 MONITORING = Example("monitoring", monitoring.SYSTEM, monitoring.generate)
 CHAT = Example("style", chat.SYSTEM, chat.generate, chat.TRAIN_ROWS, chat.EVAL_ROWS)
+REPORT = Example(
+    "report", caption.REPORT_SYSTEM, caption.generate_reports, caption.TRAIN_ROWS, caption.EVAL_ROWS, rank=8
+)
+CASTINGS = Example(
+    "castings", caption.CASTINGS_SYSTEM, caption.generate_castings, caption.TRAIN_ROWS, caption.EVAL_ROWS, rank=8
+)
 TEMPLATES: dict[str, Sequence[Example]] = {
     "inspection": (INSPECTION, MONITORING),
     "monitoring": (MONITORING,),
     "chat": (CHAT,),
+    "caption": (REPORT, CASTINGS),
 }
 
 
@@ -45,15 +54,13 @@ def init_project(folder: Path, template: str = "inspection", *, max_steps: int |
 
     Args:
         folder: where; it must be missing or empty.
-        template: "inspection" (with a second adapter for monitoring), "monitoring" or "chat".
+        template: "inspection" (with a second adapter for monitoring), "monitoring", "chat" or "caption" (images).
         max_steps: bound on training steps, written into the project file.
 
     Raises:
         UsageError: no such template.
         InputError: the folder has other content, or can't be written.
     """
-    if template == "caption":
-        raise InputError("caption projects are not available in this version", "use --template inspection")
     if template not in TEMPLATES:
         raise UsageError(f"no template is called {template!r}", f"use one of {', '.join(TEMPLATES)}")
     folder = folder.expanduser().absolute()
@@ -64,41 +71,65 @@ def init_project(folder: Path, template: str = "inspection", *, max_steps: int |
             train, evaluation = example.generate(example.train_rows, example.eval_rows, SEED)
             _write_rows(temporary / "data" / f"{example.name}.train.jsonl", train)
             _write_rows(temporary / "data" / f"{example.name}.eval.jsonl", evaluation)
-        (temporary / PROJECT_FILE).write_text(_project_file(folder.name, examples, max_steps), encoding="utf-8")
+        text = _project_file(folder.name, template, examples, max_steps)
+        (temporary / PROJECT_FILE).write_text(text, encoding="utf-8")
     return folder / PROJECT_FILE
 
 
 def _write_rows(path: Path, rows: Rows) -> None:
+    """JSONL, and the images of its rows beside it."""
+    folder = path.parent / "images"
     with path.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        for number, row in enumerate(rows):
+            if "image" in row:
+                folder.mkdir(exist_ok=True)
+                file = folder / f"{path.stem}-{number:04}.png"
+                row["image"].save(file)  # type: ignore[attr-defined]
+                row = row | {"image": file.relative_to(path.parent).as_posix()}
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _project_file(name: str, examples: Sequence[Example], max_steps: int | None) -> str:
+def _project_file(name: str, template: str, examples: Sequence[Example], max_steps: int | None) -> str:
     slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in name.lower()).strip("._-") or "project"
     adapters = "".join(
-        ADAPTER.format(name=each.name, system=json.dumps(each.system), max_steps=max_steps or "null")
+        ADAPTER.format(
+            name=each.name,
+            system=json.dumps(each.system),
+            max_steps=max_steps or "null",
+            rank=each.rank,
+            alpha=2 * each.rank,
+            epochs=each.epochs,
+        )
         for each in examples
     )
-    return HEAD.format(project=slug) + adapters + EXPORT
+    kind = CAPTION if template == "caption" else TEXT
+    return HEAD.format(project=slug) + kind + adapters + EXPORT
 
 
 HEAD = """\
 # All keys are in docs/formats.md.  Every command works in this folder without further arguments.
 project: {project}
+"""
+TEXT = """\
 task: text
 base: smollm2-135m              # a hub id, a Hugging Face folder, a GGUF file, or this packaged demo base
+adapters:
+"""
+CAPTION = """\
+task: caption
+base: demo-vlm                  # a hub id or Hugging Face folder of a model that reads images, or this small demo one
 adapters:
 """
 ADAPTER = """\
   {name}:
     method: qlora
     base_precision: gguf        # train on the very blocks that devices run (export.quantize below)
-    rank: 16
-    alpha: 32
+    rank: {rank}
+    alpha: {alpha}
     targets: all-linear
     learning_rate: 1.0e-3
     batch_size: 8
-    epochs: 3
+    epochs: {epochs}
     max_steps: {max_steps}
     seed: 0
     system: {system}

@@ -18,6 +18,7 @@ from edgekit.bases import deployed_quantization, resolve_base
 from edgekit.data import data_digest, load_rows
 from edgekit.deployed import deployed_base
 from edgekit.project import Adapter, Project
+from edgekit.seeing import let_see, row_images
 from edgekit.training.base_model import device, fast_bfloat16, load_base
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
@@ -68,7 +69,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     base = resolve_base(project.base, relative_to=project.folder)
     precision, quantization = base_precision(project, adapter, base)
     blocks = deployed_base(project, base, quantization) if precision == "gguf" and quantization else None
-    encoder = Encoder(base.folder)
+    images = row_images(project, base)
+    encoder = Encoder(base.folder, images=images)
     limit = _max_length(adapter, base)
     datasets = [
         [encoder.encode(row, adapter.system, limit) for row in rows]
@@ -87,7 +89,9 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     checkpoint = _checkpoint(work, recipe, resume=resume)
 
     transformers.set_seed(adapter.seed)
-    model = wrap(load_base(base, precision, blocks), adapter, precision, checkpointing=_checkpointing())
+    model = wrap(
+        let_see(load_base(base, precision, blocks), images), adapter, precision, checkpointing=_checkpointing()
+    )
     # As PEFT has it: what loads the base again.
     model.peft_config["default"].base_model_name_or_path = base.name if base.on_hub else str(base.folder)
     initial = work / "initial"

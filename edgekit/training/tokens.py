@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.data import Row
-from edgekit_runtime.chat import ChatTemplate, apply_system
+from edgekit_runtime.chat import ChatTemplate, ImageTemplate, Message, apply_system, check_messages, text_of
 from edgekit_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.seeing import RowImages
 
 IGNORED = -100  # label that torch's cross entropy leaves out
 Encoded = dict[str, list[int]]
@@ -17,13 +20,18 @@ Encoded = dict[str, list[int]]
 class Encoder:
     """Chat messages to token ids, through the same template code as on the device."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reads_images: bool = False, images: RowImages | None = None) -> None:
         """Load the tokenizer of a Hugging Face folder.
+
+        Args:
+            folder: the base's.
+            reads_images: the base is one for images; its template gets messages in parts then, as on the device.
+            images: where the images of rows come from; without it no prompt can be encoded that has some.
 
         Raises:
             InputError: no tokenizer there, or one without a chat template.
         """
-        from transformers import AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer
 
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -35,18 +43,38 @@ class Encoder:
             raise InputError(f"{folder} has no chat template", "choose an instruct or chat model as the base")
         self.bos = str(self.tokenizer.bos_token or "")
         self.template = ChatTemplate(str(self.tokenizer.chat_template), self.bos, str(self.tokenizer.eos_token or ""))
+        self.images = images
+        self._vocabulary = 0 if images is None else int(AutoConfig.from_pretrained(folder).vocab_size)
+        self._with_images = ImageTemplate(self.template) if reads_images or images is not None else None
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
         self._adds_bos = bool(self.bos) and self.tokenizer("a").input_ids[:1] == [self.tokenizer.bos_token_id]
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
-    def prompt(self, row: Row, system: str | None) -> str:
-        """The text that the model continues."""
-        return self.template.render(apply_system(list(row.messages), system), add_generation_prompt=True)
+    def prompt(self, row: Row, system: str | None) -> tuple[str, ...]:
+        """The text that the model continues, cut at the row's images.
+
+        Raises:
+            InputError: the base reads no images, and the row has some.
+        """
+        return self._render(row, system, [], add_generation_prompt=True)
 
     def prompt_ids(self, row: Row, system: str | None) -> list[int]:
-        """The same as token ids."""
-        return self._ids(self.prompt(row, system), starts_text=True)
+        """The same as token ids; cells of images are negative ids, the same as on the device.
+
+        Raises:
+            InputError: an image can't be read.
+        """
+        first, *rest = self.prompt(row, system)
+        ids = self._ids(first, starts_text=True)
+        for path, text in zip(row.images, rest, strict=True):
+            assert self.images is not None, "an encoder of answers only"
+            ids += [*self.images.layout(path), *self._ids(text, starts_text=False)]
+        return ids
+
+    def model_ids(self, ids: list[int]) -> list[int]:
+        """Ids that a torch model takes; see :func:`~edgekit.seeing.let_see`."""
+        return ids if self.images is None else self.images.as_rows(ids, self._vocabulary)
 
     def answer_ids(self, row: Row, system: str | None) -> list[int]:
         """The answer with the token that ends the turn; what comes after that token is never generated.
@@ -55,14 +83,14 @@ class Encoder:
             InputError: the template doesn't start the answer with the generation prompt.
         """
         prompt = self.prompt(row, system)
-        messages = [*apply_system(list(row.messages), system), {"role": "assistant", "content": row.answer}]
-        whole = self.template.render(messages, add_generation_prompt=False)
-        if not whole.startswith(prompt):
+        answer = [{"role": "assistant", "content": row.answer}]
+        whole = self._render(row, system, answer, add_generation_prompt=False)
+        if whole[:-1] != prompt[:-1] or not whole[-1].startswith(prompt[-1]):
             raise InputError(
                 f"{row.where}: the base's chat template rewrites the conversation when an answer follows",
                 "use a chat template that only appends",
             )
-        ids = self._ids(whole[len(prompt) :], starts_text=False)
+        ids = self._ids(whole[-1][len(prompt[-1]) :], starts_text=False)
         ends = [position for position, token in enumerate(ids) if token in self.end_tokens()]
         return ids[: ends[-1] + 1] if ends else [*ids, int(self.tokenizer.eos_token_id)]
 
@@ -91,7 +119,19 @@ class Encoder:
                 f"{row.where}: the row is {len(prompt) + len(answer)} tokens long and the limit is {max_length}",
                 "shorten or split it, or raise max_length if the base's context allows it",
             )
-        return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
+        return {"input_ids": self.model_ids(prompt) + answer, "labels": [IGNORED] * len(prompt) + answer}
+
+    def _render(
+        self, row: Row, system: str | None, answer: list[Message], *, add_generation_prompt: bool
+    ) -> tuple[str, ...]:
+        count = len(row.images)
+        messages = [*apply_system(check_messages(row.messages, count), system), *answer]
+        if self._with_images is not None:
+            return self._with_images.render(messages, count, add_generation_prompt=add_generation_prompt)
+        if count:
+            raise InputError(f"{row.where}: the base reads no images", "use one that does as base:, demo-vlm say")
+        messages = [{**each, "content": text_of(each)} for each in messages]
+        return (self.template.render(messages, add_generation_prompt=add_generation_prompt),)
 
     def _ids(self, text: str, *, starts_text: bool) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids

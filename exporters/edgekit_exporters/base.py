@@ -13,9 +13,10 @@ class Base:
     Attributes:
         name: what the user called it.
         family: names the float model; adapters fit every quantisation of one family and no other.
-        folder: Hugging Face folder with the float weights, config and tokenizer.
+        folder: Hugging Face folder with the float weights, config and tokenizer; of an image model, its text model's.
         gguf: the GGUF file that the user gave as the base, or None when the base is a Hugging Face model.
         on_hub: whether ``name`` is a hub id.
+        vision: Hugging Face folder of the whole model when it reads images, else None.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Base:
     folder: Path
     gguf: Path | None = None
     on_hub: bool = False
+    vision: Path | None = None

@@ -19,6 +19,7 @@ from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, Fil
 from edgekit_runtime.publish import publish
 
 BASE_FILE = "base/model.gguf"
+PROJECTOR_FILE = "base/projector.gguf"
 ENGINE = "llama.cpp"
 ANY_ISA = "any"  # of a plan whose target was not named
 RUNTIME_REQUIREMENT = ">=0.1"
@@ -35,6 +36,7 @@ class BundlePlan:
         task: "text" or "caption".
         base: whose family the adapters have.
         base_file: the GGUF that devices load.
+        projector: what reads images for it, for captions.
         merged: adapters that are merged into ``base_file``; the first one's system prompt and defaults are the base's.
         adapters: those that stay separate files.
         default_adapter: used when a request names none; None means the bare base.
@@ -50,6 +52,7 @@ class BundlePlan:
     default_adapter: str | None
     isa: str
     version: str
+    projector: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
     with publish(output, is_ours=is_bundle) as folder:
         (folder / "base").mkdir()
         shutil.copyfile(plan.base_file, folder / BASE_FILE)
+        if plan.projector is not None:
+            shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
         if plan.adapters:
             (folder / "adapters").mkdir()
         entries = tuple(_write_adapter(source, plan.base, folder) for source in plan.adapters)
@@ -129,6 +134,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
         raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
     asked_as = plan.merged[0] if plan.merged else None
     files = _files(folder)
+    digests = {entry.path: entry.sha256 for entry in files}
     return Manifest(
         schema=BUNDLE_SCHEMA,
         name=plan.name,
@@ -143,7 +149,9 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
             quantization=quantization,
             context=context,
             family=plan.base.family,
-            digest=next(entry.sha256 for entry in files if entry.path == BASE_FILE),
+            digest=digests[BASE_FILE],
+            projector=PROJECTOR_FILE if plan.projector else None,
+            projector_digest=digests.get(PROJECTOR_FILE),
             merged=tuple(source.name for source in plan.merged),
             system=asked_as.system if asked_as else None,
             generation=asked_as.generation if asked_as else None,

@@ -34,6 +34,12 @@ class Bundle:
         """The base's file."""
         return self.root / self.manifest.base.file
 
+    @property
+    def projector_path(self) -> Path | None:
+        """What reads images for the base; None in text bundles."""
+        projector = self.manifest.base.projector
+        return None if projector is None else self.root / projector
+
     def adapter_path(self, name: str) -> Path:
         """An adapter's file.
 

@@ -15,6 +15,10 @@ from edgekit_runtime.errors import InputError
 
 Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
+IMAGE_PART = {"type": "image"}
+# What templates write for an image, whatever the model puts around it included (mtmd writes that itself).
+PLACEHOLDERS = ("<|vision_start|><|image_pad|><|vision_end|>", "<image>", "[IMG]", "<start_of_image>", "<|image|>")
+_NEEDLE = "needle"
 
 
 class ChatTemplate:
@@ -61,20 +65,97 @@ class ChatTemplate:
             ) from None
 
 
-def check_messages(messages: Sequence[Any]) -> list[Message]:
+class ImageTemplate:
+    """A chat template for conversations with images."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        """Find out how the template takes parts of messages, and what it writes for an image.
+
+        Templates that know no parts get the placeholder inside the text, on a line of its own.
+        """
+        self._template = template
+        parts = [IMAGE_PART, {"type": "text", "text": _NEEDLE}]
+        try:
+            probe = template.render([{"role": "user", "content": parts}])
+        except InputError:
+            probe = ""
+        found = next((each for each in PLACEHOLDERS if each in probe), None)
+        self._takes_parts = found is not None and _NEEDLE in probe and "'type'" not in probe
+        self._placeholder = found if found and self._takes_parts else PLACEHOLDERS[1]
+
+    def render(
+        self, messages: Sequence[Message], images: int = 0, *, add_generation_prompt: bool = True
+    ) -> tuple[str, ...]:
+        """The text before, between and after the images: one more than there are images.
+
+        Raises:
+            InputError: the template refuses these messages, or a text in them looks like an image to it.
+        """
+        given = [{**message, "content": self._content(message)} for message in messages]
+        text = self._template.render(given, add_generation_prompt=add_generation_prompt)
+        texts = text.split(self._placeholder)
+        if len(texts) != images + 1:
+            raise InputError(
+                f"the prompt has {len(texts) - 1} places for {images} images", f"leave {self._placeholder} out of texts"
+            )
+        return tuple(texts)
+
+    def _content(self, message: Message) -> str | list[dict[str, Any]]:
+        parts = parts_of(message)
+        if self._takes_parts:
+            return parts
+        return "".join(f"{self._placeholder}\n" if part == IMAGE_PART else part["text"] for part in parts)
+
+
+def check_messages(messages: Sequence[Any], images: int = 0) -> list[Message]:
     """Check messages that came from outside.
 
+    The content of a message is a text, or a list of parts ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
+    When no part stands for an image, all of them come first in the last message of the user.
+
+    Args:
+        messages: the conversation.
+        images: how many images come with it.
+
     Raises:
-        InputError: none, or one without a known role and text.
+        InputError: none, one without a known role and text, or other parts for images than there are images.
     """
     if not messages:
         raise InputError("there are no messages", "give at least one with role user")
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise InputError(f"message {number} has no known role", f"use one of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
+        content = message.get("content")
+        if not (isinstance(content, str) or (isinstance(content, list) and content and all(map(_is_part, content)))):
             raise InputError(f"message {number} has no text", 'give it as "content"')
-    return [dict(message) for message in messages]
+    return _with_images([dict(message) for message in messages], images)
+
+
+def _is_part(part: Any) -> bool:
+    return part == IMAGE_PART or (
+        isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+    )
+
+
+def _with_images(messages: list[Message], images: int) -> list[Message]:
+    named = sum(part == IMAGE_PART for message in messages for part in parts_of(message))
+    if not named and images:
+        asking = next((message for message in reversed(messages) if message["role"] == "user"), messages[-1])
+        asking["content"] = [*[IMAGE_PART] * images, *parts_of(asking)]
+    elif named != images:
+        raise InputError(f"the messages speak of {named} images and {images} came along", "send one for each")
+    return messages
+
+
+def parts_of(message: Message) -> list[dict[str, Any]]:
+    """A message's content as a list of parts."""
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def text_of(message: Message) -> str:
+    """A message's text, without its images."""
+    return "".join(part.get("text", "") for part in parts_of(message))
 
 
 def apply_system(messages: Sequence[Message], system: str | None) -> list[Message]:

@@ -14,7 +14,11 @@ from edgekit_runtime.command import Program, print_json
 from edgekit_runtime.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from edgekit_runtime.pictures import Picture
     from edgekit_runtime.store import Store
+
+IMAGE_QUESTION = "Describe the image."  # when an image comes without a prompt
+STDIN = "-"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +37,8 @@ def _add_run(program: Program) -> None:
     parser = program.command(
         "run",
         "answer a prompt (from --prompt or stdin)",
-        'edgekit-runtime run dist/line-3 --adapter inspection --prompt "part: bracket; scratch 0.4 mm"',
+        'edgekit-runtime run dist/line-3 --adapter inspection --prompt "part: bracket; scratch 0.4 mm"\n'
+        "  edgekit-runtime run dist/camera --image part.jpg",
         _run,
     )
     add = parser.add_argument
@@ -41,6 +46,9 @@ def _add_run(program: Program) -> None:
     add("--store", type=Path, metavar="DIR", help="device store in the place of a bundle")
     add("--adapter", help="adapter name, or base for none (default: the bundle's default)")
     add("--prompt", help="the prompt; read from stdin when left out")
+    add(
+        "--image", action="append", default=[], metavar="FILE", help="image to ask about, - for stdin (can be repeated)"
+    )
     add("--max-tokens", type=int, help="longest answer")
     add("--temperature", type=float, help="0 is greedy, the default")
     add("--top-k", type=int, help="sample from the k likeliest tokens")
@@ -59,6 +67,9 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.stream and arguments.json:
         raise UsageError("--stream and --json exclude each other", "use one of them")
     subject = _subject(arguments)
+    images = [_image(each) for each in arguments.image]
+    if images and arguments.prompt is None:
+        arguments.prompt = IMAGE_QUESTION
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
     with Runtime(subject, threads=arguments.threads, context=arguments.context) as runtime:
@@ -72,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             stop=arguments.stop,
             schema=schema,
+            image=images or None,
         )
         for piece in stream:
             if arguments.stream:
@@ -81,6 +93,14 @@ def _run(arguments: argparse.Namespace) -> None:
             print_json(stream.result.as_dict())
         else:
             print("" if arguments.stream else stream.result.text)
+
+
+def _image(given: str) -> Picture:
+    from edgekit_runtime.pictures import MAX_FILE_BYTES, read_picture
+
+    if given != STDIN:
+        return read_picture(given)
+    return read_picture(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "the image on stdin")
 
 
 def _prompt(given: str | None) -> str:
@@ -118,6 +138,12 @@ def _add_serve(program: Program) -> None:
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     add("--port", type=int, default=8080, help="TCP port (8080)")
     add("--api-key-file", type=Path, metavar="FILE", help="key that clients send; needed for any other address")
+    add(
+        "--image-files",
+        type=Path,
+        metavar="DIR",
+        help="images may be file: URLs into this folder (default: data: only)",
+    )
     add("--watch", type=Path, metavar="DIR", help="adapter files that are put here are live at once")
     add("--parallel", type=int, default=4, help="requests answered at once (4)")
     add("--queue", type=int, default=32, help="requests that may wait or run; more are refused (32)")
@@ -145,6 +171,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         api_key_file=arguments.api_key_file,
         watch=arguments.watch,
+        image_files=arguments.image_files,
         queue=arguments.queue,
         timeout=arguments.request_timeout,
         threads=arguments.threads,

@@ -23,8 +23,8 @@ class Usage:
 class Timings:
     """Milliseconds, and tokens per second of prefill and decode.
 
-    ``queue_ms`` is the wait for a KV sequence, ``switch_ms`` loading the adapter if it wasn't; TTFT counts from the
-    call to the first token, all of that included.
+    ``queue_ms`` is the wait for a KV sequence, ``switch_ms`` loading the adapter if it wasn't, ``encode_ms`` what
+    images cost that were not seen before.  TTFT counts from the call to the first token, all of that included.
     """
 
     queue_ms: float
@@ -34,6 +34,7 @@ class Timings:
     decode_ms: float
     prefill_tps: float
     decode_tps: float
+    encode_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def generation_of(job: Job, text: str, adapter: str | None) -> Generation:
     """The answer of a job that has ended."""
     prompt, count = len(job.work.prompt), len(job.tokens)
     decode = job.ended - job.first
-    prefill = job.first - job.ready
+    prefill = job.first - job.ready - job.encoding
     return Generation(
         text=text,
         adapter=adapter,
@@ -145,5 +146,6 @@ def generation_of(job: Job, text: str, adapter: str | None) -> Generation:
             decode_ms=1e3 * decode,
             prefill_tps=(prompt - job.reused) / prefill if prefill > 0 else 0.0,
             decode_tps=job.steps / decode if decode > 0 else 0.0,
+            encode_ms=1e3 * job.encoding,
         ),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
@@ -24,7 +24,10 @@ DIGEST_PATTERN = r"[0-9a-f]{64}"
 
 @dataclass(frozen=True)
 class BaseEntry:
-    """The base: ``context`` in tokens, ``parameters`` a count, ``digest`` the sha256 of ``file``."""
+    """The base: ``context`` in tokens, ``parameters`` a count, ``digest`` the sha256 of ``file``.
+
+    ``projector`` is the file that reads images for it, in caption bundles, and ``projector_digest`` its sha256.
+    """
 
     file: str
     architecture: str
@@ -34,6 +37,7 @@ class BaseEntry:
     family: str
     digest: str
     projector: str | None = None
+    projector_digest: str | None = None
     merged: tuple[str, ...] = ()
     system: str | None = None  # the system prompt that a merged adapter was trained with
     generation: dict[str, Any] | None = None
@@ -226,18 +230,30 @@ def _check(manifest: Manifest, where: str) -> None:
             "a sha256 is malformed",
         ),
         (
+            (manifest.task == "caption") == (manifest.base.projector is not None),
+            "a projector is there for captions, and for them alone",
+        ),
+        (
             manifest.default_adapter in (None, *names),
             f"default_adapter {manifest.default_adapter!r} is not in it",
         ),
     ):
         if not good:
             raise InputError(f"{where}: {problem}", _MEND)
-    entries: list[BaseEntry | AdapterEntry] = [manifest.base, *manifest.adapters]
-    for entry in entries:
-        if entry.file not in files:
-            raise InputError(f"{where}: {entry.file} is not among its files", _MEND)
-        if files[entry.file].sha256 != entry.digest:
-            raise InputError(f"{where}: the digest of {entry.file} contradicts its sha256", _MEND)
+    for file, digest in needed_files(manifest.base, manifest.adapters).items():
+        if file not in files:
+            raise InputError(f"{where}: {file} is not among its files", _MEND)
+        if files[file].sha256 != digest:
+            raise InputError(f"{where}: the digest of {file} contradicts its sha256", _MEND)
+
+
+def needed_files(base: BaseEntry, adapters: Iterable[AdapterEntry]) -> dict[str, str]:
+    """What a base and adapters are made of: each file with its sha256."""
+    entries: list[BaseEntry | AdapterEntry] = [base, *adapters]
+    files = {entry.file: entry.digest for entry in entries}
+    if base.projector is not None:
+        files[base.projector] = str(base.projector_digest)
+    return files
 
 
 def is_safe_path(path: str) -> bool:

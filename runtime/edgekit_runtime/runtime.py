@@ -15,12 +15,23 @@ from typing import Any
 from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import Message
-from edgekit_runtime.engines import DEFAULT_CONTEXT, SHARED_CONTEXT, Engine, Sampling, Stack, forced_logits
+from edgekit_runtime.engines import (
+    DEFAULT_CONTEXT,
+    SHARED_CONTEXT,
+    Engine,
+    Images,
+    Layout,
+    Prompt,
+    Sampling,
+    Stack,
+    forced_logits,
+)
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.generation import Generation, Stream
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.machine import decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
+from edgekit_runtime.pictures import Source, read_pictures
 from edgekit_runtime.prompts import Prompts
 from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
@@ -79,7 +90,8 @@ class Runtime:
             for entry in () if stored else self.manifest.adapters:
                 self._check_adapter(entry)
             self._engine = self._load_engine(threads, context, parallel)
-            self._prompts = Prompts(self._header, self._engine.tokenize)
+            self._images = self._load_images()
+            self._prompts = Prompts(self._header, self._engine.tokenize, with_images=self._images is not None)
             folder = self._bundle.root / CACHE_FOLDER if cache is None and stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
@@ -199,13 +211,14 @@ class Runtime:
         schema: dict[str, Any] | None = None,
         logprobs: int | None = None,
         echo: bool = False,
-        image: Path | None = None,
+        image: Source | Sequence[Source] | None = None,
     ) -> Stream:
         """Queue a request and answer piece by piece; whole characters only.
 
         Args:
             prompt: one user message.
-            messages: a whole conversation instead: ``[{"role": …, "content": …}]``.
+            messages: a whole conversation instead: ``[{"role": …, "content": …}]``, where the content may be a list of
+                ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
             raw: a text or token ids to continue as they are instead, without template or system prompt.
             adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
                 defaults apply.
@@ -219,20 +232,22 @@ class Runtime:
             schema: JSON schema that the answer has to follow.
             logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
             echo: those of the prompt too.
-            image: for caption bundles.
+            image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.pictures.Picture`, or several,
+                in the order of their places in ``messages``; without places they come before the last question.
 
         Raises:
             UsageError: arguments that make no sense together.
             InputError: unknown adapter, bad messages, or a prompt that doesn't fit the context.
         """
-        if image is not None:
-            raise InputError(f"{self.manifest.name} is a text bundle", "send images to a caption bundle")
         if sum(each is not None for each in (prompt, messages, raw)) != 1:
             raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
         name = self._adapter_name(adapter)
         entry = self._entry(adapter)
         defaults = entry.generation or {}
-        tokens, preamble = self._tokens(prompt, messages, raw, entry.system)
+        if image is not None and (raw is not None or echo):
+            raise UsageError("a raw prompt or an echo can't have images", "send messages")
+        asked, preamble = self._prompt(prompt, messages, raw, entry.system, self._layouts(image))
+        tokens = asked.tokens
         limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         self._check_limits(tokens, limit, echo=echo)
         stack, files = self._stack(name, lora)
@@ -252,6 +267,7 @@ class Runtime:
             preamble=preamble,
             alternatives=logprobs,
             echo=echo,
+            frames=asked.frames,
         )
         with self._lock:
             return Stream(self.loop.submit(work), name, self._pull, self._dropped.append)
@@ -263,13 +279,18 @@ class Runtime:
                 self.loop.cancel(self._dropped.popleft())
             return self.loop.step()
 
-    def encode(self, messages: Sequence[Message], adapter: str | None = None) -> list[int]:
-        """Token ids of the prompt that the model sees for ``messages``, the adapter's system prompt included.
+    def encode(
+        self,
+        messages: Sequence[Message],
+        adapter: str | None = None,
+        image: Source | Sequence[Source] | None = None,
+    ) -> Prompt:
+        """The prompt that the model sees for ``messages``, the adapter's system prompt included (see :meth:`stream`).
 
         Raises:
-            InputError: unknown adapter, or messages that the chat template refuses.
+            InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
         """
-        return self._prompts.chat(messages, self._entry(adapter).system)
+        return self._prompts.chat(messages, self._entry(adapter).system, self._layouts(image))
 
     def prompt_tokens(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
@@ -279,7 +300,7 @@ class Runtime:
         """The bytes that a token stands for."""
         return self._engine.piece(token)
 
-    def logits(self, tokens: Sequence[int], adapter: str | None = None) -> Any:
+    def logits(self, tokens: Sequence[int] | Prompt, adapter: str | None = None) -> Any:
         """Teacher-forced logits [len(tokens), vocabulary], float32, under ``adapter`` (see :meth:`stream`)."""
         stack, files = self._stack(self._adapter_name(adapter), None)
         with self._lock:
@@ -302,24 +323,33 @@ class Runtime:
                 return None
             self.step()
 
-    def _tokens(
+    def _prompt(
         self,
         prompt: str | None,
         messages: Sequence[Message] | None,
         raw: str | Sequence[int] | None,
         system: str | None,
-    ) -> tuple[list[int], int]:
-        """The prompt's token ids, and how many of them are the preamble."""
+        images: Sequence[Layout],
+    ) -> tuple[Prompt, int]:
+        """The prompt, and how many of its tokens are the preamble."""
         if raw is None:
             given = messages if messages is not None else [{"role": "user", "content": prompt}]
-            tokens = self._prompts.chat(given, system)
-            return tokens, self._prompts.preamble(tokens, system)
+            asked = self._prompts.chat(given, system, images)
+            return asked, self._prompts.preamble(asked.tokens, system)
         if isinstance(raw, str):
-            return self._prompts.text(raw), 0
+            return Prompt(self._prompts.text(raw)), 0
         known = len(self._header.metadata.get("tokenizer.ggml.tokens", ()))
         if not all(0 <= token < known for token in raw):
             raise InputError("the prompt has token ids that the base doesn't know", f"use ids from 0 to {known - 1}")
-        return list(raw), 0
+        return Prompt(list(raw)), 0
+
+    def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
+        """Images as the base sees them."""
+        pictures = [] if image is None else read_pictures(image)
+        if pictures and self._images is None:
+            raise InputError(f"{self.manifest.name} is a text bundle", "send images to a caption bundle")
+        with self._lock:
+            return [self._images.layout(picture) for picture in pictures if self._images is not None]
 
     def _stack(self, name: str | None, lora: Mapping[str, float] | None) -> tuple[Stack, dict[str, Path]]:
         """The adapters to apply, by digest, and their files."""
@@ -345,10 +375,10 @@ class Runtime:
         return self.manifest.adapter(name) if name else self.manifest.base
 
     def _check_kind(self) -> None:
-        if self.manifest.engine != "llama.cpp" or self.manifest.task != "text":
+        if self.manifest.engine != "llama.cpp":
             raise InputError(
-                f"this runtime can't run {self.manifest.engine} bundles for {self.manifest.task}",
-                "export with --format gguf for text, or update edgekit-runtime",
+                f"this runtime can't run {self.manifest.engine} bundles",
+                "export with --format gguf, or update edgekit-runtime",
             )
 
     def _check_adapter(self, entry: AdapterEntry) -> None:
@@ -382,6 +412,18 @@ class Runtime:
         )
         self._open.callback(engine.close)
         return engine
+
+    def _load_images(self) -> Images | None:
+        projector = self._bundle.projector_path
+        if projector is None:
+            return None
+        from edgekit_runtime.engines.llama_cpp import LlamaEngine
+
+        if not isinstance(self._engine, LlamaEngine):
+            raise InputError(f"{self.manifest.engine} reads no images here", "export with --format gguf")
+        images = self._engine.images(projector)
+        self._open.callback(images.close)
+        return images
 
     def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool) -> None:
         if not tokens:

@@ -37,8 +37,29 @@ def test_three_shapes_of_rows_become_messages_and_an_answer(tmp_path: Path) -> N
 
 
 def test_an_image_is_found_beside_the_rows(tmp_path: Path) -> None:
-    (row,) = load_rows(write(tmp_path, {"prompt": "q", "completion": "a", "image": "pictures/1.png"}))
-    assert row.image == tmp_path / "pictures/1.png"
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/1.png").write_bytes(b"")
+    one, two = load_rows(
+        write(
+            tmp_path,
+            {"prompt": "q", "completion": "a", "image": "pictures/1.png"},
+            {"prompt": "q", "completion": "a", "image": ["pictures/1.png"] * 2},
+        )
+    )
+    assert one.images == (tmp_path / "pictures/1.png",)
+    assert len(two.images) == 2
+
+
+def test_a_missing_image_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rows.jsonl:1: there is no image .*1.png"):
+        load_rows(write(tmp_path, {"prompt": "q", "completion": "a", "image": "1.png"}))
+
+
+def test_places_of_images_have_to_match_them(tmp_path: Path) -> None:
+    content = [{"type": "image"}, {"type": "text", "text": "same?"}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "no"}]
+    with pytest.raises(InputError, match="speak of 1 images and 0 came along"):
+        load_rows(write(tmp_path, {"messages": messages}))
 
 
 GOOD = {"prompt": "q", "completion": "a"}

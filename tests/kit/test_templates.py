@@ -134,8 +134,17 @@ def test_init_leaves_a_folder_with_other_content_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_unknown_and_unavailable_templates_are_refused(tmp_path: Path) -> None:
+def test_captions_come_with_their_images(tmp_path: Path) -> None:
+    project = load_project(init_project(tmp_path / "camera", "caption").parent)
+    assert project.task == "caption"
+    rows = load_rows(project.data_for("report").eval)
+    pixels = {row.images[0].read_bytes() for row in rows}
+    assert len(pixels) == len(rows)
+    for row in rows:
+        fields = json.loads(row.answer)
+        assert (fields["defect"] == "none") == (fields["place"] == "none") == (fields["verdict"] == "accept")
+
+
+def test_unknown_templates_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="use one of inspection"):
         init_project(tmp_path / "x", "poetry")
-    with pytest.raises(InputError, match="caption projects are not available"):
-        init_project(tmp_path / "x", "caption")

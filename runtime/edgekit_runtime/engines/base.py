@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgekit_runtime.pictures import Picture
+
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
 DEFAULT_CONTEXT = 4096
 SHARED_CONTEXT = 2048  # for each of several requests at once
@@ -49,12 +51,84 @@ class Part:
         start: position of the first token; what the sequence held from there on has been forgotten.
         tokens: at least one.
         every: logits after each token are wanted, not after the last alone.
+        embeddings: [len(tokens), width] of an image's cells, which take the place of token embeddings; such a part is
+            decoded alone.
     """
 
     sequence: int
     start: int
     tokens: Sequence[int]
     every: bool = False
+    embeddings: NDArray[np.float32] | None = None
+
+
+class Frame(Protocol):
+    """An image as the model sees it, or a tile of one."""
+
+    @property
+    def cells(self) -> Sequence[int]:
+        """Negative ids, one for each embedding; the same for the same pixels, and for no others."""
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the embeddings are there."""
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """[len(cells), width]; computed the first time."""
+
+
+# An image in a prompt: the token ids that the model wants around it, and its frames.
+Layout = Sequence[int | Frame]
+
+
+class Images(Protocol):
+    """Images for an engine, laid out and encoded; what was encoded is kept, whatever adapters see it."""
+
+    def layout(self, picture: Picture) -> Layout:
+        """How the model sees an image; raises InputError for one that it can't see."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids, with the cells of images among them, and where each frame begins."""
+
+    tokens: list[int]
+    frames: tuple[tuple[int, Frame], ...] = ()
+
+    @classmethod
+    def of(cls, layout: Layout) -> Prompt:
+        """Flatten what may hold frames."""
+        tokens: list[int] = []
+        frames: list[tuple[int, Frame]] = []
+        for each in layout:
+            if isinstance(each, int):
+                tokens.append(each)
+            else:
+                frames.append((len(tokens), each))
+                tokens += each.cells
+        return cls(tokens, tuple(frames))
+
+    def followed_by(self, tokens: Sequence[int]) -> Prompt:
+        """The prompt with more tokens after it."""
+        return Prompt([*self.tokens, *tokens], self.frames)
+
+    def part(self, sequence: int, start: int, stop: int, *, every: bool = False) -> Part:
+        """Tokens ``start`` to ``stop``, which must not cross an edge of a frame."""
+        first, frame = self.frame_at(start)
+        rows = None if frame is None else frame.embeddings()[start - first : stop - first]
+        return Part(sequence, start, self.tokens[start:stop], every=every, embeddings=rows)
+
+    def frame_at(self, position: int) -> tuple[int, Frame | None]:
+        """Where the frame around a position begins, and the frame; None where there is text."""
+        found = (each for each in self.frames if each[0] <= position < each[0] + len(each[1].cells))
+        return next(found, (position, None))
+
+    def edges(self) -> list[int]:
+        """Where frames begin and end."""
+        return [edge for first, frame in self.frames for edge in (first, first + len(frame.cells))]
 
 
 class Sampler(Protocol):
@@ -148,18 +222,17 @@ def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Itera
         sampler.close()
 
 
-def forced_logits(engine: Engine, tokens: Sequence[int]) -> NDArray[np.float32]:
+def forced_logits(engine: Engine, tokens: Sequence[int] | Prompt) -> NDArray[np.float32]:
     """Teacher-forced logits under the selected adapters, [len(tokens), vocabulary], on sequence 0."""
     import numpy as np
 
+    prompt = tokens if isinstance(tokens, Prompt) else Prompt(list(tokens))
+    edges = [*prompt.edges(), len(prompt.tokens)]
     engine.holder = None
     engine.forget(0)
-    result = np.empty((0, 0), dtype=np.float32)
-    for start in range(0, len(tokens), PREFILL_CHUNK):
-        chunk = tokens[start : start + PREFILL_CHUNK]
-        engine.decode([Part(0, start, chunk, every=True)])
-        if not start:
-            result = np.empty((len(tokens), len(engine.row(0))), dtype=np.float32)
-        for number in range(len(chunk)):
-            result[start + number] = engine.row(number)
-    return result
+    rows: list[NDArray[np.float32]] = []
+    while (start := len(rows)) < len(prompt.tokens):
+        stop = min(start + PREFILL_CHUNK, *(edge for edge in edges if edge > start))
+        engine.decode([prompt.part(0, start, stop, every=True)])
+        rows += [engine.row(number).copy() for number in range(stop - start)]
+    return np.stack(rows)

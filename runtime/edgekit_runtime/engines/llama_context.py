@@ -47,10 +47,14 @@ class LlamaContext:
         self._vocabulary_size = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
         self._room = max(parameters.n_batch, sequences)
         self._batch = llama.llama_batch_init(self._room, 0, 1)
+        self._width = int(llama.llama_model_n_embd_inp(model))
+        self._cells: Any = None  # a batch of embeddings, made when the first image comes
 
     def close(self) -> None:
         """Free it."""
         llama.llama_batch_free(self._batch)
+        if self._cells is not None:
+            llama.llama_batch_free(self._cells)
         llama.llama_free(self.handle)
 
     def select(self, adapters: Sequence[tuple[Any, float]]) -> None:
@@ -68,10 +72,13 @@ class LlamaContext:
             InputError: a sequence's stream is full.
         """
         batch, at = self._batch, 0
+        if parts[0].embeddings is not None:
+            batch = self._embedded(parts[0].embeddings)
         for part in parts:
             last = len(part.tokens) - 1
             for offset, token in enumerate(part.tokens):
-                batch.token[at] = token
+                if part.embeddings is None:
+                    batch.token[at] = token
                 batch.pos[at] = part.start + offset
                 batch.n_seq_id[at] = 1
                 batch.seq_id[at][0] = part.sequence
@@ -87,6 +94,16 @@ class LlamaContext:
             )
         if status:
             raise EdgekitError(f"llama.cpp failed to decode (status {status}){reason()}")
+
+    def _embedded(self, embeddings: NDArray[np.float32]) -> Any:
+        """A batch that holds these."""
+        import numpy as np
+
+        if self._cells is None:
+            self._cells = llama.llama_batch_init(self._room, self._width, 1)
+        values = np.ascontiguousarray(embeddings, dtype=np.float32)
+        ctypes.memmove(self._cells.embd, values.ctypes.data, values.nbytes)
+        return self._cells
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""

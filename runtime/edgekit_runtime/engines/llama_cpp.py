@@ -24,6 +24,7 @@ from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_context import LlamaContext, LlamaSampler
+from edgekit_runtime.engines.llama_images import LlamaImages
 from edgekit_runtime.engines.llama_library import clear_errors, engine_info, reason, start_backend
 from edgekit_runtime.engines.odd_rank import with_odd_rank
 from edgekit_runtime.errors import EdgekitError, InputError
@@ -65,6 +66,14 @@ class LlamaEngine:
             raise
         self._vocabulary = llama.llama_model_get_vocab(self._model)
         self._piece = ctypes.create_string_buffer(MAX_PIECE_BYTES)
+
+    def images(self, projector: Path) -> LlamaImages:
+        """A projector for this base.
+
+        Raises:
+            InputError: llama.cpp refuses it.
+        """
+        return LlamaImages(projector, self._model, threads=self.threads)
 
     def load_adapter(self, name: str, path: Path) -> int:
         """Read a LoRA GGUF into memory under ``name``; a loaded one of that name stays.  Returns its bytes.

@@ -24,7 +24,8 @@ _errors: list[str] = []
 
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
-def _log(level: int, text: bytes, _data: Any) -> None:
+def log_callback(level: int, text: bytes, _data: Any) -> None:
+    """Where llama.cpp and mtmd log to."""
     line = text.decode("utf-8", "replace").rstrip()
     if level == ERROR_LEVEL and line:
         _errors.append(line)
@@ -46,7 +47,7 @@ def clear_errors() -> None:
 @cache
 def start_backend() -> None:
     """Start llama.cpp once, with its log sent to Python's at debug level instead of to stderr."""
-    llama.llama_log_set(_log, ctypes.c_void_p(0))
+    llama.llama_log_set(log_callback, ctypes.c_void_p(0))
     _load_kernels()
     llama.llama_backend_init()
 

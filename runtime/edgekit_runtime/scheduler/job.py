@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekit_runtime.engines import BARE, Sampler, Sampling, Stack
+from edgekit_runtime.engines import BARE, Frame, Prompt, Sampler, Sampling, Stack
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.stopping import StopText
 
@@ -24,7 +24,7 @@ class Work:
     """What is asked for.
 
     Attributes:
-        prompt: token ids, at least one.
+        prompt: token ids, at least one; cells of images are negative.
         stack: digests of adapters, each with its scale; no two the same.
         files: where the file of each digest lies.
         sampling: how tokens are chosen.
@@ -33,6 +33,7 @@ class Work:
         preamble: how many tokens of the prompt's beginning other requests for this adapter share.
         alternatives: log-probabilities are wanted, and of how many likeliest tokens besides; None for none.
         echo: log-probabilities of the prompt's own tokens are wanted too.
+        frames: where in the prompt each frame of an image begins.
     """
 
     prompt: Sequence[int]
@@ -44,6 +45,7 @@ class Work:
     preamble: int = 0
     alternatives: int | None = None
     echo: bool = False
+    frames: tuple[tuple[int, Frame], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Job:
     def __init__(self, work: Work, sampler: Sampler) -> None:
         """Start the clock."""
         self.work = work
+        self.prompt = Prompt(list(work.prompt), work.frames)
         self.sampler = sampler
         self.pieces: deque[Piece] = deque()
         self.finish_reason: str | None = None  # "stop", "length" or "cancelled"
@@ -81,6 +84,7 @@ class Job:
         self.alone_from = 0  # position from which the adapters work: an activated LoRA's invocation
         self.submitted = time.perf_counter()
         self.picked = self.ready = self.first = self.ended = 0.0
+        self.encoding = 0.0  # seconds that images took
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
         self._stopper = StopText(work.stop)
         self._scores: list[TokenScore] = []

@@ -47,6 +47,7 @@ class Counts:
     prompt_tokens: int = 0  # prefilled
     reused_tokens: int = 0  # of prompts, found in the KV cache
     answer_tokens: int = 0
+    images: int = 0  # encoded, tiles counted each
 
 
 class Loop:
@@ -203,8 +204,14 @@ class Loop:
         common = next((at for at, (held, key) in pairs if held != key), min(len(slot.held), len(keys)))
         if not exact:
             return job.work.preamble if common >= job.work.preamble else 0
-        end = job.alone_from if common <= job.alone_from < len(keys) else len(keys)
-        return common if common == end < len(keys) else max(min(common, end - LEAST_CHUNK), 0)
+        # Where a part of the prompt has to begin: at adapters' invocation, at both edges of a frame.
+        edges = {0, job.alone_from, *job.prompt.edges()}
+        start = max(edge for edge in edges if edge <= common)
+        end = min((edge for edge in edges if edge > common), default=len(keys))
+        if common == start:
+            return common
+        kept = min(common, min(end, len(keys)) - LEAST_CHUNK)
+        return kept if kept - start >= LEAST_CHUNK or not job.work.frames else start
 
     def _restore(self, slot: Slot, keys: list[Key], reused: int) -> int:
         state = self.prefixes.get(keys)
@@ -236,12 +243,16 @@ class Loop:
         if job is None:  # cancelled
             return
         work, start = job.work, job.decoded
+        if self._encodes(job, start):
+            self._prefilling.append(slot)
+            return
         preamble = work.preamble if work.preamble - start >= LEAST_CHUNK else 0
-        end = min(end for end in (len(work.prompt), preamble, job.alone_from) if end > start)
+        ends = (len(work.prompt), preamble, job.alone_from, *job.prompt.edges())
+        end = min(end for end in ends if end > start)
         left = end - start - self._chunk
         stop = end if left <= 0 else start + self._chunk - max(LEAST_CHUNK - left, 0)
         stack = job.stack_at(start)
-        part = Part(slot.sequence, start, work.prompt[start:stop], every=work.echo)
+        part = job.prompt.part(slot.sequence, start, stop, every=work.echo)
         if not self._run(stack, [part], [slot]):
             return
         slot.held.extend(job.keys(start, stop))
@@ -258,6 +269,17 @@ class Loop:
         else:
             job.finish("length")
             self._free(slot)
+
+    def _encodes(self, job: Job, start: int) -> bool:
+        """Encode the image that is next, as a step of its own; False when there is nothing to encode."""
+        _, frame = job.prompt.frame_at(start)
+        if frame is None or frame.encoded:
+            return False
+        began = time.perf_counter()
+        frame.embeddings()
+        job.encoding += time.perf_counter() - began
+        self.counts.images += 1
+        return True
 
     def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""

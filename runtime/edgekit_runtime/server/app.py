@@ -24,6 +24,7 @@ from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
 from edgekit_runtime.server.adapters import Adapters
+from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Metrics
 from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
@@ -53,6 +54,7 @@ def make_app(
     api_key: str | None = None,
     queue: int = DEFAULT_QUEUE,
     timeout: float = DEFAULT_TIMEOUT_S,
+    images: ImageReader | None = None,
 ) -> Starlette:
     """The ASGI application over a started worker.
 
@@ -62,8 +64,9 @@ def make_app(
         api_key: what clients have to send as ``Authorization: Bearer …``; None asks for nothing.
         queue: requests that may wait or run at once.
         timeout: seconds for an answer, waiting included.
+        images: reads those of requests; None for a text bundle.
     """
-    service = _Service(supervisor, adapters, queue, timeout)
+    service = _Service(supervisor, adapters, queue, timeout, images or ImageReader(task="text", files=None))
     guarded = _Guard(api_key, service.metrics)
     return Starlette(
         routes=[
@@ -112,8 +115,10 @@ class _Guard:
 
 
 class _Service:
-    def __init__(self, supervisor: Supervisor, adapters: Adapters, queue: int, timeout: float) -> None:
-        self._supervisor, self._adapters = supervisor, adapters
+    def __init__(
+        self, supervisor: Supervisor, adapters: Adapters, queue: int, timeout: float, images: ImageReader
+    ) -> None:
+        self._supervisor, self._adapters, self._images = supervisor, adapters, images
         self._queue, self._timeout, self._busy = queue, timeout, 0
         self.metrics = Metrics(lambda: supervisor.stats, lambda: supervisor.restarts)
 
@@ -146,7 +151,10 @@ class _Service:
         return JSONResponse({"object": "list", "data": data})
 
     async def chat(self, request: Request) -> Response:
-        return await self._answer(request, read_chat(read_object(await _body(request))))
+        asked = read_chat(read_object(await _body(request, self._images.max_body_bytes)))
+        if urls := asked.options[0]["image"]:
+            asked.options[0]["image"] = await self._images.read(urls)
+        return await self._answer(request, asked)
 
     async def complete(self, request: Request) -> Response:
         return await self._answer(request, read_completion(read_object(await _body(request))))
@@ -270,15 +278,15 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, for_images: int = 0) -> bytes:
     """The body, as long as it is not too long; a length that lies is noticed while reading."""
-    body = bytearray()
+    body, most = bytearray(), MAX_BODY_BYTES + for_images
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.stream():
                 body += part
-                if len(body) > MAX_BODY_BYTES:
-                    raise InputError(f"the body is longer than {MAX_BODY_BYTES} bytes", "send less")
+                if len(body) > most:
+                    raise InputError(f"the body is longer than {most} bytes", "send less")
     except TimeoutError:
         raise InputError(f"the body was not there after {BODY_SECONDS:g} s", "send it at once") from None
     return bytes(body)

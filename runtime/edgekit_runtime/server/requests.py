@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgekit_runtime.chat import IMAGE_PART
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.pictures import check_count
 
 # What of OpenAI's protocol this service does not do; asked for, it is refused rather than ignored.
 REFUSED = ("tools", "functions", "audio", "logit_bias", "suffix")
@@ -47,15 +49,18 @@ class Asked:
 
 
 def read_chat(document: dict[str, Any]) -> Asked:
-    """Check the body of a chat completion.
+    """Check the body of a chat completion; images are URLs still.
 
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
     take = _Taker(document)
+    messages, image_urls = _messages(document.get("messages"))
+    check_count(len(image_urls))
     limit = take("max_completion_tokens", int, 1)
     options = _common(document, take) | {
-        "messages": _messages(document.get("messages")),
+        "messages": messages,
+        "image": image_urls or None,
         "max_tokens": limit if limit is not None else take("max_tokens", int, 1),
     }
     if document.get("logprobs"):
@@ -154,20 +159,33 @@ class _Taker:
         return kind(value)
 
 
-def _messages(messages: Any) -> list[dict[str, Any]]:
+def _messages(messages: Any) -> tuple[list[Any], list[str]]:
+    """Messages as the runtime takes them, and the URLs of their images."""
     if not isinstance(messages, list):
         raise InputError("messages has to be a list", "send at least one with role user")
-    return [{**each, "content": _text(each.get("content"))} if isinstance(each, dict) else each for each in messages]
+    urls: list[str] = []
+    return [{**each, "content": _content(each.get("content"), urls)} if isinstance(each, dict) else each
+            for each in messages], urls  # fmt: skip
 
 
-def _text(content: Any) -> Any:
-    """OpenAI's list of parts as one text; what isn't one is left to the runtime's own check."""
+def _content(content: Any, urls: list[str]) -> Any:
+    """OpenAI's list of parts; a single text where all are text.  What isn't one is left to the runtime's own check."""
     if not isinstance(content, list):
         return content
-    parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-    if any(not isinstance(part, str) for part in parts):
-        raise InputError("a message has parts that are no text", "this bundle reads text only")
-    return "".join(part for part in parts if part)
+    parts = [_part(part, urls) for part in content]
+    return parts if IMAGE_PART in parts else "".join(part["text"] for part in parts)
+
+
+def _part(part: Any, urls: list[str]) -> dict[str, str]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    image = part.get("image_url") if kind == "image_url" else None
+    url = image.get("url") if isinstance(image, dict) else image
+    if not isinstance(url, str):
+        raise InputError("a message has a part that is neither text nor image_url", "send those alone")
+    urls.append(url)
+    return dict(IMAGE_PART)
 
 
 def _prompts(prompt: Any) -> list[str | list[int]]:

@@ -15,6 +15,7 @@ from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
+from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.systemd import notify, tell_alive
@@ -33,6 +34,7 @@ def serve(
     port: int = 8080,
     api_key_file: Path | None = None,
     watch: Path | None = None,
+    image_files: Path | None = None,
     queue: int = DEFAULT_QUEUE,
     timeout: float = DEFAULT_TIMEOUT_S,
     threads: int | None = None,
@@ -48,6 +50,7 @@ def serve(
         port: TCP port; 0 for any that is free.
         api_key_file: a file with the key that clients have to send; needed for any address but loopback.
         watch: a folder; adapter files that are put there are live at once.
+        image_files: a folder that file: URLs of images may point into; none may when None.
         queue: requests that may wait or run at once.
         timeout: seconds for an answer, waiting included.
         threads: as for :class:`~edgekit_runtime.Runtime`, as are the others.
@@ -79,9 +82,9 @@ def serve(
             adapters = Adapters(supervisor, bundle, store=store, watch=watch)
             await supervisor.start()
             try:
-                await _serve(
-                    make_app(supervisor, adapters, api_key=key, queue=queue, timeout=timeout), adapters, listener
-                )
+                images = ImageReader(task=bundle.manifest.task, files=image_files)
+                app = make_app(supervisor, adapters, api_key=key, queue=queue, timeout=timeout, images=images)
+                await _serve(app, adapters, listener)
             finally:
                 await supervisor.close()
 

@@ -2,7 +2,7 @@
 
 Front to worker::
 
-    {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream
+    {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream; images as Picture.as_wire
     {"op": "cancel", "id": n}
     {"op": "load", "id": n, "path": …, "name": …}    answered by "done" or "error", as are the next two
     {"op": "unload", "id": n, "name": …}
@@ -36,7 +36,7 @@ def pack(message: Message) -> bytes:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
 
 
-def unpack(line: bytes) -> Message:
+def unpack(line: bytes | bytearray) -> Message:
     """The message of a line."""
     message: Message = json.loads(line)
     return message

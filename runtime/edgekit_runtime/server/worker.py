@@ -18,6 +18,7 @@ from typing import Any
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.generation import Stream
 from edgekit_runtime.machine import rss_mb
+from edgekit_runtime.pictures import Picture
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
@@ -33,7 +34,7 @@ class Worker:
     def __init__(self, runtime: Runtime, connection: socket.socket) -> None:
         self._runtime, self._connection = runtime, connection
         self._streams: dict[int, Stream] = {}
-        self._unread = b""
+        self._unread = bytearray()
         self._unsent: list[bytes] = []
         self._begun: set[int] = set()  # streams whose first text has gone out
         self._last_beat = self._last_report = 0.0
@@ -59,9 +60,11 @@ class Worker:
             data = self._connection.recv(READ_BYTES)
             if not data:
                 return False
-            *lines, self._unread = (self._unread + data).split(b"\n")
-            for line in lines:
-                self._obey(unpack(line))
+            self._unread += data
+            if b"\n" in data:  # images make long lines
+                *lines, self._unread = self._unread.split(b"\n")
+                for line in lines:
+                    self._obey(unpack(line))
             wait = 0.0
         return True
 
@@ -70,7 +73,7 @@ class Worker:
         try:
             match message["op"]:
                 case "start":
-                    self._streams[number] = self._runtime.stream(**message["options"])
+                    self._streams[number] = self._runtime.stream(**_options(message["options"]))
                     self._say({"op": "accepted", "id": number})
                 case "cancel":
                     if number in self._streams:
@@ -155,6 +158,13 @@ class Worker:
 
     def _say(self, message: Message) -> None:
         self._unsent.append(pack(message))
+
+
+def _options(options: Message) -> Message:
+    """Arguments of Runtime.stream; images come as pixels."""
+    if not options.get("image"):
+        return options
+    return options | {"image": [Picture.from_wire(each) for each in options["image"]]}
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import AdapterEntry, FileEntry, Manifest
+from edgekit_runtime.manifest import AdapterEntry, FileEntry, Manifest, needed_files
 from edgekit_runtime.store.generations import Generation
 
 Sizes = Mapping[str, int]
@@ -91,8 +91,8 @@ def find_installed(generation: Generation, name: str, version: str | None) -> Ad
 
 def _with_adapters(manifest: Manifest, adapters: Sequence[AdapterEntry], sizes: Sizes) -> Manifest:
     """The manifest with other active adapters, its list of files and its default made to fit."""
-    digests = {manifest.base.file: manifest.base.digest, **{entry.file: entry.digest for entry in adapters}}
-    files = tuple(FileEntry(file, sizes[file], digest) for file, digest in digests.items())
+    needed = needed_files(manifest.base, adapters)
+    files = tuple(FileEntry(file, sizes[file], digest) for file, digest in needed.items())
     default = manifest.default_adapter if manifest.default_adapter in [entry.name for entry in adapters] else None
     return replace(manifest, adapters=tuple(adapters), files=files, default_adapter=default)
 

@@ -16,6 +16,7 @@ from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.manifest import needed_files
 from edgekit_runtime.signing import check_signature, public_keys
 from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.changes import find_installed, version_key, with_active, with_adapter, with_bundle, without
@@ -240,12 +241,16 @@ class Store:
         header = read_gguf(bundle.base_path)
         for entry in manifest.adapters:
             check_fits(AdapterFacts.read(bundle.root / entry.file), header, family=manifest.base.family)
-        needed = {manifest.base.file, *(entry.file for entry in manifest.adapters)}
+        needed = needed_files(manifest.base, manifest.adapters)
         files = [file for file in manifest.files if file.path in needed]
         self._objects.check_room([(file.sha256, file.size) for file in files])
         placed = replace(
             manifest,
-            base=replace(manifest.base, file=self._name(manifest.base.digest)),
+            base=replace(
+                manifest.base,
+                file=self._name(manifest.base.digest),
+                projector=manifest.base.projector and self._name(str(manifest.base.projector_digest)),
+            ),
             adapters=tuple(replace(entry, file=self._name(entry.digest)) for entry in manifest.adapters),
         )
         with self._writing():

@@ -15,7 +15,7 @@ def encoder(tiny_chat_base: Path) -> Encoder:
 
 
 def _row(prompt: str = "scratch of 3 mm", answer: str = "rework") -> Row:
-    return Row(({"role": "user", "content": prompt},), answer, None, "data/train.jsonl:7")
+    return Row(({"role": "user", "content": prompt},), answer, (), "data/train.jsonl:7")
 
 
 def test_only_the_answer_and_the_end_of_its_turn_are_learned(encoder: Encoder) -> None:

@@ -1,0 +1,124 @@
+"""Images of rows, seen by the device's own engine.
+
+Training and evaluation in torch take an image's embeddings from the projector file that devices load.  So scaling,
+tiling, the tokens around an image and the encoder's rounding are the device's by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgekit.bases import deployed_quantization
+from edgekit.deployed import deployed_base
+from edgekit.project import Project
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_base import base_gguf
+from edgekit_exporters.vision import projector_gguf
+from edgekit_runtime.engines import Prompt
+from edgekit_runtime.engines.llama_images import open_images
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.machine import decode_threads
+from edgekit_runtime.pictures import read_picture
+
+
+class RowImages:
+    """Embeddings of images, in one table for all of them."""
+
+    def __init__(self, text: Path, projector: Path) -> None:
+        """Open the projector.
+
+        Args:
+            text: the base's GGUF, for its vocabulary; its weights aren't loaded.
+            projector: the base's mmproj file.
+
+        Raises:
+            InputError: llama.cpp refuses one of them.
+        """
+        self._images = open_images(projector, text, threads=decode_threads())
+        self._layouts: dict[Path, list[int]] = {}
+        self._rows: dict[int, int] = {}  # of the table, by cell
+        self._embeddings: list[NDArray[np.float32]] = []
+        self._table: Tensor | None = None
+
+    def layout(self, path: Path) -> list[int]:
+        """The tokens of an image, its cells as negative ids.
+
+        Raises:
+            InputError: the image can't be read.
+        """
+        if path not in self._layouts:
+            prompt = Prompt.of(self._images.layout(read_picture(path)))
+            for _, frame in prompt.frames:
+                if frame.cells[0] not in self._rows:
+                    first = len(self._rows)
+                    self._rows |= {cell: first + at for at, cell in enumerate(frame.cells)}
+                    self._embeddings.append(frame.embeddings())
+                    self._table = None
+            self._layouts[path] = prompt.tokens
+        return self._layouts[path]
+
+    def as_rows(self, ids: Sequence[int], vocabulary: int) -> list[int]:
+        """Ids for a model with :class:`SeeingEmbedding`: cells come after the vocabulary."""
+        return [each if each >= 0 else vocabulary + self._rows[each] for each in ids]
+
+    @property
+    def table(self) -> Tensor:
+        """[cells, width], float32."""
+        if self._table is None:
+            self._table = torch.from_numpy(np.concatenate(self._embeddings))
+        return self._table
+
+
+class SeeingEmbedding(nn.Module):
+    """Token embeddings, and those of images for ids beyond the vocabulary."""
+
+    def __init__(self, tokens: nn.Module, vocabulary: int, images: RowImages) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self._vocabulary, self._images = vocabulary, images
+
+    @property
+    def weight(self) -> Any:
+        """Of the tokens."""
+        return self.tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids [...] to embeddings [..., width]."""
+        seen = ids >= self._vocabulary
+        embeddings: Tensor = self.tokens(ids.masked_fill(seen, 0))
+        if seen.any():
+            table = self._images.table.to(embeddings)
+            rows = table[(ids - self._vocabulary).clamp(min=0)]
+            embeddings = torch.where(seen[..., None], rows, embeddings)
+        return embeddings
+
+
+def row_images(project: Project, base: Base) -> RowImages | None:
+    """Images for ``base`` as ``project`` deploys it; None for a text project.
+
+    Raises:
+        InputError: the base reads no images, or can't be converted.
+    """
+    if project.task != "caption":
+        return None
+    if base.vision is None:
+        raise InputError(
+            f"task is caption, and the base {base.name} reads no images", "use one that does, demo-vlm say"
+        )
+    quantization = deployed_quantization(project, base)
+    text = deployed_base(project, base, quantization) if quantization else base_gguf(base, "F16")
+    return RowImages(text, projector_gguf(base, project.export.projector))
+
+
+def let_see(model: Any, images: RowImages | None) -> Any:
+    """A text model that takes ids of :meth:`RowImages.as_rows`."""
+    if images is not None:
+        model.set_input_embeddings(SeeingEmbedding(model.get_input_embeddings(), model.config.vocab_size, images))
+    return model

@@ -1,0 +1,169 @@
+"""Images from outside, decoded within bounds.
+
+Files that come from anywhere are decoded by Pillow in the process that took them, never in the one that holds the
+engine, which sees nothing but pixels.  Training reads images through the same function, so that both see the same ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_PIXELS = 50_000_000  # what the file may hold; decoding takes 3 or 4 bytes for each
+MAX_SIDE = 2048  # what is kept: a larger image is scaled down, its proportions kept
+MAX_ASPECT = 16  # a thinner strip makes resizers divide by nothing
+MAX_IMAGES = 8  # in a request
+DATA_URL = "data:"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Decoded pixels: RGB, 8 bits each, row by row from the top left."""
+
+    width: int
+    height: int
+    rgb: bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over size and pixels: the same image, whatever file it came in."""
+        return hashlib.sha256(f"{self.width}x{self.height}:".encode() + self.rgb).hexdigest()
+
+    def as_wire(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"width": self.width, "height": self.height, "rgb": base64.b64encode(self.rgb).decode()}
+
+    @classmethod
+    def from_wire(cls, document: dict[str, Any]) -> Picture:
+        """The picture of :meth:`as_wire`."""
+        return cls(document["width"], document["height"], base64.b64decode(document["rgb"]))
+
+
+Source = Picture | Path | str | bytes
+
+
+def read_picture(source: Source, name: str | None = None) -> Picture:
+    """Decode an image.
+
+    Only JPEG, PNG, WebP and BMP are opened.  The turn that a camera notes is applied, transparency is laid over
+    white, and only the first frame of an animation is read.
+
+    Args:
+        source: a file's path or its bytes; a picture is returned as it is.
+        name: what errors call it.
+
+    Raises:
+        InputError: missing, unreadable, of another kind, too large, too thin, or damaged.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, bytes):
+        return _decode(source, name or "the image")
+    path = Path(source)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"the image {path} can't be read ({error.strerror})", "check the path") from None
+    return _decode(data, name or str(path))
+
+
+def read_data_url(url: str, name: str) -> Picture:
+    """Decode a ``data:image/…;base64,…`` URL.
+
+    Raises:
+        InputError: not such a URL, or as :func:`read_picture`.
+    """
+    head, comma, body = url.partition(",")
+    if not comma or not head.startswith(DATA_URL) or not head.endswith(";base64"):
+        raise InputError(f"{name} is no base64 data: URL", "send data:image/jpeg;base64,…")
+    if len(body) > MAX_FILE_BYTES * 4 // 3 + 4:
+        raise _too_large(name)
+    try:
+        data = base64.b64decode(body, validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError(f"{name} is not base64", "encode the whole file, without line breaks") from None
+    return _decode(data, name)
+
+
+def read_pictures(sources: Source | Sequence[Source]) -> list[Picture]:
+    """Decode one image or several.
+
+    Raises:
+        InputError: too many, or as :func:`read_picture`.
+    """
+    several = [sources] if isinstance(sources, (Picture, Path, str, bytes)) else list(sources)
+    check_count(len(several))
+    return [read_picture(each) for each in several]
+
+
+def check_count(count: int) -> None:
+    """Raise InputError for more images than a request may have."""
+    if count > MAX_IMAGES:
+        raise InputError(f"the request has {count} images", f"send at most {MAX_IMAGES}")
+
+
+def _too_large(name: str) -> InputError:
+    return InputError(f"{name} has more than {MAX_FILE_BYTES // 2**20} MiB", "send a smaller image")
+
+
+def _decode(data: bytes, name: str) -> Picture:
+    from PIL import Image, UnidentifiedImageError
+
+    if len(data) > MAX_FILE_BYTES:
+        raise _too_large(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images: we have a limit of our own
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_size(image.size, name)
+            return _pixels(image)
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is no image of a kind that is read here", f"send {', '.join(FORMATS)}") from None
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(f"{name} is more than {MAX_PIXELS // 1_000_000} million pixels", "scale it down") from None
+    except MemoryError:
+        raise InputError(f"there is no memory to decode {name}", "send a smaller image") from None
+    except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
+        raise InputError(f"{name} is damaged ({error})", "send the whole file, or save it again") from None
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{name} is {width} x {height} pixels, more than {MAX_PIXELS // 1_000_000} million", "scale it down"
+        )
+    if not min(size) or max(size) > MAX_ASPECT * min(size):
+        raise InputError(f"{name} is a strip of {width} x {height} pixels", "cut out the part that matters")
+
+
+def _pixels(image: Image.Image) -> Picture:
+    from PIL import Image, ImageOps
+
+    image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG is decoded no larger than needed
+    upright = ImageOps.exif_transpose(image)
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        clear = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    plain = upright.convert("RGB")
+    if max(plain.size) > MAX_SIDE:
+        plain = ImageOps.contain(plain, (MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    return Picture(plain.width, plain.height, plain.tobytes())

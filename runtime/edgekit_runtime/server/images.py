@@ -1,0 +1,54 @@
+"""Images of requests: URLs to pixels, in the front, so that no file from outside is opened beside the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.pictures import MAX_FILE_BYTES, MAX_IMAGES, read_data_url, read_picture
+
+MAX_BODY_BYTES = MAX_IMAGES * MAX_FILE_BYTES * 4 // 3  # of images in base64, all of them of the largest size
+FILE_URL = "file://"
+
+
+class ImageReader:
+    """Reads one image after another, in a thread, so that decoding takes the memory of one."""
+
+    def __init__(self, *, task: str, files: Path | None) -> None:
+        """Read images for bundles of ``task``.
+
+        ``files`` is the folder that file: URLs may point into; None for none.
+        """
+        self._captions = task == "caption"
+        self._files = None if files is None else files.resolve()
+        self._turn = asyncio.Lock()
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Of a request, for images alone."""
+        return MAX_BODY_BYTES if self._captions else 0
+
+    async def read(self, urls: Sequence[str]) -> list[dict[str, Any]]:
+        """Pictures in the form that goes to the worker.
+
+        Raises:
+            InputError: a text bundle, a URL of another kind, or an image that can't be used.
+        """
+        if not self._captions:
+            raise InputError("this is a text bundle", "leave images out, or serve a caption bundle")
+        async with self._turn:
+            return [await asyncio.to_thread(self._read, url, f"image {number}") for number, url in enumerate(urls, 1)]
+
+    def _read(self, url: str, name: str) -> dict[str, Any]:
+        if not url.startswith(FILE_URL):
+            return read_data_url(url, name).as_wire()
+        if self._files is None:
+            raise InputError(f"{name} is a file: URL, which is switched off", "send a data: URL, or see --image-files")
+        path = Path(unquote(urlsplit(url).path)).resolve()
+        if not path.is_relative_to(self._files):
+            raise InputError(f"{name} is outside of the folder that is allowed", "send a data: URL")
+        return read_picture(path, name).as_wire()

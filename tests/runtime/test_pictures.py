@@ -1,0 +1,122 @@
+"""Images from outside: good ones become the pixels they show, bad ones an error, within bounds."""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.pictures import MAX_SIDE, Picture, read_data_url, read_picture, read_pictures
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+PLAIN = Image.radial_gradient("L").resize((40, 30)).convert("RGB")
+PNG = encoded(PLAIN, "PNG")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_lossless_formats_give_the_same_picture(kind: str) -> None:
+    picture = read_picture(encoded(PLAIN, kind))
+    assert picture == Picture(40, 30, PLAIN.tobytes())
+    assert picture.digest == read_picture(PNG).digest
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_formats_are_read(kind: str) -> None:
+    assert (read_picture(encoded(PLAIN, kind)).width, read_picture(encoded(PLAIN, kind)).height) == (40, 30)
+
+
+def test_the_turn_that_a_camera_notes_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    turned = read_picture(encoded(PLAIN, "PNG", exif=exif))
+    assert turned == Picture(30, 40, PLAIN.transpose(Image.Transpose.ROTATE_270).tobytes())
+
+
+def test_transparency_lies_over_white() -> None:
+    assert read_picture(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 0)), "PNG")).rgb == b"\xff" * 48
+
+
+def test_a_large_image_is_scaled_down() -> None:
+    picture = read_picture(encoded(Image.new("RGB", (3 * MAX_SIDE, MAX_SIDE)), "JPEG"))
+    assert picture.width == MAX_SIDE
+    assert abs(picture.height - MAX_SIDE // 3) <= 1
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG that says it is large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "is no image of a kind"),
+        (b"hello", "is no image of a kind"),
+        (encoded(PLAIN, "GIF"), "is no image of a kind"),
+        (encoded(PLAIN, "TIFF"), "is no image of a kind"),
+        (PNG[: len(PNG) // 2], "is damaged"),
+        (encoded(PLAIN, "JPEG")[:400], "is damaged"),
+        (bomb(50_000, 50_000), "more than 50 million"),
+        (bomb(3, 4000), "a strip of 3 x 4000"),
+        (bytes(17 * 2**20), "more than 16 MiB"),
+    ],
+    ids=["empty", "text", "gif", "tiff", "half-png", "half-jpeg", "bomb", "strip", "huge"],
+)
+def test_what_is_no_sound_image_is_refused(data: bytes, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        read_picture(data)
+
+
+@given(st.binary(max_size=200), st.integers(0, len(PNG)), st.booleans())
+@example(b"", 0, True)
+def test_damage_never_raises_anything_else(noise: bytes, at: int, replace: bool) -> None:
+    data = PNG[:at] + noise + PNG[at + (len(noise) if replace else 0) :]
+    try:
+        picture = read_picture(data)
+    except InputError:
+        return
+    assert len(picture.rgb) == 3 * picture.width * picture.height
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none.png can't be read \(No such file"):
+        read_picture(tmp_path / "none.png")
+
+
+def test_data_urls() -> None:
+    url = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    assert read_data_url(url, "image 1") == read_picture(PNG)
+    for bad in ("http://example.org/a.png", "data:image/png,xx", "data:image/png;base64,@@", url[:-9]):
+        with pytest.raises(InputError, match="image 1 is"):
+            read_data_url(bad, "image 1")
+
+
+def test_a_picture_travels_as_json() -> None:
+    picture = read_picture(PNG)
+    assert Picture.from_wire(picture.as_wire()) == picture
+
+
+def test_too_many_images_are_refused() -> None:
+    with pytest.raises(InputError, match="has 9 images"):
+        read_pictures([PNG] * 9)

@@ -1,0 +1,112 @@
+"""Tiny image models of random weights, over the demo base's tokenizer, in the form that hubs have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from edgekit.demo_vlm.build import ADDED_TOKENS, PREPROCESSOR, TEMPLATE
+
+TILE, LONGEST = 32, 64  # pixels: up to 2 x 2 tiles, and the whole image
+TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+DEEPER = {"num_hidden_layers": 3}  # llama.cpp's converter counts Pixtral's two connector layers like the encoder's
+
+
+def save_smolvlm(tokenizer_folder: Path, folder: Path) -> Path:
+    """SmolVLM: tiles of 32 x 32 pixels, 4 embeddings each."""
+    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+
+    rows = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
+    tokenizer = _tokenizer(tokenizer_folder, [*ADDED_TOKENS[:3], *rows], TEMPLATE)
+    config = SmolVLMConfig(
+        text_config={"model_type": "llama", "vocab_size": len(tokenizer), **TEXT, **_ends(tokenizer)},
+        vision_config={"image_size": TILE, "patch_size": 8, **ENCODER},
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=True,
+    )
+    sizes = {"size": {"longest_edge": LONGEST}, "max_image_size": {"longest_edge": TILE}}
+    return _save(SmolVLMForConditionalGeneration(config), tokenizer, PREPROCESSOR | sizes, folder)
+
+
+def save_pixtral(tokenizer_folder: Path, folder: Path) -> Path:
+    """LLaVA with Pixtral's encoder: images of any size, a row of patches after the other."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    tokenizer = _tokenizer(
+        tokenizer_folder, ["[IMG]", "[IMG_BREAK]", "[IMG_END]"], TEMPLATE.replace("<image>", "[IMG]")
+    )
+    config = LlavaConfig(
+        text_config={"model_type": "llama", "vocab_size": len(tokenizer), **TEXT, **_ends(tokenizer)},
+        vision_config={
+            "model_type": "pixtral",
+            "image_size": 128,
+            "patch_size": 16,
+            "head_dim": 16,
+            **ENCODER,
+            **DEEPER,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=False,
+    )
+    preprocessor = {
+        "image_processor_type": "PixtralImageProcessor",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "patch_size": {"height": 16, "width": 16},
+        "size": {"longest_edge": 128},
+    }
+    return _save(LlavaForConditionalGeneration(config), tokenizer, preprocessor, folder)
+
+
+def picture_file(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
+    """A smooth coloured image."""
+    import random
+
+    chosen = random.Random(seed)
+    small = Image.new("RGB", (5, 4))
+    small.putdata([tuple(chosen.randrange(256) for _ in range(3)) for _ in range(20)])
+    small.resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def _tokenizer(folder: Path, added: list[str], template: str) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(added, special_tokens=True)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def _ends(tokenizer: Any) -> dict[str, int]:
+    return {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+
+
+def _save(model: Any, tokenizer: Any, preprocessor: dict[str, Any], folder: Path) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim >= 2:  # wide enough that it prefers some tokens over others
+            torch.nn.init.normal_(parameter, std=0.4 if "embed_tokens" in name else 0.15)
+    model.tie_weights()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
