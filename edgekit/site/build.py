@@ -203,12 +203,9 @@ def _version(document: dict[str, Any]) -> str:
 
 
 def _finish_service_worker(folder: Path, document: dict[str, Any], origins: Sequence[str]) -> None:
-    """Put what it has to know before its code: a new site is then a new worker, which browsers notice."""
-    known = {
-        "version": document["version"],
-        "files": document["files"],
-        "headers": response_headers(origins),
-    }
+    """Put what it has to know before its code: a new app is then a new worker, which browsers notice."""
+    known: dict[str, Any] = {"files": document["files"], "headers": response_headers(origins)}
+    known = {"version": _version(known)} | known
     path = folder / SERVICE_WORKER
     code = path.read_text(encoding="utf-8")
     path.write_text(f"const SITE = {json.dumps(known)};\n{code}", encoding="utf-8")

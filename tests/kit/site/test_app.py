@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgekit.site import assets
+from edgekit.site import assets, build_site
 from tests.browser import needs_chromium
 from tests.goods import Goods
 from tests.site import hosting, phone
@@ -139,6 +140,26 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
         page.click("#rollback")
         expect(page.locator("#rollback")).to_be_disabled()
         expect(page.locator("#installed")).not_to_contain_text("1.10")
+
+
+def test_a_new_bundle_and_a_new_app_are_offered(site: Path, browser: Browser, goods: Goods) -> None:
+    from playwright.sync_api import expect
+
+    with hosting(site) as host, phone(browser, locale="en") as page:
+        page.goto(host.url)
+        begin(page)
+        build_site(goods.later_bundle, site)
+        page.reload()
+        expect(page.locator("#notice-text")).to_have_text("line-3 2026.02.01 is ready.", timeout=60_000)
+        page.click("#notice-act")
+        expect(page.locator("#notice")).to_be_hidden()
+        assert page.evaluate("edgekit.manifest.version") == "2026.02.01"
+        build_site(goods.later_bundle, site, adapters_from=["https://a.example"])
+        page.reload()
+        expect(page.locator("#notice-text")).to_have_text("A new version of this app is ready.", timeout=60_000)
+        page.click("#notice-act")
+        policy = page.locator("meta[http-equiv]")
+        expect(policy).to_have_attribute("content", re.compile("https://a.example"), timeout=60_000)
 
 
 @pytest.mark.parametrize(

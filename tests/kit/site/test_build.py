@@ -42,8 +42,12 @@ def test_pages_may_do_little(site: Path) -> None:
 
 def test_the_same_inputs_give_the_same_version(goods: Goods, site: Path, tmp_path: Path) -> None:
     first = json.loads((site / "site.json").read_text())["version"]
+    worker = (site / "sw.js").read_bytes()
     assert build_site(goods.bundle, tmp_path / "again")["version"] == first
     assert build_site(goods.later_bundle, site)["version"] != first
+    assert (site / "sw.js").read_bytes() == worker  # the app is the same one
+    build_site(goods.bundle, site, adapters_from=["https://a.example"])
+    assert (site / "sw.js").read_bytes() != worker
 
 
 def test_only_a_signed_bundle_becomes_a_site_that_trusts_a_key(goods: Goods, tmp_path: Path) -> None:
