@@ -117,6 +117,8 @@ def subject_of_bundle(path: Path) -> Subject:
         manifest = bundle.manifest
         sizes = {file.path: file.size for file in manifest.files}
         adapters = {entry.name: sizes[entry.file] for entry in manifest.adapters}
+        if manifest.base.projector is not None:  # loaded beside the base, as adapters are
+            adapters["projector"] = sizes[manifest.base.projector]
         subject = _subject_of_gguf(bundle.base_path, f"{manifest.name} {manifest.version}", adapters)
         return Subject(subject.name, subject.model, subject.embedding_parameters, adapters, manifest.requires.isa)
 

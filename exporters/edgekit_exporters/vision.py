@@ -48,8 +48,12 @@ def _write_text_part(folder: Path, destination: Path) -> None:
     log.info("taking the text model out of %s (once)", folder.name)
     try:
         whole: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto")
+        output = whole.get_output_embeddings().weight.data
+        config = whole.config.get_text_config()
+        # The whole model's config decides, and the text model's own may say otherwise.
+        config.tie_word_embeddings = output.data_ptr() == whole.get_input_embeddings().weight.data_ptr()
         with torch.device("meta"):
-            text: Any = AutoModelForCausalLM.from_config(whole.config.get_text_config(), dtype=whole.dtype)
+            text: Any = AutoModelForCausalLM.from_config(config, dtype=whole.dtype)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"transformers can't take the text model out of {folder} ({str(error).splitlines()[0]})",
@@ -60,7 +64,7 @@ def _write_text_part(folder: Path, destination: Path) -> None:
         raise InputError(f"{folder} keeps its text model where edgekit doesn't find it", "use a SmolVLM or LLaVA model")
     state = {f"model.{name}": value for name, value in inner.state_dict().items()}
     if not text.config.tie_word_embeddings:
-        state["lm_head.weight"] = whole.get_output_embeddings().weight.data
+        state["lm_head.weight"] = output
     text.load_state_dict(state, assign=True, strict=False)  # a tied output matrix has no entry
     text.tie_weights()
     text.generation_config = whole.generation_config

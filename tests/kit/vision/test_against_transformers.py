@@ -32,6 +32,12 @@ def _greedy(model: Any, embeddings: torch.Tensor, count: int) -> list[int]:
     return tokens
 
 
+def _distance(found: Any, expected: torch.Tensor) -> float:
+    """Of two sets of embeddings, relative: a single step of some pixels stays far below what a shifted tile makes."""
+    wanted = expected.numpy()
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
 def _features(model: Any, tiles: np.ndarray) -> torch.Tensor:
     """Embeddings of each tile, [tiles, cells, width]."""
     with torch.inference_mode():
@@ -61,7 +67,7 @@ def test_smolvlm_says_what_transformers_says(smolvlm: Model, tmp_path: Path, siz
         seen = _features(model.model, tiles)
         rows = model.get_input_embeddings()(torch.tensor(prompt.tokens).clamp(min=0)).detach()
         for (first, frame), embeddings in zip(prompt.frames, seen, strict=True):
-            np.testing.assert_allclose(frame.embeddings(), embeddings, rtol=0.05, atol=0.05)
+            assert _distance(frame.embeddings(), embeddings) < 0.02
             rows[first : first + len(frame.cells)] = embeddings
         assert _device_greedy(runtime, image, 8) == _greedy(model, rows[None], 8)
 
@@ -81,7 +87,7 @@ def test_pixels_and_tiles_of_training_are_the_devices(smolvlm: Model, width: int
     assert len(frames) == len(tiles)
     expected = _features(encoder, tiles)
     for frame, embeddings in zip(frames, expected, strict=True):
-        np.testing.assert_allclose(frame.embeddings(), embeddings, rtol=0.05, atol=0.05)
+        assert _distance(frame.embeddings(), embeddings) < 0.04
 
 
 _made: dict[Path, Any] = {}
@@ -115,7 +121,7 @@ def test_pixtral_says_what_transformers_says(pixtral: Model, tmp_path: Path) -> 
         # Six patches and a break in each of four rows, but for the last break.
         ends = model.get_input_embeddings().weight[_id(pixtral, "[IMG_BREAK]")].detach()
         expected = torch.cat([torch.cat([row, ends[None]]) for row in seen.view(4, 6, -1)])[:-1]
-        np.testing.assert_allclose(frame.embeddings(), expected, rtol=0.02, atol=0.02)
+        assert _distance(frame.embeddings(), expected) < 0.02
         rows[first : first + len(frame.cells)] = expected
         assert _device_greedy(runtime, image, 8) == _greedy(model, rows[None], 8)
 
