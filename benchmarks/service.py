@@ -39,7 +39,7 @@ from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.store import Store
 
 REQUESTS = 8
-ANSWER = 48
+ANSWER = 96
 PROMPT = "part: bracket {}; finding: scratch 0.{} mm on the left edge; report"
 SYSTEM_WORDS = 190  # about 256 tokens with the template
 

@@ -1,4 +1,5 @@
-"""The loop: every step gives each answering request one token, and one waiting prompt a chunk of prefill.
+"""The loop: every step gives each answering request a token (a few where adapters have to be switched), and one waiting
+prompt a chunk of prefill.
 
 Requests that use the same adapters are decoded together where that changes no bit of anybody's answer
 (:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another.  KV cache is reused only where it was
@@ -19,6 +20,9 @@ from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
+# Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
+# costs as much as half a token of a small base.
+BURST = 4
 LEAST_CHUNK = 2  # a matrix times one column is summed in another order than times several
 
 
@@ -58,6 +62,7 @@ class Loop:
         self._chunk = SHARED_CHUNK if engine.sequences > 1 else PREFILL_CHUNK
         self._waiting: deque[Job] = deque()
         self._prefilling: deque[Slot] = deque()
+        self._selected: Stack = BARE  # adapters of the last decode
 
     @property
     def waiting(self) -> int:
@@ -109,10 +114,13 @@ class Loop:
         for slot in self._slots:
             if slot.job is not None and slot.job.prefilled:
                 groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
-        for stack, slots in groups.items():
+        tokens = BURST if len(groups) > 1 and not self._prefilling else 1
+        for stack in sorted(groups, key=lambda stack: stack != self._selected):
+            slots = groups[stack]
             together = self._engine.batches_exactly(stack)
-            for part in [slots] if together else [[slot] for slot in slots]:
-                self._decode(stack, part)
+            for _ in range(tokens):
+                for part in [slots] if together else [[slot] for slot in slots]:
+                    self._decode(stack, [slot for slot in part if slot.job is not None])
         if self._prefilling:
             self._prefill(self._prefilling.popleft())
         return True
@@ -211,7 +219,9 @@ class Loop:
         return len(keys)
 
     def _decode(self, stack: Stack, slots: list[Slot]) -> None:
-        """One token for each."""
+        """One token for each; some may have ended in the meantime."""
+        if not slots:
+            return
         jobs = [slot.job for slot in slots if slot.job is not None]
         parts = [Part(slot.sequence, job.decoded, [job.tokens[-1]]) for slot, job in zip(slots, jobs, strict=True)]
         if not self._run(stack, parts, slots):
@@ -253,6 +263,7 @@ class Loop:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
         try:
             self._engine.select(stack)
+            self._selected = stack
             self._engine.decode(parts)
         except EdgekitError as error:
             for slot in slots:
