@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.devices import device_profile
-from edgekit.ssh import DeviceError, connect, parse_target
+from edgekit.ssh import connect, parse_target
 from edgekit_runtime.bench import BENCH_SCHEMA, run_bench
 from edgekit_runtime.errors import TargetError, UsageError
 
 Document = dict[str, Any]
 PREFIX = "/opt/edgekit"
+_NOTHING = """
+if [ ! -d "$f/store" ]; then
+    echo "error: there is nothing to measure: edgekit deploy BUNDLE first" >&2
+    exit 1
+fi
+"""
 
 
 def bench_on(target: str, options: argparse.Namespace) -> Document:
@@ -58,14 +64,8 @@ def _over_ssh(target: str, options: argparse.Namespace) -> Document:
             "on a device what is deployed is measured", f"edgekit deploy {options.what[0]} --target {target}"
         )
     with connect(parse_target(target), options.ssh) as device:
-        folder = shlex.quote(device.target.path)
         command = shlex.join(["runtime/bin/edgekit-runtime", "bench", "store", "--json", *_words(options)])
-        try:
-            said = device.run(f"set -e\ncd\ncd {folder}\n[ -d store ]\n{command}")
-        except DeviceError as error:
-            if error.output.strip():
-                raise
-            raise TargetError(f"{target} has nothing to measure", "edgekit deploy BUNDLE --target …") from None
+        said = device.run(f'{device.target.choose_folder()}\n{_NOTHING}\ncd "$f"\n{command}')
     return _parsed(said, target)
 
 

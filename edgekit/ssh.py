@@ -24,7 +24,8 @@ from edgekit_runtime.errors import TargetError, UsageError
 log = logging.getLogger(__name__)
 
 SCHEME = "ssh"
-DEFAULT_PATH = ".local/share/edgekit-device"  # below the user's home
+# As install.sh has it by default.
+DEFAULT_FOLDER = 'if [ "$(id -u)" = 0 ]; then f=/opt/edgekit; else f=$HOME/.local/share/edgekit-device; fi'
 LOST = 255  # ssh's own exit code; anything else comes from the device
 PAUSES_S = (1, 3, 9)  # before a lost link is tried again
 _OPTIONS = {"BatchMode": "yes", "ConnectTimeout": "10", "ServerAliveInterval": "5", "ServerAliveCountMax": "3"}
@@ -49,14 +50,18 @@ class Target:
 
     Attributes:
         text: as the user wrote it.
-        path: absolute, or below the home folder.
+        path: absolute; None for the place that the installer takes by itself.
     """
 
     text: str
     host: str
     user: str | None
     port: int | None
-    path: str
+    path: str | None
+
+    def choose_folder(self) -> str:
+        """A piece of sh that puts the device's folder into ``$f``."""
+        return DEFAULT_FOLDER if self.path is None else f"f={shlex.quote(self.path)}"
 
 
 class DeviceError(TargetError):
@@ -91,7 +96,7 @@ def parse_target(text: str) -> Target:
         raise UsageError(f"{text} is no target ({error})", form) from None
     if parts.scheme != SCHEME or not parts.hostname or parts.hostname.startswith("-") or parts.query or parts.fragment:
         raise UsageError(f"{text} is no target", form)
-    return Target(text, parts.hostname, parts.username, port, parts.path.rstrip("/") or DEFAULT_PATH)
+    return Target(text, parts.hostname, parts.username, port, parts.path.rstrip("/") or None)
 
 
 @contextmanager

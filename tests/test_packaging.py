@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
                 "edgekit/site/app/edgekit-runtime/index.d.ts",
             ],
         ),
+        (".", ["edgekit/py.typed", "edgekit_exporters/bundle.py", "edgekit_devices/data/raspberry-pi-5.toml"]),
+        (".", ["edgekit_devices/install.sh", "edgekit_devices/probe.sh", "edgekit_devices/published.csv"]),
         ("runtime", ["edgekit_runtime/py.typed", "edgekit_runtime/engines/llama_cpp.py"]),
     ],
 )

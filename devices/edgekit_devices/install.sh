@@ -45,7 +45,7 @@ case $prefix in /*) ;; *) prefix=$(pwd)/$prefix ;; esac
 if [ -n "$root" ]; then unit=/etc/systemd/system/edgekit.service
 else unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/edgekit.service
 fi
-store=$prefix/store
+store=$prefix/store user=edgekit
 command=$prefix/runtime/bin/edgekit-runtime
 
 # Runs a function up to its first failure, and keeps its exit code in $status.  Not in a condition: there -e has no effect.
@@ -94,23 +94,30 @@ install_runtime() {
     : > "$folder/.complete"
 }
 
+# The runtime knows its unit.  It shall name the link, which an update or rollback moves, and not the folder of today.
 write_unit() {
     mkdir -p "$(dirname "$unit")"
-    cat > "$unit" <<END
-[Unit]
-Description=edgekit: one base model with many adapters
-After=network.target
-
-[Service]
-ExecStart=$command serve --store $store --port $port
-Restart=always
-RestartSec=2
-
-[Install]
-WantedBy=$(if [ -n "$root" ]; then echo multi-user.target; else echo default.target; fi)
-END
+    if [ -n "$root" ]; then
+        id "$user" >/dev/null 2>&1 || useradd --system --no-create-home --home-dir "$store" --shell /usr/sbin/nologin "$user"
+        dropped='^;' target=multi-user
+    else
+        # A user's own systemd may not change users, nor fence in what it starts.
+        dropped='^(User|ReadWritePaths|CapabilityBoundingSet|NoNewPrivileges|LockPersonality|OOMPolicy|Protect|Private|Restrict[A-Z])'
+        target=default
+    fi
+    "$command" serve --store "$store" --port "$port" --print-unit \
+        | sed "s|$prefix/runtimes/[^/]*/|$prefix/runtime/|" \
+        | grep -Ev "$dropped" \
+        | sed "s|^WantedBy=.*|WantedBy=$target.target|" > "$unit.new"
+    [ -s "$unit.new" ]
+    mv "$unit.new" "$unit"
     control daemon-reload
     control enable edgekit.service
+}
+
+# What root has put into the store is the service's to read and change.
+hand_over() {
+    if [ -n "$root" ] && id "$user" >/dev/null 2>&1 && [ -e "$unit" ]; then chown -R "$user" "$store"; fi
 }
 
 # One install at a time; that of a process that has died doesn't count.
@@ -126,10 +133,10 @@ take_lock() {
     trap 'rm -rf "$lock"' EXIT
 }
 
-# The service is up, and answers a canary prompt.
+# The service is up, and each model answers a canary prompt.
 await_service() {
-    "$prefix/runtime/bin/python" - "http://127.0.0.1:$port" <<'END'
-import json, sys, time, urllib.request
+    "$prefix/runtime/bin/python" - "http://127.0.0.1:$port" "${root:-user}" <<'END'
+import json, subprocess, sys, time, urllib.request
 
 def ask(path, body=None):
     data = None if body is None else json.dumps(body).encode()
@@ -137,36 +144,57 @@ def ask(path, body=None):
     with urllib.request.urlopen(request, timeout=300) as reply:
         return json.load(reply)
 
-deadline = time.monotonic() + 300
+def restarts():
+    """How often systemd has had to start it again."""
+    scope = ["--user"] if sys.argv[2] == "user" else []
+    command = ["systemctl", *scope, "show", "--property=NRestarts", "--value", "edgekit.service"]
+    said = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return int(said) if said.isdecimal() else 0
+
+deadline, before = time.monotonic() + 300, restarts()
 while True:
     try:
         ask("/health")
         break
     except Exception as error:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or restarts() >= before + 3:
             sys.exit(f"error: the service doesn't get healthy ({error}): look at journalctl -u edgekit")
         time.sleep(1)
 message = {"role": "user", "content": "Say something."}
 try:
-    answer = ask("/v1/chat/completions", {"messages": [message], "max_tokens": 8, "temperature": 0})
-    print("canary:", answer["usage"]["completion_tokens"], "tokens")
+    for model in [each["id"] for each in ask("/v1/models")["data"]]:
+        body = {"model": model, "messages": [message], "max_tokens": 8, "temperature": 0}
+        tokens = ask("/v1/chat/completions", body)["usage"]["completion_tokens"]
+        print(f"canary: {model} answers, {tokens} tokens")
 except Exception as error:
-    sys.exit(f"error: the service gives no answer ({error}): look at journalctl -u edgekit")
+    said = error.read().decode() if hasattr(error, "read") else ""
+    sys.exit(f"error: the service gives no answer ({error} {said}): look at journalctl -u edgekit")
 END
 }
 
-restart() { if [ -e "$unit" ]; then control restart edgekit.service; fi; }
+restart() {
+    if [ -e "$unit" ]; then
+        hand_over
+        control restart edgekit.service
+    fi
+}
 
-# Back to the runtime and generation of before; without them nothing is left.
+# Back to the generation, runtime and unit of before; what wasn't there is taken away.
 restore() {
     if [ "$(current_generation)" != "$1" ]; then
-        if [ -z "$1" ]; then rm -rf "$store"; else "$command" adapters rollback --store "$store" >/dev/null; fi
+        if [ -z "$1" ]; then empty_store; else "$command" adapters rollback --store "$store" >/dev/null; fi
     fi
     if [ -z "$2" ]; then rm -f "$prefix/runtime"; elif [ "$(current_runtime)" != "$2" ]; then use_runtime "$2"; fi
     if [ -e "$unit" ]; then
-        if [ -z "$1" ]; then remove_unit; else restart; fi
+        if [ -z "$3" ]; then remove_unit; else restart; fi
     fi
     if [ -z "$1" ]; then say "nothing is left of it"; else say "rolled back to generation $1"; fi
+}
+
+# Keys that it trusts stay.
+empty_store() {
+    for part in current generations objects tmp cache lock; do rm -rf "${store:?}/$part"; done
+    rmdir "$store" 2>/dev/null || true
 }
 
 remove_unit() {
@@ -198,16 +226,21 @@ do_install() {
     take_lock
     (cd "$here" && sha256sum -c SHA256SUMS >/dev/null) || { say "error: a file is damaged: copy the .tar again" >&2; exit 3; }
     before_generation=$(current_generation) before_runtime=$(current_runtime)
+    before_unit=''
+    [ ! -e "$unit" ] || before_unit=yes
     kit=$(sha256sum < "$here/SHA256SUMS")
     attempt install_runtime
-    [ "$status" = 0 ] || die "the runtime can't be installed: nothing was changed; look at what pip said"
+    if [ "$status" != 0 ]; then
+        rm -rf "$prefix/runtimes/$RUNTIME"
+        die "the runtime can't be installed: nothing was changed; look at what pip said"
+    fi
     if [ -n "$before_generation" ] && [ "$(cat "$prefix/installed" 2>/dev/null)" = "$kit" ] && [ -z "$service" ]; then
         say "this is installed already"
         exit 0
     fi
     attempt put_in_place
     if [ "$status" != 0 ]; then
-        restore "$before_generation" "$before_runtime"
+        restore "$before_generation" "$before_runtime" "$before_unit"
         exit 5
     fi
     printf '%s\n' "$kit" > "$prefix/installed"

@@ -72,6 +72,8 @@ def _table(outcomes: Sequence[Outcome]) -> list[str]:
     for each in outcomes:
         result = each.said if each.error is None else "FAILED"
         rows.append([each.target, each.device or "", f"{each.sent / MIB:.1f}", f"{each.seconds:.0f}", result])
+    if len(outcomes) == 1:  # the error line says it
+        return aligned(rows)
     return [*aligned(rows), *(f"FAILED  {each.error}" for each in outcomes if each.error is not None)]
 
 

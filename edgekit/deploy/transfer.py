@@ -20,7 +20,7 @@ INCOMING, OBJECTS, KIT = "incoming", "store/objects/sha256", "kit"
 _LIST = f"""
 ls {INCOMING} {OBJECTS} 2>/dev/null || true
 echo ---
-if [ -d {KIT} ]; then cd {KIT} && find . -type f -exec sha256sum {{}} + | sed 's/ .*//'; fi
+if [ -d {KIT} ]; then cd {KIT} && find . -type f -exec sha256sum {{}} +; fi
 """
 _PLACE = f"""
 rm -rf {KIT}.new
@@ -46,8 +46,8 @@ rm -rf {KIT}.old {INCOMING}
 
 def open_folder(device: Device) -> tuple[str, int]:
     """Make the device's folder; returns its absolute path and how many MiB are free there."""
-    path = shlex.quote(device.target.path)
-    said = device.run(f"set -e\ncd\nmkdir -p {path}\ncd {path}\nmkdir -p {INCOMING}\npwd\ndf -Pk . | tail -n 1")
+    choose = device.target.choose_folder()
+    said = device.run(f'set -e\n{choose}\nmkdir -p "$f/{INCOMING}"\ncd "$f"\npwd\ndf -Pk . | tail -n 1')
     folder, room = said.splitlines()
     return folder, int(room.split()[3]) // 1024
 
@@ -58,9 +58,12 @@ def bring(device: Device, folder: str, kit: Sequence[KitFile], free_mb: int) -> 
     Raises:
         TargetError: there is no room, or the link broke for good; what has arrived stays for the next time.
     """
-    present = set(_in(device, folder, _LIST).split())
-    missing = list({file.sha256: file for file in kit if file.sha256 not in present}.values())
-    size = sum(file.size for file in missing)
+    anywhere, _, in_place = _in(device, folder, _LIST).partition("---\n")
+    digests, lines = set(anywhere.split()), set(in_place.splitlines())
+    missing = {
+        file.sha256: file for file in kit if file.sha256 not in digests and f"{file.sha256}  ./{file.path}" not in lines
+    }
+    size = sum(file.size for file in missing.values())
     if size > free_mb * MIB:
         raise TargetError(
             f"{device.target.text}: its disk is full: {free_mb} MiB are free and {size / MIB:.0f} MiB have to be sent",
@@ -68,7 +71,7 @@ def bring(device: Device, folder: str, kit: Sequence[KitFile], free_mb: int) -> 
         )
     log.info("%s: sending %d of %d files, %.1f MiB", device.target.text, len(missing), len(kit), size / MIB)
     with tempfile.TemporaryDirectory(prefix="edgekit-kit-") as scratch:
-        for file in missing:
+        for file in missing.values():
             source = file.source
             if isinstance(source, bytes):
                 source = Path(scratch) / file.sha256
