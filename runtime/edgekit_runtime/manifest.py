@@ -23,8 +23,19 @@ DIGEST_PATTERN = r"[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
+class PartEntry:
+    """A file that the engine looks for beside the base's, under ``name``."""
+
+    name: str
+    file: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class BaseEntry:
-    """The base: ``context`` in tokens, ``parameters`` a count, ``digest`` the sha256 of ``file``."""
+    """The base: ``context`` in tokens, ``parameters`` a count, ``digest`` the sha256 of ``file``, which names those of
+    ``parts``.
+    """
 
     file: str
     architecture: str
@@ -38,6 +49,7 @@ class BaseEntry:
     system: str | None = None  # the system prompt that a merged adapter was trained with
     generation: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
+    parts: tuple[PartEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,7 @@ def _build(kind: type[Any], document: Any, where: str) -> Any:
     return kind(**values)
 
 
-_OPTIONAL = ("merged", "quality")
+_OPTIONAL = ("merged", "parts", "quality")
 
 
 def _plain(kind: type, optional: bool = False) -> Callable[[Any, str], Any]:
@@ -200,6 +212,7 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "tuple[str, ...]": _many(_plain(str)),
     "tuple[AdapterEntry, ...]": _many(_record(AdapterEntry)),
     "tuple[FileEntry, ...]": _many(_record(FileEntry)),
+    "tuple[PartEntry, ...]": _many(_record(PartEntry)),
     "BaseEntry": _record(BaseEntry),
     "Requires": _record(Requires),
 }
@@ -232,7 +245,10 @@ def _check(manifest: Manifest, where: str) -> None:
     ):
         if not good:
             raise InputError(f"{where}: {problem}", _MEND)
-    entries: list[BaseEntry | AdapterEntry] = [manifest.base, *manifest.adapters]
+    for part in manifest.base.parts:
+        if "/" in part.name or not is_safe_path(part.name):
+            raise InputError(f"{where}: {part.name!r} is no name for a part of the base", _MEND)
+    entries: list[BaseEntry | PartEntry | AdapterEntry] = [manifest.base, *manifest.base.parts, *manifest.adapters]
     for entry in entries:
         if entry.file not in files:
             raise InputError(f"{where}: {entry.file} is not among its files", _MEND)

@@ -49,12 +49,14 @@ class Part:
         start: position of the first token; what the sequence held from there on has been forgotten.
         tokens: at least one.
         every: logits after each token are wanted, not after the last alone.
+        stack: adapters for this part, where the engine mixes them; None for the selected ones.
     """
 
     sequence: int
     start: int
     tokens: Sequence[int]
     every: bool = False
+    stack: Stack | None = None
 
 
 class Sampler(Protocol):
@@ -92,9 +94,13 @@ class Engine(Protocol):
         """Use these loaded adapters for what is decoded next."""
 
     def batches_exactly(self, stack: Stack) -> bool:
-        """Whether, under ``stack``, logits are the same to the bit however many sequences are decoded at once, and
-        however a prompt is cut into parts of two tokens and more.
-        """
+        """Whether, under ``stack``, logits are the same to the bit however many sequences are decoded at once."""
+
+    def cuts_exactly(self, stack: Stack) -> bool:
+        """Whether, under ``stack``, they are however a prompt is cut into parts of two tokens and more."""
+
+    def mixes(self, stacks: Sequence[Stack]) -> bool:
+        """Whether parts with these stacks of their own can be decoded at once, to the same bits as alone."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids."""

@@ -1,7 +1,8 @@
 """The loop: every step gives each answering request one token, and one waiting prompt a chunk of prefill.
 
 Requests that use the same adapters are decoded together where that changes no bit of anybody's answer
-(:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another.  KV cache is reused only where it was
+(:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another; those with different adapters
+too where the engine can (:meth:`~edgekit_runtime.engines.Engine.mixes`).  KV cache is reused only where it was
 computed from the same tokens under the same adapters, and only so that the answer stays the same to the bit.
 """
 
@@ -109,6 +110,9 @@ class Loop:
         for slot in self._slots:
             if slot.job is not None and slot.job.prefilled:
                 groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
+        if len(groups) > 1 and self._engine.mixes(list(groups)):
+            self._decode(BARE, [slot for slots in groups.values() for slot in slots])
+            groups = {}
         for stack, slots in groups.items():
             together = self._engine.batches_exactly(stack)
             for part in [slots] if together else [[slot] for slot in slots]:
@@ -147,7 +151,7 @@ class Loop:
     def _start(self, job: Job) -> None:
         job.alone_from = self._invocation(job.work)
         stack = job.work.stack
-        exact = self._engine.batches_exactly(stack) and (not job.alone_from or self._engine.batches_exactly(BARE))
+        exact = self._engine.cuts_exactly(stack) and (not job.alone_from or self._engine.cuts_exactly(BARE))
         keys = job.keys(0, len(job.work.prompt))
         neighbours = {
             slot.sequence + side
@@ -211,7 +215,10 @@ class Loop:
     def _decode(self, stack: Stack, slots: list[Slot]) -> None:
         """One token for each."""
         jobs = [slot.job for slot in slots if slot.job is not None]
-        parts = [Part(slot.sequence, job.decoded, [job.tokens[-1]]) for slot, job in zip(slots, jobs, strict=True)]
+        parts = [
+            Part(slot.sequence, job.decoded, [job.tokens[-1]], stack=job.stack_at(job.decoded))
+            for slot, job in zip(slots, jobs, strict=True)
+        ]
         if not self._run(stack, parts, slots):
             return
         for row, (slot, job) in enumerate(zip(slots, jobs, strict=True)):

@@ -91,7 +91,9 @@ def find_installed(generation: Generation, name: str, version: str | None) -> Ad
 
 def _with_adapters(manifest: Manifest, adapters: Sequence[AdapterEntry], sizes: Sizes) -> Manifest:
     """The manifest with other active adapters, its list of files and its default made to fit."""
-    digests = {manifest.base.file: manifest.base.digest, **{entry.file: entry.digest for entry in adapters}}
+    digests = {manifest.base.file: manifest.base.digest}
+    digests |= {part.file: part.digest for part in manifest.base.parts}
+    digests |= {entry.file: entry.digest for entry in adapters}
     files = tuple(FileEntry(file, sizes[file], digest) for file, digest in digests.items())
     default = manifest.default_adapter if manifest.default_adapter in [entry.name for entry in adapters] else None
     return replace(manifest, adapters=tuple(adapters), files=files, default_adapter=default)

@@ -20,11 +20,12 @@ from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.changes import find_installed, version_key, with_active, with_adapter, with_bundle, without
 from edgekit_runtime.store.durable import replace_file
 from edgekit_runtime.store.generations import Generation, Generations
+from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
 
 KEPT_GENERATIONS = 10
 TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
-ADAPTER_SUFFIX = ".gguf"
+ADAPTER_SUFFIXES = (".gguf", ".onnx_adapter")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
 
@@ -102,7 +103,7 @@ class Store:
             path = self.root / entry.path
             if not path.is_file() or path.stat().st_size != entry.size:
                 raise InputError(f"{path} is missing or cut short", "install the bundle again")
-        return Bundle(self.root, generation.manifest)
+        return Bundle(self.root, laid_out(self.root, generation.manifest))
 
     def installed(self) -> list[Installed]:
         """Every adapter version, by name, the newest last."""
@@ -137,7 +138,7 @@ class Store:
                 is no room; nothing changes.
         """
         path = Path(path)
-        if path.is_file() and path.suffix == ADAPTER_SUFFIX:
+        if path.is_file() and path.suffix in ADAPTER_SUFFIXES:
             self.check_trust(path)
             return self._install_adapter(path, allow_downgrade)
         with open_bundle(path) as bundle:
@@ -214,6 +215,8 @@ class Store:
             for number in set(numbers) - kept:
                 self._generations.drop(number)
             needed = set().union(*(self._generations.read(number).digests() for number in sorted(kept)))
+            bases = {self._generations.read(number).manifest.base.digest for number in sorted(kept)}
+            drop_layouts(self.root, bases)
             count = size = 0
             for path in [*self._objects.all(), *(self.root / "tmp").iterdir()]:
                 if path.name not in needed:
@@ -223,20 +226,26 @@ class Store:
 
     def _install_bundle(self, bundle: Bundle, allow_downgrade: bool) -> list[str]:
         manifest = bundle.manifest
-        header = read_gguf(bundle.base_path)
+        header = read_gguf(bundle.base_files.header)
         for entry in manifest.adapters:
             check_fits(AdapterFacts.read(bundle.root / entry.file), header, family=manifest.base.family)
-        needed = {manifest.base.file, *(entry.file for entry in manifest.adapters)}
+        needed = {manifest.base.file}
+        needed |= {part.file for part in manifest.base.parts} | {entry.file for entry in manifest.adapters}
         files = [file for file in manifest.files if file.path in needed]
         self._objects.check_room([(file.sha256, file.size) for file in files])
         placed = replace(
             manifest,
-            base=replace(manifest.base, file=self._name(manifest.base.digest)),
+            base=replace(
+                manifest.base,
+                file=self._name(manifest.base.digest),
+                parts=tuple(replace(part, file=self._name(part.digest)) for part in manifest.base.parts),
+            ),
             adapters=tuple(replace(entry, file=self._name(entry.digest)) for entry in manifest.adapters),
         )
         with self._writing():
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
+            lay_out(self.root, placed)
             self._commit(with_bundle(self.current(), placed, self._sizes, allow_downgrade=allow_downgrade))
         return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
 
@@ -244,7 +253,7 @@ class Store:
         facts = AdapterFacts.read(path)
         generation = self._current_or_refuse()
         base = generation.manifest.base
-        check_fits(facts, read_gguf(self.root / base.file), family=base.family)
+        check_fits(facts, read_gguf(self.bundle().base_files.header), family=base.family)
         digest = file_digest(path)
         entry = adapter_entry(facts, family=base.family, file=self._name(digest), digest=digest)
         self._objects.check_room([(digest, path.stat().st_size)])
