@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := edgekit exporters devices runtime
 
-.PHONY: setup demo test torture lint fidelity format wheels clean
+.PHONY: setup demo test torture targets lint fidelity format wheels clean
 
 setup: $(READY)
 
@@ -24,6 +24,10 @@ test: $(READY)
 # The short runs of tests/runtime/torture at full length: about an hour.
 torture: $(READY)
 	$(BIN)/pytest --torture -q tests/runtime/torture tests/runtime/store/test_kill.py
+
+# Installs offline on emulated boards and compares tokens: half an hour, the first time an hour.  As root.
+targets: $(READY)
+	$(BIN)/pytest --targets -v -s tests/targets
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,9 @@
 """The device runtime under load: batching, prompt caching, HTTP, adapters that come, a thousand adapters.
 
-    python benchmarks/service.py BUNDLE [--only batching ttft http install many] [--repeats 5] [--json]
+    python benchmarks/service.py BUNDLE [--only batching ttft http ipc install many] [--repeats 5] [--json]
+    python benchmarks/service.py BUNDLE --only against --llama-server PATH
+
+The second compares with llama.cpp's own server, built from the source that the installed llama-cpp-python has inside.
 
 Everything is taken in pairs inside one run.  Adapters are copies of one of the bundle's with other metadata, so that
 each has a digest of its own and is loaded by itself.
@@ -9,8 +12,10 @@ each has a digest of its own and is loaded by itself.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -19,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +35,11 @@ from edgekit_runtime import BASE, Runtime
 from edgekit_runtime.bench.bare import BareLoop
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.generation import Stream
+from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.store import Store
 
 REQUESTS = 8
-ANSWER = 48
+ANSWER = 96
 PROMPT = "part: bracket {}; finding: scratch 0.{} mm on the left edge; report"
 SYSTEM_WORDS = 190  # about 256 tokens with the template
 
@@ -41,7 +48,10 @@ def main() -> None:
     """Run what is asked for and print one line a figure, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES))
+    parser.add_argument(
+        "--only", nargs="+", choices=list(FIGURES), default=[name for name in FIGURES if name != "against"]
+    )
+    parser.add_argument("--llama-server", type=Path, help="the program to compare with")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true")
@@ -158,16 +168,15 @@ def ttft(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 class _Service:
     """A service on a free port, and its end."""
 
-    def __init__(self, options: argparse.Namespace, *more: str) -> None:
-        command = [sys.executable, "-m", "edgekit_runtime", "serve", str(options.bundle), "--port", "0", *more]
-        command += ["--threads", str(options.threads)]
+    def __init__(self, command: list[str], says: str) -> None:
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         self.url = ""
         while not self.url:
             line = self.process.stderr.readline()
             assert line, "the service has ended"
-            self.url = line.rpartition(" on ")[2].strip() if "serving on" in line else ""
+            found = re.search(r"http://[0-9.:]+", line)
+            self.url = found[0] if found and says in line else ""
         threading.Thread(target=self.process.stderr.read, daemon=True).start()
 
     def stream(self, **more: Any) -> tuple[list[float], dict[str, Any]]:
@@ -189,13 +198,18 @@ class _Service:
         self.process.wait()
 
 
+def _ours(options: argparse.Namespace, *more: str) -> _Service:
+    command = [sys.executable, "-m", "edgekit_runtime", "serve", str(options.bundle), "--port", "0", *more]
+    return _Service([*command, "--threads", str(options.threads)], "serving on")
+
+
 def http(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Decode through HTTP streaming against a bare llama_decode loop, in turn."""
     results = {}
     with open_bundle(options.bundle) as bundle:
         bare = BareLoop(bundle.base_path, context=512, threads=options.threads)
         for parallel in (1, 4):
-            service = _Service(options, "--parallel", str(parallel), "--context", "512")
+            service = _ours(options, "--parallel", str(parallel), "--context", "512")
             try:
                 ratios = []
                 for number in range(2 * options.repeats + 1):
@@ -212,10 +226,102 @@ def http(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     return results
 
 
+def ipc(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Decode through the engine's process against decode in this one, in turn."""
+    settings: dict[str, Any] = {"threads": options.threads, "context": 512, "parallel": 4}
+    question = {"prompt": "Tell a long story about a bracket.", "adapter": BASE, "max_tokens": 128, "temperature": 0.0}
+
+    def speed(times: list[float], tokens: int) -> float:
+        return (tokens - 1) / (times[-1] - times[0])
+
+    async def through(supervisor: Supervisor) -> float:
+        times, tokens = [], 0
+        async for event in supervisor.answer(question):
+            if event["op"] == "text":
+                times.append(time.perf_counter())
+            elif event["op"] == "done":
+                tokens = event["value"]["usage"]["completion_tokens"]
+        return speed(times, tokens)
+
+    def here(runtime: Runtime) -> float:
+        stream = runtime.stream(**question)
+        times = [time.perf_counter() for _ in stream]
+        return speed(times, stream.tokens)
+
+    async def scenario() -> list[float]:
+        supervisor = Supervisor({"bundle": str(options.bundle)} | settings)
+        await supervisor.start()
+        try:
+            with Runtime(options.bundle, **settings) as runtime:
+                return [await through(supervisor) / here(runtime) for _ in range(4 * options.repeats + 1)][1:]
+        finally:
+            await supervisor.close()
+
+    return {"decode through the process / in process": statistics.median(asyncio.run(scenario()))}
+
+
+def against(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """llama-server and ours, asked the same in turn: one request, 8 over 4 adapters, adapters that alternate."""
+    words = ("inspect", "the", "part", "and", "report", "kind", "place", "size", "verdict", "in", "one", "line")
+    system = " ".join(words[number % len(words)] for number in range(SYSTEM_WORDS))
+    files = copies(options.bundle, 4, folder, **{"edgekit.system": system})
+    names = [file.stem for file in files]
+    with open_bundle(options.bundle) as bundle:
+        command = [str(options.llama_server), "-m", str(bundle.base_path), "--lora", ",".join(map(str, files))]
+        command += ["--lora-init-without-apply", "-np", "4", "-c", "4096", "-t", str(options.threads), "--port", "8093"]
+        theirs = _Service([*command, "--no-webui"], "listening")
+    ours = _ours(options, "--parallel", "4", "--context", "1024")
+    for file in files:
+        body = {"lora_name": file.stem, "lora_path": str(file)}
+        httpx.post(f"{ours.url}/v1/load_lora_adapter", json=body, timeout=120).raise_for_status()
+
+    def ask(service: _Service, name: str | None, text: str, tokens: int) -> tuple[float, float]:
+        """Seconds to the first token, and tokens per second after it."""
+        chosen: dict[str, Any] = {"model": name or BASE}
+        messages = [{"role": "user", "content": text}]
+        if service is theirs:
+            chosen = {"lora": [{"id": number, "scale": float(each == name)} for number, each in enumerate(names)]}
+            messages = [{"role": "system", "content": system}, *messages] if name else messages
+        start = time.perf_counter()
+        times, counts = service.stream(messages=messages, max_tokens=tokens, **chosen)
+        return times[0] - start, (counts["completion_tokens"] - 1) / (times[-1] - times[0]) if tokens > 1 else 0.0
+
+    def eight(service: _Service) -> float:
+        prompts = [(names[number % 4], PROMPT.format(number, number)) for number in range(REQUESTS)]
+        with ThreadPoolExecutor(REQUESTS) as clients:
+            start = time.perf_counter()
+            list(clients.map(lambda each: ask(service, *each, ANSWER), prompts))
+            return time.perf_counter() - start
+
+    def alternating(service: _Service, round_: int) -> float:
+        return statistics.median(
+            ask(service, names[number % 4], f"dent {round_} {number}", 1)[0] for number in range(8)
+        )
+
+    single, many, first = [], [], []
+    try:
+        for number in range(options.repeats + 1):
+            speeds = [ask(each, None, "Tell a long story about a bracket.", 128)[1] for each in (ours, theirs)]
+            times = [eight(each) for each in (ours, theirs)]
+            waits = [alternating(each, number) for each in (ours, theirs)]
+            if number:
+                single.append(speeds[0] / speeds[1])
+                many.append(times[1] / times[0])
+                first.append(waits[1] / waits[0])
+    finally:
+        ours.close()
+        theirs.close()
+    return {
+        "decode of one request, ours / llama-server": statistics.median(single),
+        "throughput, 8 over 4 adapters, ours / llama-server": statistics.median(many),
+        "TTFT, alternating adapters, llama-server / ours": statistics.median(first),
+    }
+
+
 def install(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """A new adapter while another request streams: until its first token, and what the other one noticed."""
     files = copies(options.bundle, options.repeats + 1, folder)
-    service = _Service(options, "--parallel", "4", "--context", "512")
+    service = _ours(options, "--parallel", "4", "--context", "512")
     live, gaps, usual = [], [], []
     try:
         for number, file in enumerate(files):
@@ -297,6 +403,8 @@ FIGURES: dict[str, Callable[[argparse.Namespace, Path], dict[str, float]]] = {
     "batching": batching,
     "ttft": ttft,
     "http": http,
+    "ipc": ipc,
+    "against": against,
     "install": install,
     "many": many,
 }

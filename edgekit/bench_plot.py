@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.bench.report import is_emulated
+from edgekit_runtime.errors import InputError
+
 # Panel title, key of the figure.
 PANELS = (
     ("decode, tokens/s", "decode_tps"),
@@ -15,7 +18,13 @@ PANELS = (
 
 
 def plot_bench(document: dict[str, Any], path: Path) -> None:
-    """Draw medians with a whisker to the slow end (p95), one bar for the base and for each adapter."""
+    """Draw medians with a whisker to the slow end (p95), one bar for the base and for each adapter.
+
+    Raises:
+        InputError: a result of an emulator, whose times are nobody's.
+    """
+    if is_emulated(document):
+        raise InputError("the result is of an emulated device: its times mean nothing", "plot a measured one")
     from matplotlib.figure import Figure
 
     results = document["results"]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit_runtime.cli import add_bench, bench_command
+from edgekit.commands.bench import add_bench
+from edgekit.commands.build_runtime import add_build_runtime, takes_python
+from edgekit.commands.deploy import add_deploy
+from edgekit.commands.devices import add_devices
+from edgekit.commands.plan import add_plan
 from edgekit_runtime.command import Program, print_json
 
 if TYPE_CHECKING:
@@ -19,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     version = importlib.metadata.version("edgekit")
     program = Program("edgekit", "From data to a proven, swappable adapter on an edge device.", version)
-    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export, _add_bench, _add_devices):
+    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export):
+        add(program)
+    for add in (add_bench, add_devices, add_plan, add_build_runtime, add_deploy):
         add(program)
     for add in (_add_keygen, _add_sign, _add_verify, _add_demo):
         add(program)
@@ -166,6 +172,10 @@ def _add_export(program: Program) -> None:
         "--refit-rank", type=int, metavar="N", help="closest LoRA of rank N for adapters that aren't additive (DoRA)"
     )
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
+    parser.add_argument(
+        "--offline", action="store_true", help="also one .tar for a device without network: bundle, runtime, installer"
+    )
+    takes_python(parser)
     _takes_base(parser)
     parser.add_argument(
         "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
@@ -178,6 +188,7 @@ def _export(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
     from edgekit.exporting import export
 
+    pack = _offline_packer(project, arguments) if arguments.offline else None
     folder, manifest = export(
         project,
         arguments.names or None,
@@ -193,10 +204,12 @@ def _export(arguments: argparse.Namespace) -> None:
         max_mb=arguments.max_mb,
         min_decode_tps=arguments.min_decode_tps,
     )
+    archive = None if pack is None else pack(folder)
     if arguments.json:
         print_json(
             {
                 "bundle": str(folder),
+                "offline": archive and str(archive),
                 "version": manifest.version,
                 "quality": manifest.quality,
                 "adapters": {entry.name: entry.quality for entry in manifest.adapters},
@@ -213,6 +226,22 @@ def _export(arguments: argparse.Namespace) -> None:
                     "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
                 )
         print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
+        if archive is not None:
+            print(f"for the device: {archive}; there: tar xf {archive.name} && sh {archive.stem}/install.sh")
+
+
+def _offline_packer(project: Project, arguments: argparse.Namespace) -> Callable[[Path], Path]:
+    """What makes the .tar.  The runtime is built before the export: a missing compiler is told at once."""
+    from edgekit.devices import device_profile
+    from edgekit.offline import offline_archive
+    from edgekit.runtime_build import build_runtime
+    from edgekit_runtime.errors import UsageError
+
+    device = arguments.device or project.export.device
+    if device is None:
+        raise UsageError("--offline needs to know the device", "say --device raspberry-pi-5, or export.device")
+    house = build_runtime(device_profile(device), python=arguments.python)
+    return lambda folder: offline_archive(folder, house, device)
 
 
 def _tensor_types(given: Sequence[str]) -> dict[str, str]:
@@ -223,19 +252,6 @@ def _tensor_types(given: Sequence[str]) -> dict[str, str]:
         if not pattern or not kind:
             raise UsageError("--tensor-type needs REGEX=TYPE", "--tensor-type ffn_down=Q6_K")
     return {pattern: kind for pattern, _, kind in pairs}
-
-
-def _add_bench(program: Program) -> None:
-    parser = add_bench(program, "edgekit", _bench)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the result")
-
-
-def _bench(arguments: argparse.Namespace) -> None:
-    document = bench_command(arguments)
-    if document is not None and arguments.plot is not None:
-        from edgekit.bench_plot import plot_bench
-
-        plot_bench(document, arguments.plot)
 
 
 def _add_keygen(program: Program) -> None:
@@ -287,31 +303,6 @@ def _verify(arguments: argparse.Namespace) -> None:
         print_json({"bundle": manifest.name, "version": manifest.version, "files": len(manifest.files), "ok": True})
     else:
         print(f"{manifest.name} {manifest.version}: {len(manifest.files)} files are what the manifest says")
-
-
-def _add_devices(program: Program) -> None:
-    parser = program.command(
-        "devices", "list device profiles, or show one", "edgekit devices show raspberry-pi-5", _devices
-    )
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    parser.add_argument("name", nargs="?", help="profile, or a TOML file of your own")
-
-
-def _devices(arguments: argparse.Namespace) -> None:
-    from edgekit.devices import device_profile, device_profiles
-    from edgekit_runtime.errors import UsageError
-
-    if arguments.action == "show":
-        if arguments.name is None:
-            raise UsageError("devices show needs a name", "`edgekit devices` lists them")
-        profile = vars(device_profile(arguments.name))
-        print_json(profile) if arguments.json else print("\n".join(f"{key}: {value}" for key, value in profile.items()))
-        return
-    profiles = device_profiles()
-    if arguments.json:
-        print_json([vars(profile) for profile in profiles])
-    else:
-        print("\n".join(f"{profile.name:24}{profile.title} ({profile.cpu}, {profile.isa})" for profile in profiles))
 
 
 def _add_demo(program: Program) -> None:

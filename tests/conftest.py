@@ -18,6 +18,7 @@ DEMO_BASE = "smollm2-135m"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture", action="store_true", help="long runs of what is short otherwise (make torture)")
+    parser.addoption("--targets", action="store_true", help="install and run on emulated boards (make targets)")
 
 
 @pytest.fixture(scope="session")

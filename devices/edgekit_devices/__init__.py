@@ -1,5 +1,19 @@
 """What is known of targets."""
 
-from edgekit_devices.profiles import BadProfileError, Profile, UnknownDeviceError, load_profile, profile_names
+from edgekit_devices.detect import Found, fitting_profile, parse_probe, probe_script, shortcomings
+from edgekit_devices.profiles import Profile, Speed, UnknownDeviceError, load_profile, profile_names
+from edgekit_devices.schema import BadProfileError
 
-__all__ = ["BadProfileError", "Profile", "UnknownDeviceError", "load_profile", "profile_names"]
+__all__ = [
+    "BadProfileError",
+    "Found",
+    "Profile",
+    "Speed",
+    "UnknownDeviceError",
+    "fitting_profile",
+    "load_profile",
+    "parse_probe",
+    "probe_script",
+    "profile_names",
+    "shortcomings",
+]

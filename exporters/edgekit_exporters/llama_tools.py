@@ -71,7 +71,7 @@ def run_converter(script: str, arguments: list[str | Path]) -> None:
 
 
 def _unpack(version: str, destination: Path) -> None:
-    archive = _source_distribution(version)
+    archive = source_distribution(version)
     checksums: dict[str, str] = {}
     destination.mkdir(parents=True)
     with tarfile.open(archive) as tar:
@@ -100,7 +100,7 @@ def _wanted_name(member: str) -> str | None:
     return name if name.startswith(WANTED) else None
 
 
-def _source_distribution(version: str) -> Path:
+def source_distribution(version: str) -> Path:
     """Path of the sdist in the cache; pip fetches it the first time."""
     archive = cache_folder("llama.cpp") / f"llama_cpp_python-{version}.tar.gz"
     if not archive.exists():

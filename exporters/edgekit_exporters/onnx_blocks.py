@@ -81,47 +81,6 @@ def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None) -> B
     return Blocks(codes.to(torch.uint8).flatten(1), scale.squeeze(-1), zero.squeeze(-1).to(torch.uint8), bits)
 
 
-def compensate(weight: Tensor, bits: int, hessian: Tensor) -> Blocks:
-    """GPTQ: block after block, what rounding one column loses is made up for in those to come.
-
-    Method: Frantar et al., "GPTQ", arXiv 2210.17323; the range of a block is fitted when its turn comes.
-
-    Args:
-        weight: float32 [out, in].
-        bits: 4 or 8.
-        hessian: sum of x x^T over the calibration inputs x [in, in].
-    """
-    weight = weight.clone()
-    hessian = hessian.clone()
-    dead = hessian.diagonal() == 0
-    hessian.diagonal()[dead] = 1
-    hessian.diagonal().add_(0.01 * hessian.diagonal().mean())
-    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
-    importance = hessian.diagonal()
-    pieces = []
-    for start in range(0, weight.shape[1], BLOCK):
-        stop = start + BLOCK
-        block = weight[:, start:stop]
-        fitted = fit_blocks(block, bits, importance[start:stop])
-        scale, zero, top = fitted.scales, fitted.zeros.float(), 2**bits - 1
-        codes = torch.empty_like(block)
-        errors = torch.empty_like(block)
-        for at in range(BLOCK):
-            column = block[:, at : at + 1]
-            codes[:, at : at + 1] = (column / scale + zero).round().clamp(0, top)
-            lost = (column - (codes[:, at : at + 1] - zero) * scale) / upper[start + at, start + at]
-            block[:, at:] -= lost * upper[start + at, start + at : stop]
-            errors[:, at : at + 1] = lost
-        weight[:, stop:] -= errors @ upper[start:stop, stop:]
-        pieces.append(Blocks(codes.to(torch.uint8), scale, fitted.zeros, bits))
-    return Blocks(
-        torch.cat([piece.codes for piece in pieces], 1),
-        torch.cat([piece.scales for piece in pieces], 1),
-        torch.cat([piece.zeros for piece in pieces], 1),
-        bits,
-    )
-
-
 def _in_blocks(matrix: Tensor) -> Tensor:
     return matrix.view(matrix.shape[0], -1, BLOCK)
 

@@ -26,7 +26,7 @@ def require_onnx() -> None:
     Raises:
         InputError: it isn't.
     """
-    for module in ("onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai"):
+    for module in ("onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai", "onnxscript"):
         if importlib.util.find_spec(module) is None:
             raise InputError(f"ONNX files can't be made without {module}", "pip install 'edgekit[onnx]'")
 

@@ -125,6 +125,7 @@ def _add_serve(program: Program) -> None:
     add("--adapter-memory", type=float, metavar="MB", help="memory for loaded adapters (default: no limit)")
     add("--threads", type=int, help="default: physical cores")
     add("--context", type=int, help="tokens of prompt and answer together, for each request")
+    add("--print-unit", action="store_true", help="print a systemd unit that runs this command, and end")
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -132,6 +133,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise UsageError("serve prints no document", "leave --json out")
     if min(arguments.queue, arguments.request_timeout, arguments.adapter_memory or 1) <= 0:
         raise UsageError("limits have to be above 0", "raise --queue, --request-timeout or --adapter-memory")
+    if arguments.print_unit:
+        print(_unit(arguments), end="")
+        return
     from edgekit_runtime.server import serve
 
     memory = arguments.adapter_memory
@@ -148,6 +152,22 @@ def _serve(arguments: argparse.Namespace) -> None:
         parallel=arguments.parallel,
         adapter_memory=None if memory is None else int(memory * 1e6),
     )
+
+
+def _unit(arguments: argparse.Namespace) -> str:
+    from edgekit_runtime.server.serve import DRAIN_SECONDS
+    from edgekit_runtime.server.systemd import unit
+
+    subject = _subject(arguments).absolute()
+    paths = [each.absolute() for each in (arguments.store, arguments.watch) if each is not None]
+    names = ("store", "host", "port", "api_key_file", "watch", "parallel", "queue", "request_timeout")
+    options = [] if arguments.bundle is None else [str(subject)]
+    for name in (*names, "adapter_memory", "threads", "context"):
+        value = getattr(arguments, name)
+        if value is not None:
+            text = str(value.absolute()) if isinstance(value, Path) else f"{value}"
+            options += [f"--{name.replace('_', '-')}", text]
+    return unit(options, writable=paths, stop_seconds=DRAIN_SECONDS + 10)
 
 
 def _subject(arguments: argparse.Namespace) -> Path:
@@ -258,23 +278,24 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "what",
-        nargs="+",
+        nargs="*",
         metavar="BUNDLE | compare A.json B.json",
-        help="a bundle folder or .tar, or two results",
+        help="a bundle folder or .tar, a device store, or two results",
     )
     add("--output", type=Path, metavar="FILE", help="write the result as JSON")
     add("--repeats", type=int, default=5, help="how often each figure is taken (5)")
     add("--prompt-tokens", type=int, default=256, help="length of the prompt (256)")
     add("--decode-tokens", type=int, default=64, help="tokens decoded after it (64)")
     add("--threads", type=int, help="default: physical cores")
+    add("--quick", action="store_true", help="everything once, to see that it works")
     return parser
 
 
 def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Run ``bench`` and print; returns the measurements, or None after a comparison."""
-    from edgekit_runtime.bench import compare, read_bench, run_bench, table
+    from edgekit_runtime.bench import compare, read_bench, run_bench
 
-    if arguments.what[0] == "compare":
+    if arguments.what[:1] == ["compare"]:
         if len(arguments.what) != 3:
             raise UsageError("compare takes two result files", "bench compare A.json B.json")
         a, b = (read_bench(Path(each)) for each in arguments.what[1:])
@@ -289,12 +310,20 @@ def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
         prompt_tokens=arguments.prompt_tokens,
         decode_tokens=arguments.decode_tokens,
         threads=arguments.threads,
+        quick=arguments.quick,
     )
+    show_bench(document, arguments)
+    return document
+
+
+def show_bench(document: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Write a result to --output and print it."""
+    from edgekit_runtime.bench import table
+
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print_json(document) if arguments.json else print(table(document))
-    return document
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,17 @@ from typing import Any, NoReturn
 
 from edgekit_runtime.errors import EdgekitError, InputError, UsageError
 
+# What the system refuses is no defect of ours: errno, what it means, how to mend it.
+_FULL = ("the disk is full", "free some space and run the same command again")
+_FORBIDDEN = ("this user may not do that", "run the command as the owner of the file, or change its permissions")
+_SYSTEM = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: ("the disk is read-only", "mount it for writing, or choose another folder"),
+    errno.EIO: ("the disk fails", "see what the system's log says of it, and replace it"),
+}
 INTERRUPTED = 128 + signal.SIGINT
 DEFECT = 1
 
@@ -90,8 +101,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _report(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        error = InputError("the disk is full", "free some space and run the same command again")
+    if isinstance(error, OSError) and error.errno in _SYSTEM:
+        problem, mend = _SYSTEM[error.errno]
+        error = InputError(f"{problem} ({error.filename})" if error.filename else problem, mend)
     if isinstance(error, EdgekitError):
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code

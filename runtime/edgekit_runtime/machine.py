@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
+import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 CPU_INFO = Path("/proc/cpuinfo")
-GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+CPU_FOLDER, THERMAL_FOLDER = Path("/sys/devices/system/cpu"), Path("/sys/class/thermal")
+GOVERNOR = CPU_FOLDER / "cpu0/cpufreq/scaling_governor"
 # Instruction sets that llama.cpp has kernels for, as Linux names them in /proc/cpuinfo.
 RELEVANT_FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8"),
@@ -43,6 +47,40 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else None,
     }
+
+
+def conditions() -> dict[str, Any]:
+    """What speed depends on and what changes under load: None where the system doesn't tell.
+
+    Returns:
+        ``frequency_mhz`` (the slowest core now), ``highest_mhz``, ``governor``, ``temperature_c`` (the hottest zone),
+        and on a Raspberry Pi ``throttled``, the flags of ``vcgencmd get_throttled``.
+    """
+    now = _numbers(CPU_FOLDER.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    highest = _numbers(CPU_FOLDER.glob("cpu[0-9]*/cpufreq/cpuinfo_max_freq"))
+    zones = _numbers(THERMAL_FOLDER.glob("thermal_zone*/temp"))
+    return {
+        "frequency_mhz": min(now) / 1000 if now else None,
+        "highest_mhz": max(highest) / 1000 if highest else None,
+        "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else None,
+        "temperature_c": max(zones) / 1000 if zones else None,
+        "throttled": _throttled(),
+    }
+
+
+def _numbers(paths: Iterable[Path]) -> list[int]:
+    values = []
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):  # some sensors answer only at times
+            values.append(int(path.read_text()))
+    return values
+
+
+def _throttled() -> str | None:
+    if shutil.which("vcgencmd") is None:
+        return None
+    done = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, check=False)
+    return done.stdout.strip().partition("=")[2] or None
 
 
 def peak_rss_mb() -> float:

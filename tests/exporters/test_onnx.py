@@ -22,7 +22,7 @@ pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install '
 
 from edgekit_exporters.onnx_adapter import write_adapter_onnx
 from edgekit_exporters.onnx_base import base_onnx, layers_of
-from edgekit_exporters.onnx_blocks import compensate, fit_blocks
+from edgekit_exporters.onnx_blocks import Blocks, fit_blocks
 from edgekit_runtime.engines.onnx import OnnxEngine
 
 
@@ -172,12 +172,18 @@ def test_blocks_are_nearer_than_rounding(bits: int) -> None:
     assert (fit_blocks(weight, bits).floats() - weight).square().mean() <= (rounded - weight).square().mean()
 
 
-def test_compensated_blocks_keep_products_with_their_inputs_closer() -> None:
+def test_important_columns_are_kept_closer() -> None:
     torch.manual_seed(0)
-    weight, inputs = torch.randn(16, 128), torch.randn(512, 32) @ torch.randn(32, 128)
-    blocks = compensate(weight, 4, inputs.T @ inputs)
+    weight, importance = torch.randn(16, 128), torch.rand(128) ** 4
 
     def loss(found: torch.Tensor) -> float:
-        return float((inputs @ (found - weight).T).square().mean())
+        return float(((found - weight).square() * importance).mean())
 
-    assert loss(blocks.floats()) < 0.5 * loss(fit_blocks(weight, 4).floats())
+    assert loss(fit_blocks(weight, 4, importance).floats()) < 0.9 * loss(fit_blocks(weight, 4).floats())
+
+
+def test_packed_codes_have_the_first_of_two_in_the_low_half() -> None:
+    codes = torch.arange(32, dtype=torch.uint8).remainder(16)[None]
+    blocks = Blocks(codes, torch.ones(1, 1), torch.full((1, 1), 8, dtype=torch.uint8), 4)
+    assert blocks.packed_codes().flatten()[:3].tolist() == [0x10, 0x32, 0x54]
+    assert blocks.packed_zeros().flatten().tolist() == [8]

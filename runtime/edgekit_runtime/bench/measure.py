@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import platform
 import random
 import statistics
 import time
@@ -41,15 +42,17 @@ def run_bench(
     prompt_tokens: int = 256,
     decode_tokens: int = 64,
     threads: int | None = None,
+    quick: bool = False,
 ) -> dict[str, Any]:
-    """Measure a bundle on this machine, after a warm-up, with greedy decoding of random prompts.
+    """Measure a bundle or store on this machine, after a warm-up, with greedy decoding of random prompts.
 
     Args:
-        bundle: folder or tar.
+        bundle: folder, tar or device store.
         repeats: how often each figure is taken.
         prompt_tokens: length of the prompt that prefill and TTFT are measured on.
         decode_tokens: tokens decoded after it.
         threads: as in :class:`~edgekit_runtime.Runtime`.
+        quick: everything once and short, to see that it works; the figures mean little.
 
     Returns:
         The JSON document (schema ``edgekit.bench/1``): ms, tokens/s, MiB and bytes as the field names say; each
@@ -60,6 +63,9 @@ def run_bench(
     """
     if min(repeats, prompt_tokens, decode_tokens) < 1:
         raise UsageError("repeats and token counts have to be at least 1", "raise them")
+    if quick:
+        repeats, prompt_tokens, decode_tokens = 1, min(prompt_tokens, 8), min(decode_tokens, 2)
+    before = machine.conditions()
     start = time.perf_counter()
     with Runtime(bundle, threads=threads, context=None) as runtime:
         opened = 1e3 * (time.perf_counter() - start)
@@ -73,10 +79,10 @@ def run_bench(
         results = []
         for name in names:
             log.info("measuring %s", name or BASE)
-            results.append(_subject(runtime, name, header, bandwidth, prompts, decode_tokens, repeats))
+            results.append(_subject(runtime, name, header, bandwidth, prompts, decode_tokens, repeats, quick=quick))
         rss = machine.peak_rss_mb()  # before the second model of the comparison is loaded
         log.info("measuring against a bare decode loop")
-        overhead = _against_bare(runtime, repeats)
+        overhead = _against_bare(runtime, repeats, tokens=2 if quick else BARE_TOKENS)
         return {
             "schema": BENCH_SCHEMA,
             "bundle": {
@@ -93,7 +99,10 @@ def run_bench(
                 "prompt_tokens": prompt_tokens,
                 "decode_tokens": decode_tokens,
                 "repeats": repeats,
+                "quick": quick,
             },
+            "target": {"kind": "local", "name": platform.node(), "emulated": False},
+            "conditions": {"before": before, "after": machine.conditions()},
             "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "memory_bandwidth_gbs": bandwidth / 1e9,
             "open_verified_ms": opened,
@@ -112,6 +121,8 @@ def _subject(
     prompts: list[list[int]],
     decode_tokens: int,
     repeats: int,
+    *,
+    quick: bool,
 ) -> dict[str, Any]:
     """All figures of the base (``name`` None) or of one adapter."""
     engine = runtime.engine
@@ -123,7 +134,7 @@ def _subject(
         extra = _adapter_bytes(path)
         result["cold_load_ms"] = _figures(_cold_loads(engine, name, path, repeats))
         engine.load_adapter(name, path)
-        result |= _switches(engine, name, prompts[0])
+        result |= _switches(engine, name, prompts[0], count=1 if quick else SWITCHES)
     engine.select(BARE if name is None else ((name, 1.0),))
     ttft, prefill, decode = [], [], []
     for number, prompt in enumerate(prompts):
@@ -190,12 +201,12 @@ def _cold_loads(engine: Engine, name: str, path: Path, repeats: int) -> list[flo
     return times
 
 
-def _switches(engine: Engine, name: str, prompt: Sequence[int]) -> dict[str, Figures]:
+def _switches(engine: Engine, name: str, prompt: Sequence[int], *, count: int) -> dict[str, Figures]:
     """Switching to an adapter and back: the call, and what the next decode step costs more than a usual one."""
     to_adapter, after, usual = [], [], []
     generation = generate(engine, prompt, Sampling())
     next(generation)
-    for number in range(SWITCHES + 1):
+    for number in range(count + 1):
         engine.select(BARE)
         next(generation)
         to = _timed(lambda: engine.select(((name, 1.0),)))
@@ -220,13 +231,13 @@ def _load_times(runtime: Runtime, repeats: int) -> Figures:
     return _figures([_timed(load) for _ in range(repeats)])
 
 
-def _against_bare(runtime: Runtime, repeats: int) -> dict[str, Any]:
+def _against_bare(runtime: Runtime, repeats: int, *, tokens: int) -> dict[str, Any]:
     """The whole runtime (template, sampling, text) against llama_decode alone: pairs in one run."""
     bare = bare_loop(runtime.base_files, context=runtime.engine.context, threads=runtime.engine.threads)
     ratios, runtimes, bares = [], [], []
     try:
         for number in range(2 * repeats + 2):  # twice as many as of the rest: a ratio near 1 drowns in noise
-            ours = runtime.generate(BARE_PROMPT, adapter=BASE, max_tokens=BARE_TOKENS, temperature=0.0)
+            ours = runtime.generate(BARE_PROMPT, adapter=BASE, max_tokens=tokens, temperature=0.0)
             prompt = [1] * ours.usage.prompt_tokens
             theirs = bare.decode_tps(prompt, ours.usage.completion_tokens)
             if number:

@@ -11,6 +11,7 @@ from edgekit_runtime.bench.measure import BENCH_SCHEMA
 from edgekit_runtime.errors import InputError
 
 MIB = 1024 * 1024
+EMULATED = "EMULATED: shows that it works there; the times below are the emulator's and say nothing about the device"
 # Column heading, key, digits; bigger is better where the heading ends in /s.
 COLUMNS = (
     ("TTFT ms", "ttft_ms", 1),
@@ -42,7 +43,8 @@ def table(document: dict[str, Any]) -> str:
     """A result as text: a head, and a row for the base and for each adapter (median, p95)."""
     bundle, settings, machine = document["bundle"], document["settings"], document["machine"]
     bare = document["decode_vs_bare"]
-    head = [
+    head = [EMULATED, ""] if is_emulated(document) else []
+    head += [
         f"{bundle['name']} {bundle['quantization']}, base {bundle['base_bytes'] / MIB:.1f} MiB"
         f" on {machine['cpu']}, {settings['threads']} threads, {document['engine']['version']}",
         f"prefill of {settings['prompt_tokens']} tokens, decode of {settings['decode_tokens']},"
@@ -59,17 +61,35 @@ def table(document: dict[str, Any]) -> str:
         f"load {document['load_ms']['median']:.0f} ms, verified open {document['open_verified_ms']:.0f} ms,"
         f" peak RSS {document['peak_rss_mb']:.0f} MiB, memory bandwidth {document['memory_bandwidth_gbs']:.1f} GB/s",
         f"decode against a bare llama_decode loop, in pairs: {bare['ratio']['median']:.3f}",
+        *_conditions(document.get("conditions")),
     ]
     return "\n".join([*head, *aligned(rows), *foot])
 
 
+def is_emulated(document: dict[str, Any]) -> bool:
+    """Whether the times are of an emulator, and so of nobody's interest."""
+    return bool(document.get("target", {}).get("emulated"))
+
+
+def _conditions(conditions: dict[str, Any] | None) -> list[str]:
+    """Clock and heat before and after, where the machine tells."""
+    if conditions is None:
+        return []
+    units = {"frequency_mhz": "MHz", "temperature_c": "°C", "throttled": "throttled"}
+    before, after = conditions["before"], conditions["after"]
+    told = [f"{before[key]} to {after[key]} {unit}" for key, unit in units.items() if before[key] is not None]
+    return [f"before to after: {', '.join(told)}, governor {after['governor']}"] if told else []
+
+
 def compare(a: dict[str, Any], b: dict[str, Any]) -> str:
     """Two results side by side as ratios B/A, after naming what differs between the machines and settings."""
+    if is_emulated(a) or is_emulated(b):
+        raise InputError("one of the results is of an emulated device: its times mean nothing", "compare measured ones")
     lines = [
-        f"{section} {key}: {a[section].get(key)} | {b[section].get(key)}"
-        for section in ("bundle", "machine", "engine", "settings")
-        for key in a[section]
-        if a[section].get(key) != b[section].get(key)
+        f"{section} {key}: {a[section].get(key)} | {b.get(section, {}).get(key)}"
+        for section in ("target", "bundle", "machine", "engine", "settings")
+        for key in a.get(section, {})
+        if a[section].get(key) != b.get(section, {}).get(key)
     ]
     rows = [["", *(heading for heading, _, _ in COLUMNS)]]
     others = {result["adapter"]: result for result in b["results"]}

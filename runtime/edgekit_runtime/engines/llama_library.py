@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from llama_cpp import llama_cpp as llama
@@ -46,7 +47,18 @@ def clear_errors() -> None:
 def start_backend() -> None:
     """Start llama.cpp once, with its log sent to Python's at debug level instead of to stderr."""
     llama.llama_log_set(_log, ctypes.c_void_p(0))
+    _load_kernels()
     llama.llama_backend_init()
+
+
+def _load_kernels() -> None:
+    """Load the kernels that suit this CPU, where the engine was built with several sets of them.
+
+    Wheels of ``edgekit build-runtime`` are (GGML_BACKEND_DL); others have one set, which loads with the library.
+    """
+    folder = Path(llama.__file__).parent / "lib"
+    if any(folder.glob("libggml-cpu-*.so")):
+        ctypes.CDLL(str(folder / "libggml.so")).ggml_backend_load_all_from_path(str(folder).encode())
 
 
 @contextmanager
@@ -60,6 +72,7 @@ def engine_errors() -> Iterator[list[str]]:
 @cache
 def engine_info() -> dict[str, Any]:
     """Name, versions and the CPU features that this build of llama.cpp uses."""
+    start_backend()
     features = llama.llama_print_system_info().decode()
     used = [part.partition(" = ")[0].strip() for part in features.replace("CPU :", "").split("|") if "= 1" in part]
     return {

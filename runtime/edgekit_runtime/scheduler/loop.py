@@ -1,4 +1,5 @@
-"""The loop: every step gives each answering request one token, and one waiting prompt a chunk of prefill.
+"""The loop: every step gives each answering request a token (a few where adapters have to be switched), and one waiting
+prompt a chunk of prefill.
 
 Requests that use the same adapters are decoded together where that changes no bit of anybody's answer
 (:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another; those with different adapters
@@ -20,6 +21,9 @@ from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
+# Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
+# costs as much as half a token of a small base.
+BURST = 4
 LEAST_CHUNK = 2  # a matrix times one column is summed in another order than times several
 
 
@@ -59,6 +63,7 @@ class Loop:
         self._chunk = SHARED_CHUNK if engine.sequences > 1 else PREFILL_CHUNK
         self._waiting: deque[Job] = deque()
         self._prefilling: deque[Slot] = deque()
+        self._selected: Stack = BARE  # adapters of the last decode
 
     @property
     def waiting(self) -> int:
@@ -113,10 +118,13 @@ class Loop:
         if len(groups) > 1 and self._engine.mixes(list(groups)):
             self._decode(BARE, [slot for slots in groups.values() for slot in slots])
             groups = {}
-        for stack, slots in groups.items():
+        tokens = BURST if len(groups) > 1 and not self._prefilling else 1
+        for stack in sorted(groups, key=lambda stack: stack != self._selected):
+            slots = groups[stack]
             together = self._engine.batches_exactly(stack)
-            for part in [slots] if together else [[slot] for slot in slots]:
-                self._decode(stack, part)
+            for _ in range(tokens):
+                for part in [slots] if together else [[slot] for slot in slots]:
+                    self._decode(stack, [slot for slot in part if slot.job is not None])
         if self._prefilling:
             self._prefill(self._prefilling.popleft())
         return True
@@ -153,15 +161,8 @@ class Loop:
         stack = job.work.stack
         exact = self._engine.cuts_exactly(stack) and (not job.alone_from or self._engine.cuts_exactly(BARE))
         keys = job.keys(0, len(job.work.prompt))
-        neighbours = {
-            slot.sequence + side
-            for slot in self._slots
-            if slot.job is not None and slot.job.work.stack == stack
-            for side in (-1, 1)
-        }
         free = {slot.sequence: self._reusable(slot, job, keys, exact) for slot in self._slots if slot.job is None}
-        # llama.cpp decodes neighbouring sequences in one go: next to its own kind is the second best place.
-        slot = self._slots[max(free, key=lambda each: (free[each], each in neighbours, -self._slots[each].used))]
+        slot = self._slots[max(free, key=lambda each: (free[each], self._room(each, stack), -self._slots[each].used))]
         reused = free[slot.sequence]
         if not self._engine.forget(slot.sequence, reused):
             reused = 0
@@ -174,6 +175,15 @@ class Loop:
         slot.job, slot.used = job, self.counts.steps
         self.counts.reused_tokens += reused
         self._prefilling.append(slot)
+
+    def _room(self, sequence: int, stack: Stack) -> tuple[bool, int]:
+        """How good a place is for decoding together: llama.cpp takes neighbouring sequences in one go.
+
+        Best is next to one's own kind, then where both sides are left to one's own kind.
+        """
+        sides = [slot.job for slot in self._slots if abs(slot.sequence - sequence) == 1]
+        own = any(job is not None and job.work.stack == stack for job in sides)
+        return own, -sum(job is not None for job in sides)
 
     def _invocation(self, work: Work) -> int:
         """Where the adapters begin to work: at once, or where an activated LoRA's invocation is seen last."""
@@ -213,7 +223,9 @@ class Loop:
         return len(keys)
 
     def _decode(self, stack: Stack, slots: list[Slot]) -> None:
-        """One token for each."""
+        """One token for each; some may have ended in the meantime."""
+        if not slots:
+            return
         jobs = [slot.job for slot in slots if slot.job is not None]
         parts = [
             Part(slot.sequence, job.decoded, [job.tokens[-1]], stack=job.stack_at(job.decoded))
@@ -258,6 +270,7 @@ class Loop:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
         try:
             self._engine.select(stack)
+            self._selected = stack
             self._engine.decode(parts)
         except EdgekitError as error:
             for slot in slots:

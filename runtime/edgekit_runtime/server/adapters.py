@@ -124,7 +124,10 @@ class Adapters:
         for each in (path, _signature(path)):
             if each.exists():
                 each.replace(folder / each.name)
-        (folder / f"{path.name}.txt").write_text(why + "\n", encoding="utf-8")
+        reason = folder / f"{path.name}.txt"
+        scratch = reason.with_suffix(".part")
+        scratch.write_text(why + "\n", encoding="utf-8")
+        scratch.replace(reason)  # whoever sees it sees all of it
 
     async def _follow(self, store: Store) -> None:
         """Answer with what is active in the store now; what can't be tried without harm changes nothing."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -25,13 +25,16 @@ from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Metrics
+from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
+BODY_SECONDS = 30.0
 RETRY_AFTER_S = 1
+GONE = 499  # nobody reads it
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
 PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
@@ -89,6 +92,8 @@ class _Guard:
             given = request.headers.get("authorization", "").encode()
             if self._expected is not None and not hmac.compare_digest(given, self._expected):
                 return _error(401, "the API key is missing or wrong", "authentication_error", "invalid_api_key")
+            if self._expected is None and is_foreign(request):
+                return _error(403, "without an API key only this machine may ask", "permission_error", "foreign")
             try:
                 return await handler(request)
             except (InputError, UsageError) as error:
@@ -97,6 +102,8 @@ class _Guard:
                 return _later(503, str(error), "server_error", "unavailable")
             except TimeoutError:
                 return _error(504, "the answer took too long", "server_error", "timeout")
+            except ClientDisconnect:
+                return Response(status_code=GONE)
             except Exception:
                 log.exception("a request failed")
                 return _error(500, "the service failed; its log says why", "server_error")
@@ -176,7 +183,7 @@ class _Service:
         gone = asyncio.ensure_future(_gone(request))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            return await answer if answer.done() else Response(status_code=499)  # nobody reads it
+            return await answer if answer.done() else Response(status_code=GONE)
         finally:
             gone.cancel()
             answer.cancel()
@@ -265,12 +272,16 @@ async def _gone(request: Request) -> None:
 
 async def _body(request: Request) -> bytes:
     """The body, as long as it is not too long; a length that lies is noticed while reading."""
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise InputError(f"the body is longer than {MAX_BODY_BYTES} bytes", "send less")
-    return body
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BODY_BYTES:
+                    raise InputError(f"the body is longer than {MAX_BODY_BYTES} bytes", "send less")
+    except TimeoutError:
+        raise InputError(f"the body was not there after {BODY_SECONDS:g} s", "send it at once") from None
+    return bytes(body)
 
 
 def _page_file(name: str, kind: str) -> Handler:

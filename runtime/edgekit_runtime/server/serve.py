@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import socket
@@ -16,7 +15,9 @@ from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
+from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.server.systemd import notify, tell_alive
 from edgekit_runtime.store import Store, is_store
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def serve(
         InputError: a bad bundle, or an empty or unreadable key file.
     """
     key = None if api_key_file is None else _read_key(api_key_file)
-    if key is None and not _is_loopback(host):
+    if key is None and not is_loopback(host):
         raise UsageError(f"others can reach {host}, and there is no API key", "give --api-key-file, or use 127.0.0.1")
     store = Store(subject) if is_store(subject) else None
     with contextlib.ExitStack() as held:
@@ -100,18 +101,27 @@ async def _serve(app: Any, adapters: Adapters, listener: socket.socket) -> None:
                 loop.add_signal_handler(each, self.handle_exit, each, None)
             yield
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            notify("READY=1")
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            notify("STOPPING=1")
+            await super().shutdown(sockets)
+
     server = Server(
         uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, lifespan="off"
         )
     )
-    following = asyncio.create_task(adapters.run())
+    beside = [asyncio.create_task(adapters.run()), asyncio.create_task(tell_alive())]
     host, port = listener.getsockname()[:2]
     log.info("serving on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     try:
         await server.serve(sockets=[listener])
     finally:
-        following.cancel()
+        for task in beside:
+            task.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -130,12 +140,3 @@ def _read_key(path: Path) -> str:
     if not key:
         raise InputError(f"the key file {path} is empty", "put one line of text in it")
     return key
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -23,6 +23,7 @@ from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
 
 READ_BYTES = 1 << 16
+REPORT_SECONDS = 0.025
 OOM_SCORE = "500"  # when memory runs out, the kernel takes the worker, not the front
 
 
@@ -34,7 +35,8 @@ class Worker:
         self._streams: dict[int, Stream] = {}
         self._unread = b""
         self._unsent: list[bytes] = []
-        self._last_beat = 0.0
+        self._begun: set[int] = set()  # streams whose first text has gone out
+        self._last_beat = self._last_report = 0.0
 
     def run(self) -> None:
         """Serve until the front is gone."""
@@ -43,12 +45,13 @@ class Worker:
         busy = False
         while self._receive(wait=0.0 if busy else BEAT_SECONDS):
             busy = self._runtime.step()
-            self._report()
+            self._report(time.monotonic())
             if time.monotonic() - self._last_beat > BEAT_SECONDS:
                 self._last_beat = time.monotonic()
                 self._say({"op": "beat", "stats": self._stats()})
-            self._connection.sendall(b"".join(self._unsent))
-            self._unsent.clear()
+            if self._unsent:
+                self._connection.sendall(b"".join(self._unsent))
+                self._unsent.clear()
 
     def _receive(self, wait: float) -> bool:
         """Do what the front says; False when it is gone."""
@@ -71,7 +74,8 @@ class Worker:
                     self._say({"op": "accepted", "id": number})
                 case "cancel":
                     if number in self._streams:
-                        self._streams.pop(number).close()
+                        self._streams[number].close()
+                        self._forget(number)
                 case "load":
                     entry = self._runtime.add_adapter(Path(message["path"]), message["name"])
                     self._done(number, {"name": entry.name, "version": entry.version, "digest": entry.digest})
@@ -92,21 +96,36 @@ class Worker:
         models = [{"name": each.name, "version": each.version, "digest": each.digest} for each in adapters]
         self._say({"op": "models", "models": models})
 
-    def _report(self) -> None:
-        """Pass on what has come since."""
+    def _report(self, now: float) -> None:
+        """Pass on what has come since: the first text and the end at once, the rest at most so often.
+
+        Each message wakes the front, which takes the time from the engine where all cores are in use.
+        """
+        due = now - self._last_report > REPORT_SECONDS
+        if due:
+            self._last_report = now
         for number, stream in list(self._streams.items()):
+            if not (due or stream.ended or number not in self._begun):
+                continue
             try:
                 pieces = stream.poll()
             except EdgekitError as error:
-                del self._streams[number]
+                self._forget(number)
                 self._say(error_message(number, error))
                 continue
-            for piece in pieces:
-                self._say({"op": "text", "id": number, "text": piece.text, "scores": self._scores(piece.scores)})
+            if pieces:
+                self._begun.add(number)
+                text = "".join(piece.text for piece in pieces)
+                scores = [score for piece in pieces for score in piece.scores]
+                self._say({"op": "text", "id": number, "text": text, "scores": self._scores(scores)})
             if stream.result is not None:
-                del self._streams[number]
+                self._forget(number)
                 value = stream.result.as_dict() | {"echoed": self._scores(stream.echoed)}
                 self._say({"op": "done", "id": number, "value": value})
+
+    def _forget(self, number: int) -> None:
+        del self._streams[number]
+        self._begun.discard(number)
 
     def _scores(self, scores: Any) -> list[Any]:
         """Tokens as text and bytes: [[bytes, log-probability, [[bytes, log-probability] …]] …]."""

@@ -27,7 +27,7 @@ def lay_out(root: Path, manifest: Manifest) -> None:
     folder = root / _place(manifest)
     if not manifest.base.parts or folder.is_dir():
         return
-    scratch = root / "tmp" / f"{folder.name}.{os.getpid()}"
+    scratch = root / FOLDER / f".{os.getpid()}"  # not in tmp/, which holds files alone
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -36,7 +36,6 @@ def lay_out(root: Path, manifest: Manifest) -> None:
                 os.link(root / file, scratch / name)
             except OSError:  # a file system without links
                 shutil.copyfile(root / file, scratch / name)
-        folder.parent.mkdir(exist_ok=True)
         scratch.rename(folder)
     except OSError as error:
         raise InputError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -23,9 +24,12 @@ from edgekit_runtime.store.generations import Generation, Generations
 from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
 
+log = logging.getLogger(__name__)
+
 KEPT_GENERATIONS = 10
 TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
 ADAPTER_SUFFIXES = (".gguf", ".onnx_adapter")
+_NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
 
@@ -188,19 +192,29 @@ class Store:
             return earlier.number
 
     def _earlier(self) -> Generation:
-        """Where a rollback leads: to the parent, or past a damaged generation to the last one before it."""
-        nothing = InputError("there is no earlier generation", "nothing to roll back to")
+        """Where a rollback leads: to the parent, or past what is damaged to the last sound one before it."""
         try:
             current = self._current_or_refuse()
         except InputError:
-            number = self._generations.current_number()
-            older = [each for each in self._generations.numbers() if number is not None and each < number]
-            if not older:
-                raise nothing from None
-            return self._generations.read(older[-1])
+            return self._last_sound()
         if current.parent is None:
-            raise nothing
+            raise _NOTHING_EARLIER
         return self._generations.read(current.parent)
+
+    def _last_sound(self) -> Generation:
+        number = self._pointed()
+        for each in reversed(self._generations.numbers()):
+            if number is None or each < number:
+                with contextlib.suppress(InputError):
+                    return self._generations.read(each)
+        raise _NOTHING_EARLIER
+
+    def _pointed(self) -> int | None:
+        """The current generation's number; None when nothing is current, or the pointer is damaged."""
+        try:
+            return self._generations.current_number()
+        except InputError:
+            return None
 
     def gc(self) -> tuple[int, int]:
         """Drop old generations and every file that none of the kept ones needs.
@@ -246,7 +260,7 @@ class Store:
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
             lay_out(self.root, placed)
-            self._commit(with_bundle(self.current(), placed, self._sizes, allow_downgrade=allow_downgrade))
+            self._commit(with_bundle(self._sound(), placed, self._sizes, allow_downgrade=allow_downgrade))
         return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
 
     def _install_adapter(self, path: Path, allow_downgrade: bool) -> list[str]:
@@ -262,6 +276,14 @@ class Store:
             current = self._current_or_refuse()
             self._commit(with_adapter(current, entry, self._sizes, allow_downgrade=allow_downgrade))
         return [f"{entry.name} {entry.version}"]
+
+    def _sound(self) -> Generation | None:
+        """What is active, or nothing when that is damaged: a bundle has all that a store needs."""
+        try:
+            return self.current()
+        except InputError as error:
+            log.warning("%s; starting anew with the bundle", error)
+            return None
 
     def check_trust(self, what: Path) -> None:
         """Check a signature against the trusted keys, where there are any.
@@ -283,7 +305,7 @@ class Store:
 
     def _commit(self, generation: Generation) -> None:
         """Write the next generation and make it current; only the last step changes what readers see."""
-        current = self._generations.current_number()
+        current = self._pointed()
         number = max([*self._generations.numbers(), current or 0]) + 1
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._generations.write(replace(generation, number=number, parent=current, created=created))
@@ -298,7 +320,7 @@ class Store:
     def _name(self, digest: str) -> str:
         return self._objects.path(digest).relative_to(self.root).as_posix()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """One writer at a time; a lock of a process that has died is free again."""
         with (self.root / "lock").open("a+b") as stream:

@@ -146,6 +146,12 @@ def test_the_key_is_asked_for(goods: Goods, tmp_path: Path) -> None:
         assert "secret" not in service.http.get("/").text
 
 
+def test_a_page_of_another_site_is_refused(service: Service) -> None:
+    for headers in ({"Origin": "http://elsewhere.example"}, {"Host": "elsewhere.example"}):
+        answer = service.http.post(CHAT, content="{}", headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign")
+
+
 def test_log_probabilities_come_with_the_tokens(service: Service) -> None:
     whole = service.chat(logprobs=True, top_logprobs=2).json()["choices"][0]
     tokens = whole["logprobs"]["content"]

@@ -187,6 +187,19 @@ def test_a_damaged_generation_is_told_and_rolled_back(store: Store, goods: Goods
     assert _active(store) == ["one 1.0.0"]
 
 
+@pytest.mark.parametrize("content", ["", "x", "99"])
+def test_a_damaged_pointer_is_mended_by_a_rollback_or_by_a_bundle(store: Store, goods: Goods, content: str) -> None:
+    store.install(goods.two)
+    (store.root / "current").write_text(content)
+    with pytest.raises(InputError, match="roll"):
+        store.bundle()
+    store.rollback()
+    assert _active(store) == ["one 1.0.0", "two 1.0.0"]
+    (store.root / "current").write_text(content)
+    store.install(goods.bundle)
+    assert _active(store) == ["one 1.0.0"]
+
+
 def test_a_store_that_trusts_a_key_installs_nothing_else(store: Store, goods: Goods, tmp_path: Path) -> None:
     public = make_key(tmp_path / "line-3.key")
     store.trust(public)

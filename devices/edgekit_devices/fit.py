@@ -1,0 +1,170 @@
+"""Does a model fit a device, how fast will it be there, and which quantisation and context are best?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgekit_devices.profiles import Profile
+from edgekit_devices.speed import Estimate, Model, decode_tps, prefill_tps, speed_of, ttft_s
+
+MIB = 1024 * 1024
+# Python with the runtime's code and the engine's: measured, see docs/devices.md.
+RUNTIME_MB = 90
+# Activations of one batch of prompt tokens: floats as wide as the largest layer and the vocabulary, measured likewise.
+BUFFERS_MB = 40
+SERVICE_MB = 60  # `serve` has a process beside the engine's
+WHEELHOUSE_MB = 180  # unpacked, with its virtual environment
+LEAST_CONTEXT = 512
+# llama.cpp's type -> bits a weight of the layers, and of the embedding or output, which llama.cpp makes wider.
+BITS = {
+    "F16": (16.0, 16.0),
+    "Q8_0": (8.5, 8.5),
+    "Q6_K": (6.5625, 6.5625),
+    "Q5_K_M": (5.66, 6.5625),
+    "Q4_K_M": (4.80, 6.5625),
+    "Q4_0": (4.5, 6.5625),
+    "Q3_K_M": (3.84, 6.5625),
+}
+BEST_FIRST = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")  # least loss first
+
+
+@dataclass(frozen=True)
+class Memory:
+    """MiB of RAM by use, and what the device has left for it."""
+
+    base: float
+    kv_cache: float
+    adapters: float
+    runtime: float
+    available: float
+
+    @property
+    def needed(self) -> float:
+        """All together."""
+        return self.base + self.kv_cache + self.adapters + self.runtime
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for it."""
+        return self.needed <= self.available
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be expected of a model on a device.
+
+    Attributes:
+        context: tokens of prompt and answer that the cache is made for.
+        storage_mb: on the device's disk, runtime included.
+        load_s: seconds until the base is in memory, from a cold disk.
+        prefill_tps, decode_tps, ttft_s: of a prompt of ``prompt_tokens``.
+    """
+
+    model: Model
+    context: int
+    prompt_tokens: int
+    memory: Memory
+    storage_mb: float
+    load_s: float
+    prefill_tps: Estimate
+    decode_tps: Estimate
+    ttft_s: Estimate
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The best choice that fits; None where nothing does.
+
+    Attributes:
+        quantization: the one with least loss that fits, and decodes fast enough.
+        context: the longest that fits with the model as it is.
+    """
+
+    quantization: str | None
+    context: int | None
+
+
+def plan(
+    profile: Profile,
+    model: Model,
+    *,
+    context: int,
+    prompt_tokens: int = 256,
+    adapters: Sequence[int] = (),
+    parallel: int = 1,
+    service: bool = False,
+) -> Plan:
+    """What a model needs and how fast it will be.
+
+    Args:
+        profile: the device.
+        model: the base.
+        context: tokens of prompt and answer together, of each request.
+        prompt_tokens: length of the prompt that speeds are for.
+        adapters: bytes of each adapter file; all of them loaded, one at work.
+        parallel: requests that are answered at once.
+        service: with the HTTP service's own process.
+    """
+    speed = speed_of(profile)
+    one = max(adapters, default=0)
+    memory = Memory(
+        base=model.file_bytes / MIB,
+        kv_cache=parallel * model.kv_bytes(context) / MIB,
+        adapters=sum(adapters) / MIB,
+        runtime=RUNTIME_MB + BUFFERS_MB + (SERVICE_MB if service else 0),
+        available=profile.memory_mb - profile.os_memory_mb,
+    )
+    return Plan(
+        model=model,
+        context=context,
+        prompt_tokens=prompt_tokens,
+        memory=memory,
+        storage_mb=(model.file_bytes + sum(adapters)) / MIB + WHEELHOUSE_MB,
+        load_s=model.file_bytes / 1e6 / profile.storage_mbs,
+        prefill_tps=prefill_tps(speed, model, prompt_tokens),
+        decode_tps=decode_tps(speed, model, prompt_tokens, one),
+        ttft_s=ttft_s(speed, model, prompt_tokens, one),
+    )
+
+
+def advise(
+    profile: Profile,
+    model: Model,
+    embedding_parameters: float,
+    *,
+    min_decode_tps: float = 0.0,
+    **settings: object,
+) -> Advice:
+    """The quantisation with least loss that fits and is fast enough, and the longest context for the model as it is.
+
+    Args:
+        profile: the device.
+        model: the base.
+        embedding_parameters: weights of its embedding, and of its output where that is another tensor.
+        min_decode_tps: the least speed that will do, tokens per second.
+        settings: ``context``, ``adapters``, ``parallel``, ``service`` of :func:`plan`.
+    """
+    quantization = None
+    for each in BEST_FIRST:
+        planned = plan(profile, requantized(model, each, embedding_parameters), **settings)  # type: ignore[arg-type]
+        if planned.memory.fits and planned.decode_tps.value >= min_decode_tps:
+            quantization = each
+            break
+    context = None
+    longest = 2 ** int(math.log2(max(model.context, LEAST_CONTEXT)))
+    while longest >= LEAST_CONTEXT:
+        if plan(profile, model, **(settings | {"context": longest})).memory.fits:  # type: ignore[arg-type]
+            context = longest
+            break
+        longest //= 2
+    return Advice(quantization, context)
+
+
+def requantized(model: Model, quantization: str, embedding_parameters: float) -> Model:
+    """The same model in another type, its size estimated from ``BITS``."""
+    layers, embedding = BITS[quantization]
+    size = round((model.matmul_parameters * layers + embedding_parameters * embedding) / 8)
+    share = model.read_bytes / model.file_bytes
+    return replace(model, quantization=quantization, file_bytes=size, read_bytes=round(size * share))

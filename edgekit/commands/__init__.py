@@ -1,0 +1,1 @@
+"""Commands, one file each: they parse, call one function of a room, and print."""

@@ -1,0 +1,71 @@
+"""`edgekit plan`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.errors import TargetError
+
+
+def add_plan(program: Program) -> None:
+    """Add the command."""
+    parser = program.command(
+        "plan",
+        "does it fit a device, and how fast will it be there?",
+        "edgekit plan dist/line-3 --device raspberry-pi-5\n  edgekit plan --device raspberry-pi-4 --base model.gguf",
+        _plan,
+    )
+    add = parser.add_argument
+    add("bundle", type=Path, nargs="?", help="bundle folder or .tar (default: the project's base)")
+    add("--device", required=True, metavar="D", help="device profile, or a TOML file of your own")
+    add("--base", metavar="BASE", help="a GGUF file, or a base by name, in the place of a bundle")
+    add("--quantize", metavar="TYPE", help="with a base: as if it were quantised so")
+    add("--memory-mb", type=int, metavar="MB", help="RAM of your device, when it has more than the smallest model")
+    add("--context", type=int, metavar="N", help="tokens of prompt and answer (default: the base's, at most 4096)")
+    add("--prompt-tokens", type=int, default=256, metavar="N", help="length of the prompt (256)")
+    add("--parallel", type=int, default=1, metavar="N", help="requests answered at once (1)")
+    add("--service", action="store_true", help="with the HTTP service around it")
+    add("--min-decode-tps", type=float, default=0.0, metavar="TPS", help="speed that the best quantisation has to have")
+    add("--project", default=".", metavar="DIR", help="project folder (default: this one)")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from edgekit.devices import device_profile
+    from edgekit.planning import make_plan, report, subject_of_base, subject_of_bundle
+
+    profile = device_profile(arguments.device)
+    if arguments.memory_mb is not None:
+        profile = dataclasses.replace(profile, memory_mb=arguments.memory_mb)
+    if arguments.bundle is not None:
+        subject = subject_of_bundle(arguments.bundle)
+    elif arguments.base is not None:
+        path = Path(arguments.base)
+        is_file = path.suffix == ".gguf" and arguments.quantize is None
+        subject = subject_of_bundle(path) if is_file else subject_of_base(arguments.base, arguments.quantize, Path())
+    else:
+        from edgekit.project import load_project
+
+        project = load_project(arguments.project)
+        quantize = arguments.quantize or project.export.quantize
+        subject = subject_of_base(project.base, quantize, project.folder)
+    planned = make_plan(
+        profile,
+        subject,
+        context=arguments.context,
+        prompt_tokens=arguments.prompt_tokens,
+        parallel=arguments.parallel,
+        service=arguments.service,
+        min_decode_tps=arguments.min_decode_tps,
+    )
+    print_json(planned.as_dict()) if arguments.json else print(report(planned))
+    if not planned.plan.memory.fits:
+        raise TargetError(f"it doesn't fit {profile.name}", _mend(planned.advice.quantization, planned.advice.context))
+
+
+def _mend(quantization: str | None, context: int | None) -> str:
+    ways = [f"--quantize {quantization}"] if quantization else []
+    ways += [f"--context {context}"] if context else []
+    return f"export with {' or '.join(ways)}" if ways else "take a smaller base or a device with more memory"

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from edgekit_devices import load_profile
+from edgekit_devices.fit import BITS, advise, plan, requantized
+from edgekit_devices.speed import Model, speed_of
+
+# Llama-3.2-1B as its Q4_0 file is (published.csv's source): 762.8 MiB of tensors, 262.7 M embedding weights, tied.
+LLAMA_1B = Model("Q4_0", 763_097_216, 763_097_216, 973.1e6, 16, 2048, 1024, 131_072)
+EMBEDDING = 262.7e6
+
+
+@pytest.mark.parametrize(
+    ("quantization", "size"),
+    [("Q8_0", 1_313_251_456), ("Q6_K", 1_013_969_024), ("Q5_K_M", 903_671_936), ("Q4_K_M", 799_862_912)],
+)
+def test_sizes_of_other_quantisations_are_close_to_real_files(quantization: str, size: int) -> None:
+    assert requantized(LLAMA_1B, quantization, EMBEDDING).file_bytes == pytest.approx(size, rel=0.01)
+
+
+def test_the_cache_grows_with_context_and_requests() -> None:
+    pi = load_profile("raspberry-pi-5")
+    one = plan(pi, LLAMA_1B, context=2048).memory
+    four = plan(pi, LLAMA_1B, context=2048, parallel=4).memory
+    assert one.kv_cache == pytest.approx(2048 * 16 * 1024 * 2 / 2**20)
+    assert four.kv_cache == 4 * one.kv_cache
+
+
+def test_a_model_fits_a_pi_5_and_not_a_zero() -> None:
+    assert plan(load_profile("raspberry-pi-5"), LLAMA_1B, context=2048).memory.fits
+    assert not plan(load_profile("raspberry-pi-zero-2w"), LLAMA_1B, context=512).memory.fits
+    assert advise(load_profile("raspberry-pi-zero-2w"), LLAMA_1B, EMBEDDING, context=512).quantization is None
+
+
+def test_the_best_quantisation_is_the_one_with_least_loss_that_fits_and_is_fast_enough() -> None:
+    pi = load_profile("raspberry-pi-5")
+    assert advise(pi, LLAMA_1B, EMBEDDING, context=2048).quantization == "Q8_0"
+    faster = advise(pi, LLAMA_1B, EMBEDDING, min_decode_tps=10, context=2048).quantization
+    assert faster in ("Q5_K_M", "Q4_K_M", "Q4_0")
+    advice = advise(pi, LLAMA_1B, EMBEDDING, context=2048)
+    assert advice.context is not None
+    assert plan(pi, LLAMA_1B, context=advice.context).memory.fits
+    assert not plan(pi, LLAMA_1B, context=2 * advice.context).memory.fits
+
+
+def test_an_adapter_makes_decoding_slower_and_ranges_hold_the_value() -> None:
+    pi = load_profile("raspberry-pi-4")
+    bare, with_adapter = (plan(pi, LLAMA_1B, context=1024, adapters=sizes) for sizes in ((), (20_000_000,)))
+    assert with_adapter.decode_tps.value < bare.decode_tps.value
+    for estimate in (bare.decode_tps, bare.prefill_tps, bare.ttft_s):
+        assert estimate.low < estimate.value < estimate.high
+
+
+@pytest.mark.parametrize("name", ["raspberry-pi-zero-2w", "x86-64-baseline", "jetson-orin-nano"])
+def test_a_device_without_published_figures_is_said_to_be_estimated(name: str) -> None:
+    assert speed_of(load_profile(name)).basis == "estimated"
+    assert plan(load_profile(name), LLAMA_1B, context=512).decode_tps.basis == "estimated"
+
+
+def test_every_advised_type_has_a_size() -> None:
+    assert set(BITS) >= {"Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M"}

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekit.cli import main
+from edgekit.devices import device_profile
+from edgekit.planning import make_plan, subject_of_base, subject_of_bundle
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import UsageError
+
+
+def test_a_gguf_file_and_the_folder_it_was_unpacked_to_have_the_same_facts(demo_base: Base) -> None:
+    assert demo_base.gguf is not None
+    packed = subject_of_bundle(demo_base.gguf)
+    unpacked = subject_of_base(str(demo_base.folder), "F16", Path())
+    assert packed.embedding_parameters == pytest.approx(unpacked.embedding_parameters)
+    assert packed.model.matmul_parameters == pytest.approx(unpacked.model.matmul_parameters, rel=0.001)
+    for fact in ("layers", "query_width", "kv_width", "context"):
+        assert getattr(packed.model, fact) == getattr(unpacked.model, fact)
+
+
+def test_a_bundle_is_planned_with_all_its_adapters(demo_bundle: Path) -> None:
+    subject = subject_of_bundle(demo_bundle)
+    planned = make_plan(device_profile("raspberry-pi-4"), subject, context=2048, parallel=2)
+    files = (demo_bundle / "adapters").glob("*.gguf")
+    assert set(subject.adapters) == {"one", "two"}
+    assert planned.plan.memory.adapters == pytest.approx(sum(file.stat().st_size for file in files) / 2**20)
+    assert planned.plan.memory.fits
+
+
+def test_what_does_not_fit_ends_with_5_and_the_way_out(demo_base: Base, capsys: pytest.CaptureFixture[str]) -> None:
+    device = ["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-zero-2w"]
+    assert main([*device, "--context", "8192", "--parallel", "4"]) == 5
+    said = capsys.readouterr()
+    assert "DOES NOT FIT" in said.out
+    assert "--context" in said.err
+    assert main([*device, "--context", "1024", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "edgekit.plan/1"
+    assert document["fits"] is True
+    assert document["decode_tps"]["low"] < document["decode_tps"]["value"] < document["decode_tps"]["high"]
+
+
+def test_more_memory_than_the_smallest_model_can_be_said(demo_base: Base, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-5", "--memory-mb", "8192", "--json"]
+    assert main(plan) == 0
+    assert json.loads(capsys.readouterr().out)["memory"]["available"] > 7000
+
+
+def test_a_prompt_longer_than_the_context_is_refused(demo_base: Base) -> None:
+    assert demo_base.gguf is not None
+    with pytest.raises(UsageError, match="longer context"):
+        make_plan(device_profile("raspberry-pi-5"), subject_of_bundle(demo_base.gguf), context=128, prompt_tokens=256)
