@@ -12,7 +12,7 @@ setup: $(READY)
 $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (the first time takes a while: the engine is compiled here)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ./runtime --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable './runtime[onnx]' --editable '.[demo,dev,onnx]'
 	@touch $@
 
 demo: $(READY)

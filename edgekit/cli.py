@@ -154,12 +154,14 @@ def _add_export(program: Program) -> None:
         _export,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="adapters (default: all)")
-    parser.add_argument("--format", help="gguf")
+    parser.add_argument("--format", help="gguf (llama.cpp) or onnx (ONNX Runtime)")
     parser.add_argument(
         "--mode", choices=("separate", "merged"), help="adapters beside the base, or one folded into it"
     )
     parser.add_argument(
-        "--quantize", metavar="TYPE", help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, IQ4_NL, … or auto: by measurement"
+        "--quantize",
+        metavar="TYPE",
+        help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, … or auto: by measurement; for ONNX fp32, fp16, int8, int4",
     )
     parser.add_argument("--max-mb", type=float, metavar="MB", help="with auto: largest base and adapters together")
     parser.add_argument("--min-decode-tps", type=float, metavar="TPS", help="with auto: least decode speed, here")

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgekit.bases import deployed_quantization, resolve_base
 from edgekit.deployed import deployed_base, deployed_recipe
 from edgekit.devices import device_profile
-from edgekit.project import AUTO, Adapter, Project
+from edgekit.project import AUTO, FORMATS, Adapter, Export, Project
 from edgekit.proof.gate import prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
@@ -23,6 +23,8 @@ from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, is_bundle, wr
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
+from edgekit_exporters.onnx_base import PRECISIONS, base_onnx, onnx_from_folder, onnx_precision
+from edgekit_exporters.onnx_builder import require_onnx
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import GateRefused, InputError, UsageError
@@ -31,6 +33,7 @@ from edgekit_runtime.publish import check_replaceable, publish
 
 log = logging.getLogger(__name__)
 
+DEFAULT_PRECISION = "int4"  # of an ONNX base
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 
 
@@ -56,9 +59,10 @@ def export(
         project: a loaded project file.
         names: adapters (all of the project when None).
         output: bundle folder; ``dist/NAME`` in the project folder when None.
-        format: "gguf"; overrides the project file, as do the next three.
+        format: "gguf" or "onnx"; overrides the project file, as do the next three.
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
-        quantize: GGUF quantisation of the base; "auto" measures several and takes the smallest that passes the gate.
+        quantize: GGUF quantisation of the base, or an ONNX precision; "auto" measures several GGUF quantisations and
+            takes the smallest that passes the gate.
         device: device profile that the bundle is for.
         imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
         tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
@@ -77,13 +81,16 @@ def export(
     """
     settings = replace(
         project.export,
+        format=format or project.export.format,
         imatrix=imatrix or project.export.imatrix,
         tensor_types={**project.export.tensor_types, **(tensor_types or {})},
     )
     project = replace(project, export=settings)
-    format = format or settings.format
-    if format != "gguf":
-        raise UsageError(f"format {format} is not available in this version", "use --format gguf")
+    if settings.format not in FORMATS:
+        raise UsageError(f"there is no format {settings.format}", f"use one of {', '.join(FORMATS)}")
+    onnx = settings.format == "onnx"
+    if onnx:
+        require_onnx()
     mode = mode or settings.mode
     adapters = [project.adapter(name) for name in (names or project.adapters)]
     if mode == "merged" and len(adapters) != 1:
@@ -91,12 +98,7 @@ def export(
     output = output or project.folder / "dist" / (settings.name or project.project)
     check_replaceable(output, is_bundle)
     base = resolve_base(project.base, relative_to=project.folder)
-    if (quantize or settings.quantize) == AUTO:
-        quantization = None
-    elif quantize is not None:
-        quantization = canonical_quantization(quantize)
-    else:
-        quantization = deployed_quantization(project, base) or FALLBACK_QUANTIZATION
+    quantization = _onnx_quantization(settings, quantize) if onnx else _quantization(project, base, quantize)
     isa = _isa(device or settings.device)
     sources = [replace(adapter_source(project, each), refit_rank=refit_rank) for each in adapters]
     job = _Job(project, base, mode, sources, isa)
@@ -123,6 +125,24 @@ def export(
             measure_rung, references=references, gate=project.gate, max_mb=max_mb, min_decode_tps=min_decode_tps
         )
         return output, _smallest_that_passes(job, output, Path(scratch), measure, prover)
+
+
+def _quantization(project: Project, base: Base, wanted: str | None) -> str | None:
+    """What the base is quantised to; None to find out by measurement."""
+    if (wanted or project.export.quantize) == AUTO:
+        return None
+    if wanted is not None:
+        return canonical_quantization(wanted)
+    return deployed_quantization(project, base) or FALLBACK_QUANTIZATION
+
+
+def _onnx_quantization(settings: Export, wanted: str | None) -> str:
+    """A precision that is named; a project's GGUF type stands for the default."""
+    if wanted is None and (settings.quantize or "").lower() in PRECISIONS:
+        wanted = settings.quantize
+    if settings.imatrix or settings.tensor_types:
+        log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
+    return onnx_precision(wanted or DEFAULT_PRECISION)
 
 
 @dataclass(frozen=True)
@@ -158,6 +178,8 @@ class _Job:
         return projector_gguf(self.base, self.project.export.projector)
 
     def _base_file(self, quantization: str, scratch: Path) -> Path:
+        if self.project.export.format == "onnx":
+            return self._onnx_base(quantization, scratch)
         if self.mode != "merged":
             return deployed_base(self.project, self.base, quantization)
         folder, file = scratch / "merged", scratch / f"{quantization}.gguf"
@@ -167,6 +189,14 @@ class _Job:
             recipe = deployed_recipe(self.project, self.base, quantization)
             gguf_from_folder(folder, file, recipe, like=self.base.gguf)
         return file
+
+    def _onnx_base(self, precision: str, scratch: Path) -> Path:
+        if self.mode != "merged":
+            return base_onnx(self.base, precision)
+        folder = scratch / "merged"
+        merge_to_folder(self.base, [self.sources[0].folder], folder)
+        onnx_from_folder(folder, self.base, precision, scratch / "onnx")
+        return scratch / "onnx"
 
 
 def _smallest_that_passes(

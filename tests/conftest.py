@@ -159,21 +159,44 @@ def random_adapter(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def demo_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the real base and two adapters of random weights.  Tests must not change it."""
+    from edgekit_exporters.gguf_base import base_gguf
+
+    return _write_demo_bundle(demo_base, base_gguf(demo_base, "Q4_0"), random_adapter, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for ONNX Runtime.  Tests must not change it."""
+    pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
+    from edgekit_exporters.onnx_base import base_onnx
+
+    return _write_demo_bundle(demo_base, base_onnx(demo_base, "int8"), random_adapter, tmp_path_factory)
+
+
+@pytest.fixture(scope="session", params=["demo_bundle", "onnx_bundle"], ids=["llama.cpp", "onnxruntime"])
+def any_bundle(request: pytest.FixtureRequest, demo_base: Base) -> Path:
+    """The bundle of each engine in turn: what holds for one has to hold for the other."""
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def _write_demo_bundle(
+    base: Base, base_file: Path, random_adapter: Callable[..., Path], folders: pytest.TempPathFactory
+) -> Path:
     from edgekit_exporters.bundle import BundlePlan, write_bundle
     from edgekit_exporters.gguf_adapter import AdapterSource
-    from edgekit_exporters.gguf_base import base_gguf
 
     adapters = [
         AdapterSource("one", "1.0.0", random_adapter(1), system="You are terse."),
         AdapterSource("two", "1.0.0", random_adapter(2), generation={"max_tokens": 7}),
     ]
-    output = tmp_path_factory.mktemp("bundle") / "demo"
+    output = folders.mktemp("bundle") / "demo"
     plan = BundlePlan(
         name="demo",
         version="1",
         task="text",
-        base=demo_base,
-        base_file=base_gguf(demo_base, "Q4_0"),
+        base=base,
+        base_file=base_file,
         merged=[],
         adapters=adapters,
         default_adapter=None,

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import datetime
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit_exporters import onnx_base as onnx
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, FileEntry, Manifest, Requires
+from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, FileEntry, Manifest, PartEntry, Requires
+from edgekit_runtime.onnx_adapter import SUFFIX
+from edgekit_runtime.onnx_base import DATA_FILE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
 from edgekit_runtime.publish import publish
 
-BASE_FILE = "base/model.gguf"
-PROJECTOR_FILE = "base/projector.gguf"
+BASE_FOLDER = "base"
+BASE_FILE = f"{BASE_FOLDER}/model.gguf"
+PROJECTOR_FILE = f"{BASE_FOLDER}/projector.gguf"
 ENGINE = "llama.cpp"
 ANY_ISA = "any"  # of a plan whose target was not named
 RUNTIME_REQUIREMENT = ">=0.1"
@@ -35,7 +41,7 @@ class BundlePlan:
         name: the bundle's name.
         task: "text" or "caption".
         base: whose family the adapters have.
-        base_file: the GGUF that devices load.
+        base_file: the GGUF that devices load, or the folder of an ONNX base.
         projector: what reads images for it, for captions.
         merged: adapters that are merged into ``base_file``; the first one's system prompt and defaults are the base's.
         adapters: those that stay separate files.
@@ -53,6 +59,11 @@ class BundlePlan:
     isa: str
     version: str
     projector: Path | None = None
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether the base is a folder that ONNX Runtime runs."""
+        return self.base_file.is_dir()
 
 
 @dataclass(frozen=True)
@@ -87,13 +98,16 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
         InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
     """
     with publish(output, is_ours=is_bundle) as folder:
-        (folder / "base").mkdir()
-        shutil.copyfile(plan.base_file, folder / BASE_FILE)
+        if plan.is_onnx:
+            shutil.copytree(plan.base_file, folder / BASE_FOLDER)
+        else:
+            (folder / BASE_FOLDER).mkdir()
+            shutil.copyfile(plan.base_file, folder / BASE_FILE)
         if plan.projector is not None:
             shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
         if plan.adapters:
             (folder / "adapters").mkdir()
-        entries = tuple(_write_adapter(source, plan.base, folder) for source in plan.adapters)
+        entries = tuple(_write_adapter(source, plan, folder) for source in plan.adapters)
         manifest = _manifest(plan, folder, entries)
         (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         if prove is not None:
@@ -108,9 +122,15 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
         return verify_bundle(folder)
 
 
-def _write_adapter(source: AdapterSource, base: Base, folder: Path) -> AdapterEntry:
-    file = f"adapters/{source.name}-{source.version}.gguf"
-    canonical = write_adapter_gguf(source, base, folder / file)
+def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> AdapterEntry:
+    base = plan.base
+    file = f"adapters/{source.name}-{source.version}{SUFFIX if plan.is_onnx else '.gguf'}"
+    if plan.is_onnx:
+        from edgekit_exporters.onnx_adapter import write_adapter_onnx
+
+        canonical = write_adapter_onnx(source, base, folder / file, onnx.layers_of(plan.base_file))
+    else:
+        canonical = write_adapter_gguf(source, base, folder / file)
     return AdapterEntry(
         name=source.name,
         version=source.version,
@@ -126,12 +146,7 @@ def _write_adapter(source: AdapterSource, base: Base, folder: Path) -> AdapterEn
 
 
 def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]) -> Manifest:
-    gguf = read_gguf(folder / BASE_FILE)
-    architecture = str(gguf.metadata["general.architecture"])
-    context = int(gguf.metadata[f"{architecture}.context_length"])
-    quantization = quantization_of(folder / BASE_FILE)
-    if quantization is None:
-        raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
+    facts = _onnx_facts(folder) if plan.is_onnx else _gguf_facts(plan, folder / BASE_FILE)
     asked_as = plan.merged[0] if plan.merged else None
     files = _files(folder)
     digests = {entry.path: entry.sha256 for entry in files}
@@ -140,27 +155,32 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
         name=plan.name,
         version=plan.version,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        engine=ENGINE,
+        engine=ONNX_ENGINE if plan.is_onnx else ENGINE,
         task=plan.task,
         base=BaseEntry(
-            file=BASE_FILE,
-            architecture=architecture,
-            parameters=_parameters(gguf),
-            quantization=quantization,
-            context=context,
+            file=facts.file,
+            architecture=facts.architecture,
+            parameters=facts.parameters,
+            quantization=facts.quantization,
+            context=facts.context,
             family=plan.base.family,
-            digest=digests[BASE_FILE],
+            digest=digests[facts.file],
             projector=PROJECTOR_FILE if plan.projector else None,
             projector_digest=digests.get(PROJECTOR_FILE),
             merged=tuple(source.name for source in plan.merged),
             system=asked_as.system if asked_as else None,
             generation=asked_as.generation if asked_as else None,
             schema=asked_as.output_schema if asked_as else None,
+            parts=tuple(
+                PartEntry(Path(entry.path).name, entry.path, entry.sha256)
+                for entry in files
+                if Path(entry.path).name in facts.parts and Path(entry.path).parts[0] == BASE_FOLDER
+            ),
         ),
         adapters=adapters,
         default_adapter=plan.default_adapter,
         files=files,
-        requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, gguf, context), isa=plan.isa),
+        requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, facts.cache), isa=plan.isa),
         quality=NOT_PROVEN.bundle,
     )
 
@@ -173,26 +193,55 @@ def _files(folder: Path) -> tuple[FileEntry, ...]:
     )
 
 
-def _parameters(gguf: GgufFile) -> int:
-    total = 0
-    for tensor in gguf.tensors.values():
-        count = 1
-        for size in tensor.shape:
-            count *= size
-        total += count
-    return total
+@dataclass(frozen=True)
+class _BaseFacts:
+    """What a manifest says of a base; ``cache`` is the KV cache of the whole context, in bytes."""
+
+    file: str
+    architecture: str
+    parameters: int
+    quantization: str
+    context: int
+    cache: int
+    parts: Sequence[str] = ()
 
 
-def _memory_mb(files: Sequence[FileEntry], gguf: GgufFile, context: int) -> int:
-    """Upper estimate of resident memory: all files, an F16 KV cache of the whole context, and the runtime itself.
+def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
+    gguf = read_gguf(path)
+    architecture = str(gguf.metadata["general.architecture"])
+    context = int(gguf.metadata[f"{architecture}.context_length"])
+    quantization = quantization_of(path)
+    if quantization is None:
+        raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
+    parameters = sum(math.prod(tensor.shape) for tensor in gguf.tensors.values())
+    return _BaseFacts(BASE_FILE, architecture, parameters, quantization, context, _cache_bytes(gguf, context))
 
-    The KV cache of a llama.cpp model takes layers x context x (K width + V width) x 2 bytes.
-    """
+
+def _onnx_facts(folder: Path) -> _BaseFacts:
+    base = folder / BASE_FOLDER
+    facts = onnx.facts_of(base)
+    return _BaseFacts(
+        file=f"{BASE_FOLDER}/{MODEL_FILE}",
+        architecture=facts.architecture,
+        parameters=facts.parameters,
+        quantization=facts.precision,
+        context=facts.context,
+        cache=facts.cache,
+        parts=(MIXED_FILE, DATA_FILE, VOCABULARY_FILE),
+    )
+
+
+def _cache_bytes(gguf: GgufFile, context: int) -> int:
+    """An F16 KV cache of the whole context: layers x context x (K width + V width) x 2 bytes."""
     metadata, architecture = gguf.metadata, gguf.metadata["general.architecture"]
     heads = int(metadata[f"{architecture}.attention.head_count"])
     kv_heads = int(metadata.get(f"{architecture}.attention.head_count_kv", heads))
     width = int(metadata[f"{architecture}.embedding_length"]) // heads
     key = int(metadata.get(f"{architecture}.attention.key_length", width))
     value = int(metadata.get(f"{architecture}.attention.value_length", width))
-    cache = int(metadata[f"{architecture}.block_count"]) * context * kv_heads * (key + value) * 2
+    return int(metadata[f"{architecture}.block_count"]) * context * kv_heads * (key + value) * 2
+
+
+def _memory_mb(files: Sequence[FileEntry], cache: int) -> int:
+    """Upper estimate of resident memory: all files, the KV cache of the whole context, and the runtime itself."""
     return -(-(sum(entry.size for entry in files) + cache) // MIB) + RUNTIME_MB

@@ -1,4 +1,4 @@
-"""What a LoRA GGUF says of itself, and whether it fits a base."""
+"""What an adapter file (LoRA GGUF or .onnx_adapter) says of itself, and whether it fits a base."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
+from edgekit_runtime.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
+from edgekit_runtime.onnx_base import KEY_LAYERS, LORA_A, LORA_B
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
 KEY_SCHEMA = "edgekit.schema"
@@ -36,7 +38,7 @@ FLOAT_TYPES = ("F32", "F16", "BF16", "Q8_0")
 class AdapterFacts:
     """An adapter file's own account; the ``edgekit.*`` facts are None in files that others made.
 
-    ``pairs`` maps the base's tensor name to (input width, output width, rank).
+    ``pairs`` maps what is changed, the base's tensor or the ONNX graph's layer, to (input width, output width, rank).
     """
 
     path: Path
@@ -49,6 +51,7 @@ class AdapterFacts:
     system: str | None
     generation: dict[str, Any] | None
     output_schema: dict[str, Any] | None
+    onnx: bool = False
 
     @property
     def rank(self) -> int:
@@ -60,8 +63,10 @@ class AdapterFacts:
         """Read an adapter file.
 
         Raises:
-            InputError: not a sound LoRA GGUF.
+            InputError: not a sound LoRA GGUF or ``.onnx_adapter``.
         """
+        if is_onnx_adapter(Path(path)):
+            return _onnx_facts(read_onnx_adapter(path))
         gguf = read_gguf(path)
         metadata = gguf.metadata
         if metadata.get(KEY_KIND) != "adapter" or metadata.get(KEY_ADAPTER_TYPE) != "lora":
@@ -134,6 +139,12 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
             f"{adapter.path} was trained for the base {adapter.family}, and this base is {family}",
             "use the adapter with its own base, or train it for this one",
         )
+    if adapter.onnx != (KEY_LAYERS in base.metadata):
+        wanted = "gguf" if adapter.onnx else "onnx"  # what this base runs
+        raise InputError(f"{adapter.path} is for another engine than this base", f"export it with --format {wanted}")
+    if adapter.onnx:
+        _check_layers(adapter, base)
+        return
     architecture = base.metadata.get(KEY_ARCHITECTURE)
     if adapter.architecture != architecture:
         raise InputError(
@@ -150,6 +161,70 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
                 f"{adapter.path} changes {name} as [{inputs}, {outputs}], {found}",
                 "use the adapter with its own base",
             )
+
+
+def _check_layers(adapter: AdapterFacts, base: GgufFile) -> None:
+    """An ONNX base tells which layers take adapters, and how wide they are."""
+    lines = [line.split() for line in base.metadata[KEY_LAYERS]]
+    layers = {name: (int(inputs), int(outputs)) for name, inputs, outputs in lines}
+    for name, (inputs, outputs, _) in adapter.pairs.items():
+        if layers.get(name) != (inputs, outputs):
+            found = "which the base lacks" if name not in layers else f"which is {list(layers[name])} in the base"
+            raise InputError(
+                f"{adapter.path} changes {name} as [{inputs}, {outputs}], {found}",
+                "use the adapter with its own base",
+            )
+
+
+def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
+    facts = file.facts
+
+    def known(key: str, kind: type) -> Any:
+        value = facts.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise _unsound_onnx(file, f"{key} is not {'text' if kind is str else 'a JSON object'}")
+        return value
+
+    family = known(KEY_FAMILY, str)
+    if family is not None and file.model_version != model_version(family):
+        raise _unsound_onnx(file, f"its model version is not that of {family}")
+    return AdapterFacts(
+        path=file.path,
+        architecture="",
+        alpha=1.0,
+        pairs=_onnx_pairs(file),
+        name=known(KEY_NAME, str),
+        version=known(KEY_VERSION, str),
+        family=family,
+        system=known(KEY_SYSTEM, str),
+        generation=known(KEY_GENERATION, dict),
+        output_schema=known(KEY_OUTPUT_SCHEMA, dict),
+        onnx=True,
+    )
+
+
+def _onnx_pairs(file: OnnxAdapter) -> dict[str, tuple[int, int, int]]:
+    """A is [in, rank] and B [rank, out]."""
+    pairs: dict[str, tuple[int, int, int]] = {}
+    for name, a in file.parameters.items():
+        layer = name.removesuffix(LORA_A)
+        if layer == name:
+            if name.removesuffix(LORA_B) + LORA_A not in file.parameters:
+                raise _unsound_onnx(file, f"{name} is no half of a LoRA pair")
+            continue
+        b = file.parameters.get(layer + LORA_B)
+        if b is None:
+            raise _unsound_onnx(file, f"{layer} has no B matrix")
+        if a.shape[1] != b.shape[0]:
+            raise _unsound_onnx(file, f"the ranks of {layer} differ: A has {a.shape[1]}, B has {b.shape[0]}")
+        pairs[layer] = (a.shape[0], b.shape[1], a.shape[1])
+    if not pairs:
+        raise _unsound_onnx(file, "it holds no LoRA pair")
+    return pairs
+
+
+def _unsound_onnx(file: OnnxAdapter, problem: str) -> InputError:
+    return InputError(f"{file.path} is not a sound adapter: {problem}", "copy or export it again")
 
 
 def _pairs(gguf: GgufFile) -> dict[str, tuple[int, int, int]]:

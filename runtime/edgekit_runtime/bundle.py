@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import Manifest, is_safe_path
 
@@ -33,6 +34,12 @@ class Bundle:
     def base_path(self) -> Path:
         """The base's file."""
         return self.root / self.manifest.base.file
+
+    @property
+    def base_files(self) -> BaseFiles:
+        """All files of the base."""
+        parts = {part.name: self.root / part.file for part in self.manifest.base.parts}
+        return BaseFiles(self.manifest.engine, self.base_path, parts)
 
     @property
     def projector_path(self) -> Path | None:

@@ -23,8 +23,18 @@ DIGEST_PATTERN = r"[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
+class PartEntry:
+    """A file that the engine looks for beside the base's, under ``name``."""
+
+    name: str
+    file: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class BaseEntry:
-    """The base: ``context`` in tokens, ``parameters`` a count, ``digest`` the sha256 of ``file``.
+    """The base: ``context`` in tokens, ``parameters`` a count, ``digest`` the sha256 of ``file``, which names those of
+    ``parts``.
 
     ``projector`` is the file that reads images for it, in caption bundles, and ``projector_digest`` its sha256.
     """
@@ -42,6 +52,7 @@ class BaseEntry:
     system: str | None = None  # the system prompt that a merged adapter was trained with
     generation: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
+    parts: tuple[PartEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,7 @@ def _build(kind: type[Any], document: Any, where: str) -> Any:
     return kind(**values)
 
 
-_OPTIONAL = ("merged", "quality")
+_OPTIONAL = ("merged", "parts", "quality")
 
 
 def _plain(kind: type, optional: bool = False) -> Callable[[Any, str], Any]:
@@ -204,6 +215,7 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "tuple[str, ...]": _many(_plain(str)),
     "tuple[AdapterEntry, ...]": _many(_record(AdapterEntry)),
     "tuple[FileEntry, ...]": _many(_record(FileEntry)),
+    "tuple[PartEntry, ...]": _many(_record(PartEntry)),
     "BaseEntry": _record(BaseEntry),
     "Requires": _record(Requires),
 }
@@ -240,6 +252,9 @@ def _check(manifest: Manifest, where: str) -> None:
     ):
         if not good:
             raise InputError(f"{where}: {problem}", _MEND)
+    for part in manifest.base.parts:
+        if "/" in part.name or not is_safe_path(part.name):
+            raise InputError(f"{where}: {part.name!r} is no name for a part of the base", _MEND)
     for file, digest in needed_files(manifest.base, manifest.adapters).items():
         if file not in files:
             raise InputError(f"{where}: {file} is not among its files", _MEND)
@@ -249,7 +264,7 @@ def _check(manifest: Manifest, where: str) -> None:
 
 def needed_files(base: BaseEntry, adapters: Iterable[AdapterEntry]) -> dict[str, str]:
     """What a base and adapters are made of: each file with its sha256."""
-    entries: list[BaseEntry | AdapterEntry] = [base, *adapters]
+    entries: list[BaseEntry | PartEntry | AdapterEntry] = [base, *base.parts, *adapters]
     files = {entry.file: entry.digest for entry in entries}
     if base.projector is not None:
         files[base.projector] = str(base.projector_digest)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import Message
 from edgekit_runtime.engines import (
@@ -84,8 +85,7 @@ class Runtime:
         try:
             self._bundle = self._open.enter_context(_opened(bundle))
             self.manifest: Manifest = self._bundle.manifest
-            self._check_kind()
-            self._header = read_gguf(self._bundle.base_path)
+            self._header = read_gguf(self._bundle.base_files.header)
             stored = is_store(self._path)
             for entry in () if stored else self.manifest.adapters:
                 self._check_adapter(entry)
@@ -122,6 +122,11 @@ class Runtime:
     def engine_file(self) -> Path:
         """The base's file."""
         return self._bundle.base_path
+
+    @property
+    def base_files(self) -> BaseFiles:
+        """All files of the base."""
+        return self._bundle.base_files
 
     def adapter_path(self, name: str) -> Path:
         """An adapter's file; raises InputError for an unknown name."""
@@ -374,13 +379,6 @@ class Runtime:
         name = self._adapter_name(adapter)
         return self.manifest.adapter(name) if name else self.manifest.base
 
-    def _check_kind(self) -> None:
-        if self.manifest.engine != "llama.cpp":
-            raise InputError(
-                f"this runtime can't run {self.manifest.engine} bundles",
-                "export with --format gguf, or update edgekit-runtime",
-            )
-
     def _check_adapter(self, entry: AdapterEntry) -> None:
         family = self.manifest.base.family
         if entry.family != family:
@@ -397,15 +395,15 @@ class Runtime:
         check_fits(AdapterFacts.read(path), self._header, family=self.manifest.base.family)
 
     def _load_engine(self, threads: int | None, context: int | None, parallel: int) -> Engine:
-        from edgekit_runtime.engines.llama_cpp import LlamaEngine
+        from edgekit_runtime.engines.opening import open_engine
 
         longest = self.manifest.base.context
         if context is not None and not 0 < context <= longest:
             raise UsageError(f"a context of {context} tokens can't be had", f"ask for 1 to {longest}")
         if not 0 < parallel <= MOST_PARALLEL:
             raise UsageError(f"{parallel} requests at once can't be had", f"ask for 1 to {MOST_PARALLEL}")
-        engine = LlamaEngine(
-            self._bundle.base_path,
+        engine = open_engine(
+            self._bundle.base_files,
             context=context or min(longest, DEFAULT_CONTEXT if parallel == 1 else SHARED_CONTEXT),
             threads=threads or decode_threads(),
             sequences=parallel,

@@ -21,8 +21,8 @@ PROMPT = "Name three colours and write one short line about each."
 
 
 @pytest.fixture(scope="module")
-def runtime(demo_bundle: Path) -> Iterator[Runtime]:
-    with Runtime(demo_bundle, context=512) as opened:
+def runtime(any_bundle: Path) -> Iterator[Runtime]:
+    with Runtime(any_bundle, context=512) as opened:
         yield opened
 
 
@@ -34,10 +34,10 @@ def test_adapters_and_base_answer_differently(runtime: Runtime) -> None:
     assert len({ask(runtime, name) for name in (BASE, "one", "two")}) == 3
 
 
-def test_switching_back_and_forth_never_changes_an_answer(runtime: Runtime, demo_bundle: Path) -> None:
+def test_switching_back_and_forth_never_changes_an_answer(runtime: Runtime, any_bundle: Path) -> None:
     fresh = {}
     for name in (BASE, "one", "two"):
-        with Runtime(demo_bundle, context=512) as alone:
+        with Runtime(any_bundle, context=512) as alone:
             fresh[name] = ask(alone, name)
     order = ("one", "two", "one", BASE, "two", BASE, "one", "one", "two")
     assert [ask(runtime, name) for name in order] == [fresh[name] for name in order]
@@ -123,10 +123,10 @@ def test_teacher_forced_logits_lead_to_the_greedy_tokens(runtime: Runtime) -> No
     assert logits[len(prompt) - 1 : -1].argmax(axis=1).tolist() == greedy
 
 
-def test_a_long_prompt_is_prefilled_in_chunks_to_the_same_end(runtime: Runtime, demo_bundle: Path) -> None:
+def test_a_long_prompt_is_prefilled_in_chunks_to_the_same_end(runtime: Runtime, any_bundle: Path) -> None:
     engine = runtime.engine
     tokens = (runtime.prompt_tokens("one two three four five six seven eight nine ten ") * 60)[:480]
-    with Runtime(demo_bundle, context=2048) as larger:
+    with Runtime(any_bundle, context=2048) as larger:
         long = tokens * 3  # three batches
         first = next(generate(larger.engine, long, Sampling()))
         assert first == int(forced_logits(larger.engine, long)[-1].argmax())
@@ -248,7 +248,8 @@ def test_a_lora_of_somebody_else_runs_when_its_shapes_fit(demo_bundle: Path, tmp
 def test_importing_the_package_loads_neither_engine_nor_training_stack() -> None:
     code = (
         "import sys, edgekit_runtime, edgekit_runtime.cli\n"
-        "heavy = {'torch', 'transformers', 'peft', 'numpy', 'llama_cpp', 'jinja2', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'peft', 'numpy', 'llama_cpp', 'onnxruntime', 'jinja2', 'matplotlib'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The least that decoding can cost: llama_decode in a loop, nothing around it."""
+"""The least that decoding can cost: the engine's own step in a loop, nothing around it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_cpp import llama_cpp as llama
+
+from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.engines import PREFILL_CHUNK, Part
+from edgekit_runtime.engines.opening import open_engine
+from edgekit_runtime.onnx_base import ENGINE as ONNX
 
 
 class BareLoop:
@@ -34,3 +39,30 @@ class BareLoop:
         """Free the context and the model."""
         llama.llama_free(self._context)
         llama.llama_model_free(self._model)
+
+
+class BareSteps:
+    """The same with an ONNX session: steps of an engine of its own, nothing sampled."""
+
+    def __init__(self, base: BaseFiles, *, context: int, threads: int) -> None:
+        self._engine = open_engine(base, context=context, threads=threads)
+
+    def decode_tps(self, prompt: Sequence[int], steps: int) -> float:
+        """Prefill ``prompt``, then time ``steps`` single-token decodes; tokens per second."""
+        for start in range(0, len(prompt), PREFILL_CHUNK):
+            self._engine.decode([Part(0, start, prompt[start : start + PREFILL_CHUNK])])
+        start_time = time.perf_counter()
+        for step in range(steps):
+            self._engine.decode([Part(0, len(prompt) + step, [prompt[-1]])])
+        return steps / (time.perf_counter() - start_time)
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
+
+
+def bare_loop(base: BaseFiles, *, context: int, threads: int) -> BareLoop | BareSteps:
+    """The loop for a base's engine."""
+    if base.engine == ONNX:
+        return BareSteps(base, context=context, threads=threads)
+    return BareLoop(base.model, context=context, threads=threads)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime import machine
-from edgekit_runtime.bench.bare import BareLoop
+from edgekit_runtime.bench.bare import bare_loop
 from edgekit_runtime.engines import BARE, Engine, Sampling, generate
-from edgekit_runtime.engines.llama_cpp import LlamaEngine
+from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.onnx_adapter import is_onnx_adapter, read_onnx_adapter
+from edgekit_runtime.onnx_base import DATA_FILE, KEY_LAYERS
 from edgekit_runtime.runtime import BASE, Runtime
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ SWITCHES = 50
 BARE_TOKENS = 64
 BARE_PROMPT = "Write a long story about a machine that learns to see."
 KV_BYTES = 2  # F16
+FLOAT_BYTES = 4
 
 Figures = dict[str, float]
 
@@ -71,7 +74,7 @@ def run_bench(
         names = [None, *(entry.name for entry in runtime.manifest.adapters)]
         log.info("measuring memory bandwidth")
         bandwidth = machine.memory_bandwidth(used)
-        header = read_gguf(runtime.engine_file)
+        header = read_gguf(runtime.base_files.header)
         load = _load_times(runtime, repeats)
         results = []
         for name in names:
@@ -86,7 +89,7 @@ def run_bench(
                 "name": runtime.manifest.name,
                 "version": runtime.manifest.version,
                 "quantization": runtime.manifest.base.quantization,
-                "base_bytes": runtime.engine_file.stat().st_size,
+                "base_bytes": runtime.base_files.size,
             },
             "machine": machine.describe(),
             "engine": runtime.engine.info(),
@@ -123,12 +126,12 @@ def _subject(
 ) -> dict[str, Any]:
     """All figures of the base (``name`` None) or of one adapter."""
     engine = runtime.engine
-    result: dict[str, Any] = {"adapter": name or BASE, "file_bytes": runtime.engine_file.stat().st_size}
+    result: dict[str, Any] = {"adapter": name or BASE, "file_bytes": runtime.base_files.size}
     extra = 0
     if name is not None:
         path = runtime.adapter_path(name)
         result["file_bytes"] = path.stat().st_size
-        extra = sum(tensor.size for tensor in read_gguf(path).tensors.values())
+        extra = _adapter_bytes(path)
         result["cold_load_ms"] = figures(_cold_loads(engine, name, path, repeats))
         engine.load_adapter(name, path)
         result |= _switches(engine, name, prompts[0], count=1 if quick else SWITCHES)
@@ -164,6 +167,8 @@ def _bytes_per_token(header: GgufFile, position: int) -> int:
 
     Of an untied input embedding only one row is read; a tied one is the output matrix too.
     """
+    if KEY_LAYERS in header.metadata:  # an ONNX base: the header has no tensors
+        return _onnx_bytes_per_token(header)
     weights = sum(tensor.size for tensor in header.tensors.values())
     if "output.weight" in header.tensors:
         weights -= header.tensors["token_embd.weight"].size
@@ -173,6 +178,19 @@ def _bytes_per_token(header: GgufFile, position: int) -> int:
         if name.endswith(("attn_k.weight", "attn_v.weight"))
     )
     return weights + cache
+
+
+def _onnx_bytes_per_token(header: GgufFile) -> int:
+    """All weights once; a tied embedding is the output matrix, and the KV cache is small beside them."""
+    return (header.path.parent / DATA_FILE).stat().st_size
+
+
+def _adapter_bytes(path: Path) -> int:
+    """A and B of all layers, in bytes."""
+    if is_onnx_adapter(path):
+        shapes = [parameter.shape for parameter in read_onnx_adapter(path).parameters.values()]
+        return sum(rows * columns * FLOAT_BYTES for rows, columns in shapes)
+    return sum(tensor.size for tensor in read_gguf(path).tensors.values())
 
 
 def _cold_loads(engine: Engine, name: str, path: Path, repeats: int) -> list[float]:
@@ -207,7 +225,7 @@ def _load_times(runtime: Runtime, repeats: int) -> Figures:
     """Loading the base with a warm file cache, context included."""
 
     def load() -> None:
-        LlamaEngine(runtime.engine_file, context=runtime.engine.context, threads=runtime.engine.threads).close()
+        open_engine(runtime.base_files, context=runtime.engine.context, threads=runtime.engine.threads).close()
 
     load()
     return figures([_timed(load) for _ in range(repeats)])
@@ -215,7 +233,7 @@ def _load_times(runtime: Runtime, repeats: int) -> Figures:
 
 def _against_bare(runtime: Runtime, repeats: int, *, tokens: int) -> dict[str, Any]:
     """The whole runtime (template, sampling, text) against llama_decode alone: pairs in one run."""
-    bare = BareLoop(runtime.engine_file, context=runtime.engine.context, threads=runtime.engine.threads)
+    bare = bare_loop(runtime.base_files, context=runtime.engine.context, threads=runtime.engine.threads)
     ratios, runtimes, bares = [], [], []
     try:
         for number in range(2 * repeats + 2):  # twice as many as of the rest: a ratio near 1 drowns in noise

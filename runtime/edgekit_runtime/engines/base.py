@@ -53,6 +53,7 @@ class Part:
         every: logits after each token are wanted, not after the last alone.
         embeddings: [len(tokens), width] of an image's cells, which take the place of token embeddings; such a part is
             decoded alone.
+        stack: adapters for this part, where the engine mixes them; None for the selected ones.
     """
 
     sequence: int
@@ -60,6 +61,7 @@ class Part:
     tokens: Sequence[int]
     every: bool = False
     embeddings: NDArray[np.float32] | None = None
+    stack: Stack | None = None
 
 
 class Frame(Protocol):
@@ -166,9 +168,13 @@ class Engine(Protocol):
         """Use these loaded adapters for what is decoded next."""
 
     def batches_exactly(self, stack: Stack) -> bool:
-        """Whether, under ``stack``, logits are the same to the bit however many sequences are decoded at once, and
-        however a prompt is cut into parts of two tokens and more.
-        """
+        """Whether, under ``stack``, logits are the same to the bit however many sequences are decoded at once."""
+
+    def cuts_exactly(self, stack: Stack) -> bool:
+        """Whether, under ``stack``, they are however a prompt is cut into parts of two tokens and more."""
+
+    def mixes(self, stacks: Sequence[Stack]) -> bool:
+        """Whether parts with these stacks of their own can be decoded at once, to the same bits as alone."""
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids."""

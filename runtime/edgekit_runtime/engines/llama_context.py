@@ -10,6 +10,7 @@ from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.engines.base import PREFILL_CHUNK, Part, Sampling
 from edgekit_runtime.engines.llama_library import clear_errors, reason
+from edgekit_runtime.engines.llama_vocabulary import sampler_chain
 from edgekit_runtime.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
@@ -137,25 +138,7 @@ class LlamaSampler:
             InputError: llama.cpp doesn't understand the grammar.
         """
         self._context = context
-        self._chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-        if sampling.grammar is not None:
-            clear_errors()
-            grammar = llama.llama_sampler_init_grammar(vocabulary, sampling.grammar.encode(), b"root")
-            if not grammar:
-                self.close()
-                raise InputError(f"the schema makes no grammar that llama.cpp understands{reason()}", "simplify it")
-            llama.llama_sampler_chain_add(self._chain, grammar)
-        if sampling.temperature <= 0:
-            steps = [llama.llama_sampler_init_greedy()]
-        else:
-            steps = [
-                llama.llama_sampler_init_top_k(sampling.top_k),
-                llama.llama_sampler_init_top_p(sampling.top_p, 1),
-                llama.llama_sampler_init_temp(sampling.temperature),
-                llama.llama_sampler_init_dist(sampling.seed),
-            ]
-        for step in steps:
-            llama.llama_sampler_chain_add(self._chain, step)
+        self._chain = sampler_chain(vocabulary, sampling)
 
     def sample(self, row: int) -> int:
         """The next token, from a row of logits of the last decode."""

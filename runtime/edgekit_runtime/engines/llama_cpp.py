@@ -26,15 +26,15 @@ from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama_images import LlamaImages
 from edgekit_runtime.engines.llama_library import clear_errors, engine_info, reason, start_backend
+from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary
 from edgekit_runtime.engines.odd_rank import with_odd_rank
-from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_PIECE_BYTES = 512
 PROBE_TOKENS = 8
 
 
@@ -64,8 +64,7 @@ class LlamaEngine:
         except InputError:
             self.close()
             raise
-        self._vocabulary = llama.llama_model_get_vocab(self._model)
-        self._piece = ctypes.create_string_buffer(MAX_PIECE_BYTES)
+        self._vocabulary = LlamaVocabulary(self._model)
 
     def images(self, projector: Path) -> LlamaImages:
         """A projector for this base.
@@ -122,24 +121,25 @@ class LlamaEngine:
             self._exact[shapes] = self.sequences > 1 and self._probe(stack)
         return self._exact[shapes]
 
+    def cuts_exactly(self, stack: Stack) -> bool:
+        """Tried together with :meth:`batches_exactly`."""
+        return self.batches_exactly(stack)
+
+    def mixes(self, stacks: Sequence[Stack]) -> bool:
+        """A context has one set of adapters at a time."""
+        return len(stacks) == 1 and self.batches_exactly(stacks[0])
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
-        data = text.encode()
-        room = len(data) + 8  # a token stands for at least one byte, specials come on top
-        tokens = (llama.llama_token * room)()
-        count = llama.llama_tokenize(self._vocabulary, data, len(data), tokens, room, add_special, parse_special)
-        if count < 0:
-            raise EdgekitError("llama.cpp could not tokenise the text")
-        return list(tokens[:count])
+        return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, none for special ones."""
-        length = llama.llama_token_to_piece(self._vocabulary, token, self._piece, MAX_PIECE_BYTES, 0, False)
-        return self._piece.raw[: max(length, 0)]
+        return self._vocabulary.piece(token)
 
     def is_end(self, token: int) -> bool:
         """Whether the vocabulary marks this token as the end of a generation."""
-        return bool(llama.llama_vocab_is_eog(self._vocabulary, token))
+        return self._vocabulary.is_end(token)
 
     def decode(self, parts: Sequence[Part]) -> None:
         """Decode all parts at once.
@@ -155,7 +155,7 @@ class LlamaEngine:
         Raises:
             InputError: llama.cpp doesn't understand the grammar.
         """
-        return LlamaSampler(self._open, self._vocabulary, sampling)
+        return LlamaSampler(self._open, self._vocabulary.handle, sampling)
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""

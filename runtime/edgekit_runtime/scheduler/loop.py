@@ -2,7 +2,8 @@
 prompt a chunk of prefill.
 
 Requests that use the same adapters are decoded together where that changes no bit of anybody's answer
-(:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another.  KV cache is reused only where it was
+(:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another; those with different adapters
+too where the engine can (:meth:`~edgekit_runtime.engines.Engine.mixes`).  KV cache is reused only where it was
 computed from the same tokens under the same adapters, and only so that the answer stays the same to the bit.
 """
 
@@ -115,6 +116,9 @@ class Loop:
         for slot in self._slots:
             if slot.job is not None and slot.job.prefilled:
                 groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
+        if len(groups) > 1 and self._engine.mixes(list(groups)):
+            self._decode(BARE, [slot for slots in groups.values() for slot in slots])
+            groups = {}
         tokens = BURST if len(groups) > 1 and not self._prefilling else 1
         for stack in sorted(groups, key=lambda stack: stack != self._selected):
             slots = groups[stack]
@@ -156,7 +160,7 @@ class Loop:
     def _start(self, job: Job) -> None:
         job.alone_from = self._invocation(job.work)
         stack = job.work.stack
-        exact = self._engine.batches_exactly(stack) and (not job.alone_from or self._engine.batches_exactly(BARE))
+        exact = self._engine.cuts_exactly(stack) and (not job.alone_from or self._engine.cuts_exactly(BARE))
         keys = job.keys(0, len(job.work.prompt))
         free = {slot.sequence: self._reusable(slot, job, keys, exact) for slot in self._slots if slot.job is None}
         slot = self._slots[max(free, key=lambda each: (free[each], self._room(each, stack), -self._slots[each].used))]
@@ -230,7 +234,10 @@ class Loop:
         if not slots:
             return
         jobs = [slot.job for slot in slots if slot.job is not None]
-        parts = [Part(slot.sequence, job.decoded, [job.tokens[-1]]) for slot, job in zip(slots, jobs, strict=True)]
+        parts = [
+            Part(slot.sequence, job.decoded, [job.tokens[-1]], stack=job.stack_at(job.decoded))
+            for slot, job in zip(slots, jobs, strict=True)
+        ]
         if not self._run(stack, parts, slots):
             return
         for row, (slot, job) in enumerate(zip(slots, jobs, strict=True)):

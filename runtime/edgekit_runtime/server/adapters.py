@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.adapter import AdapterFacts, check_fits
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle, file_digest
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.server.canary import try_adapter
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 from edgekit_runtime.signing import SIGNATURE_SUFFIX
-from edgekit_runtime.store import ADAPTER_SUFFIX, Store
+from edgekit_runtime.store import ADAPTER_SUFFIXES, Store
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Adapters:
             InputError: the folder to watch can't be made.
         """
         self._supervisor, self._store, self._watch = supervisor, store, watch
-        self._base, self._family = bundle.base_path, bundle.manifest.base.family
+        self._base, self._family = bundle.base_files, bundle.manifest.base.family
         self._base_digest = bundle.manifest.base.digest
         self._bad: dict[str, str] = {}  # by digest, why
         self._number = None if store is None else store.number
@@ -69,7 +70,7 @@ class Adapters:
         while True:
             try:
                 if self._watch is not None:
-                    for path in sorted(self._watch.glob(f"*{ADAPTER_SUFFIX}")):
+                    for path in sorted(each for each in self._watch.iterdir() if each.suffix in ADAPTER_SUFFIXES):
                         await self._take(path)
                 if self._store is not None:
                     await self._follow(self._store)
@@ -140,15 +141,15 @@ class Adapters:
             for entry in bundle.manifest.adapters:
                 if entry.digest not in known:
                     await self._try(bundle.adapter_path(entry.name))
-        self._base, self._family = bundle.base_path, bundle.manifest.base.family
+        self._base, self._family = bundle.base_files, bundle.manifest.base.family
         self._base_digest = bundle.manifest.base.digest
         await self._supervisor.refresh()
         log.info("generation %s of the store is active", number)
 
 
-def _examine(path: Path, base: Path, family: str) -> str:
+def _examine(path: Path, base: BaseFiles, family: str) -> str:
     """Read an adapter's header against the base's; its digest."""
-    check_fits(AdapterFacts.read(path), read_gguf(base), family=family)
+    check_fits(AdapterFacts.read(path), read_gguf(base.header), family=family)
     return file_digest(path)
 
 

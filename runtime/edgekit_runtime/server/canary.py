@@ -1,6 +1,7 @@
-"""Trying an adapter where a crash harms nobody: ``python -m edgekit_runtime.server.canary BASE ADAPTER``.
+"""Trying an adapter where a crash harms nobody.
 
-What an adapter file says is checked by our own reader first; this is for what only the engine can show.
+``python -m edgekit_runtime.server.canary ADAPTER ENGINE BASE [NAME=PART …]`` is the process for it.  What a file says
+is checked by our own reader first; this is for what only the engine can show.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines import Sampling, generate
 from edgekit_runtime.errors import EdgekitError, InputError
 
@@ -18,13 +20,13 @@ CONTEXT = 32
 SECONDS = 60.0
 
 
-async def try_adapter(base: Path, adapter: Path) -> None:
+async def try_adapter(base: BaseFiles, adapter: Path) -> None:
     """Load an adapter in a process of its own, and let it answer.
 
     Raises:
         InputError: the engine refuses it, crashes over it, hangs, or computes no numbers with it.
     """
-    command = [sys.executable, "-m", "edgekit_runtime.server.canary", str(base), str(adapter)]
+    command = [sys.executable, "-m", "edgekit_runtime.server.canary", str(adapter), *base.as_arguments()]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stderr=pipe)
     try:
@@ -41,14 +43,14 @@ async def try_adapter(base: Path, adapter: Path) -> None:
         raise InputError(f"the engine crashes over {adapter}", "export it again")
 
 
-def main(base: str, adapter: str) -> int:
+def main(adapter: str, *base: str) -> int:
     """The child: exit code 3 and a line on stderr when the adapter is no good."""
     import numpy as np
 
-    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+    from edgekit_runtime.engines.opening import open_engine
 
     try:
-        engine = LlamaEngine(Path(base), context=CONTEXT, threads=1)
+        engine = open_engine(BaseFiles.from_arguments(base), context=CONTEXT, threads=1)
         engine.load_adapter("canary", Path(adapter))
         engine.select((("canary", 1.0),))
         answer = generate(engine, PROMPT, Sampling())

@@ -22,13 +22,14 @@ from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.changes import find_installed, version_key, with_active, with_adapter, with_bundle, without
 from edgekit_runtime.store.durable import replace_file
 from edgekit_runtime.store.generations import Generation, Generations
+from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
 
 log = logging.getLogger(__name__)
 
 KEPT_GENERATIONS = 10
 TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
-ADAPTER_SUFFIX = ".gguf"
+ADAPTER_SUFFIXES = (".gguf", ".onnx_adapter")
 _NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
@@ -107,7 +108,7 @@ class Store:
             path = self.root / entry.path
             if not path.is_file() or path.stat().st_size != entry.size:
                 raise InputError(f"{path} is missing or cut short", "install the bundle again")
-        return Bundle(self.root, generation.manifest)
+        return Bundle(self.root, laid_out(self.root, generation.manifest))
 
     def installed(self) -> list[Installed]:
         """Every adapter version, by name, the newest last."""
@@ -142,7 +143,7 @@ class Store:
                 is no room; nothing changes.
         """
         path = Path(path)
-        if path.is_file() and path.suffix == ADAPTER_SUFFIX:
+        if path.is_file() and path.suffix in ADAPTER_SUFFIXES:
             self.check_trust(path)
             return self._install_adapter(path, allow_downgrade)
         with open_bundle(path) as bundle:
@@ -229,6 +230,8 @@ class Store:
             for number in set(numbers) - kept:
                 self._generations.drop(number)
             needed = set().union(*(self._generations.read(number).digests() for number in sorted(kept)))
+            bases = {self._generations.read(number).manifest.base.digest for number in sorted(kept)}
+            drop_layouts(self.root, bases)
             count = size = 0
             for path in [*self._objects.all(), *(self.root / "tmp").iterdir()]:
                 if path.name not in needed:
@@ -238,7 +241,7 @@ class Store:
 
     def _install_bundle(self, bundle: Bundle, allow_downgrade: bool) -> list[str]:
         manifest = bundle.manifest
-        header = read_gguf(bundle.base_path)
+        header = read_gguf(bundle.base_files.header)
         for entry in manifest.adapters:
             check_fits(AdapterFacts.read(bundle.root / entry.file), header, family=manifest.base.family)
         needed = needed_files(manifest.base, manifest.adapters)
@@ -250,12 +253,14 @@ class Store:
                 manifest.base,
                 file=self._name(manifest.base.digest),
                 projector=manifest.base.projector and self._name(str(manifest.base.projector_digest)),
+                parts=tuple(replace(part, file=self._name(part.digest)) for part in manifest.base.parts),
             ),
             adapters=tuple(replace(entry, file=self._name(entry.digest)) for entry in manifest.adapters),
         )
         with self._writing():
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
+            lay_out(self.root, placed)
             self._commit(with_bundle(self._sound(), placed, self._sizes, allow_downgrade=allow_downgrade))
         return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
 
@@ -263,7 +268,7 @@ class Store:
         facts = AdapterFacts.read(path)
         generation = self._current_or_refuse()
         base = generation.manifest.base
-        check_fits(facts, read_gguf(self.root / base.file), family=base.family)
+        check_fits(facts, read_gguf(self.bundle().base_files.header), family=base.family)
         digest = file_digest(path)
         entry = adapter_entry(facts, family=base.family, file=self._name(digest), digest=digest)
         self._objects.check_room([(digest, path.stat().st_size)])

@@ -1,0 +1,138 @@
+"""A PEFT folder as one ``.onnx_adapter`` file, from the same canonical LoRA as a GGUF adapter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.canonical import CanonicalAdapter, LowRank
+from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
+from edgekit_exporters.onnx_builder import require_onnx
+from edgekit_runtime import adapter as keys
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.onnx_adapter import model_version, trailer
+from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B
+
+ADAPTER_VERSION = 1
+FUSED_MODULES = ("q_proj", "k_proj", "v_proj")  # in the order of their rows
+MODULE = re.compile(r"model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)")
+
+
+def write_adapter_onnx(
+    source: AdapterSource, base: Base, destination: Path, layers: Mapping[str, tuple[int, int]]
+) -> CanonicalAdapter:
+    """Write ``destination``, which ONNX Runtime GenAI loads too.
+
+    Args:
+        source: the adapter.
+        base: that it was trained on.
+        destination: the file.
+        layers: [in, out] of the layers of the base's graph that take adapters.
+
+    Returns:
+        The canonical adapter whose pairs are in the file.
+
+    Raises:
+        InputError: the adapter isn't low-rank additive, is damaged, of another base, or changes what the graph can't.
+    """
+    require_onnx()
+    import onnxruntime
+
+    canonical = canonical_adapter(source, base)
+    matrices = graph_matrices(canonical, layers, base.folder)
+    file = onnxruntime.AdapterFormat()
+    file.set_adapter_version(ADAPTER_VERSION)
+    file.set_model_version(model_version(base.family))
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(each) for name, each in matrices.items()}
+    file.set_parameters(values)
+    file.export_adapter(str(destination))
+    with destination.open("ab") as stream:
+        stream.write(trailer(_facts(source, base, canonical)))
+    return canonical
+
+
+def graph_matrices(
+    canonical: CanonicalAdapter, layers: Mapping[str, tuple[int, int]], folder: Path
+) -> dict[str, NDArray[np.float32]]:
+    """A [in, rank] and B [rank, out] by the graph's input names.
+
+    Of a fused layer the ranks of its parts stand in a row, and B is zero but where a part's rank meets its outputs.
+
+    Raises:
+        InputError: a layer that the graph doesn't have.
+    """
+    rows = _fused_rows(folder)
+    grouped: dict[str, dict[str, LowRank]] = {}
+    for name, pair in canonical.layers.items():
+        found = MODULE.fullmatch(name)
+        block = {"self_attn": "attn", "mlp": "mlp"}[found[2]] if found else ""
+        layer = f"model.layers.{found[1]}.{block}.{found[3]}" if found else name
+        together = f"model.layers.{found[1]}.{block}.{FUSED}" if found else name
+        target = layer if layer in layers else together
+        if target not in layers or pair.transposed:
+            raise InputError(f"the ONNX graph has no adapter inputs for {name}", "export with --format gguf")
+        grouped.setdefault(target, {})[found[3] if found else name] = pair
+    matrices: dict[str, NDArray[np.float32]] = {}
+    for layer, parts in grouped.items():
+        a, b = (
+            _joined(parts, layers[layer], rows)
+            if set(parts) <= set(FUSED_MODULES) and layer.endswith(FUSED)
+            else _plain(parts)
+        )
+        if (a.shape[0], b.shape[1]) != layers[layer]:
+            raise InputError(f"the adapter doesn't fit {layer} of the base", "export it with its own base")
+        matrices[layer + LORA_A] = np.ascontiguousarray(a.numpy(), dtype=np.float32)
+        matrices[layer + LORA_B] = np.ascontiguousarray(b.numpy(), dtype=np.float32)
+    return matrices
+
+
+def _plain(parts: Mapping[str, LowRank]) -> tuple[torch.Tensor, torch.Tensor]:
+    (pair,) = parts.values()
+    return pair.a.T, pair.b.T
+
+
+def _joined(
+    parts: Mapping[str, LowRank], shape: tuple[int, int], rows: Mapping[str, tuple[int, int]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rank = max(pair.rank for pair in parts.values())
+    a, b = torch.zeros(shape[0], rank * len(parts)), torch.zeros(rank * len(parts), shape[1])
+    for number, module in enumerate(sorted(parts, key=FUSED_MODULES.index)):
+        pair, at = parts[module].padded(rank), number * rank
+        start, stop = rows[module]
+        a[:, at : at + rank] = pair.a.T
+        b[at : at + rank, start:stop] = pair.b.T
+    return a, b
+
+
+def _fused_rows(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which outputs of the fused layer are whose."""
+    from transformers import AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(folder)
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    queries = config.num_attention_heads * head
+    keys_end = queries + (config.num_key_value_heads or config.num_attention_heads) * head
+    ends = (0, queries, keys_end, 2 * keys_end - queries)
+    return {module: (ends[at], ends[at + 1]) for at, module in enumerate(FUSED_MODULES[:FUSED_PARTS])}
+
+
+def _facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+    facts = {
+        keys.KEY_SCHEMA: keys.ADAPTER_SCHEMA,
+        keys.KEY_NAME: source.name,
+        keys.KEY_VERSION: source.version,
+        keys.KEY_FAMILY: base.family,
+        keys.KEY_RANK: canonical.rank,
+        keys.KEY_TARGETS: canonical.targets,
+        keys.KEY_SYSTEM: source.system,
+        keys.KEY_GENERATION: source.generation,
+        keys.KEY_OUTPUT_SCHEMA: source.output_schema,
+    }
+    return {key: value for key, value in facts.items() if value is not None}

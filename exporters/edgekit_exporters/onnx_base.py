@@ -1,0 +1,186 @@
+"""A base model as an ONNX Runtime GenAI folder at a chosen precision, kept in the cache."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.gguf_base import TOKENIZER_PREFIX
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.llama_tools import run_converter
+from edgekit_exporters.onnx_builder import BUILDER, build_graph, float_graph, require_onnx
+from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
+from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.onnx_base import DATA_FILE, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+BITS = {"int8": 8, "int4": 4}
+HEAD_BITS = 8  # of the output matrix and a tied embedding: the fewest that cost nothing that can be measured
+METADATA = "edgekit."
+
+
+def onnx_precision(name: str) -> str:
+    """``INT4`` -> ``int4``.
+
+    Raises:
+        UsageError: no such precision.
+    """
+    if name.lower() not in PRECISIONS:
+        raise UsageError(f"ONNX files have no precision {name!r}", f"use one of {', '.join(PRECISIONS)}")
+    return name.lower()
+
+
+def base_onnx(base: Base, precision: str) -> Path:
+    """Folder of ``base`` at ``precision``; made once, then taken from the cache.
+
+    Raises:
+        UsageError: no such precision.
+        InputError: the builder doesn't know the architecture, or the extra is missing.
+    """
+    precision = onnx_precision(precision)
+    require_onnx()
+    target = cache_folder("bases", base.family) / f"onnx-{precision}-genai-{importlib.metadata.version(BUILDER)}"
+
+    def make(folder: Path) -> None:
+        log.info("making the ONNX base %s at %s (once)", base.name, precision)
+        write_base_onnx(float_graph(base), base.folder, base, precision, folder)
+
+    return cached(target, make)
+
+
+def onnx_from_folder(source: Path, base: Base, precision: str, destination: Path) -> None:
+    """Write a Hugging Face folder (a merged model, say) that reads text as ``base`` does.
+
+    Raises:
+        as :func:`base_onnx`.
+    """
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".graph-") as scratch:
+        graph = Path(scratch, "graph")
+        build_graph(source, graph)
+        write_base_onnx(graph, source, base, onnx_precision(precision), destination)
+
+
+def write_base_onnx(graph: Path, source: Path, base: Base, precision: str, destination: Path) -> None:
+    """Write the files of a base.
+
+    Args:
+        graph: folder of the float graph.
+        source: the Hugging Face folder that it was built from.
+        base: whose tokeniser and family it has.
+        precision: one of ``PRECISIONS``.
+        destination: folder, made here.
+    """
+    import onnx_ir as ir
+
+    from edgekit_exporters import onnx_graph as surgery
+
+    destination.mkdir(parents=True)
+    for path in graph.iterdir():
+        if path.suffix in (".json", ".jinja"):
+            shutil.copyfile(path, destination / path.name)
+    data = surgery.DataFile(destination / DATA_FILE)
+    model = ir.load(graph / MODEL_FILE)
+    layers = surgery.layer_shapes(model)
+    stored = surgery.store_weights(model, _blocks(model, source, precision), data, half=precision == "fp16")
+    vocabulary = destination / VOCABULARY_FILE
+    _write_vocabulary(base, layers, vocabulary)
+    facts = {
+        KEY_FAMILY: base.family,
+        f"{METADATA}precision": precision,
+        f"{METADATA}parameters": str(sum(weight.size for _, weight in surgery.weights(model))),
+        f"{METADATA}weights": file_digest(data.path),
+        f"{METADATA}vocabulary": file_digest(vocabulary),
+    }
+    for name, mixed in ((MODEL_FILE, False), (MIXED_FILE, True)):
+        model = ir.load(graph / MODEL_FILE)
+        surgery.add_adapter_inputs(model, mixed=mixed)
+        surgery.limit_logits(model)
+        surgery.fix_head_size(model, _genai(graph)["model"]["decoder"]["head_size"])
+        surgery.use_weights(model, stored)
+        model.metadata_props.update(facts)
+        ir.save(model, destination / name)
+
+
+def layers_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """[in, out] of the layers that take adapters, of a base that was written here."""
+    lines = [line.split() for line in read_gguf(folder / VOCABULARY_FILE).metadata[KEY_LAYERS]]
+    return {name: (int(inputs), int(outputs)) for name, inputs, outputs in lines}
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What a base says of itself; ``cache`` is the float32 KV cache of the whole context, in bytes."""
+
+    architecture: str
+    parameters: int
+    precision: str
+    context: int
+    cache: int
+
+
+def facts_of(folder: Path) -> OnnxFacts:
+    """The facts of a base that was written here."""
+    import onnx_ir as ir
+
+    genai = _genai(folder)["model"]
+    decoder = genai["decoder"]
+    properties = ir.load(folder / MODEL_FILE).metadata_props
+    context = int(genai["context_length"])
+    per_token = 2 * decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"] * 4
+    return OnnxFacts(
+        architecture=str(read_gguf(folder / VOCABULARY_FILE).metadata[KEY_ARCHITECTURE]),
+        parameters=int(properties[f"{METADATA}parameters"]),
+        precision=str(properties[f"{METADATA}precision"]),
+        context=context,
+        cache=per_token * context,
+    )
+
+
+def _genai(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+    return document
+
+
+def _blocks(model: Any, source: Path, precision: str) -> dict[str, Any]:
+    """Every matrix in blocks; none for float precisions."""
+    import numpy as np
+    import torch
+
+    from edgekit_exporters.onnx_blocks import BLOCK, fit_blocks
+    from edgekit_exporters.onnx_calibration import measure_importance
+    from edgekit_exporters.onnx_graph import weights
+
+    if precision not in BITS:
+        return {}
+    importance = measure_importance(source) if BITS[precision] < HEAD_BITS else {}
+    found = {}
+    for name, weight in weights(model):
+        if weight.shape[1] % BLOCK == 0:
+            matrix = torch.from_numpy(np.ascontiguousarray(weight))
+            found[name] = fit_blocks(matrix, HEAD_BITS if name == "lm_head" else BITS[precision], importance.get(name))
+    return found
+
+
+def _write_vocabulary(base: Base, layers: Mapping[str, tuple[int, int]], destination: Path) -> None:
+    """Tokeniser, chat template and family as GGUF metadata, without weights, for the device's tokeniser."""
+    facts = {
+        KEY_FAMILY: base.family,
+        KEY_LAYERS: [f"{name} {inputs} {outputs}" for name, (inputs, outputs) in layers.items()],
+    }
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".vocabulary-") as scratch:
+        plain = Path(scratch, "vocabulary.gguf")
+        run_converter("convert_hf_to_gguf.py", [base.folder, "--outfile", plain, "--vocab-only"])
+        rewrite_metadata(plain, destination, facts, copy=base.gguf, prefix=TOKENIZER_PREFIX)

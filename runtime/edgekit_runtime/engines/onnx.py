@@ -1,0 +1,355 @@
+"""ONNX Runtime over an ONNX Runtime GenAI folder.
+
+The session is ONNX Runtime's own and the KV cache is ours: one buffer that the graph's GroupQueryAttention reads and
+extends in place, a row of it for each sequence.  GenAI's generator keeps its cache to itself: it can't be saved, cut
+back for one row of a batch or shared between requests, and a batch of it has one adapter.  The folder stays GenAI's:
+its own generator loads the same files.
+
+* Rows of a batch may have different lengths, as attention takes the length of each from its mask.
+* With one sequence, switching adapters binds other matrices to the graph's inputs.  With several, the graph
+  ``model.mixed.onnx`` takes all adapters of a step side by side, and a mask leaves each row its own.
+* :meth:`OnnxEngine.batches_exactly` and :meth:`OnnxEngine.cuts_exactly` measure what is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
+from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary, LogitsSampler
+from edgekit_runtime.engines.onnx_adapters import Arrays, Loaded, Side, added, masks, side_by_side
+from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.onnx_base import LOGITS_FROM, MIXED_FILE, VOCABULARY_FILE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PAST = re.compile(r"past_key_values\.\d+\.(key|value)")
+CPU = ("cpu", 0)
+PROBE_TOKENS = 8
+KEPT_BINDINGS = 64
+KEPT_SIDES = 4  # each as large as its adapters together
+
+
+class Exactness(NamedTuple):
+    """What changes no bit of a request's logits: company, the cuts of a prompt, company with other adapters."""
+
+    batches: bool
+    cuts: bool
+    mixes: bool
+
+
+class OnnxEngine:
+    """A base as an ONNX graph, and any number of ``.onnx_adapter`` files."""
+
+    def __init__(self, files: BaseFiles, *, context: int, threads: int, sequences: int = 1) -> None:
+        """Load the graph and set aside ``sequences`` rows of ``context`` tokens.
+
+        Raises:
+            InputError: onnxruntime is missing or refuses a file, or there is not enough memory for the context.
+        """
+        self.context, self.threads, self.sequences = context, threads, sequences
+        self.holder: object = None
+        self._adapters: dict[str, Loaded] = {}
+        self._stack: Stack = BARE
+        self._exact: dict[tuple[int, ...], Exactness] = {}
+        self._lengths = [0] * sequences
+        self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
+        graph = files.part(MIXED_FILE) if sequences > 1 else files.model
+        self._session: Any = _session(graph, threads)
+        self._past = [each for each in self._session.get_inputs() if PAST.fullmatch(each.name)]
+        self._layers = {each.name: tuple(each.shape) for each in self._session.get_overridable_initializers()}
+        self._cells = _cells(self._past, sequences, context)
+        self._bindings: dict[tuple[Any, ...], Any] = {}
+        self._sides: dict[tuple[str, ...], Side] = {}
+        self._rows: Sequence[NDArray[np.float32]] = ()
+
+    def load_adapter(self, name: str, path: Path) -> int:
+        """Read an adapter file into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
+
+        Raises:
+            InputError: the file is not sound.
+        """
+        if name not in self._adapters:
+            self._adapters[name] = Loaded.read(path)
+        return self._adapters[name].size
+
+    def unload_adapter(self, name: str) -> None:
+        """Free an adapter's memory."""
+        if self._adapters.pop(name, None) is None:
+            return
+        if any(name == each for each, _ in self._stack):
+            self._stack = BARE
+        self._sides = {names: side for names, side in self._sides.items() if name not in names}
+        self._bindings.clear()
+
+    def invocation(self, name: str) -> list[int]:
+        """No adapter of this engine waits for tokens that switch it on."""
+        return []
+
+    def select(self, stack: Stack) -> None:
+        """Use these loaded adapters for what comes."""
+        for name, _ in stack:
+            if name not in self._adapters:
+                raise KeyError(name)
+        self._stack = stack
+
+    def batches_exactly(self, stack: Stack) -> bool:
+        """Whether logits are the same to the bit however many sequences are decoded at once; tried once for adapters of
+        the same ranks.
+        """
+        return self._tried(stack).batches
+
+    def cuts_exactly(self, stack: Stack) -> bool:
+        """Whether they are however a prompt is cut into parts of two tokens and more; tried likewise."""
+        return self._tried(stack).cuts
+
+    def mixes(self, stacks: Sequence[Stack]) -> bool:
+        """Whether parts under these stacks can be decoded together without changing a bit of anybody's logits."""
+        return all(self._tried(stack).mixes for stack in stacks)
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
+        return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, none for special ones."""
+        return self._vocabulary.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the vocabulary marks this token as the end of a generation."""
+        return self._vocabulary.is_end(token)
+
+    def decode(self, parts: Sequence[Part]) -> None:
+        """Decode all parts: single tokens in one step, longer parts one after another.
+
+        Raises:
+            InputError: a sequence's context is full.
+        """
+        for part in parts:
+            if part.start + len(part.tokens) > self.context:
+                raise InputError(
+                    f"the context of {self.context} tokens is full", "ask for a larger context or a shorter answer"
+                )
+        rows: list[NDArray[np.float32]] = []
+        if self.sequences > 1 and all(len(part.tokens) == 1 for part in parts):
+            rows = self._step(parts)
+        else:
+            for part in parts:
+                rows += self._run_part(part)
+        self._rows = rows
+
+    def sampler(self, sampling: Sampling) -> LogitsSampler:
+        """A sampler for one request.
+
+        Raises:
+            InputError: llama.cpp doesn't understand the grammar.
+        """
+        return LogitsSampler(self._vocabulary, sampling, self.row)
+
+    def row(self, number: int) -> NDArray[np.float32]:
+        """A row of logits of the last decode, [vocabulary]; valid until the next one."""
+        return self._rows[number]
+
+    def forget(self, sequence: int, start: int = 0) -> bool:
+        """Drop a sequence's KV cache from a position on."""
+        self._lengths[sequence] = min(self._lengths[sequence], start)
+        return True
+
+    def save(self, sequence: int) -> bytes:
+        """The KV cache of a sequence: its length as u32, then its cells layer by layer, keys and values in turn."""
+        length = self._lengths[sequence]
+        cells = (cache[sequence, :, :length].tobytes() for cache in self._cells)
+        return length.to_bytes(4, "little") + b"".join(cells)
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Put a saved KV cache into an empty sequence; False, and empty still, when it doesn't fit."""
+        import numpy as np
+
+        length = int.from_bytes(state[:4], "little")
+        shapes = [(cache.shape[1], length, cache.shape[3]) for cache in self._cells]
+        sizes = [rows * length * width * 4 for rows, _, width in shapes]
+        if length > self.context or len(state) != 4 + sum(sizes):
+            return False
+        for cache, shape, start in zip(self._cells, shapes, itertools.accumulate(sizes, initial=4), strict=False):
+            count = shape[0] * shape[1] * shape[2]
+            cache[sequence, :, :length] = np.frombuffer(state, np.float32, count, start).reshape(shape)
+        self._lengths[sequence] = length
+        return True
+
+    def info(self) -> dict[str, Any]:
+        """Name and version of the engine."""
+        from edgekit_runtime import machine
+
+        version = importlib.metadata.version("onnxruntime")
+        return {"name": "onnxruntime", "version": f"onnxruntime {version}", "cpu_features": machine.describe()["flags"]}
+
+    def close(self) -> None:
+        """Free everything."""
+        self._bindings.clear()
+        self._adapters.clear()
+        self._session = None
+        self._cells = []
+        self._vocabulary.close()
+
+    def _run_part(self, part: Part) -> list[NDArray[np.float32]]:
+        """One sequence's tokens; its logits after each, or after the last."""
+        count = len(part.tokens)
+        logits = self._run([part], 0 if part.every else count - 1)
+        self._lengths[part.sequence] = part.start + count
+        return list(logits[0])
+
+    def _step(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
+        """One token for each of several sequences.
+
+        Rows that rest decode a token of no use, beyond what they hold: the buffer has a cell for it.  With adapters all
+        rows are decoded, always: how their float matrices are multiplied depends on how many rows there are.
+        """
+        stacks = [self._stack if part.stack is None else part.stack for part in parts]
+        first, last = min(part.sequence for part in parts), max(part.sequence for part in parts)
+        if any(stacks):
+            first, last = 0, self.sequences - 1
+        by_row = {part.sequence: part for part in parts}
+        rows = [by_row.get(row) or Part(row, self._lengths[row], [0], stack=BARE) for row in range(first, last + 1)]
+        logits = self._run(rows, 0)
+        for part in parts:
+            self._lengths[part.sequence] = part.start + 1
+        return [logits[part.sequence - first, -1] for part in parts]
+
+    def _run(self, rows: Sequence[Part], logits_from: int) -> NDArray[np.float32]:
+        """Logits [rows, positions, vocabulary] of neighbouring rows with equally many tokens, from a position on."""
+        import numpy as np
+        import onnxruntime
+
+        length = len(rows[0].tokens)
+        ends = np.array([part.start + length for part in rows])
+        seen = (np.arange(ends.max())[None] < ends[:, None]).astype(np.int64)
+        tokens = [list(part.tokens) for part in rows]
+        stacks = [self._stack if part.stack is None else part.stack for part in rows]
+        binding = self._binding(rows[0].sequence, len(rows), stacks)
+        binding.bind_cpu_input("input_ids", np.array(tokens, dtype=np.int64))
+        binding.bind_cpu_input("attention_mask", seen)
+        begin = onnxruntime.OrtValue.ortvalue_from_numpy(np.array([logits_from], dtype=np.int64))
+        binding.bind_ortvalue_input(LOGITS_FROM, begin)
+        binding.bind_output("logits", "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise EdgekitError(f"onnxruntime failed to decode ({str(error).splitlines()[0]})") from None
+        found: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
+        return found
+
+    def _binding(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
+        """Rows ``first`` and on of the KV cache, and the adapters of these rows, bound to the graph."""
+        import numpy as np
+        import onnxruntime
+
+        key = (first, count, tuple(stacks))
+        binding = self._bindings.get(key)
+        if binding is not None:
+            return binding
+        if len(self._bindings) >= KEPT_BINDINGS:
+            self._bindings.clear()
+        binding = self._session.io_binding()
+        for each, cache in zip(self._past, self._cells, strict=True):
+            rows = cache[first : first + count]
+            place = (*CPU, np.float32, rows.shape, rows.ctypes.data)
+            binding.bind_input(each.name, *place)
+            binding.bind_output(each.name.replace("past_key_values", "present"), *place)
+        for name, value in self._adapter_inputs(stacks).items():
+            if name in self._layers:
+                binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
+        self._bindings[key] = binding
+        return binding
+
+    def _adapter_inputs(self, stacks: Sequence[Stack]) -> Arrays:
+        if self.sequences == 1:
+            return added([(self._adapters[name], scale) for name, scale in stacks[0]])
+        names = tuple(sorted({name for stack in stacks for name, _ in stack}))
+        if names not in self._sides:
+            if len(self._sides) >= KEPT_SIDES:
+                self._sides.clear()
+            self._sides[names] = side_by_side({name: self._adapters[name] for name in names}, self._layers)
+        side = self._sides[names]
+        return {**side.inputs, **masks(side, stacks)}
+
+    def _tried(self, stack: Stack) -> Exactness:
+        ranks = tuple(sorted(self._adapters[name].rank for name, _ in stack))
+        if ranks not in self._exact:
+            self._exact[ranks] = self._probe(stack) if self.sequences > 1 else Exactness(False, False, False)
+        return self._exact[ranks]
+
+    def _probe(self, stack: Stack) -> Exactness:
+        """Decode the same tokens alone and in batches of every size, prefill in one and in two, compare all bits."""
+        import numpy as np
+
+        kept = [cache.copy() for cache in self._probed()]
+        lengths, selected = list(self._lengths), self._stack
+        first, last = range(1, PROBE_TOKENS), PROBE_TOKENS - 1
+        self._stack = stack
+
+        def step(sequences: Sequence[int], others: Stack | None = None) -> list[Any]:
+            parts = [Part(each, last, [20 + each], stack=others if each else None) for each in sequences]
+            self.decode(parts)
+            return [self.row(number).copy() for number in range(len(sequences))]
+
+        def prefill(*cuts: int) -> Any:
+            for start, stop in itertools.pairwise((0, *cuts, PROBE_TOKENS)):
+                self.decode([Part(0, start, range(start, stop))])
+            return self.row(0).copy()
+
+        try:
+            for sequence in range(self.sequences):
+                self.decode([Part(sequence, 0, [sequence + token for token in first])])
+            alone = [step([sequence])[0] for sequence in range(self.sequences)]
+            sizes = range(2, self.sequences + 1)
+            together = all(all(map(np.array_equal, step(range(size)), alone)) for size in sizes)
+            neighbours: list[Stack] = [BARE, *(((name, 1.0),) for name in self._adapters)]
+            mixed = all(np.array_equal(step(range(2), other)[0], alone[0]) for other in neighbours)
+            whole = prefill()
+            cut = all(np.array_equal(prefill(at), whole) for at in range(2, PROBE_TOKENS - 1))
+            return Exactness(together, cut, together and mixed)
+        finally:
+            for cache, saved in zip(self._probed(), kept, strict=True):
+                cache[:] = saved
+            self._lengths, self._stack = lengths, selected
+
+    def _probed(self) -> list[NDArray[np.float32]]:
+        return [cache[:, :, : PROBE_TOKENS + 1] for cache in self._cells]
+
+
+def _session(graph: Path, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            "this bundle runs on ONNX Runtime, which is not installed", "pip install 'edgekit-runtime[onnx]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InputError(
+            f"onnxruntime refuses {graph} ({str(error).splitlines()[0]})", "copy or export it again"
+        ) from None
+
+
+def _cells(past: Sequence[Any], sequences: int, context: int) -> list[NDArray[np.float32]]:
+    """A buffer [sequences, heads, context + 1, head size] for each key and value input; pages are taken when used."""
+    import numpy as np
+
+    try:
+        return [np.zeros((sequences, each.shape[1], context + 1, each.shape[3]), np.float32) for each in past]
+    except MemoryError:
+        raise InputError(
+            f"no memory for {sequences} x {context} tokens of context", "ask for a smaller context"
+        ) from None

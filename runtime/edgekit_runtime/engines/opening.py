@@ -1,0 +1,22 @@
+"""The engine that a base was exported for."""
+
+from __future__ import annotations
+
+from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.onnx_base import ENGINE as ONNX
+
+
+def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int = 1) -> Engine:
+    """Load a base with ``sequences`` KV sequences of ``context`` tokens each.
+
+    Raises:
+        InputError: the engine is not installed, refuses a file, or there is not enough memory.
+    """
+    if files.engine == ONNX:
+        from edgekit_runtime.engines.onnx import OnnxEngine
+
+        return OnnxEngine(files, context=context, threads=threads, sequences=sequences)
+    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+
+    return LlamaEngine(files.model, context=context, threads=threads, sequences=sequences)

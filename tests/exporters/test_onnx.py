@@ -1,0 +1,189 @@
+"""ONNX exports: the graph and its adapter inputs compute what PEFT computes, and other tools read the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.bases import resolve_base
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_adapter import AdapterSource
+from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.engines import Part, Stack, forced_logits
+from edgekit_runtime.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from tests.exporters.test_exactness import LENGTH, VARIANTS, _adapter, _peft_answers
+
+pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
+
+from edgekit_exporters.onnx_adapter import write_adapter_onnx
+from edgekit_exporters.onnx_base import base_onnx, layers_of
+from edgekit_exporters.onnx_blocks import Blocks, fit_blocks
+from edgekit_runtime.engines.onnx import OnnxEngine
+
+
+@pytest.fixture(scope="module")
+def base(tiny_chat_base: Path) -> Base:
+    return resolve_base(str(tiny_chat_base))
+
+
+@pytest.fixture(scope="module")
+def folder(base: Base) -> Path:
+    return base_onnx(base, "fp32")
+
+
+def files(folder: Path) -> BaseFiles:
+    return BaseFiles(ENGINE, folder / MODEL_FILE, {n: folder / n for n in (MIXED_FILE, DATA_FILE, VOCABULARY_FILE)})
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one sequence", "masked graph"])
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[OnnxEngine]:
+    opened = OnnxEngine(files(folder), context=64, threads=1, sequences=request.param)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_a_separate_adapter_file_is_peft(
+    options: dict[str, Any], base: Base, folder: Path, engine: OnnxEngine, tmp_path: Path
+) -> None:
+    """Mean KL below 1e-5 and the same greedy tokens on 32 prompts: in float32 nothing but the order of sums differs."""
+    source = _adapter(base, tmp_path / "adapter", options, std=0.05)
+    write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", layers_of(folder))
+    engine.load_adapter("a", tmp_path / "a.onnx_adapter")
+    engine.select((("a", 1.0),))
+    whole, expected = _peft_answers(base, source)
+    divergence = []
+    for ids, wanted in zip(whole.tolist(), expected, strict=True):
+        found = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids)), -1)
+        divergence.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
+        assert found[LENGTH - 1 : -1].argmax(-1).tolist() == ids[LENGTH:]
+    engine.unload_adapter("a")
+    assert np.mean(divergence) < 1e-5
+
+
+def test_the_base_alone_is_not_what_the_adapter_makes_of_it(
+    base: Base, folder: Path, engine: OnnxEngine, tmp_path: Path
+) -> None:
+    source = _adapter(base, tmp_path / "adapter", {}, std=0.05)
+    write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", layers_of(folder))
+    engine.load_adapter("a", tmp_path / "a.onnx_adapter")
+    tokens = list(range(100, 112))
+    answers = []
+    for stack in ((), (("a", 1.0),), (("a", 0.5),), ()):
+        engine.select(stack)
+        answers.append(forced_logits(engine, tokens))
+    engine.unload_adapter("a")
+    assert np.array_equal(answers[0], answers[3])
+    assert not np.allclose(answers[0], answers[1])
+    assert not np.allclose(answers[1], answers[2])
+
+
+def test_one_step_takes_another_adapter_for_each_row(base: Base, folder: Path, tmp_path: Path) -> None:
+    engine = OnnxEngine(files(folder), context=64, threads=1, sequences=4)
+    stacks: list[Stack] = [()]
+    for name, options in (("a", {}), ("b", {"r": 3, "target_modules": ["v_proj", "down_proj"]})):
+        source = _adapter(base, tmp_path / name, options, std=0.05)
+        file = tmp_path / f"{name}.onnx_adapter"
+        write_adapter_onnx(AdapterSource(name, "1", source), base, file, layers_of(folder))
+        engine.load_adapter(name, file)
+        stacks.append(((name, 1.0),))
+    stacks.append((("a", 0.5), ("b", 1.5)))
+    alone = []
+    for row, stack in enumerate(stacks):
+        engine.select(stack)
+        engine.decode([Part(row, 0, range(100, 108 + row))])
+        engine.decode([Part(row, 8 + row, [7])])
+        alone.append(engine.row(0).copy())
+    for rows in ([0, 1, 2, 3], [1, 3], [2, 0]):
+        engine.decode([Part(row, 8 + row, [7], stack=stacks[row]) for row in rows])
+        for number, row in enumerate(rows):
+            assert np.allclose(engine.row(number), alone[row], atol=1e-4)
+    assert all(not np.allclose(alone[0], other, atol=0.1) for other in alone[1:])
+    engine.close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_narrower_bases_answer_nearly_like_the_float_one(precision: str, base: Base, folder: Path) -> None:
+    tokens = list(range(100, 124))
+    logits = []
+    for each in (folder, base_onnx(base, precision)):
+        engine = OnnxEngine(files(each), context=64, threads=1)
+        logits.append(torch.log_softmax(torch.from_numpy(forced_logits(engine, tokens)), -1))
+        engine.close()
+    divergence = float((logits[0].exp() * (logits[0] - logits[1])).sum(-1).mean())
+    assert divergence < {"fp16": 1e-4, "int8": 0.02, "int4": 2.0}[precision]
+
+
+def test_genai_itself_reads_base_and_adapter(
+    base: Base, folder: Path, tmp_path: Path, random_lora: Callable[[Path], None]
+) -> None:
+    og = pytest.importorskip("onnxruntime_genai")
+    random_lora(tmp_path / "peft")
+    adapter = tmp_path / "a.onnx_adapter"
+    write_adapter_onnx(AdapterSource("a", "1", tmp_path / "peft"), base, adapter, layers_of(folder))
+    model = og.Model(str(folder))
+    adapters = og.Adapters(model)
+    adapters.load(str(adapter), "a")
+    prompt = np.arange(100, 110, dtype=np.int32)
+    ours = OnnxEngine(files(folder), context=64, threads=1)
+    ours.load_adapter("a", adapter)
+    for stack, name in (((), None), ((("a", 1.0),), "a")):
+        parameters = og.GeneratorParams(model)
+        parameters.set_search_options(max_length=32, do_sample=False)
+        generator = og.Generator(model, parameters)
+        if name:
+            generator.set_active_adapter(adapters, name)
+        generator.append_tokens(prompt)
+        theirs = np.asarray(generator.get_logits()).reshape(-1)
+        ours.select(stack)
+        assert np.allclose(theirs[-49152:], forced_logits(ours, prompt.tolist())[-1][-49152:], atol=1e-4)
+    ours.close()
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, MIXED_FILE])
+def test_the_graph_passes_the_onnx_checker(name: str, base: Base, tmp_path: Path) -> None:
+    """But for SimplifiedLayerNormalization, which ONNX Runtime keeps in ONNX's own domain."""
+    import onnx
+
+    folder = base_onnx(base, "int4")
+    graph = onnx.load(str(folder / name), load_external_data=False)
+    for node in graph.graph.node:
+        if node.op_type == "SimplifiedLayerNormalization":
+            node.domain = "com.microsoft"
+    (tmp_path / DATA_FILE).write_bytes((folder / DATA_FILE).read_bytes())
+    onnx.save(graph, str(tmp_path / name))
+    onnx.checker.check_model(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_are_nearer_than_rounding(bits: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(16, 128)
+    rows = weight.view(16, 4, 32)
+    low, high = rows.amin(-1, keepdim=True), rows.amax(-1, keepdim=True)
+    scale = (high - low) / (2**bits - 1)
+    zero = (-low / scale).round()
+    rounded = (((rows / scale + zero).round().clamp(0, 2**bits - 1) - zero) * scale).view(16, 128)
+    assert (fit_blocks(weight, bits).floats() - weight).square().mean() <= (rounded - weight).square().mean()
+
+
+def test_important_columns_are_kept_closer() -> None:
+    torch.manual_seed(0)
+    weight, importance = torch.randn(16, 128), torch.rand(128) ** 4
+
+    def loss(found: torch.Tensor) -> float:
+        return float(((found - weight).square() * importance).mean())
+
+    assert loss(fit_blocks(weight, 4, importance).floats()) < 0.9 * loss(fit_blocks(weight, 4).floats())
+
+
+def test_packed_codes_have_the_first_of_two_in_the_low_half() -> None:
+    codes = torch.arange(32, dtype=torch.uint8).remainder(16)[None]
+    blocks = Blocks(codes, torch.ones(1, 1), torch.full((1, 1), 8, dtype=torch.uint8), 4)
+    assert blocks.packed_codes().flatten()[:3].tolist() == [0x10, 0x32, 0x54]
+    assert blocks.packed_zeros().flatten().tolist() == [8]
