@@ -11,7 +11,7 @@ import pytest
 
 from edgekit_runtime.cli import main
 from edgekit_runtime.server.systemd import unit
-from tests.runtime.conftest import Goods
+from tests.goods import Goods
 from tests.service import serving
 
 
