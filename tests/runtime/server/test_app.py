@@ -89,7 +89,7 @@ def test_a_schema_holds_the_answer(service: Service) -> None:
     [
         ({"messages": "hello"}, "messages has to be a list"),
         ({"messages": []}, "no messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "no text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "neither text nor image_url"),
         ({"max_tokens": 0}, "max_tokens has to be a whole number of at least 1"),
         ({"max_tokens": 100_000}, "exceed the context"),
         ({"temperature": "hot"}, "temperature has to be a number"),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edgekit_runtime import InputError
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.server import canary
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 from tests.goods import Goods
@@ -142,7 +143,7 @@ def test_nobody_waits_for_ever_for_an_engine_that_does_not_come(goods: Goods, mo
 
 
 def test_a_canary_finds_what_only_the_engine_can(goods: Goods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = next((goods.bundle / "base").glob("*.gguf"))
+    base = BaseFiles("llama.cpp", next((goods.bundle / "base").glob("*.gguf")))
     asyncio.run(canary.try_adapter(base, goods.two))
     content = bytearray(goods.two.read_bytes())
     content[-64:] = b"\x00\x7e" * 32  # NaN in F16
@@ -151,7 +152,7 @@ def test_a_canary_finds_what_only_the_engine_can(goods: Goods, tmp_path: Path, m
     with pytest.raises(InputError, match="no number"):
         asyncio.run(canary.try_adapter(base, broken))
     with pytest.raises(InputError, match="llama.cpp refuses"):
-        asyncio.run(canary.try_adapter(tmp_path / "nowhere", goods.two))
+        asyncio.run(canary.try_adapter(BaseFiles("llama.cpp", tmp_path / "nowhere"), goods.two))
     crash = tmp_path / "crash"
     crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
     crash.chmod(crash.stat().st_mode | stat.S_IXUSR)
