@@ -350,11 +350,13 @@ class Runtime:
 
     def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
         """Images as the base sees them."""
-        pictures = [] if image is None else read_pictures(image)
-        if pictures and self._images is None:
+        if image is None:
+            return []
+        if self._images is None:
             raise InputError(f"{self.manifest.name} is a text bundle", "send images to a caption bundle")
+        pictures = read_pictures(image)
         with self._lock:
-            return [self._images.layout(picture) for picture in pictures if self._images is not None]
+            return [self._images.layout(picture) for picture in pictures]
 
     def _stack(self, name: str | None, lora: Mapping[str, float] | None) -> tuple[Stack, dict[str, Path]]:
         """The adapters to apply, by digest, and their files."""
