@@ -70,7 +70,7 @@ def test_quantised_weights_answer_within_the_noise_of_their_rounding(
             answer = ask(page, prompt=prompt, adapter=adapter, max_tokens=10)
             assert answer["adapter"] == (None if adapter == "base" else adapter)
             messages = [{"role": "user", "content": prompt}]
-            asked = native.encode(messages, adapter)
+            asked = native.encode(messages, adapter).tokens
             tokens = asked + native.prompt_tokens(answer["text"])
             logits: Any = native.logits(tokens, adapter)[len(asked) - 1 : -1]
             chosen = np.take_along_axis(logits, np.array(tokens[len(asked) :])[:, None], axis=1)[:, 0]
@@ -93,7 +93,7 @@ def test_what_the_template_makes_of_a_conversation_is_the_same_text(
             text = page.evaluate(
                 "([messages, adapter]) => runtime.plan({ messages, adapter }).text", [conversation, adapter]
             )
-            assert native.prompt_tokens(text) == native.encode(conversation, adapter)
+            assert native.prompt_tokens(text) == native.encode(conversation, adapter).tokens
 
 
 def test_a_template_that_renders_otherwise_here_is_refused(site: Path, browser: Browser) -> None:
