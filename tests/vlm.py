@@ -38,7 +38,7 @@ def save_smolvlm(tokenizer_folder: Path, folder: Path) -> Path:
         tie_word_embeddings=True,
     )
     sizes = {"size": {"longest_edge": LONGEST}, "max_image_size": {"longest_edge": TILE}}
-    return _save(SmolVLMForConditionalGeneration(config), tokenizer, PREPROCESSOR | sizes, folder)
+    return _save(SmolVLMForConditionalGeneration, config, tokenizer, PREPROCESSOR | sizes, folder)
 
 
 def save_pixtral(tokenizer_folder: Path, folder: Path) -> Path:
@@ -71,7 +71,7 @@ def save_pixtral(tokenizer_folder: Path, folder: Path) -> Path:
         "patch_size": {"height": 16, "width": 16},
         "size": {"longest_edge": 128},
     }
-    return _save(LlavaForConditionalGeneration(config), tokenizer, preprocessor, folder)
+    return _save(LlavaForConditionalGeneration, config, tokenizer, preprocessor, folder)
 
 
 def picture_file(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
@@ -98,10 +98,11 @@ def _ends(tokenizer: Any) -> dict[str, int]:
     return {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
 
 
-def _save(model: Any, tokenizer: Any, preprocessor: dict[str, Any], folder: Path) -> Path:
+def _save(architecture: Any, config: Any, tokenizer: Any, preprocessor: dict[str, Any], folder: Path) -> Path:
     import torch
 
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # before the model is made: its biases are drawn then
+    model = architecture(config)
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2:  # wide enough that it prefers some tokens over others
             torch.nn.init.normal_(parameter, std=0.4 if "embed_tokens" in name else 0.15)
