@@ -84,19 +84,27 @@ def write_adapter_gguf(
     return canonical
 
 
-def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+    """What an adapter file of any format says of itself, by key; what was not given is left out."""
+    facts = {
         keys.KEY_SCHEMA: keys.ADAPTER_SCHEMA,
         keys.KEY_NAME: source.name,
         keys.KEY_VERSION: source.version,
         keys.KEY_FAMILY: base.family,
         keys.KEY_RANK: canonical.rank,
         keys.KEY_TARGETS: canonical.targets,
+        keys.KEY_SYSTEM: source.system,
+        keys.KEY_GENERATION: source.generation,
+        keys.KEY_OUTPUT_SCHEMA: source.output_schema,
     }
-    if source.system is not None:
-        facts[keys.KEY_SYSTEM] = source.system
-    if source.generation:
-        facts[keys.KEY_GENERATION] = json.dumps(source.generation, sort_keys=True)
-    if source.output_schema:
-        facts[keys.KEY_OUTPUT_SCHEMA] = json.dumps(source.output_schema, sort_keys=True)
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+    """The facts as GGUF can hold them: documents as JSON text."""
+    facts = adapter_facts(source, base, canonical)
+    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA):
+        document = facts.pop(key, None)
+        if document:
+            facts[key] = json.dumps(document, sort_keys=True)
     return facts

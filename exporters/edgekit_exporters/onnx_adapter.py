@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CanonicalAdapter, LowRank
-from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
+from edgekit_exporters.gguf_adapter import AdapterSource, adapter_facts, canonical_adapter
 from edgekit_exporters.onnx_builder import require_onnx
-from edgekit_runtime import adapter as keys
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.onnx_adapter import model_version, trailer
 from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B
@@ -54,7 +53,7 @@ def write_adapter_onnx(
     file.set_parameters(values)
     file.export_adapter(str(destination))
     with destination.open("ab") as stream:
-        stream.write(trailer(_facts(source, base, canonical)))
+        stream.write(trailer(adapter_facts(source, base, canonical)))
     return canonical
 
 
@@ -121,18 +120,3 @@ def _fused_rows(folder: Path) -> dict[str, tuple[int, int]]:
     keys_end = queries + (config.num_key_value_heads or config.num_attention_heads) * head
     ends = (0, queries, keys_end, 2 * keys_end - queries)
     return {module: (ends[at], ends[at + 1]) for at, module in enumerate(FUSED_MODULES[:FUSED_PARTS])}
-
-
-def _facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
-    facts = {
-        keys.KEY_SCHEMA: keys.ADAPTER_SCHEMA,
-        keys.KEY_NAME: source.name,
-        keys.KEY_VERSION: source.version,
-        keys.KEY_FAMILY: base.family,
-        keys.KEY_RANK: canonical.rank,
-        keys.KEY_TARGETS: canonical.targets,
-        keys.KEY_SYSTEM: source.system,
-        keys.KEY_GENERATION: source.generation,
-        keys.KEY_OUTPUT_SCHEMA: source.output_schema,
-    }
-    return {key: value for key, value in facts.items() if value is not None}
