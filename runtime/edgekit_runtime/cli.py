@@ -187,7 +187,7 @@ def _unit(arguments: argparse.Namespace) -> str:
 
     subject = _subject(arguments).absolute()
     paths = [each.absolute() for each in (arguments.store, arguments.watch) if each is not None]
-    names = ("store", "host", "port", "api_key_file", "watch", "parallel", "queue", "request_timeout")
+    names = ("store", "host", "port", "api_key_file", "watch", "image_files", "parallel", "queue", "request_timeout")
     options = [] if arguments.bundle is None else [str(subject)]
     for name in (*names, "adapter_memory", "threads", "context"):
         value = getattr(arguments, name)
