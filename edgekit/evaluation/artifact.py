@@ -47,7 +47,7 @@ class Artifact:
                 adapter=adapter or BASE,
                 max_tokens=max_tokens,
                 temperature=0.0,
-                image=row.images or None,
+                image=row.images,
             )
             answers.append(result.text.strip())
             if number % 20 == 0 or number == len(rows):

@@ -101,15 +101,21 @@ def read_data_url(url: str, name: str) -> Picture:
     return _decode(data, name)
 
 
-def read_pictures(sources: Source | Sequence[Source]) -> list[Picture]:
-    """Decode one image or several.
+def listed(sources: Source | Sequence[Source] | None) -> list[Source]:
+    """None, one image or several, as a list; nothing is opened."""
+    if sources is None:
+        return []
+    return [sources] if isinstance(sources, (Picture, Path, str, bytes)) else list(sources)
+
+
+def read_pictures(sources: Sequence[Source]) -> list[Picture]:
+    """Decode images.
 
     Raises:
         InputError: too many, or as :func:`read_picture`.
     """
-    several = [sources] if isinstance(sources, (Picture, Path, str, bytes)) else list(sources)
-    check_count(len(several))
-    return [read_picture(each) for each in several]
+    check_count(len(sources))
+    return [read_picture(each) for each in sources]
 
 
 def check_count(count: int) -> None:

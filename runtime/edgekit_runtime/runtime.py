@@ -32,7 +32,7 @@ from edgekit_runtime.generation import Generation, Stream
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.machine import decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
-from edgekit_runtime.pictures import Source, read_pictures
+from edgekit_runtime.pictures import Source, listed, read_pictures
 from edgekit_runtime.prompts import Prompts
 from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
@@ -350,11 +350,12 @@ class Runtime:
 
     def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
         """Images as the base sees them."""
-        if image is None:
+        sources = listed(image)
+        if not sources:
             return []
         if self._images is None:
             raise InputError(f"{self.manifest.name} is a text bundle", "send images to a caption bundle")
-        pictures = read_pictures(image)
+        pictures = read_pictures(sources)
         with self._lock:
             return [self._images.layout(picture) for picture in pictures]
 

@@ -133,6 +133,12 @@ def test_a_long_prompt_is_prefilled_in_chunks_to_the_same_end(runtime: Runtime, 
     assert next(generate(engine, tokens, Sampling())) == int(forced_logits(engine, tokens)[-1].argmax())
 
 
+def test_no_images_are_no_images_to_a_text_bundle(runtime: Runtime) -> None:
+    assert ask(runtime, BASE, max_tokens=2, image=()) == ask(runtime, BASE, max_tokens=2)
+    messages = [{"role": "user", "content": PROMPT}]
+    assert runtime.encode(messages, BASE, []).tokens == runtime.encode(messages, BASE, None).tokens
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

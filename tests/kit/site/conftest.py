@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open, this thread has an event loop that other tests trip over
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
