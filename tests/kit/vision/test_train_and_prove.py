@@ -10,8 +10,7 @@ from ruamel.yaml import YAML
 from edgekit import export, train
 from edgekit.project import load_project
 from edgekit_runtime import Runtime
-from tests.kit.vision.conftest import Model
-from tests.vlm import picture_file
+from tests.vlm import Model, picture_file
 
 
 def test_an_adapter_is_trained_on_images_exported_and_proven(smolvlm: Model, tmp_path: Path) -> None:
