@@ -89,11 +89,12 @@ def _in_qemu(target: str, options: argparse.Namespace) -> Document:
 
 
 def _in_browser(target: str, options: argparse.Namespace) -> Document:
-    """A page in this machine's Chromium."""
+    """A page in a browser of this machine."""
     from edgekit.site.bench import run_browser_bench
 
     return run_browser_bench(
         _bundle(target, options),
+        browser=target.partition(":")[2] or "chromium",
         repeats=1 if options.quick else options.repeats,
         prompt_tokens=options.prompt_tokens,
         decode_tokens=options.decode_tokens,

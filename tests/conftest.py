@@ -165,6 +165,16 @@ def demo_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_f
 
 
 @pytest.fixture(scope="session")
+def demo_bundle_f16(
+    demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same without quantisation.  Tests must not change it."""
+    from edgekit_exporters.gguf_base import base_gguf
+
+    return _write_demo_bundle(demo_base, base_gguf(demo_base, "F16"), random_adapter, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def onnx_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for ONNX Runtime.  Tests must not change it."""
     pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")

@@ -17,8 +17,8 @@ def add_bench(program: Program) -> None:
     parser.add_argument(
         "--target",
         metavar="T",
-        help="local (default), ssh://… (what is deployed there), browser (a page in Chromium here), or qemu:PROFILE "
-        "(that it works, not how fast)",
+        help="local (default), ssh://… (what is deployed there), browser or browser:firefox (a page here), or "
+        "qemu:PROFILE (that it works, not how fast)",
     )
     takes_ssh(parser)
 

@@ -38,7 +38,7 @@ SITE_FILE = "site.json"
 BROWSER_ENGINE = "browser"  # of device profiles
 SERVICE_WORKER = "sw.js"
 BUNDLE_FOLDER = "bundle"
-LARGEST_BASE = 2**31 - 1  # bytes: what an ArrayBuffer, and a file of the 32-bit engine, can have
+LARGEST_BASE = 7 * 2**29  # bytes: the engine's memory ends at 4 GiB, and KV cache, adapters and sums need some of it
 # What only some browsers need, or a large part of the download: fetched when asked for, then kept.
 ON_DEMAND = ("vendor/wllama/wllama.wasm", "vendor/wllama/compat.js", "vendor/wllama/compat.wasm")
 
@@ -131,7 +131,7 @@ def _check_fit_for_browsers(manifest: Manifest, base: Path) -> None:
     size = base.stat().st_size
     if size > LARGEST_BASE:
         raise InputError(
-            f"the base has {size / 1e9:.1f} GB, and a browser page takes at most {LARGEST_BASE / 1e9:.1f} GB",
+            f"the base has {size / 1e9:.1f} GB, and a page's engine, of 4 GiB, takes {LARGEST_BASE / 1e9:.1f}",
             "choose a smaller quantisation (--quantize Q4_0) or a smaller base",
         )
 

@@ -79,6 +79,20 @@ def test_a_schema_is_followed_as_the_native_runtime_does(goods: Goods, site: Pat
 
 
 @pytest.mark.model
+def test_the_real_model_gives_the_native_runtimes_tokens(
+    demo_bundle_f16: Path, browser: Browser, tmp_path: Path
+) -> None:
+    build_site(demo_bundle_f16, tmp_path / "site")
+    with Runtime(demo_bundle_f16, threads=1) as native, hosting(tmp_path / "site") as host, phone(browser) as page:
+        load_module(page, host)
+        for adapter in ("one", "base", "two"):
+            want = native.generate("Name a colour.", adapter=adapter, max_tokens=6)
+            got = ask(page, prompt="Name a colour.", adapter=adapter, max_tokens=6)
+            assert (got["text"], got["usage"]["prompt_tokens"]) == (want.text, want.usage.prompt_tokens)
+            assert want.text
+
+
+@pytest.mark.model
 def test_quantised_weights_answer_within_the_noise_of_their_rounding(
     demo_bundle: Path, browser: Browser, tmp_path: Path
 ) -> None:

@@ -39,6 +39,25 @@ def test_everything_is_readable_and_within_reach(site: Path, browser: Browser, a
         check(page, axe, f"menu-{language}")
 
 
+def test_a_download_that_breaks_and_a_full_storage_are_told_and_tried_again(site: Path, browser: Browser) -> None:
+    from playwright.sync_api import expect
+
+    with hosting(site) as host, phone(browser, locale="en") as page:
+        session = page.context.new_cdp_session(page)
+        full = {"origin": host.url.rstrip("/"), "quotaSize": 5_000_000}
+        session.send("Storage.overrideQuotaForOrigin", full)
+        page.goto(host.url)
+        page.click("#begin")
+        expect(page.locator("#failure")).to_contain_text(re.compile(r"there is no room.* \d+ MB"))
+        session.send("Storage.overrideQuotaForOrigin", {"origin": full["origin"]})
+        host.cut["/bundle/base/model.gguf"] = 1_000_000
+        page.click("#begin")
+        expect(page.locator("#failure")).to_contain_text("it goes on where it stopped")
+        expect(page.locator("#begin")).to_have_text("Try again")
+        begin(page)
+        expect(page.locator("#failure")).to_be_hidden()
+
+
 def test_a_form_is_asked_and_the_answer_kept(site: Path, browser: Browser, goods: Goods) -> None:
     from edgekit_runtime.runtime import Runtime
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.bench_targets import bench_on
-from edgekit.site import bench as browser_bench
+from edgekit.site import browsers
 from edgekit_runtime.bench import BENCH_SCHEMA, compare, run_bench, table
 from edgekit_runtime.errors import TargetError, UsageError
 from tests.browser import needs_chromium
@@ -47,6 +47,9 @@ def test_a_page_is_measured_as_a_device_is(goods: Goods, tmp_path: Path) -> None
 def test_targets_and_browsers_that_are_not_there_are_told(goods: Goods, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="browser"):
         bench_on("moon", argparse.Namespace())
-    monkeypatch.setattr(browser_bench.shutil, "which", lambda _: None)
-    with pytest.raises(TargetError, match="no Chromium"), browser_bench._browser():
-        pass
+    with pytest.raises(UsageError, match="chromium, firefox"):
+        browsers.open_tab("lynx")
+    monkeypatch.setattr(browsers.shutil, "which", lambda _: None)
+    for name in browsers.BROWSERS:
+        with pytest.raises(TargetError, match="apt-get install"), browsers.open_tab(name):
+            pass

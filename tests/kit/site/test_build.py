@@ -72,7 +72,7 @@ def test_what_can_not_become_a_site_is_told(goods: Goods, tmp_path: Path, monkey
     with pytest.raises(UsageError, match="no origin"):
         build_site(goods.bundle, tmp_path / "site", adapters_from=["adapters.example.com"])
     monkeypatch.setattr(building, "LARGEST_BASE", 1000)
-    with pytest.raises(InputError, match="at most"):
+    with pytest.raises(InputError, match="of 4 GiB"):
         build_site(goods.bundle, tmp_path / "site")
     assert not (tmp_path / "site").exists()
 

@@ -77,6 +77,19 @@ def test_a_full_storage_is_told_with_figures(site: Path, browser: Browser) -> No
         assert load_module(page, host)["loads"] == 1
 
 
+def test_a_base_too_large_for_the_32_bit_engine_is_refused_before_its_download(site: Path, browser: Browser) -> None:
+    path = site / "bundle/manifest.json"
+    manifest = json.loads(path.read_text())
+    next(file for file in manifest["files"] if file["path"] == "base/model.gguf")["size"] = 2**31
+    path.unlink()  # it may be a hard link
+    path.write_text(json.dumps(manifest))
+    with hosting(site) as host, phone(browser) as page:
+        page.add_init_script("delete WebAssembly.Suspending")
+        said = load_module(page, host)
+        assert (said["code"], "at most 2.1 GB" in said["message"]) == ("unsupported", True)
+        assert BASE_PATH not in [path for path, _ in host.asked]
+
+
 def test_an_upgrade_while_the_page_is_open(site: Path, browser: Browser, goods: Goods) -> None:
     with hosting(site) as host, phone(browser) as page:
         load_module(page, host)

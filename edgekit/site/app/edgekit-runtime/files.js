@@ -82,7 +82,8 @@ function explained(kind, message, file) {
   }
 }
 
-function noRoom(needed, left) {
+/** @param {number} needed bytes @param {number} [left] bytes; undefined when the browser doesn't say */
+export function noRoom(needed, left) {
   const mb = (bytes) => Math.max(0, Math.ceil(bytes / 1e6));
   return new EdgekitError(
     "quota", left === undefined

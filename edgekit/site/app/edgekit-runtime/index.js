@@ -127,7 +127,7 @@ export class Runtime {
 
   async adopt(manifest, { onProgress = this.options.onProgress, signal = this.options.signal } = {}) {
     await this.store.exclusively(async () => {
-      await navigator.storage.persist?.();
+      void navigator.storage.persist?.().catch(() => undefined); // Firefox asks the user, who may never answer
       await download(this.store, neededFiles(manifest), this.site.bundle, { onProgress, signal });
       await this.use(withBundle(await this.store.current(), manifest));
     });

@@ -1,6 +1,7 @@
 /** What the site says: site.json and the bundle's manifest, with its signature. */
 
 import { compareVersions } from "./changes.js";
+import { checkBaseSize } from "./environment.js";
 import { EdgekitError } from "./errors.js";
 import { parseManifest } from "./manifest.js";
 import { checkSignature } from "./signing.js";
@@ -45,7 +46,9 @@ export class Site {
       const signature = await get(new URL("manifest.sig", this.bundle)).then(bytesOf, () => undefined);
       await checkSignature(bytes, signature, this.trust, "the bundle");
     }
-    return { ...parseManifest(bytes), template: this.document.template };
+    const manifest = parseManifest(bytes);
+    checkBaseSize(manifest.files.find((file) => file.path === manifest.base.file).size);
+    return { ...manifest, template: this.document.template };
   }
 
   /** The same, when it is newer than `active`; undefined without a connection.  @param {any} active */

@@ -7,6 +7,7 @@
 
 import { digestsOf } from "./changes.js";
 import { EdgekitError } from "./errors.js";
+import { noRoom } from "./files.js";
 
 const KEPT_GENERATIONS = 3; // each may have a base of its own, and a phone is small
 const OBJECTS = "objects"; // digest -> {digest, size}
@@ -157,11 +158,18 @@ export class Store {
     const transaction = this.database.transaction(names, "readwrite", { durability: "strict" });
     const done = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
-      transaction.onerror = transaction.onabort = () => reject(transaction.error);
+      transaction.onerror = transaction.onabort = () => reject(explained(transaction.error));
     });
     change(...[names].flat().map((name) => transaction.objectStore(name)));
     await done;
   }
+}
+
+/** What IndexedDB gives when it can't write often has no message. */
+function explained(error) {
+  if (error?.name === "QuotaExceededError") return noRoom(1);
+  const reason = error?.message || error?.name || "no reason given";
+  return new EdgekitError("storage", `this browser can't note what is installed (${reason})`, "reload the page");
 }
 
 function openDatabase(name) {

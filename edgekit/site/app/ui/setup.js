@@ -13,15 +13,15 @@ const mb = (bytes) => Math.ceil(bytes / 1e6);
  * @returns {Promise<import("../edgekit-runtime/index.js").Runtime>}
  */
 export async function setUp(onName) {
-  for (;;) {
+  for (let again = false; ; ) {
     try {
       const plan = await preview("./");
       onName(plan.manifest.name);
       at("setup-title").textContent = say("welcome", { name: plan.manifest.name });
-      if (plan.missing) await ask(plan);
+      if (plan.missing && !again) await ask(plan);
       return await start();
     } catch (error) {
-      await failed(error);
+      again = await failed(error);
     }
   }
 }
@@ -61,12 +61,14 @@ export function showProgress({ stage, loaded, total }) {
   at("progress-text").textContent = downloading ? say("downloading", { loaded: mb(loaded), total: mb(total) }) : say("starting");
 }
 
+/** @returns {Promise<boolean>} whether the user wants to try again at once, and not after a pause */
 async function failed(error) {
   const paused = error.name === "AbortError";
   at("failure").hidden = paused;
   at("failure").textContent = paused ? "" : explain(error);
   at("progress-text").textContent = paused ? say("paused") : "";
   if (!paused) await pressed(at("begin"), say("retry"));
+  return !paused;
 }
 
 async function pressed(button, label) {

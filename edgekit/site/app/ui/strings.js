@@ -82,7 +82,7 @@ export function say(key, facts = {}) {
 /** An error for the person in front of the screen.  @param {any} error */
 export function explain(error) {
   const pattern = language === "zh" ? ZH_ERRORS[error.code] : undefined;
-  if (!pattern) return error.message ?? String(error);
+  if (!pattern) return error.message || String(error);
   return filled(pattern, { detail: error.problem, label: error.facts?.file ?? "", missing: "", ...error.facts });
 }
 
