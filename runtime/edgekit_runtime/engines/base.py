@@ -147,13 +147,15 @@ class Engine(Protocol):
     """One loaded base; adapters are loaded once and chosen per decode.  Not thread-safe.
 
     ``context`` is what one sequence can hold, in tokens; ``sequences`` how many there are.  ``holder`` is whoever
-    filled the KV cache last, so that a loop notices when its cells are gone.
+    filled the KV cache last, so that a loop notices when its cells are gone.  ``splits_at_gaps`` tells that only
+    sequences with neighbouring numbers are decoded in one go.
     """
 
     context: int
     sequences: int
     threads: int
     holder: object
+    splits_at_gaps: bool
 
     def load_adapter(self, name: str, path: Path) -> int:
         """Load an adapter file under ``name``; returns the bytes it takes, raises InputError when it is refused."""

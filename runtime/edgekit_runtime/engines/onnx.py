@@ -49,6 +49,8 @@ class Exactness(NamedTuple):
 class OnnxEngine:
     """A base as an ONNX graph, and any number of ``.onnx_adapter`` files."""
 
+    splits_at_gaps = False
+
     def __init__(self, files: BaseFiles, *, context: int, threads: int, sequences: int = 1) -> None:
         """Load the graph and set aside ``sequences`` rows of ``context`` tokens.
 
