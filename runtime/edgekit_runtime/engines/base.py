@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
 DEFAULT_CONTEXT = 4096
 SHARED_CONTEXT = 2048  # for each of several requests at once
-PREFILL_CHUNK = 512  # prompt tokens decoded at once when nobody else waits
+PREFILL_CHUNK = 512  # tokens that are decoded at once at most
 
 # Loaded adapters and their scales, applied together; empty for the bare base.
 Stack = tuple[tuple[str, float], ...]

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from edgekit_runtime.engines import BARE, PREFILL_CHUNK, Engine, Part, Stack
+from edgekit_runtime.engines import BARE, Engine, Part, Stack
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.job import Job, Key, Work
 from edgekit_runtime.scheduler.pool import AdapterPool
@@ -21,6 +21,7 @@ from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
+ALONE_CHUNK = 256  # with one sequence: nobody waits but the watchdog, for whom a slow board has to end its steps
 # Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
 # costs as much as half a token of a small base.
 BURST = 4
@@ -61,7 +62,7 @@ class Loop:
         self.counts = Counts()
         self._engine = engine
         self._slots = [Slot(sequence) for sequence in range(engine.sequences)]
-        self._chunk = SHARED_CHUNK if engine.sequences > 1 else PREFILL_CHUNK
+        self._chunk = SHARED_CHUNK if engine.sequences > 1 else ALONE_CHUNK
         self._waiting: deque[Job] = deque()
         self._prefilling: deque[Slot] = deque()
         self._selected: Stack = BARE  # adapters of the last decode
@@ -242,7 +243,7 @@ class Loop:
         spans = [span for span in spans if all(slot in slots or slot.job is None for slot in span)]
         if not spans:
             return slots
-        span = min(spans, key=lambda span: (sum(slot.job is None for slot in span), sum(len(slot.held) for slot in span)))
+        span = min(spans, key=lambda span: sum(slot.job is None for slot in span))
         movers = [slot for slot in slots if slot not in span]
         for idle in [slot for slot in span if slot.job is None]:
             self._move(movers.pop(), idle)
