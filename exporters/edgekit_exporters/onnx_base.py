@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
@@ -23,6 +23,9 @@ from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.onnx_base import DATA_FILE, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+
+if TYPE_CHECKING:
+    from edgekit_exporters.onnx_blocks import Blocks
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +121,28 @@ def layers_of(folder: Path) -> dict[str, tuple[int, int]]:
     """[in, out] of the layers that take adapters, of a base that was written here."""
     lines = [line.split() for line in read_gguf(folder / VOCABULARY_FILE).metadata[KEY_LAYERS]]
     return {name: (int(inputs), int(outputs)) for name, inputs, outputs in lines}
+
+
+def blocks_of(folder: Path) -> dict[str, Blocks]:
+    """The blocks of every matrix of a base that was written here, by the names of its layers; none of float ones."""
+    import onnx_ir as ir
+    import torch
+
+    from edgekit_exporters.onnx_blocks import Blocks
+
+    def tensor(value: Any) -> Any:
+        return torch.from_numpy(value.const_value.numpy().copy())
+
+    found = {}
+    for node in ir.load(folder / MODEL_FILE).graph:
+        if node.op_type == "MatMulNBits":
+            inputs: list[Any] = list(node.inputs)
+            _, codes, scales, *zeros = inputs
+            half = tensor(scales.producer().inputs[0])
+            name = codes.name.removesuffix(".MatMul.codes")
+            bits = node.attributes["bits"].as_int()
+            found[name] = Blocks.unpacked(tensor(codes), half, tensor(zeros[0]) if zeros else None, bits)
+    return found
 
 
 @dataclass(frozen=True)

@@ -187,3 +187,13 @@ def test_packed_codes_have_the_first_of_two_in_the_low_half() -> None:
     blocks = Blocks(codes, torch.ones(1, 1), torch.full((1, 1), 8, dtype=torch.uint8), 4)
     assert blocks.packed_codes().flatten()[:3].tolist() == [0x10, 0x32, 0x54]
     assert blocks.packed_zeros().flatten().tolist() == [8]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_are_read_as_they_were_written(bits: int) -> None:
+    torch.manual_seed(0)
+    whole = fit_blocks(torch.randn(5, 96), bits)  # three blocks a row: the last byte of zeros is half empty
+    again = Blocks.unpacked(whole.packed_codes(), whole.scales.flatten(), whole.packed_zeros(), bits)
+    assert torch.equal(again.floats(), whole.floats())
+    middle = Blocks.unpacked(whole.packed_codes(), whole.scales, None, bits)
+    assert middle.zeros.unique().tolist() == [2 ** (bits - 1)]

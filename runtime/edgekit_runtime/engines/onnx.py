@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary, LogitsSampler
-from edgekit_runtime.engines.onnx_adapters import Arrays, Loaded, Side, added, masks, side_by_side
+from edgekit_runtime.engines.onnx_adapters import Loaded, Side, Values, added, masks, side_by_side
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.onnx_base import LOGITS_FROM, MIXED_FILE, VOCABULARY_FILE
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PAST = re.compile(r"past_key_values\.\d+\.(key|value)")
-CPU = ("cpu", 0)
 PROBE_TOKENS = 8
 KEPT_BINDINGS = 64
 KEPT_SIDES = 4  # each as large as its adapters together
@@ -70,17 +69,22 @@ class OnnxEngine:
         self._layers = {each.name: tuple(each.shape) for each in self._session.get_overridable_initializers()}
         self._cells = _cells(self._past, sequences, context)
         self._bindings: dict[tuple[Any, ...], Any] = {}
+        self._cache_rows: dict[tuple[int, int], list[tuple[str, str, Any]]] = {}
         self._sides: dict[tuple[str, ...], Side] = {}
         self._rows: Sequence[NDArray[np.float32]] = ()
 
     def load_adapter(self, name: str, path: Path) -> int:
         """Read an adapter file into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
 
+        Its matrices are bound to the graph here already, so that switching to it costs nothing later.
+
         Raises:
             InputError: the file is not sound.
         """
         if name not in self._adapters:
             self._adapters[name] = Loaded.read(path)
+            if self.sequences == 1:
+                self._binding(0, 1, [((name, 1.0),)])
         return self._adapters[name].size
 
     def unload_adapter(self, name: str) -> None:
@@ -90,7 +94,7 @@ class OnnxEngine:
         if any(name == each for each, _ in self._stack):
             self._stack = BARE
         self._sides = {names: side for names, side in self._sides.items() if name not in names}
-        self._bindings.clear()
+        self._bindings = {key: each for key, each in self._bindings.items() if not _mentions(key[2], name)}
 
     def invocation(self, name: str) -> list[int]:
         """No adapter of this engine waits for tokens that switch it on."""
@@ -196,6 +200,7 @@ class OnnxEngine:
     def close(self) -> None:
         """Free everything."""
         self._bindings.clear()
+        self._cache_rows.clear()
         self._adapters.clear()
         self._session = None
         self._cells = []
@@ -250,9 +255,6 @@ class OnnxEngine:
 
     def _binding(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
         """Rows ``first`` and on of the KV cache, and the adapters of these rows, bound to the graph."""
-        import numpy as np
-        import onnxruntime
-
         key = (first, count, tuple(stacks))
         binding = self._bindings.get(key)
         if binding is not None:
@@ -260,18 +262,28 @@ class OnnxEngine:
         if len(self._bindings) >= KEPT_BINDINGS:
             self._bindings.clear()
         binding = self._session.io_binding()
-        for each, cache in zip(self._past, self._cells, strict=True):
-            rows = cache[first : first + count]
-            place = (*CPU, np.float32, rows.shape, rows.ctypes.data)
-            binding.bind_input(each.name, *place)
-            binding.bind_output(each.name.replace("past_key_values", "present"), *place)
+        for name, output, value in self._cache_values(first, count):
+            binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_output(output, value)
         for name, value in self._adapter_inputs(stacks).items():
             if name in self._layers:
-                binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
+                binding.bind_ortvalue_input(name, value)
         self._bindings[key] = binding
         return binding
 
-    def _adapter_inputs(self, stacks: Sequence[Stack]) -> Arrays:
+    def _cache_values(self, first: int, count: int) -> list[tuple[str, str, Any]]:
+        """Rows of the KV cache with the names of input and output, which are the same memory."""
+        import onnxruntime
+
+        if (first, count) not in self._cache_rows:
+            make = onnxruntime.OrtValue.ortvalue_from_numpy
+            self._cache_rows[first, count] = [
+                (each.name, each.name.replace("past_key_values", "present"), make(cache[first : first + count]))
+                for each, cache in zip(self._past, self._cells, strict=True)
+            ]
+        return self._cache_rows[first, count]
+
+    def _adapter_inputs(self, stacks: Sequence[Stack]) -> Values:
         if self.sequences == 1:
             return added([(self._adapters[name], scale) for name, scale in stacks[0]])
         names = tuple(sorted({name for stack in stacks for name, _ in stack}))
@@ -325,6 +337,10 @@ class OnnxEngine:
 
     def _probed(self) -> list[NDArray[np.float32]]:
         return [cache[:, :, : PROBE_TOKENS + 1] for cache in self._cells]
+
+
+def _mentions(stacks: Sequence[Stack], name: str) -> bool:
+    return any(name == each for stack in stacks for each, _ in stack)
 
 
 def _session(graph: Path, threads: int) -> Any:
