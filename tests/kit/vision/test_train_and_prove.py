@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,13 @@ def test_importance_is_measured_on_what_images_bring(smolvlm: Model, tmp_path: P
     assert all(np.isfinite(values).all() for values in seen.values())
     first = "blk.0.attn_q.weight"  # what it reads are the embeddings themselves
     assert not np.allclose(seen[first], unseen[first], rtol=0.05)
+
+
+def test_the_connector_is_no_target(smolvlm: Model, tmp_path: Path) -> None:
+    project = _project(tmp_path, smolvlm.folder)
+    words = replace(project.adapter("words"), targets=("q_proj", "modality_projection.proj"))
+    with pytest.raises(UsageError, match=r"modality_projection.proj fits no layer of the text model: .*not trained"):
+        train(replace(project, adapters={"words": words}))
 
 
 def test_captions_are_not_exported_as_onnx(smolvlm: Model, tmp_path: Path) -> None:
