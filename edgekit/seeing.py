@@ -100,8 +100,13 @@ class SeeingEmbedding(nn.Module):
         return embeddings
 
 
-def row_images(project: Project, base: Base) -> RowImages | None:
+def row_images(project: Project, base: Base, *, vocabulary_of: Path | None = None) -> RowImages | None:
     """Images for ``base`` as ``project`` deploys it; None for a text project.
+
+    Args:
+        project: says what the projector is made at.
+        base: the image model.
+        vocabulary_of: a GGUF of its text model; the one that devices run when None.
 
     Raises:
         InputError: the base reads no images, or can't be converted.
@@ -112,9 +117,10 @@ def row_images(project: Project, base: Base) -> RowImages | None:
         raise InputError(
             f"task is caption, and the base {base.name} reads no images", "use one that does, demo-vlm say"
         )
-    quantization = deployed_quantization(project, base)
-    text = deployed_base(project, base, quantization) if quantization else base_gguf(base, "F16")
-    return RowImages(text, projector_gguf(base, project.export.projector))
+    if vocabulary_of is None:
+        quantization = deployed_quantization(project, base)
+        vocabulary_of = deployed_base(project, base, quantization) if quantization else base_gguf(base, "F16")
+    return RowImages(vocabulary_of, projector_gguf(base, project.export.projector))
 
 
 def let_see(model: Any, images: RowImages | None) -> Any:

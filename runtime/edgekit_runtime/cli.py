@@ -314,6 +314,7 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
     add("--prompt-tokens", type=int, default=256, help="length of the prompt (256)")
     add("--decode-tokens", type=int, default=64, help="tokens decoded after it (64)")
     add("--threads", type=int, help="default: physical cores")
+    add("--image-size", default="640x480", metavar="WxH", help="images of a caption bundle, pixels (640x480)")
     add("--quick", action="store_true", help="everything once, to see that it works")
     return parser
 
@@ -338,6 +339,7 @@ def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
         decode_tokens=arguments.decode_tokens,
         threads=arguments.threads,
         quick=arguments.quick,
+        image_size=arguments.image_size,
     )
     show_bench(document, arguments)
     return document
