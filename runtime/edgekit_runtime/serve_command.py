@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     if min(arguments.queue, arguments.request_timeout, arguments.adapter_memory or 1) <= 0:
         raise UsageError("limits have to be above 0", "raise --queue, --request-timeout or --adapter-memory")
     if arguments.print_unit:
-        sys.stdout.write(_unit(arguments))
+        print(_unit(arguments), end="")
         return
     from edgekit_runtime.server import serve
 
