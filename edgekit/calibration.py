@@ -42,7 +42,7 @@ def project_imatrix(project: Project, base: Base) -> Path:
     target = cache_folder("imatrix", base.family) / f"{digest}.gguf"
     if target.exists():
         return target
-    images = row_images(project, base, vocabulary_of=base.gguf or base_gguf(base, "F16"))
+    images = row_images(project, base)
     encoder = Encoder(base.folder, images=images)
     texts = [
         encoder.model_ids(encoder.prompt_ids(row, adapter.system)) + encoder.answer_ids(row, adapter.system)

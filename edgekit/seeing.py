@@ -15,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekit.bases import deployed_quantization
-from edgekit.deployed import deployed_base
 from edgekit.project import Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_base import base_gguf
@@ -100,13 +98,8 @@ class SeeingEmbedding(nn.Module):
         return embeddings
 
 
-def row_images(project: Project, base: Base, *, vocabulary_of: Path | None = None) -> RowImages | None:
-    """Images for ``base`` as ``project`` deploys it; None for a text project.
-
-    Args:
-        project: says what the projector is made at.
-        base: the image model.
-        vocabulary_of: a GGUF of its text model; the one that devices run when None.
+def row_images(project: Project, base: Base) -> RowImages | None:
+    """Images for ``base`` with the projector that ``project`` deploys; None for a text project.
 
     Raises:
         InputError: the base reads no images, or can't be converted.
@@ -117,10 +110,8 @@ def row_images(project: Project, base: Base, *, vocabulary_of: Path | None = Non
         raise InputError(
             f"task is caption, and the base {base.name} reads no images", "use one that does, demo-vlm say"
         )
-    if vocabulary_of is None:
-        quantization = deployed_quantization(project, base)
-        vocabulary_of = deployed_base(project, base, quantization) if quantization else base_gguf(base, "F16")
-    return RowImages(vocabulary_of, projector_gguf(base, project.export.projector))
+    text = base.gguf or base_gguf(base, "F16")  # at any precision: its vocabulary is all that is read
+    return RowImages(text, projector_gguf(base, project.export.projector))
 
 
 def let_see(model: Any, images: RowImages | None) -> Any:
