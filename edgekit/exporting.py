@@ -88,6 +88,9 @@ def export(
     if settings.format not in FORMATS:
         raise UsageError(f"there is no format {settings.format}", f"use one of {', '.join(FORMATS)}")
     onnx = settings.format == "onnx"
+    if onnx and project.task == "caption":
+        # GenAI's builder has image models of its own list only (Phi, Qwen2.5-VL, Gemma 3 …), adapters for none of them.
+        raise UsageError("there is no ONNX for captions: image models run on llama.cpp", "export with --format gguf")
     if onnx:
         require_onnx()
     mode = mode or settings.mode

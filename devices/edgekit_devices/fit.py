@@ -38,19 +38,35 @@ ONNX_KV_ELEMENT = 4
 
 
 @dataclass(frozen=True)
+class Reader:
+    """What reads images beside a base, in bytes.
+
+    Attributes:
+        file: the projector.
+        buffers: activations of one image in it.
+        kept: embeddings of images that may be asked about again.
+    """
+
+    file: int
+    buffers: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class Memory:
     """MiB of RAM by use, and what the device has left for it."""
 
     base: float
     kv_cache: float
     adapters: float
+    images: float
     runtime: float
     available: float
 
     @property
     def needed(self) -> float:
         """All together."""
-        return self.base + self.kv_cache + self.adapters + self.runtime
+        return self.base + self.kv_cache + self.adapters + self.images + self.runtime
 
     @property
     def fits(self) -> bool:
@@ -102,6 +118,7 @@ def plan(
     adapters: Sequence[int] = (),
     parallel: int = 1,
     service: bool = False,
+    reader: Reader | None = None,
 ) -> Plan:
     """What a model needs and how fast it will be.
 
@@ -113,13 +130,16 @@ def plan(
         adapters: bytes of each adapter file; all of them loaded, one at work.
         parallel: requests that are answered at once.
         service: with the HTTP service's own process.
+        reader: what reads images, where the base does.
     """
     speed = speed_of(profile)
     one = max(adapters, default=0)
+    projector = reader.file if reader else 0
     memory = Memory(
         base=model.loaded_bytes / MIB,
         kv_cache=parallel * model.kv_bytes(context) / MIB,
         adapters=sum(adapters) / MIB,
+        images=(reader.file + reader.buffers + reader.kept) / MIB if reader else 0.0,
         runtime=RUNTIME_MB + BUFFERS_MB + (SERVICE_MB if service else 0),
         available=profile.memory_mb - profile.os_memory_mb,
     )
@@ -128,8 +148,8 @@ def plan(
         context=context,
         prompt_tokens=prompt_tokens,
         memory=memory,
-        storage_mb=(model.file_bytes + sum(adapters)) / MIB + WHEELHOUSE_MB,
-        load_s=model.file_bytes / 1e6 / profile.storage_mbs,
+        storage_mb=(model.file_bytes + sum(adapters) + projector) / MIB + WHEELHOUSE_MB,
+        load_s=(model.file_bytes + projector) / 1e6 / profile.storage_mbs,
         prefill_tps=prefill_tps(speed, model, prompt_tokens),
         decode_tps=decode_tps(speed, model, prompt_tokens, one),
         ttft_s=ttft_s(speed, model, prompt_tokens, one),
@@ -151,7 +171,7 @@ def advise(
         model: the base.
         embedding_parameters: weights of its embedding, and of its output where that is another tensor.
         min_decode_tps: the least speed that will do, tokens per second.
-        settings: ``context``, ``adapters``, ``parallel``, ``service`` of :func:`plan`.
+        settings: ``context``, ``adapters``, ``parallel``, ``service``, ``reader`` of :func:`plan`.
     """
     quantization = None
     for each in BEST_ONNX_FIRST if model.quantization in ONNX else BEST_FIRST:
