@@ -35,6 +35,7 @@ from edgekit.training.base_model import load_dense
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.cache import cache_folder
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.onnx_base import PRECISIONS, base_onnx
@@ -116,7 +117,7 @@ def switch(options: argparse.Namespace, folder: Path) -> Figures:
                 start = time.perf_counter()
                 engine.select(((f"n{number % REQUESTS}", 1.0),))
                 calls.append(_since(start))
-                steps = [_step_ms(engine, PROMPT + each) for each in range(2)]
+                steps = [_step_ms(engine, PROMPT) for _ in range(2)]
                 (first if number < REQUESTS else again).append(steps[0] - steps[1])
             found[f"{kind}: cold load, ms"] = statistics.median(loads)
             found[f"{kind}: the call, ms"] = statistics.median(calls)
@@ -133,6 +134,7 @@ def export(_options: argparse.Namespace, folder: Path) -> Figures:
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     builder = _since(start) / 1e3
+    shutil.copytree(cache_folder("llama.cpp"), folder / "llama.cpp")  # what converts the tokeniser is fetched once
     code = f"{MAKE_BASE}base_onnx(resolve_base({str(base.folder)!r}), 'int4')"
     start = time.perf_counter()
     subprocess.run(
@@ -182,33 +184,39 @@ def mixed(options: argparse.Namespace, folder: Path) -> Figures:
     found: Figures = {}
     sources = {f"a{number}": options.adapter for number in range(REQUESTS)}
     bundle = _bundle("int4", sources, folder / "bundle")
-    with Runtime(bundle, threads=options.threads, context=CONTEXT, parallel=REQUESTS) as runtime:
-        engine: Any = runtime.engine
+    single = Runtime(bundle, threads=options.threads, context=CONTEXT)
+    shared = Runtime(bundle, threads=options.threads, context=CONTEXT, parallel=REQUESTS)
+    with single, shared:
+        engine: Any = shared.engine
         probed = engine.mixes
         for count in (4, 8):
             names = [f"n{number % count}" for number in range(REQUESTS)]
+            alone = [_ask(shared, [name], start=number)[0] for number, name in enumerate(names)]
             times: dict[str, list[float]] = {}
-            texts: dict[str, list[str]] = {}
+            same: dict[str, int] = {}
             for number in range(1 + max(1, options.repeats // 3)):
-                for way, mixes in (("in turn", probed), ("grouped", lambda _: False), ("one step", lambda _: True)):
-                    engine.mixes = mixes
+                for way, mixes in (("in turn", None), ("grouped", False), ("one step", True)):
+                    runtime = single if mixes is None else shared
+                    engine.mixes = lambda _, mixes=mixes: mixes
                     runtime.engine.holder = None  # no KV cache of the run before
                     start = time.perf_counter()
-                    texts[way] = _ask(runtime, names, at_once=way != "in turn")
+                    if mixes is None:
+                        for each, name in enumerate(names):
+                            _ask(single, [name], start=each)
+                    else:
+                        texts = _ask(shared, names)
+                        same[way] = sum(a == b for a, b in zip(alone, texts, strict=True))
                     if number:
                         times.setdefault(way, []).append(_since(start))
             engine.mixes = probed
-            for way in ("grouped", "one step"):
-                label = f"{REQUESTS} over {count} adapters, {way}"
-                ratios = [a / b for a, b in zip(times["in turn"], times[way], strict=True)]
-                found[f"{label}: throughput / in turn"] = statistics.median(ratios)
-                same = sum(a == b for a, b in zip(texts["in turn"], texts[way], strict=True))
-                found[f"{label}: answers as in turn, of {REQUESTS}"] = same
-            ratios = [a / b for a, b in zip(times["grouped"], times["one step"], strict=True)]
-            found[f"{REQUESTS} over {count} adapters: one step / grouped"] = statistics.median(ratios)
-        stacks: list[Stack] = [((runtime.manifest.adapter(name).digest, 1.0),) for name in names]
-        found["this machine mixes to the bit (1) or not (0)"] = float(probed(stacks))
-        found["batches of one adapter to the bit (1) or not (0)"] = float(engine.batches_exactly(stacks[0]))
+            label = f"{REQUESTS} over {count} adapters"
+            for way, other in (("grouped", "in turn"), ("one step", "in turn"), ("one step", "grouped")):
+                ratios = [a / b for a, b in zip(times[other], times[way], strict=True)]
+                found[f"{label}: throughput, {way} / {other}"] = statistics.median(ratios)
+            for way, count_same in same.items():
+                found[f"{label}, {way}: answers as alone, of {REQUESTS}"] = count_same
+            stacks: list[Stack] = [((shared.manifest.adapter(name).digest, 1.0),) for name in names[:count]]
+            found[f"{label}: one step is exact to the bit here (1) or not (0)"] = float(probed(stacks))
     return found
 
 
@@ -312,13 +320,12 @@ def _step_ms(engine: Engine, position: int) -> float:
     return _since(start)
 
 
-def _ask(runtime: Runtime, names: Sequence[str], *, at_once: bool) -> list[str]:
-    def ask(number: int) -> Stream:
-        return runtime.stream(f"bracket {number}, scratch 0.{number} mm", adapter=names[number], max_tokens=ANSWER)
-
-    if not at_once:
-        return ["".join(ask(number)) for number in range(len(names))]
-    streams = [ask(number) for number in range(len(names))]
+def _ask(runtime: Runtime, names: Sequence[str], *, start: int = 0) -> list[str]:
+    """Answers to requests that come at once."""
+    streams: list[Stream] = [
+        runtime.stream(f"bracket {number}, scratch 0.{number} mm", adapter=name, max_tokens=ANSWER, temperature=0.0)
+        for number, name in enumerate(names, start)
+    ]
     while not all(stream.ended for stream in streams):
         runtime.step()
     return ["".join(stream) for stream in streams]

@@ -37,7 +37,7 @@ def test_an_onnx_bundle_has_the_same_facts_as_its_base(onnx_bundle: Path, demo_b
     for fact in ("matmul_parameters", "layers", "query_width", "kv_width", "context", "kv_element"):
         assert getattr(subject.model, fact) == pytest.approx(getattr(expected.model, fact))
     assert subject.embedding_parameters == pytest.approx(expected.embedding_parameters)
-    assert subject.model.file_bytes == pytest.approx(expected.model.file_bytes, rel=0.03)
+    assert subject.model.file_bytes == pytest.approx(expected.model.file_bytes, rel=0.05)
     planned = make_plan(device_profile("raspberry-pi-5"), subject)
     assert planned.plan.decode_tps.basis == "estimated"
     assert planned.advice.quantization in ("int8", "int4")
