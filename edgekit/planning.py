@@ -8,14 +8,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit_devices.fit import BITS, Advice, Plan, Reader, advise, plan, requantized
+from edgekit_devices.fit import BITS, ONNX_KV_ELEMENT, Advice, Plan, Reader, advise, plan, requantized
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate, Model
 from edgekit_exporters.gguf_base import quantization_of
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import DEFAULT_CONTEXT
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.manifest import BaseEntry
+from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS
+from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
 
 PLAN_SCHEMA = "edgekit.plan/1"
 FLOAT_BYTES = 4
@@ -121,7 +125,11 @@ def subject_of_bundle(path: Path) -> Subject:
         manifest = bundle.manifest
         sizes = {file.path: file.size for file in manifest.files}
         adapters = {entry.name: sizes[entry.file] for entry in manifest.adapters}
-        subject = _subject_of_gguf(bundle.base_path, f"{manifest.name} {manifest.version}", adapters)
+        name = f"{manifest.name} {manifest.version}"
+        if manifest.engine == ONNX_ENGINE:
+            model, embedding = _facts_of_onnx(bundle.base_files, manifest.base)
+            return Subject(name, model, embedding, adapters, manifest.requires.isa)
+        subject = _subject_of_gguf(bundle.base_path, name, adapters)
         reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
         return replace(subject, isa=manifest.requires.isa, reader=reader)
 
@@ -243,6 +251,25 @@ def _facts_of_gguf(header: GgufFile, size: int, quantization: str) -> tuple[Mode
         context=int(number("context_length", DEFAULT_CONTEXT)),
     )
     return model, embedding
+
+
+def _facts_of_onnx(files: BaseFiles, base: BaseEntry) -> tuple[Model, float]:
+    """The same of an ONNX base: GenAI's config, and the layers that take adapters, which are all matrices but two."""
+    decoder = json.loads((files.model.parent / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]["decoder"]
+    shapes = [line.split()[1:] for line in read_gguf(files.header).metadata[KEY_LAYERS]]
+    matmul = float(sum(int(inputs) * int(outputs) for inputs, outputs in shapes))
+    model = Model(
+        quantization=base.quantization,
+        file_bytes=files.size,
+        read_bytes=files.part(DATA_FILE).stat().st_size,
+        matmul_parameters=matmul,
+        layers=decoder["num_hidden_layers"],
+        query_width=decoder["num_attention_heads"] * decoder["head_size"],
+        kv_width=2 * decoder["num_key_value_heads"] * decoder["head_size"],
+        context=base.context,
+        kv_element=ONNX_KV_ELEMENT,
+    )
+    return model, base.parameters - matmul
 
 
 def _facts_of_folder(folder: Path) -> tuple[Model, float]:

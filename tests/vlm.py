@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from edgekit.demo_vlm.build import ADDED_TOKENS, PREPROCESSOR, TEMPLATE
+from edgekit_exporters.base import Base
+from tests.adapters import save_random_lora
 
 TILE, LONGEST = 32, 64  # pixels: up to 2 x 2 tiles, and the whole image
 TEXT = {
@@ -22,6 +25,52 @@ TEXT = {
 ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 DEEPER = {"num_hidden_layers": 3}  # llama.cpp's converter counts Pixtral's two connector layers like the encoder's
+
+
+@dataclass(frozen=True)
+class Model:
+    """``folder`` in transformers' form, ``bundle`` in the device's."""
+
+    folder: Path
+    base: Base
+    bundle: Path
+
+
+def make_model(folder: Path, scratch: Path, quantization: str = "F32") -> Model:
+    """A bundle of an image model, with adapters ``one`` and ``two``."""
+    from edgekit.bases import resolve_base
+    from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
+    from edgekit_exporters.gguf_adapter import AdapterSource
+    from edgekit_exporters.gguf_base import gguf_from_folder
+    from edgekit_exporters.vision import projector_gguf
+
+    base = resolve_base(str(folder))
+    text = scratch / "model.gguf"
+    gguf_from_folder(base.folder, text, quantization)
+    adapters = []
+    for name in ("one", "two"):
+        save_random_lora(_text_model(base), scratch / name, std=0.3, r=4, target_modules="all-linear")
+        adapters.append(AdapterSource(name, "1", scratch / name, system=f"You are {name}."))
+    plan = BundlePlan(
+        name="tiny",
+        version="1",
+        task="caption",
+        base=base,
+        base_file=text,
+        projector=projector_gguf(base, "F32"),
+        merged=[],
+        adapters=adapters,
+        default_adapter=None,
+        isa=ANY_ISA,
+    )
+    write_bundle(plan, scratch / "bundle")
+    return Model(folder, base, scratch / "bundle")
+
+
+def _text_model(base: Base) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(base.folder)
 
 
 def save_smolvlm(tokenizer_folder: Path, folder: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgekit_devices.profiles import Profile
-from edgekit_devices.speed import Estimate, Model, decode_tps, prefill_tps, speed_of, ttft_s
+from edgekit_devices.speed import ONNX, Estimate, Model, decode_tps, prefill_tps, speed_of, ttft_s
 
 MIB = 1024 * 1024
 # Python with the runtime's code and the engine's: measured, see docs/devices.md.
@@ -17,7 +17,7 @@ BUFFERS_MB = 40
 SERVICE_MB = 60  # `serve` has a process beside the engine's
 WHEELHOUSE_MB = 180  # unpacked, with its virtual environment
 LEAST_CONTEXT = 512
-# llama.cpp's type -> bits a weight of the layers, and of the embedding or output, which llama.cpp makes wider.
+# Type -> bits a weight of the layers, and of the embedding or output, which llama.cpp and ONNX exports make wider.
 BITS = {
     "F16": (16.0, 16.0),
     "Q8_0": (8.5, 8.5),
@@ -26,8 +26,15 @@ BITS = {
     "Q4_K_M": (4.80, 6.5625),
     "Q4_0": (4.5, 6.5625),
     "Q3_K_M": (3.84, 6.5625),
+    "fp32": (32.0, 32.0),
+    "fp16": (16.0, 16.0),
+    "int8": (8.75, 8.75),
+    "int4": (4.625, 8.75),
 }
-BEST_FIRST = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")  # least loss first
+# Least loss first.
+BEST_FIRST = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")
+BEST_ONNX_FIRST = ("int8", "int4")
+ONNX_KV_ELEMENT = 4
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def plan(
     one = max(adapters, default=0)
     projector = reader.file if reader else 0
     memory = Memory(
-        base=model.file_bytes / MIB,
+        base=model.loaded_bytes / MIB,
         kv_cache=parallel * model.kv_bytes(context) / MIB,
         adapters=sum(adapters) / MIB,
         images=(reader.file + reader.buffers + reader.kept) / MIB if reader else 0.0,
@@ -167,7 +174,7 @@ def advise(
         settings: ``context``, ``adapters``, ``parallel``, ``service``, ``reader`` of :func:`plan`.
     """
     quantization = None
-    for each in BEST_FIRST:
+    for each in BEST_ONNX_FIRST if model.quantization in ONNX else BEST_FIRST:
         planned = plan(profile, requantized(model, each, embedding_parameters), **settings)  # type: ignore[arg-type]
         if planned.memory.fits and planned.decode_tps.value >= min_decode_tps:
             quantization = each
@@ -187,4 +194,6 @@ def requantized(model: Model, quantization: str, embedding_parameters: float) ->
     layers, embedding = BITS[quantization]
     size = round((model.matmul_parameters * layers + embedding_parameters * embedding) / 8)
     share = model.read_bytes / model.file_bytes
-    return replace(model, quantization=quantization, file_bytes=size, read_bytes=round(size * share))
+    element = ONNX_KV_ELEMENT if quantization in ONNX else Model.kv_element
+    read = round(size * share)
+    return replace(model, quantization=quantization, file_bytes=size, read_bytes=read, kv_element=element)

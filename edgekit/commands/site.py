@@ -54,17 +54,22 @@ def add_serve_site(program: Program) -> None:
     parser.add_argument(
         "--lan", action="store_true", help="for phones on the same network, over https, with a QR code of the address"
     )
+    parser.add_argument(
+        "--address", metavar="IPV4", help="which of this machine's addresses, with --lan (default: the network card's)"
+    )
     parser.add_argument("--certificate", type=Path, metavar="PEM", help="for https, with --key (default: self-signed)")
     parser.add_argument("--key", type=Path, metavar="PEM", help="private key of the certificate")
     parser.add_argument("--no-headers", action="store_true", help="as a host does that can't set headers")
 
 
 def _serve_site(arguments: argparse.Namespace) -> None:
-    from edgekit.site import serve_site
+    from edgekit.site import lan_address, serve_site
     from edgekit.site.serve import Certificate
 
     if arguments.json:
         raise UsageError("serve-site prints no document", "leave --json out")
+    if arguments.address is not None and not arguments.lan:
+        raise UsageError("an address is for other machines to reach", "give --lan too")
     given = (arguments.certificate, arguments.key)
     if (given[0] is None) != (given[1] is None):
         raise UsageError("a certificate needs its key", "give --certificate and --key")
@@ -79,7 +84,7 @@ def _serve_site(arguments: argparse.Namespace) -> None:
     serve_site(
         arguments.folder,
         port=arguments.port,
-        lan=arguments.lan,
+        address=(arguments.address or lan_address()) if arguments.lan else None,
         isolated=not arguments.no_headers,
         certificate=None if given[0] is None else Certificate(*given),
         ready=ready,

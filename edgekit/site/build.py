@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from edgekit.devices import device_profile
 from edgekit.site.assets import PACKAGES, vendored_files
 from edgekit.site.policy import content_security_policy, response_headers
-from edgekit.site.probes import template_probes
+from edgekit.site.probes import template_facts
 from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, open_bundle
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.manifest import Manifest
@@ -81,7 +81,7 @@ def build_site(
                 "bundle": {"name": manifest.name, "version": manifest.version},
                 "trust": None if trust is None else trust.read_text(encoding="ascii"),
                 "adapters_from": origins,
-                "probes": template_probes(opened.base_path),
+                "template": template_facts(opened.base_path, with_images=opened.projector_path is not None),
                 "vendor": [
                     {"package": each.name, "version": each.version, "license": each.license} for each in PACKAGES
                 ],
@@ -128,8 +128,6 @@ def _origin(text: str) -> str:
 def _check_fit_for_browsers(manifest: Manifest, base: Path) -> None:
     if manifest.engine != "llama.cpp":
         raise InputError(f"browsers run llama.cpp bundles, and this is one for {manifest.engine}", "export as gguf")
-    if manifest.task != "text":
-        raise InputError(f"pages answer text, and this bundle is for {manifest.task}", "export a text project")
     size = base.stat().st_size
     if size > LARGEST_BASE:
         raise InputError(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.chat import IMAGE_PART, ImageTemplate, Message, parts_of
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.prompts import chat_template
 
 _USER, _ASSISTANT, _SYSTEM = ({"role": role} for role in ("user", "assistant", "system"))
-CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
+CONVERSATIONS: tuple[list[Message], ...] = (
     [_USER | {"content": "scratch of 0.4 mm"}],
     [_SYSTEM | {"content": "You are terse."}, _USER | {"content": "scratch of 0.4 mm"}],
     [_SYSTEM | {"content": ""}, _USER | {"content": "?"}],
@@ -32,20 +33,41 @@ CONVERSATIONS: tuple[list[dict[str, str]], ...] = (
         _USER | {"content": "five"},
     ],
 )
+_TEXT = {"type": "text"}
+WITH_IMAGES: tuple[list[Message], ...] = (
+    [_USER | {"content": [IMAGE_PART, _TEXT | {"text": "Describe the image."}]}],
+    [
+        _SYSTEM | {"content": "You are terse."},
+        _USER | {"content": [_TEXT | {"text": "from \n"}, IMAGE_PART, _TEXT | {"text": "to"}, IMAGE_PART]},
+        _ASSISTANT | {"content": "worn"},
+        _USER | {"content": "where?"},
+    ],
+)
 
 
-def template_probes(base: Path) -> list[dict[str, Any]]:
-    """Each conversation with the text that the base's template renders; None where it refuses.
+def template_facts(base: Path, *, with_images: bool) -> dict[str, Any]:
+    """What a page has to know of the base's template.
+
+    Args:
+        base: its GGUF.
+        with_images: it reads images.
+
+    Returns:
+        ``probes``: each conversation with the texts before, between and after its images, None where the template
+        refuses; ``image``: how the template takes images, None for bases that read none.
 
     Raises:
         InputError: the base has no template, or a broken one.
     """
     template = chat_template(read_gguf(base))
+    seeing = ImageTemplate(template) if with_images else None
     probes = []
-    for messages in CONVERSATIONS:
+    for messages in CONVERSATIONS + (WITH_IMAGES if seeing else ()):
+        images = sum(parts_of(each).count(IMAGE_PART) for each in messages)
         try:
-            text: str | None = template.render(messages)
+            texts = (template.render(messages),) if seeing is None else seeing.render(messages, images)
         except InputError:
-            text = None
-        probes.append({"messages": messages, "text": text})
-    return probes
+            texts = None
+        probes.append({"messages": messages, "texts": texts})
+    image = seeing and {"placeholder": seeing.placeholder, "parts": seeing.takes_parts}
+    return {"image": image, "probes": probes}

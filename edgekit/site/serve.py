@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from edgekit.site.build import is_site
 from edgekit.site.policy import response_headers
-from edgekit_runtime.errors import InputError, TargetError
+from edgekit_runtime.errors import InputError, TargetError, UsageError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK, ALL_ADDRESSES = "127.0.0.1", "0.0.0.0"
+LOOPBACK = "127.0.0.1"
 CERTIFICATE_DAYS = 30
 # The page's own policy stands in it, with the origins it was built for.
 ISOLATION = {name: value for name, value in response_headers().items() if name != "Content-Security-Policy"}
@@ -49,7 +49,7 @@ def serve_site(
     folder: Path,
     *,
     port: int = 8000,
-    lan: bool = False,
+    address: str | None = None,
     isolated: bool = True,
     certificate: Certificate | None = None,
     ready: Callable[[str], None] = lambda url: None,
@@ -59,29 +59,35 @@ def serve_site(
     Args:
         folder: a site that :func:`~edgekit.site.build_site` wrote.
         port: TCP port; 0 for a free one.
-        lan: listen on all addresses, not on this machine's own alone, over HTTPS: browsers give pages from elsewhere
-            storage, digests and threads on secure connections only.
+        address: IPv4 address of this machine to listen at instead of loopback, over HTTPS: browsers give pages from
+            elsewhere storage, digests and threads on secure connections only.
         isolated: send the headers that isolate the page, as a host should.
-        certificate: for HTTPS; a self-signed one is made for ``lan`` when None.
+        certificate: for HTTPS; a self-signed one is made for ``address`` when None.
         ready: called with the address once it answers.
 
     Raises:
         InputError: no site.
-        TargetError: the port is taken.
+        UsageError: no IPv4 address.
+        TargetError: the port is taken, or the address is another machine's.
     """
     if not is_site(folder):
         raise InputError(f"{folder} is no site", "`edgekit site BUNDLE` and `edgekit export` make one")
-    host = _own_address() if lan else LOOPBACK
-    if lan and certificate is None:
-        certificate = _self_signed(host)
+    host = LOOPBACK if address is None else address
+    if not _is_ipv4(host):
+        raise UsageError(f"{host!r} is no IPv4 address", "give one of this machine's, 192.168.1.20 say")
     import uvicorn
 
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((ALL_ADDRESSES if lan else LOOPBACK, port))
+        listener.bind((host, port))
     except OSError as error:
-        raise TargetError(f"port {port} can't be used ({error.strerror})", "choose another with --port") from None
+        listener.close()
+        raise TargetError(
+            f"{host}:{port} can't be used ({error.strerror})", "choose another with --port, or --address"
+        ) from None
+    if address is not None and certificate is None:
+        certificate = _self_signed(host)
     config = uvicorn.Config(
         site_app(folder, isolated=isolated),
         log_level="warning",
@@ -92,6 +98,13 @@ def serve_site(
     ready(f"{'http' if certificate is None else 'https'}://{host}:{listener.getsockname()[1]}/")
     with listener:
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 4
+    except ValueError:
+        return False
 
 
 class _Headers:
@@ -111,17 +124,6 @@ class _Headers:
             await send(message)
 
         await self._app(scope, receive, with_headers)
-
-
-def _own_address() -> str:
-    """The address by which this machine is known on its network; nothing is sent to find it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("10.255.255.255", 1))
-        except OSError:
-            return LOOPBACK
-        address: str = probe.getsockname()[0]
-        return address
 
 
 def _self_signed(host: str) -> Certificate:

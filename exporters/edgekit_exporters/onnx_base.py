@@ -22,7 +22,7 @@ from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.onnx_base import DATA_FILE, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 
 if TYPE_CHECKING:
     from edgekit_exporters.onnx_blocks import Blocks
@@ -175,7 +175,7 @@ def facts_of(folder: Path) -> OnnxFacts:
 
 
 def _genai(folder: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8"))
     return document
 
 

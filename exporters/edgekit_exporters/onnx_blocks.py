@@ -15,6 +15,7 @@ BLOCK = 32
 SHRINKS = 16  # how many narrower ranges than the whole one are tried
 NARROWEST = 0.6  # of the whole range
 REFITS = 2
+PIECE = 1 << 16  # weights that are fitted at a time: what is computed on the way stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,14 @@ def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None, *, b
         importance: what an error in each input column weighs [in]; all the same when None.
         block: columns that share a scale.
     """
+    rows = max(1, PIECE // weight.shape[1])
+    pieces = [_fit(piece, bits, importance, block) for piece in weight.split(rows)]
+    codes, scales, zeros = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return Blocks(codes, scales, zeros, bits)
+
+
+def _fit(weight: Tensor, bits: int, importance: Tensor | None, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and zeros."""
     groups = _in_blocks(weight, block)
     weights = torch.ones_like(groups) if importance is None else _in_blocks(importance[None], block).expand_as(groups)
     low, high = groups.amin(-1, keepdim=True).clamp(max=0), groups.amax(-1, keepdim=True).clamp(min=0)
@@ -92,7 +101,7 @@ def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None, *, b
         best = tuple(torch.where(better, *pair) for pair in zip(found, old, strict=True))
     assert best is not None
     codes, scale, zero = best
-    return Blocks(codes.to(torch.uint8).flatten(1), scale.squeeze(-1), zero.squeeze(-1).to(torch.uint8), bits)
+    return codes.to(torch.uint8).flatten(1), scale.squeeze(-1), zero.squeeze(-1).to(torch.uint8)
 
 
 def _in_blocks(matrix: Tensor, block: int = BLOCK) -> Tensor:

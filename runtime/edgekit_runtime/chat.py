@@ -66,7 +66,12 @@ class ChatTemplate:
 
 
 class ImageTemplate:
-    """A chat template for conversations with images."""
+    """A chat template for conversations with images.
+
+    Attributes:
+        placeholder: what stands in its text for an image.
+        takes_parts: whether it takes contents in parts; if not, the placeholder is put into the text.
+    """
 
     def __init__(self, template: ChatTemplate) -> None:
         """Find out how the template takes parts of messages, and what it writes for an image.
@@ -80,8 +85,8 @@ class ImageTemplate:
         except InputError:
             probe = ""
         found = next((each for each in PLACEHOLDERS if each in probe), None)
-        self._takes_parts = found is not None and _NEEDLE in probe and "'type'" not in probe
-        self._placeholder = found if found and self._takes_parts else PLACEHOLDERS[1]
+        self.takes_parts = found is not None and _NEEDLE in probe and "'type'" not in probe
+        self.placeholder = found if found and self.takes_parts else PLACEHOLDERS[1]
 
     def render(
         self, messages: Sequence[Message], images: int = 0, *, add_generation_prompt: bool = True
@@ -93,18 +98,18 @@ class ImageTemplate:
         """
         given = [{**message, "content": self._content(message)} for message in messages]
         text = self._template.render(given, add_generation_prompt=add_generation_prompt)
-        texts = text.split(self._placeholder)
+        texts = text.split(self.placeholder)
         if len(texts) != images + 1:
             raise InputError(
-                f"the prompt has {len(texts) - 1} places for {images} images", f"leave {self._placeholder} out of texts"
+                f"the prompt has {len(texts) - 1} places for {images} images", f"leave {self.placeholder} out of texts"
             )
         return tuple(texts)
 
     def _content(self, message: Message) -> str | list[dict[str, Any]]:
         parts = parts_of(message)
-        if self._takes_parts:
+        if self.takes_parts:
             return parts
-        return "".join(f"{self._placeholder}\n" if part == IMAGE_PART else part["text"] for part in parts)
+        return "".join(f"{self.placeholder}\n" if part == IMAGE_PART else part["text"] for part in parts)
 
 
 def check_messages(messages: Sequence[Any], images: int = 0) -> list[Message]:

@@ -15,8 +15,7 @@ from edgekit.offline import write_offline
 from edgekit.runtime_build import build_runtime
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
-from tests.kit.vision.conftest import Model
-from tests.vlm import picture_file
+from tests.vlm import Model, picture_file
 
 PREFIX = "/opt/edgekit"
 PROMPT, TOKENS = "Name a fruit.", 6

@@ -88,7 +88,8 @@ def _foot(document: dict[str, Any]) -> list[str]:
     lines = [", ".join(filter(None, parts))]
     if "decode_vs_bare" in document:
         ratio = document["decode_vs_bare"]["ratio"]["median"]
-        lines.append(f"decode against a bare llama_decode loop, in pairs: {ratio:.3f}")
+        bare = "ONNX Runtime" if document.get("engine", {}).get("name") == "onnxruntime" else "llama_decode"
+        lines.append(f"decode against a bare {bare} loop, in pairs: {ratio:.3f}")
     return [*lines, *_conditions(document.get("conditions"))]
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,11 +39,10 @@ KEPT_SIDES = 4  # each as large as its adapters together
 
 
 class Exactness(NamedTuple):
-    """What changes no bit of a request's logits: company, the cuts of a prompt, company with other adapters."""
+    """What changes no bit of a request's logits: company, the cuts of a prompt."""
 
     batches: bool
     cuts: bool
-    mixes: bool
 
 
 class OnnxEngine:
@@ -61,6 +61,7 @@ class OnnxEngine:
         self._adapters: dict[str, Loaded] = {}
         self._stack: Stack = BARE
         self._exact: dict[tuple[int, ...], Exactness] = {}
+        self._mixing: dict[tuple[int, ...], bool] = {}
         self._lengths = [0] * sequences
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
@@ -118,8 +119,16 @@ class OnnxEngine:
         return self._tried(stack).cuts
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
-        """Whether parts under these stacks can be decoded together without changing a bit of anybody's logits."""
-        return all(self._tried(stack).mixes for stack in stacks)
+        """Whether parts under these stacks can be decoded together without changing a bit of anybody's logits; tried
+        once for adapters of the same ranks in the same order, as more ranks in a row are summed in another order.
+        """
+        if not all(self.batches_exactly(stack) for stack in stacks):
+            return False
+        names = sorted({name for stack in stacks for name, _ in stack})
+        ranks = tuple(self._adapters[name].rank for name in names)
+        if ranks not in self._mixing:
+            self._mixing[ranks] = self._probe_mixing(stacks)
+        return self._mixing[ranks]
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
@@ -297,43 +306,61 @@ class OnnxEngine:
     def _tried(self, stack: Stack) -> Exactness:
         ranks = tuple(sorted(self._adapters[name].rank for name, _ in stack))
         if ranks not in self._exact:
-            self._exact[ranks] = self._probe(stack) if self.sequences > 1 else Exactness(False, False, False)
+            self._exact[ranks] = self._probe(stack) if self.sequences > 1 else Exactness(False, False)
         return self._exact[ranks]
 
     def _probe(self, stack: Stack) -> Exactness:
         """Decode the same tokens alone and in batches of every size, prefill in one and in two, compare all bits."""
         import numpy as np
 
-        kept = [cache.copy() for cache in self._probed()]
-        lengths, selected = list(self._lengths), self._stack
-        first, last = range(1, PROBE_TOKENS), PROBE_TOKENS - 1
-        self._stack = stack
-
-        def step(sequences: Sequence[int], others: Stack | None = None) -> list[Any]:
-            parts = [Part(each, last, [20 + each], stack=others if each else None) for each in sequences]
-            self.decode(parts)
-            return [self.row(number).copy() for number in range(len(sequences))]
-
         def prefill(*cuts: int) -> Any:
             for start, stop in itertools.pairwise((0, *cuts, PROBE_TOKENS)):
                 self.decode([Part(0, start, range(start, stop))])
             return self.row(0).copy()
 
-        try:
-            for sequence in range(self.sequences):
-                self.decode([Part(sequence, 0, [sequence + token for token in first])])
-            alone = [step([sequence])[0] for sequence in range(self.sequences)]
+        with self._scratch():
+            self._stack = stack
+            self._fill()
+            alone = [self._last([(sequence, stack)])[0] for sequence in range(self.sequences)]
             sizes = range(2, self.sequences + 1)
-            together = all(all(map(np.array_equal, step(range(size)), alone)) for size in sizes)
-            neighbours: list[Stack] = [BARE, *(((name, 1.0),) for name in self._adapters)]
-            mixed = all(np.array_equal(step(range(2), other)[0], alone[0]) for other in neighbours)
+            batches = ([(sequence, stack) for sequence in range(size)] for size in sizes)
+            together = all(all(map(np.array_equal, self._last(batch), alone)) for batch in batches)
             whole = prefill()
             cut = all(np.array_equal(prefill(at), whole) for at in range(2, PROBE_TOKENS - 1))
-            return Exactness(together, cut, together and mixed)
+        return Exactness(together, cut)
+
+    def _probe_mixing(self, stacks: Sequence[Stack]) -> bool:
+        """Decode a token under each stack alone and under all of them at once, compare all bits."""
+        import numpy as np
+
+        rows = list(enumerate(itertools.islice(itertools.cycle(stacks), self.sequences)))
+        with self._scratch():
+            self._stack = BARE
+            self._fill()
+            alone = [self._last([row])[0] for row in rows]
+            return all(map(np.array_equal, self._last(rows), alone))
+
+    @contextmanager
+    def _scratch(self) -> Iterator[None]:
+        """Sequences to try something on; they are afterwards what they were."""
+        kept = [cache.copy() for cache in self._probed()]
+        lengths, selected = list(self._lengths), self._stack
+        try:
+            yield
         finally:
             for cache, saved in zip(self._probed(), kept, strict=True):
                 cache[:] = saved
             self._lengths, self._stack = lengths, selected
+
+    def _fill(self) -> None:
+        """Other tokens in each sequence, as many as are tried less one."""
+        for sequence in range(self.sequences):
+            self.decode([Part(sequence, 0, [sequence + token for token in range(1, PROBE_TOKENS)])])
+
+    def _last(self, rows: Sequence[tuple[int, Stack]]) -> list[Any]:
+        """Logits of one more token in each of these sequences, under these stacks."""
+        self.decode([Part(each, PROBE_TOKENS - 1, [20 + each], stack=stack) for each, stack in rows])
+        return [self.row(number).copy() for number in range(len(rows))]
 
     def _probed(self) -> list[NDArray[np.float32]]:
         return [cache[:, :, : PROBE_TOKENS + 1] for cache in self._cells]

@@ -48,6 +48,26 @@ def test_greedy_answers_are_the_native_runtimes(goods: Goods, site: Path, browse
         assert page.evaluate("runtime.info.loads") == 1  # adapters were swapped, the base was not read again
 
 
+def test_what_one_adapter_has_read_no_other_goes_on_from(goods: Goods, site: Path, browser: Browser) -> None:
+    """llama.cpp's server would: it takes earlier prompts' cells back, whichever adapter they are of."""
+    long = "a scratch on the left side of the valve body, seen at station five in shift B, and its tolerance?"
+    asked = (("base", long), ("one", "Quite another."), ("one", long), ("base", "Quite another."), ("base", long))
+    with Runtime(goods.bundle, threads=1) as native, hosting(site) as host, phone(browser) as page:
+        load_module(page, host)
+        for adapter, question in asked:
+            conversation = [{"role": "system", "content": "terse"}, {"role": "user", "content": question}]
+            want = native.generate(messages=conversation, adapter=adapter, max_tokens=12)
+            got = ask(page, messages=conversation, adapter=adapter, max_tokens=12)
+            assert got["text"] == want.text
+            assert got["usage"]["cached_tokens"] == 0
+        conversation += [{"role": "assistant", "content": got["text"]}, {"role": "user", "content": "why?"}]
+        want = native.generate(messages=conversation, adapter="base", max_tokens=12)
+        got = ask(page, messages=conversation, adapter="base", max_tokens=12)
+        assert got["text"] == want.text
+        assert got["usage"]["cached_tokens"] > 20  # the same adapter goes on from what it has read
+        assert page.evaluate("runtime.engine.kept.copied") is False
+
+
 def test_a_schema_is_followed_as_the_native_runtime_does(goods: Goods, site: Path, browser: Browser) -> None:
     import json
 
@@ -91,7 +111,7 @@ def test_what_the_template_makes_of_a_conversation_is_the_same_text(
         load_module(page, host)
         for adapter in ("base", "one"):
             text = page.evaluate(
-                "([messages, adapter]) => runtime.plan({ messages, adapter }).text", [conversation, adapter]
+                "([messages, adapter]) => runtime.plan({ messages, adapter }).texts[0]", [conversation, adapter]
             )
             assert native.prompt_tokens(text) == native.encode(conversation, adapter).tokens
 
@@ -100,7 +120,7 @@ def test_a_template_that_renders_otherwise_here_is_refused(site: Path, browser: 
     import json
 
     document = json.loads((site / "site.json").read_text())
-    document["probes"][0]["text"] += " "
+    document["template"]["probes"][0]["texts"][0] += " "
     (site / "site.json").write_text(json.dumps(document))
     with hosting(site) as host, phone(browser) as page:
         said = load_module(page, host)

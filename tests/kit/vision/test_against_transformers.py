@@ -16,8 +16,7 @@ from edgekit.vision_pixels import idefics3_tiles
 from edgekit_runtime import Runtime
 from edgekit_runtime.engines.llama_images import open_images
 from edgekit_runtime.pictures import Picture, read_picture
-from tests.kit.vision.conftest import Model
-from tests.vlm import LONGEST, TILE, picture_file
+from tests.vlm import LONGEST, TILE, Model, picture_file
 
 QUESTION = [{"role": "user", "content": "What is it?"}]
 

@@ -9,7 +9,7 @@ import pytest
 from edgekit_runtime.bench import compare, run_bench, table
 from edgekit_runtime.bench.images import parse_size
 from edgekit_runtime.errors import UsageError
-from tests.kit.vision.conftest import Model
+from tests.vlm import Model
 
 
 def test_ttft_is_split_and_another_adapter_encodes_nothing_again(quantised: Model) -> None:

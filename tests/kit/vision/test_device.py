@@ -13,9 +13,8 @@ from edgekit_runtime.engines import BARE
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.generation import Generation
 from edgekit_runtime.store import Store
-from tests.kit.vision.conftest import Model
 from tests.service import serving
-from tests.vlm import picture_file
+from tests.vlm import Model, picture_file
 
 QUESTION = "What is it?"
 

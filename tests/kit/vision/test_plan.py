@@ -9,7 +9,7 @@ import pytest
 from edgekit.devices import device_profile
 from edgekit.planning import make_plan, report, subject_of_bundle
 from edgekit_runtime.engines.llama_images import DEFAULT_LIMIT
-from tests.kit.vision.conftest import Model
+from tests.vlm import Model
 
 
 def test_what_reads_images_is_counted_once_and_is_no_adapter(quantised: Model) -> None:

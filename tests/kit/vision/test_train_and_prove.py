@@ -16,8 +16,7 @@ from edgekit.calibration import project_imatrix
 from edgekit.project import Project, load_project
 from edgekit_exporters.imatrix import read_imatrix
 from edgekit_runtime import Runtime, UsageError
-from tests.kit.vision.conftest import Model
-from tests.vlm import picture_file
+from tests.vlm import Model, picture_file
 
 
 def _project(folder: Path, base: Path, **export_settings: object) -> Project:

@@ -4,6 +4,7 @@ import { adapterEntry, checkFits, readAdapter } from "./adapter.js";
 import { findInstalled, withActive, withAdapter, without } from "./changes.js";
 import { EdgekitError } from "./errors.js";
 import { bring, checkRoom } from "./files.js";
+import { hex } from "./hex.js";
 import { adapterMessage, checkSignature } from "./signing.js";
 
 const LARGEST_ADAPTER = 1024 ** 3; // bytes; it is held in memory once while it is checked
@@ -99,8 +100,10 @@ export class Adapters {
 
   /** Whether the base has to be read again. */
   engineLacks() {
-    const { engine, manifest, headerOf } = this.runtime;
-    return headerOf !== manifest.base.digest || manifest.adapters.some((entry) => !engine?.adapters.includes(entry.digest));
+    const { engine, manifest } = this.runtime;
+    const { digest, projector_digest: projector } = manifest.base;
+    return engine?.base !== digest || engine.projector !== (projector ?? undefined)
+      || manifest.adapters.some((entry) => !engine.adapters.includes(entry.digest));
   }
 
   async fetch(url) {
@@ -128,8 +131,4 @@ export class Adapters {
     const response = await fetch(place, { cache: "no-store" }).catch(() => undefined);
     return response?.ok ? response.blob() : undefined;
   }
-}
-
-function hex(buffer) {
-  return [...new Uint8Array(buffer)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

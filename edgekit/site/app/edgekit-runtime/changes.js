@@ -90,7 +90,8 @@ export function findInstalled(generation, name, version) {
 
 /** Digests of the files that a generation needs.  @param {Generation} generation @returns {Set<string>} */
 export function digestsOf(generation) {
-  return new Set([generation.manifest.base.digest, ...generation.installed.map((entry) => entry.digest)]);
+  const { digest, projector_digest: projector } = generation.manifest.base;
+  return new Set([digest, ...(projector ? [projector] : []), ...generation.installed.map((entry) => entry.digest)]);
 }
 
 function withAdapters(manifest, adapters) {

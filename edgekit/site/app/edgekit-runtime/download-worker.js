@@ -7,6 +7,7 @@
  */
 
 import { sha256 } from "../vendor/noble-hashes/sha2.js";
+import { hex } from "./hex.js";
 
 const PROGRESS_BYTES = 1024 * 1024;
 const REHASH_BYTES = 4 * 1024 * 1024;
@@ -47,7 +48,7 @@ async function bring(access, { url, blob, size, digest }) {
   const end = body ? await write(access, body.getReader(), hash, start, size) : start;
   access.flush();
   if (end < size) throw failure("network", `the connection ended after ${end} of ${size} bytes`);
-  const found = [...hash.digest()].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const found = hex(hash.digest());
   if (found !== digest) {
     access.truncate(0);
     access.flush();

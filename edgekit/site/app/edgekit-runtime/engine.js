@@ -1,8 +1,10 @@
-/** llama.cpp in WebAssembly, through wllama: one base, adapters that are chosen per request. */
+/** llama.cpp in WebAssembly, through wllama: one base, adapters that are chosen per request, images where it sees. */
 
 import { Wllama } from "../vendor/wllama/wllama.js";
+import { KeptCells } from "./cells.js";
 import { runsWide } from "./environment.js";
 import { EdgekitError } from "./errors.js";
+import { hex } from "./hex.js";
 
 const PREFILL_CHUNK = 512;
 const VENDOR = new URL("../vendor/wllama/", import.meta.url);
@@ -20,28 +22,35 @@ const SILENT = { debug() {}, log() {}, warn() {}, error() {} };
  */
 
 export class Engine {
-  /** @param {Wllama} wllama @param {string[]} adapters digests in the engine's order */
-  constructor(wllama, adapters) {
+  /**
+   * @param {Wllama} wllama
+   * @param {{base: string, projector?: string, adapters: string[]}} digests of what is loaded, adapters in their order
+   */
+  constructor(wllama, { base, projector, adapters }) {
     this.wllama = wllama;
+    this.base = base;
+    this.projector = projector;
     this.adapters = adapters;
+    this.kept = new KeptCells();
   }
 
   /**
    * Load a base with its adapters.
    *
-   * @param {{base: Blob, adapters: Map<string, Blob>, context: number, threads: number}} files
+   * @typedef {{digest: string, file: Blob}} Stored
+   * @param {{base: Stored, projector?: Stored, adapters: Map<string, Blob>, context: number, threads: number}} files
    *   adapters by digest
    */
-  static async load({ base, adapters, context, threads }) {
+  static async load({ base, projector, adapters, context, threads }) {
     const wllama = new Wllama({ default: new URL("wllama.wasm", VENDOR).href }, { suppressNativeLog: true, logger: SILENT });
     const compat = { worker: new URL("compat.js", VENDOR).href, wasm: new URL("compat.wasm", VENDOR).href };
     wllama.setCompat(runsWide() ? null : compat);
-    // wllama names its files by their order: the base first, adapters after it.
-    const blobs = [base, ...adapters.values()].map((file) => file.slice());
+    // wllama names its files by their order, the base first, adapters after it; a projector it knows by its header.
+    const blobs = [base.file, ...adapters.values()].map((file) => file.slice());
     const total = String(blobs.length).padStart(5, "0");
     const names = blobs.map((_, index) => `models/model-${String(index + 1).padStart(5, "0")}-of-${total}.gguf`);
     try {
-      await wllama.loadModel(blobs, {
+      await wllama.loadModel(projector ? [...blobs, projector.file.slice()] : blobs, {
         n_ctx: context,
         n_batch: PREFILL_CHUNK,
         n_parallel: 1,
@@ -51,12 +60,14 @@ export class Engine {
         lora_adapters: names.slice(1).map((path) => ({ path, scale: 0 })),
       });
       // wllama doesn't look at this itself.
-      if (!wllama.getLoadedContextInfo().success) throw new Error("llama.cpp refuses the base or an adapter");
+      const loaded = wllama.getLoadedContextInfo();
+      if (!loaded.success) throw new Error("llama.cpp refuses the base, its projector or an adapter");
+      if (projector && !loaded.has_image_input) throw new Error("the projector reads no images");
     } catch (error) {
       await wllama.exit().catch(() => undefined);
       throw explained(error, "the engine can't load the base");
     }
-    return new Engine(wllama, [...adapters.keys()]);
+    return new Engine(wllama, { base: base.digest, projector: projector?.digest, adapters: [...adapters.keys()] });
   }
 
   get threads() {
@@ -68,11 +79,17 @@ export class Engine {
     return this.wllama.mustAddBosToken();
   }
 
+  /** What stands in a prompt for an image. */
+  get imageMark() {
+    return this.wllama.getLoadedContextInfo().media_marker;
+  }
+
   /**
    * Continue a prompt.
    *
    * @param {object} request
-   * @param {string} request.prompt rendered
+   * @param {string} request.prompt rendered, with {@link Engine.imageMark} where images belong
+   * @param {Uint8Array[]} [request.files] the images
    * @param {string | undefined} request.adapter digest
    * @param {number} request.maxTokens
    * @param {Sampling} request.sampling
@@ -82,7 +99,10 @@ export class Engine {
    * @param {AbortSignal} [request.signal]
    * @returns {AsyncIterable<any>} chunks in OpenAI's form, llama.cpp's `timings` in the last one
    */
-  async *complete({ prompt, adapter, maxTokens, sampling, stop, ignoreEnd = false, reuse = true, signal }) {
+  async *complete({ prompt, files = [], adapter, maxTokens, sampling, stop, ignoreEnd = false, reuse = true, signal }) {
+    const text = await this.withDigests(prompt, files);
+    const keep = this.kept.take({ adapter, text, reuse });
+    if (!keep) await this.forget();
     const options = {
       prompt,
       stream: true,
@@ -94,26 +114,55 @@ export class Engine {
       seed: sampling.seed,
       samplers: ["top_k", "top_p", "temperature"],
       stop,
-      cache_prompt: reuse,
+      cache_prompt: keep,
       ignore_eos: ignoreEnd,
       lora: this.adapters.map((digest, id) => ({ id, scale: digest === adapter ? 1 : 0 })),
       ...(sampling.schema ? { json_schema: sampling.schema } : {}),
     };
     const begun = await this.act("completion", {
-      _name: "cmpl_req", is_chat: false, is_asr: false, data_json: JSON.stringify(options), files: [],
+      _name: "cmpl_req", is_chat: false, is_asr: false, data_json: JSON.stringify(options), files,
     });
     if (!begun.success) throw new EdgekitError("input", "the engine refuses the request", "check its schema");
+    let answer = "";
+    let last;
+    for await (const chunk of this.results(begun.req_id, signal)) {
+      answer += chunk.choices?.[0]?.text ?? "";
+      last = chunk;
+      yield chunk;
+    }
+    if (!signal?.aborted) this.kept.note({ adapter, text: text + answer, usage: last?.usage, timings: last?.timings });
+  }
+
+  /** All that the engine says of a request; one that nobody waits for any more is cancelled. */
+  async *results(request, signal) {
     let ended = false;
     try {
       while (!ended) {
         if (signal?.aborted) return;
-        const result = await this.next(begun.req_id);
+        const result = await this.next(request);
         ended = !result.has_more;
         yield* result.chunks;
       }
     } finally {
-      if (!ended) await this.act("cancel", { _name: "cncl_req", req_id: begun.req_id }).catch(() => undefined);
+      if (!ended) await this.act("cancel", { _name: "cncl_req", req_id: request }).catch(() => undefined);
     }
+  }
+
+  /** Let the engine read something short in the place of the last prompt, so that it makes no copy of its cells. */
+  async forget() {
+    const { success, req_id: request } = await this.act("embedding", {
+      _name: "embd_req", data_json: JSON.stringify({ input: " " }), files: [],
+    });
+    if (!success) throw new EdgekitError("engine", "the engine can't leave the last prompt", "reload the page");
+    for await (const _ of this.results(request));
+  }
+
+  /** A prompt with the digests of its images in their places: the same text is the same prompt. */
+  async withDigests(prompt, files) {
+    const [first, ...rest] = files.length ? prompt.split(this.imageMark) : [prompt];
+    let text = first;
+    for (const [index, part] of rest.entries()) text += hex(await crypto.subtle.digest("SHA-256", files[index])) + part;
+    return text;
   }
 
   /** What the engine has said since the last call; a step with bytes that are no text gives U+FFFD. */

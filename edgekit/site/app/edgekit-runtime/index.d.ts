@@ -16,10 +16,16 @@ export class EdgekitError extends Error {
   readonly facts: Record<string, string | number>;
 }
 
+/** The place of an image, in the order in which they come with the request, or a text. */
+export type Part = { type: "image" } | { type: "text"; text: string };
+
 export interface Message {
   role: "system" | "user" | "assistant" | "tool";
-  content: string;
+  content: string | Part[];
 }
+
+/** A file that the browser decodes (JPEG, PNG, WebP…), or pixels: an element, a canvas, a video's frame. */
+export type ImageSource = ImageBitmapSource;
 
 /** Sampling defaults of an adapter. */
 export interface GenerationDefaults {
@@ -40,7 +46,9 @@ export interface BaseEntry {
   family: string;
   /** sha256 of the file. */
   digest: string;
-  projector?: string;
+  /** What reads images for it, in caption bundles, and its sha256. */
+  projector?: string | null;
+  projector_digest?: string | null;
   merged: string[];
   system?: string;
   generation?: GenerationDefaults;
@@ -117,6 +125,11 @@ export interface Request {
   messages?: Message[];
   /** …or text to continue as it is, without template or system prompt. */
   raw?: string;
+  /**
+   * For caption bundles: an image or several, 8 at most.  Files have 16 MiB and 50 million pixels at most; what is larger
+   * than 2048 pixels is scaled down.  Without places in `messages` they come before the last question.
+   */
+  image?: ImageSource | ImageSource[];
   /** Its name; "base" for the bare base; the bundle's default when left out. */
   adapter?: string | null;
   max_tokens?: number;

@@ -16,6 +16,7 @@ import { Engine } from "./engine.js";
 import { checkBrowser, usableThreads } from "./environment.js";
 import { EdgekitError } from "./errors.js";
 import { readGguf } from "./gguf.js";
+import { imageFile, listed } from "./images.js";
 import { neededFiles } from "./manifest.js";
 import { download } from "./files.js";
 import { Prompts } from "./prompts.js";
@@ -157,18 +158,19 @@ export class Runtime {
       const file = await this.store.file(base.digest);
       if (this.headerOf !== base.digest) {
         this.header = await readGguf(file, base.file);
-        this.prompts = new Prompts(this.header, this.manifest.probes);
+        this.prompts = new Prompts(this.header, this.manifest.template);
         this.headerOf = base.digest;
       }
-      const digests = [...new Set(adapters.map((entry) => entry.digest))];
-      const blobs = new Map();
-      for (const digest of digests) blobs.set(digest, await this.store.file(digest));
+      const files = new Map();
+      for (const { digest } of adapters) files.set(digest, await this.store.file(digest));
+      const { projector_digest: projector } = base;
       await this.engine?.close(); // two bases at once don't fit a phone
       this.engine = undefined;
       this.context = Math.min(this.options.context ?? DEFAULT_CONTEXT, base.context);
       this.engine = await Engine.load({
-        base: file,
-        adapters: blobs,
+        base: { digest: base.digest, file },
+        projector: projector && { digest: projector, file: await this.store.file(projector) },
+        adapters: files,
         context: this.context,
         threads: this.options.threads ?? usableThreads(),
       });
@@ -201,20 +203,22 @@ export class Runtime {
   async *stream(request) {
     const started = performance.now();
     const plan = this.plan(request);
+    const files = [];
+    for (const image of plan.images) files.push(await imageFile(image));
     let release;
     const mine = new Promise((resolve) => (release = resolve));
     const before = this.turn;
     this.turn = mine;
     await before;
     try {
-      return yield* this.answer(plan, request, started);
+      return yield* this.answer({ ...plan, files }, request, started);
     } finally {
       release();
     }
   }
 
   /** What a request asks for, with the adapter's defaults filled in. */
-  plan({ prompt, messages, raw, adapter, max_tokens, temperature, top_k, top_p, seed, stop, schema }) {
+  plan({ prompt, messages, raw, image, adapter, max_tokens, temperature, top_k, top_p, seed, stop, schema }) {
     if ([prompt, messages, raw].filter((each) => each !== undefined).length !== 1) {
       throw new EdgekitError("usage", "a request needs either a prompt or messages or raw text", "give one of them");
     }
@@ -222,11 +226,20 @@ export class Runtime {
     const entry = name == null || name === BASE ? undefined : this.adapters.get(name);
     const defaults = (entry ?? this.manifest.base).generation ?? {};
     const system = (entry ?? this.manifest.base).system;
-    const text = raw ?? this.prompts.chat(messages ?? [{ role: "user", content: prompt }], system);
+    const images = listed(image);
+    if (images.length && raw !== undefined) {
+      throw new EdgekitError("usage", "a raw prompt can't have images", "send messages");
+    }
+    if (images.length && this.manifest.task !== "caption") {
+      throw new EdgekitError("input", `${this.manifest.name} is a text bundle`, "send images to a caption bundle");
+    }
+    const conversation = messages ?? [{ role: "user", content: prompt }];
+    const texts = raw !== undefined ? [raw] : this.prompts.chat(conversation, system, images.length);
     return {
       name: entry?.name ?? null,
       digest: entry?.digest,
-      text,
+      texts,
+      images,
       maxTokens: max_tokens ?? defaults.max_tokens ?? DEFAULT_MAX_TOKENS,
       stop: stop ?? [],
       sampling: {
@@ -245,10 +258,11 @@ export class Runtime {
       throw new EdgekitError("engine", `adapter ${plan.name} is not loaded yet`, "wait until it is active");
     }
     const { bos } = this.prompts;
-    const twice = this.engine.addsBos && bos && plan.text.startsWith(bos); // the template writes it, and so does the engine
-    const prompt = twice ? plan.text.slice(bos.length) : plan.text;
+    const text = plan.texts.join(this.engine.imageMark);
+    const twice = this.engine.addsBos && bos && text.startsWith(bos); // the template writes it, and so does the engine
+    const prompt = twice ? text.slice(bos.length) : text;
     const began = performance.now();
-    let text = "";
+    let answer = "";
     let first;
     let last;
     let finish = null;
@@ -258,12 +272,12 @@ export class Runtime {
       first ??= performance.now();
       finish = choice?.finish_reason ?? finish;
       if (choice?.text) {
-        text += choice.text;
+        answer += choice.text;
         yield choice.text;
       }
     }
     if (signal?.aborted) finish = "cancelled";
-    return generation({ plan, text, finish, last, started, began, first });
+    return generation({ plan, text: answer, finish, last, started, began, first });
   }
 
   /** Do something when no answer is being given. */

@@ -4,6 +4,7 @@ import { EdgekitError } from "./errors.js";
 
 const BUNDLE_SCHEMA = "edgekit.bundle/1";
 const DIGEST = /^[0-9a-f]{64}$/;
+const TASKS = ["text", "caption"];
 const NAME = /^[a-z0-9][a-z0-9._-]*$/;
 
 /**
@@ -25,8 +26,8 @@ export function parseManifest(bytes) {
   if (manifest.engine !== "llama.cpp") {
     throw new EdgekitError("unsupported", `browsers can't run ${manifest.engine} bundles`, "export with --format gguf");
   }
-  if (manifest.task !== "text") {
-    throw new EdgekitError("unsupported", `this page can't run bundles for ${manifest.task}`, "use a text bundle");
+  if (!TASKS.includes(manifest.task)) {
+    throw new EdgekitError("unsupported", `this page can't run bundles for ${manifest.task}`, "update the site");
   }
   const { base, adapters, files } = manifest;
   if (!base || !Array.isArray(adapters) || !Array.isArray(files)) throw malformed("base, adapters or files are missing");
@@ -42,6 +43,10 @@ export function parseManifest(bytes) {
     if (known.get(entry.file)?.sha256 !== entry.digest) throw malformed(`${entry.file} contradicts its files`);
     if (typeof entry.family !== "string") throw malformed(`${entry.file} has no family`);
   }
+  if ((manifest.task === "caption") !== (base.projector != null)) throw malformed("captions, and they alone, need a projector");
+  if (base.projector != null && known.get(base.projector)?.sha256 !== base.projector_digest) {
+    throw malformed(`${base.projector} contradicts its files`);
+  }
   const names = adapters.map((entry) => entry.name);
   if (new Set(names).size !== names.length || !names.every((name) => NAME.test(name))) {
     throw malformed("an adapter's name stands twice or is none");
@@ -55,7 +60,7 @@ export function parseManifest(bytes) {
 
 /** The files of a bundle that a page runs.  @param {import("./index.js").Manifest} manifest */
 export function neededFiles({ base, adapters, files }) {
-  const paths = [base.file, ...adapters.map((entry) => entry.file)];
+  const paths = [base.file, base.projector, ...adapters.map((entry) => entry.file)];
   return files.filter((file) => paths.includes(file.path));
 }
 

@@ -45,7 +45,7 @@ export class Site {
       const signature = await get(new URL("manifest.sig", this.bundle)).then(bytesOf, () => undefined);
       await checkSignature(bytes, signature, this.trust, "the bundle");
     }
-    return { ...parseManifest(bytes), probes: this.document.probes };
+    return { ...parseManifest(bytes), template: this.document.template };
   }
 
   /** The same, when it is newer than `active`; undefined without a connection.  @param {any} active */

@@ -3,19 +3,22 @@
 import { BASE } from "../edgekit-runtime/index.js";
 import { Form } from "./form.js";
 import { remember } from "./history.js";
-import { element, Menu } from "./menu.js";
+import { element, Menu, picture } from "./menu.js";
 import { stayOffline } from "./offline.js";
+import { Photo } from "./photo.js";
 import { setUp, showProgress } from "./setup.js";
 import { currentLanguage, explain, say, translatePage } from "./strings.js";
 
 const at = (id) => document.getElementById(id);
 const CHOSEN = "edgekit adapter";
+const DESCRIBE = "Describe the image."; // as on other devices, when an image comes without a question
 const LOOK_AGAIN_MS = 10 * 60_000;
 
 let runtime;
 let stopper;
 let looked = 0;
 const form = new Form(at("fields"));
+const photo = new Photo();
 
 translatePage();
 await stayOffline((takeOver) => notify(say("newApp"), say("reload"), takeOver));
@@ -30,6 +33,7 @@ for (const dialog of document.querySelectorAll("dialog")) {
 showAdapters();
 at("setup").hidden = true;
 for (const id of ["talk", "ask", "adapter", "open-menu"]) at(id).hidden = false;
+showTask();
 at("prompt").focus({ preventScroll: true });
 lookForUpgrade();
 document.addEventListener("visibilitychange", lookForUpgrade);
@@ -61,6 +65,15 @@ function showAdapters() {
   form.show(at("adapter").value);
 }
 
+/** Caption bundles take pictures. */
+function showTask() {
+  const seeing = runtime.manifest.task === "caption";
+  at("photo").hidden = !seeing;
+  if (!seeing) photo.show(undefined);
+  at("prompt").dataset.placeholder = seeing ? "imageHint" : "promptHint";
+  translatePage();
+}
+
 function showForm(shown) {
   at("fields").hidden = !shown;
   at("prompt").hidden = shown;
@@ -70,22 +83,24 @@ function showForm(shown) {
 
 async function send() {
   const asForm = !at("fields").hidden;
-  const prompt = asForm ? form.text() : at("prompt").value.trim();
+  const image = photo.file;
+  const prompt = (asForm ? form.text() : at("prompt").value.trim()) || (image && DESCRIBE);
   if (!prompt || stopper) return;
   stopper = new AbortController();
   at("send").hidden = true;
   at("stop").hidden = false;
+  const small = await photo.small().catch(() => undefined);
   const card = answerCard(prompt);
   try {
     const answer = await runtime.generate({
-      prompt, adapter: at("adapter").value, signal: stopper.signal,
+      prompt, image, adapter: at("adapter").value, signal: stopper.signal,
       onText: (piece) => {
         card.said.append(piece);
         card.row.scrollIntoView({ block: "end" });
       },
     });
     finish(card, answer);
-    remember({ time: Date.now(), adapter: answer.adapter, prompt, text: answer.text });
+    remember({ time: Date.now(), adapter: answer.adapter, prompt, text: answer.text, image: small });
     if (asForm) form.empty();
     else at("prompt").value = "";
   } catch (error) {
@@ -101,7 +116,9 @@ function answerCard(prompt) {
   const row = element("li", undefined, "answer");
   const said = element("div", "", "said waiting");
   row.append(element("div", at("adapter").selectedOptions[0].textContent, "quiet"), said);
-  at("answers").append(element("li", prompt, "question"), row);
+  const question = element("li", prompt, "question");
+  if (photo.file) question.prepend(picture(photo.address));
+  at("answers").append(question, row);
   row.scrollIntoView({ block: "end" });
   return { row, said };
 }
@@ -149,6 +166,7 @@ async function lookForUpgrade() {
     try {
       await runtime.upgrade(found, { onProgress: showProgress });
       at("notice").hidden = true;
+      showTask();
       showAdapters();
     } catch (error) {
       notify(explain(error), say("retry"), () => {

@@ -3,7 +3,7 @@
 const MOST = 200;
 const KEY = `edgekit history ${new URL("./", document.baseURI).pathname}`;
 
-/** @typedef {{time: number, adapter: string | null, prompt: string, text: string}} Entry */
+/** @typedef {{time: number, adapter: string | null, prompt: string, text: string, image?: string}} Entry `image`: a small one */
 
 /** @returns {Entry[]} newest first */
 export function entries() {

@@ -98,8 +98,9 @@ export class Menu {
   }
 }
 
-function historyRow({ time, adapter, prompt, text }) {
+function historyRow({ time, adapter, prompt, text, image }) {
   const row = item();
+  if (image) row.append(picture(image));
   const words = element("div");
   words.append(
     element("div", `${new Date(time).toLocaleString()} · ${adapter ?? say("base")}`, "quiet"),
@@ -111,6 +112,14 @@ function historyRow({ time, adapter, prompt, text }) {
 
 function item(text) {
   return element("li", text);
+}
+
+/** @param {string} address */
+export function picture(address) {
+  const made = element("img", undefined, "photo");
+  made.alt = say("photo");
+  made.src = address;
+  return made;
 }
 
 export function element(tag, text, name) {

@@ -18,6 +18,8 @@ const EN = {
   generation: "Generation", upgrade: "{name} {version} is ready.", use: "Get it", upgrading: "Getting the new version…",
   newApp: "A new version of this app is ready.", reload: "Reload", speed: "{seconds} s to the first word, {tps} tokens/s",
   cancelled: "stopped", length: "cut off", addField: "Add a field", fieldName: "Field", fieldValue: "Value",
+  takePhoto: "Take a photo", pickPhoto: "Choose a picture", dropPhoto: "Remove", photo: "The picture",
+  imageHint: "Ask about the picture, or just send it",
   part: "part", finding: "finding", place: "place", measured: "size",
 };
 
@@ -39,6 +41,8 @@ const ZH = {
   generation: "版本代", upgrade: "{name} {version} 可用。", use: "获取", upgrading: "正在获取新版本…",
   newApp: "本应用有新版本。", reload: "重新加载", speed: "首字 {seconds} 秒，{tps} 词元/秒",
   cancelled: "已停止", length: "已截断", addField: "添加一项", fieldName: "项目", fieldValue: "内容",
+  takePhoto: "拍照", pickPhoto: "选择图片", dropPhoto: "移除", photo: "图片",
+  imageHint: "就图片提问，或直接发送",
   part: "零件", finding: "缺陷", place: "位置", measured: "尺寸",
 };
 
@@ -87,6 +91,7 @@ export function translatePage() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
   for (const element of document.querySelectorAll("[data-text]")) element.textContent = say(element.dataset.text);
   for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", say(element.dataset.label));
+  for (const element of document.querySelectorAll("[data-alt]")) element.alt = say(element.dataset.alt);
   for (const element of document.querySelectorAll("[data-placeholder]")) element.placeholder = say(element.dataset.placeholder);
 }
 
