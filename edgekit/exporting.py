@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bases import deployed_quantization, resolve_base
+from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
 from edgekit.deployed import deployed_base, deployed_recipe
 from edgekit.devices import device_profile
 from edgekit.project import AUTO, FORMATS, Adapter, Export, Project
@@ -23,7 +23,7 @@ from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, is_bundle, wr
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
-from edgekit_exporters.onnx_base import PRECISIONS, base_onnx, onnx_from_folder, onnx_precision
+from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
 from edgekit_exporters.onnx_builder import require_onnx
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
@@ -33,7 +33,6 @@ from edgekit_runtime.publish import check_replaceable, publish
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PRECISION = "int4"  # of an ONNX base
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 
 
@@ -89,6 +88,9 @@ def export(
     if settings.format not in FORMATS:
         raise UsageError(f"there is no format {settings.format}", f"use one of {', '.join(FORMATS)}")
     onnx = settings.format == "onnx"
+    if onnx and project.task == "caption":
+        # GenAI's builder has image models of its own list only (Phi, Qwen2.5-VL, Gemma 3 …), adapters for none of them.
+        raise UsageError("there is no ONNX for captions: image models run on llama.cpp", "export with --format gguf")
     if onnx:
         require_onnx()
     mode = mode or settings.mode
@@ -137,12 +139,9 @@ def _quantization(project: Project, base: Base, wanted: str | None) -> str | Non
 
 
 def _onnx_quantization(settings: Export, wanted: str | None) -> str:
-    """A precision that is named; a project's GGUF type stands for the default."""
-    if wanted is None and (settings.quantize or "").lower() in PRECISIONS:
-        wanted = settings.quantize
     if settings.imatrix or settings.tensor_types:
         log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
-    return onnx_precision(wanted or DEFAULT_PRECISION)
+    return onnx_precision(wanted or deployed_precision(settings))
 
 
 @dataclass(frozen=True)

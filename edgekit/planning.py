@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit_devices.fit import BITS, Advice, Plan, advise, plan, requantized
+from edgekit_devices.fit import BITS, ONNX_KV_ELEMENT, Advice, Plan, Reader, advise, plan, requantized
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate, Model
 from edgekit_exporters.gguf_base import quantization_of
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import DEFAULT_CONTEXT
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.manifest import BaseEntry
+from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS
+from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
 
 PLAN_SCHEMA = "edgekit.plan/1"
+FLOAT_BYTES = 4
 FALLBACK_QUANTIZATION = "Q4_0"  # of a float base, when nobody said which
 
 
@@ -31,6 +36,7 @@ class Subject:
         embedding_parameters: weights of embedding and output.
         adapters: bytes by name.
         isa: instruction set that it was exported for; "any" when no device was named.
+        reader: what reads images, in a caption bundle.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Subject:
     embedding_parameters: float
     adapters: dict[str, int]
     isa: str = "any"
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ def make_plan(
         "adapters": list(subject.adapters.values()),
         "parallel": parallel,
         "service": service,
+        "reader": subject.reader,
     }
     return Planned(
         subject,
@@ -117,10 +125,13 @@ def subject_of_bundle(path: Path) -> Subject:
         manifest = bundle.manifest
         sizes = {file.path: file.size for file in manifest.files}
         adapters = {entry.name: sizes[entry.file] for entry in manifest.adapters}
-        if manifest.base.projector is not None:  # loaded beside the base, as adapters are
-            adapters["projector"] = sizes[manifest.base.projector]
-        subject = _subject_of_gguf(bundle.base_path, f"{manifest.name} {manifest.version}", adapters)
-        return Subject(subject.name, subject.model, subject.embedding_parameters, adapters, manifest.requires.isa)
+        name = f"{manifest.name} {manifest.version}"
+        if manifest.engine == ONNX_ENGINE:
+            model, embedding = _facts_of_onnx(bundle.base_files, manifest.base)
+            return Subject(name, model, embedding, adapters, manifest.requires.isa)
+        subject = _subject_of_gguf(bundle.base_path, name, adapters)
+        reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
+        return replace(subject, isa=manifest.requires.isa, reader=reader)
 
 
 def subject_of_base(name: str, quantization: str | None, relative_to: Path) -> Subject:
@@ -142,6 +153,21 @@ def subject_of_base(name: str, quantization: str | None, relative_to: Path) -> S
     return Subject(base.name, requantized(model, wanted, embedding), embedding, {})
 
 
+def _reader(projector: Path) -> Reader:
+    """Of an image the encoder holds one layer's activations and attention scores at a time, as floats."""
+    from edgekit_runtime.engines.llama_images import DEFAULT_LIMIT
+
+    metadata = read_gguf(projector).metadata
+
+    def number(key: str) -> int:
+        return int(metadata[f"clip.vision.{key}"])
+
+    patches = (number("image_size") // number("patch_size")) ** 2
+    widths = number("feed_forward_length") + 4 * number("embedding_length")
+    buffers = FLOAT_BYTES * patches * (widths + number("attention.head_count") * patches)
+    return Reader(projector.stat().st_size, buffers, DEFAULT_LIMIT)
+
+
 def report(planned: Planned) -> str:
     """The plan as text, with how it was computed."""
     subject, profile, made = planned.subject, planned.profile, planned.plan
@@ -153,7 +179,8 @@ def report(planned: Planned) -> str:
         f"{'FITS' if memory.fits else 'DOES NOT FIT'}: needs {memory.needed:.0f} MiB of {memory.available:.0f} MiB "
         f"({profile.memory_mb} MiB less {profile.os_memory_mb} MiB for the system)",
         f"  base {memory.base:.0f}, KV cache {memory.kv_cache:.0f} (context {made.context}), "
-        f"adapters {memory.adapters:.1f} ({len(subject.adapters)}), runtime {memory.runtime:.0f}",
+        f"adapters {memory.adapters:.1f} ({len(subject.adapters)}), runtime {memory.runtime:.0f}"
+        + (f", images {memory.images:.0f} (projector, its buffers, kept embeddings)" if subject.reader else ""),
         f"storage {made.storage_mb:.0f} MiB with the runtime; cold load about {made.load_s:.0f} s ({profile.storage})",
         "",
         f"expected for a prompt of {made.prompt_tokens} tokens ({speed}):",
@@ -224,6 +251,25 @@ def _facts_of_gguf(header: GgufFile, size: int, quantization: str) -> tuple[Mode
         context=int(number("context_length", DEFAULT_CONTEXT)),
     )
     return model, embedding
+
+
+def _facts_of_onnx(files: BaseFiles, base: BaseEntry) -> tuple[Model, float]:
+    """The same of an ONNX base: GenAI's config, and the layers that take adapters, which are all matrices but two."""
+    decoder = json.loads((files.model.parent / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]["decoder"]
+    shapes = [line.split()[1:] for line in read_gguf(files.header).metadata[KEY_LAYERS]]
+    matmul = float(sum(int(inputs) * int(outputs) for inputs, outputs in shapes))
+    model = Model(
+        quantization=base.quantization,
+        file_bytes=files.size,
+        read_bytes=files.part(DATA_FILE).stat().st_size,
+        matmul_parameters=matmul,
+        layers=decoder["num_hidden_layers"],
+        query_width=decoder["num_attention_heads"] * decoder["head_size"],
+        kv_width=2 * decoder["num_key_value_heads"] * decoder["head_size"],
+        context=base.context,
+        kv_element=ONNX_KV_ELEMENT,
+    )
+    return model, base.parameters - matmul
 
 
 def _facts_of_folder(folder: Path) -> tuple[Model, float]:

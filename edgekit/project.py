@@ -17,7 +17,8 @@ from edgekit_runtime.runtime import BASE
 PROJECT_FILE = "edgekit.yaml"
 METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+")
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
-PRECISIONS = ("gguf", "nf4", "int8", "bf16", "fp16", "fp32")
+ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
+PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")

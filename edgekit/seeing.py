@@ -15,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekit.bases import deployed_quantization
-from edgekit.deployed import deployed_base
 from edgekit.project import Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_base import base_gguf
@@ -101,7 +99,7 @@ class SeeingEmbedding(nn.Module):
 
 
 def row_images(project: Project, base: Base) -> RowImages | None:
-    """Images for ``base`` as ``project`` deploys it; None for a text project.
+    """Images for ``base`` with the projector that ``project`` deploys; None for a text project.
 
     Raises:
         InputError: the base reads no images, or can't be converted.
@@ -112,8 +110,7 @@ def row_images(project: Project, base: Base) -> RowImages | None:
         raise InputError(
             f"task is caption, and the base {base.name} reads no images", "use one that does, demo-vlm say"
         )
-    quantization = deployed_quantization(project, base)
-    text = deployed_base(project, base, quantization) if quantization else base_gguf(base, "F16")
+    text = base.gguf or base_gguf(base, "F16")  # at any precision: its vocabulary is all that is read
     return RowImages(text, projector_gguf(base, project.export.projector))
 
 

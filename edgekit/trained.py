@@ -5,28 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.deployed import deployed_base
-from edgekit.project import Adapter, Project
+from edgekit.deployed import blocks_digest, trained_blocks
+from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.training import adapter_folder, base_precision
 from edgekit.training.record import read_record
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
+
+CHANGES_BLOCKS = {
+    "gguf": "export.imatrix and export.tensor_types",
+    **dict.fromkeys(ONNX_PRECISIONS, "this base by this version on this machine"),
+}
 
 
 @dataclass(frozen=True)
 class TrainedAt:
-    """``precision`` of the base in training; with "gguf" also its ``quantization`` and the file ``gguf``."""
+    """``precision`` of the base in training; on blocks that devices run also these and their ``quantization``."""
 
     precision: str
     quantization: str | None
-    gguf: Path | None
+    blocks: Path | None
 
     @property
     def label(self) -> str:
         """For tables: the quantisation where there is one."""
-        return self.quantization if self.gguf and self.quantization else self.precision
+        return self.quantization if self.blocks and self.quantization else self.precision
 
 
 def trained_folder(project: Project, adapter: Adapter) -> Path:
@@ -76,12 +80,10 @@ def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:
                 f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
                 f"give --base {record['base']}, or train it again",
             )
-    if precision != "gguf" or quantization is None:
-        return TrainedAt(precision, quantization, None)
-    gguf = deployed_base(project, base, quantization)
-    if record is not None and record["blocks"] != file_digest(gguf):
+    blocks = trained_blocks(project, base, precision, quantization)
+    if blocks is not None and record is not None and record["blocks"] != blocks_digest(blocks):
         raise InputError(
-            f"adapter {adapter.name} was trained on other blocks than export.imatrix and export.tensor_types make now",
-            "put these settings back, or train it again",
+            f"adapter {adapter.name} was trained on other blocks than are made now from {CHANGES_BLOCKS[precision]}",
+            "put these back as they were, or train it again",
         )
-    return TrainedAt(precision, quantization, gguf)
+    return TrainedAt(precision, quantization, blocks)

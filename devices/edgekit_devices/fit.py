@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgekit_devices.profiles import Profile
-from edgekit_devices.speed import Estimate, Model, decode_tps, prefill_tps, speed_of, ttft_s
+from edgekit_devices.speed import ONNX, Estimate, Model, decode_tps, prefill_tps, speed_of, ttft_s
 
 MIB = 1024 * 1024
 # Python with the runtime's code and the engine's: measured, see docs/devices.md.
@@ -17,7 +17,7 @@ BUFFERS_MB = 40
 SERVICE_MB = 60  # `serve` has a process beside the engine's
 WHEELHOUSE_MB = 180  # unpacked, with its virtual environment
 LEAST_CONTEXT = 512
-# llama.cpp's type -> bits a weight of the layers, and of the embedding or output, which llama.cpp makes wider.
+# Type -> bits a weight of the layers, and of the embedding or output, which llama.cpp and ONNX exports make wider.
 BITS = {
     "F16": (16.0, 16.0),
     "Q8_0": (8.5, 8.5),
@@ -26,8 +26,30 @@ BITS = {
     "Q4_K_M": (4.80, 6.5625),
     "Q4_0": (4.5, 6.5625),
     "Q3_K_M": (3.84, 6.5625),
+    "fp32": (32.0, 32.0),
+    "fp16": (16.0, 16.0),
+    "int8": (8.75, 8.75),
+    "int4": (4.625, 8.75),
 }
-BEST_FIRST = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")  # least loss first
+# Least loss first.
+BEST_FIRST = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")
+BEST_ONNX_FIRST = ("int8", "int4")
+ONNX_KV_ELEMENT = 4
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads images beside a base, in bytes.
+
+    Attributes:
+        file: the projector.
+        buffers: activations of one image in it.
+        kept: embeddings of images that may be asked about again.
+    """
+
+    file: int
+    buffers: int
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -37,13 +59,14 @@ class Memory:
     base: float
     kv_cache: float
     adapters: float
+    images: float
     runtime: float
     available: float
 
     @property
     def needed(self) -> float:
         """All together."""
-        return self.base + self.kv_cache + self.adapters + self.runtime
+        return self.base + self.kv_cache + self.adapters + self.images + self.runtime
 
     @property
     def fits(self) -> bool:
@@ -95,6 +118,7 @@ def plan(
     adapters: Sequence[int] = (),
     parallel: int = 1,
     service: bool = False,
+    reader: Reader | None = None,
 ) -> Plan:
     """What a model needs and how fast it will be.
 
@@ -106,13 +130,16 @@ def plan(
         adapters: bytes of each adapter file; all of them loaded, one at work.
         parallel: requests that are answered at once.
         service: with the HTTP service's own process.
+        reader: what reads images, where the base does.
     """
     speed = speed_of(profile)
     one = max(adapters, default=0)
+    projector = reader.file if reader else 0
     memory = Memory(
-        base=model.file_bytes / MIB,
+        base=model.loaded_bytes / MIB,
         kv_cache=parallel * model.kv_bytes(context) / MIB,
         adapters=sum(adapters) / MIB,
+        images=(reader.file + reader.buffers + reader.kept) / MIB if reader else 0.0,
         runtime=RUNTIME_MB + BUFFERS_MB + (SERVICE_MB if service else 0),
         available=profile.memory_mb - profile.os_memory_mb,
     )
@@ -121,8 +148,8 @@ def plan(
         context=context,
         prompt_tokens=prompt_tokens,
         memory=memory,
-        storage_mb=(model.file_bytes + sum(adapters)) / MIB + WHEELHOUSE_MB,
-        load_s=model.file_bytes / 1e6 / profile.storage_mbs,
+        storage_mb=(model.file_bytes + sum(adapters) + projector) / MIB + WHEELHOUSE_MB,
+        load_s=(model.file_bytes + projector) / 1e6 / profile.storage_mbs,
         prefill_tps=prefill_tps(speed, model, prompt_tokens),
         decode_tps=decode_tps(speed, model, prompt_tokens, one),
         ttft_s=ttft_s(speed, model, prompt_tokens, one),
@@ -144,10 +171,10 @@ def advise(
         model: the base.
         embedding_parameters: weights of its embedding, and of its output where that is another tensor.
         min_decode_tps: the least speed that will do, tokens per second.
-        settings: ``context``, ``adapters``, ``parallel``, ``service`` of :func:`plan`.
+        settings: ``context``, ``adapters``, ``parallel``, ``service``, ``reader`` of :func:`plan`.
     """
     quantization = None
-    for each in BEST_FIRST:
+    for each in BEST_ONNX_FIRST if model.quantization in ONNX else BEST_FIRST:
         planned = plan(profile, requantized(model, each, embedding_parameters), **settings)  # type: ignore[arg-type]
         if planned.memory.fits and planned.decode_tps.value >= min_decode_tps:
             quantization = each
@@ -167,4 +194,6 @@ def requantized(model: Model, quantization: str, embedding_parameters: float) ->
     layers, embedding = BITS[quantization]
     size = round((model.matmul_parameters * layers + embedding_parameters * embedding) / 8)
     share = model.read_bytes / model.file_bytes
-    return replace(model, quantization=quantization, file_bytes=size, read_bytes=round(size * share))
+    element = ONNX_KV_ELEMENT if quantization in ONNX else Model.kv_element
+    read = round(size * share)
+    return replace(model, quantization=quantization, file_bytes=size, read_bytes=read, kv_element=element)

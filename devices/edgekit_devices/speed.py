@@ -10,7 +10,8 @@ A prompt of n tokens costs, per token, two operations a weight in the matrix mul
     prefill = prefill_gflops * 1e9 * P[type] / (2 * matmul_parameters + 4 * layers * query_width * n / 2)
 
 ``decode_gbs`` and ``prefill_gflops`` are of the device, D and P of the quantisation; :mod:`edgekit_devices.calibration`
-fits them on published figures and tells how far off the result is where they weren't used.
+fits them on published figures and tells how far off the result is where they weren't used.  These are llama.cpp's: for
+bases that ONNX Runtime runs, ranges are those of an estimate.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ PREFILL = {
     "IQ4_NL": 0.87,
     "IQ4_XS": 0.87,
     "Q3_K_M": 0.86,
+    "int8": 1.0,
+    "int4": 1.0,
 }
+ONNX = ("int8", "int4", "fp16", "fp32")
 SLOW_PREFILL = 0.5
 # D: unpacking these costs more than reading them.
 DECODE = {"IQ3_M": 0.68, "IQ3_S": 0.68, "IQ3_XXS": 0.68, "IQ2_M": 0.6, "IQ2_S": 0.6, "IQ2_XS": 0.6, "IQ2_XXS": 0.6}
@@ -60,7 +64,7 @@ class Model:
     """What speed and memory depend on.
 
     Attributes:
-        quantization: llama.cpp's name of the weights' type.
+        quantization: llama.cpp's name of the weights' type, or one of ``ONNX``.
         file_bytes: the base's file.
         read_bytes: of it read for each decoded token; an input embedding that is not the output too doesn't count.
         matmul_parameters: weights that a prompt's tokens are multiplied with: neither embedding nor output.
@@ -68,6 +72,7 @@ class Model:
         query_width: heads x head size.
         kv_width: elements that keys and values of one token and layer take together.
         context: tokens that the model was made for.
+        kv_element: bytes of an element of the KV cache: F16 in llama.cpp, float32 in ONNX Runtime.
     """
 
     quantization: str
@@ -78,10 +83,16 @@ class Model:
     query_width: int
     kv_width: int
     context: int
+    kv_element: int = 2
 
     def kv_bytes(self, tokens: int) -> int:
-        """The KV cache of ``tokens``, as F16."""
-        return tokens * self.layers * self.kv_width * 2
+        """The KV cache of ``tokens``."""
+        return tokens * self.layers * self.kv_width * self.kv_element
+
+    @property
+    def loaded_bytes(self) -> int:
+        """The base in memory, where ONNX Runtime widens float16."""
+        return self.file_bytes * (2 if self.quantization == "fp16" else 1)
 
 
 @dataclass(frozen=True)
@@ -113,14 +124,14 @@ def decode_tps(speed: Speed, model: Model, position: int, adapter_bytes: int = 0
     """Tokens per second when ``position`` tokens are in the cache and an adapter's weights are read too."""
     read = model.read_bytes + adapter_bytes + model.kv_bytes(position)
     value = speed.decode_gbs * 1e9 * DECODE.get(model.quantization, 1.0) / read
-    return _ranged(value, speed.basis, 0)
+    return _ranged(value, _basis(speed, model), 0)
 
 
 def prefill_tps(speed: Speed, model: Model, tokens: int) -> Estimate:
     """Tokens per second of a prompt of ``tokens``."""
     operations = 2 * model.matmul_parameters + 4 * model.layers * model.query_width * tokens / 2
     value = speed.prefill_gflops * 1e9 * PREFILL.get(model.quantization, SLOW_PREFILL) / operations
-    return _ranged(value, speed.basis, 1)
+    return _ranged(value, _basis(speed, model), 1)
 
 
 def ttft_s(speed: Speed, model: Model, tokens: int, adapter_bytes: int = 0) -> Estimate:
@@ -130,8 +141,12 @@ def ttft_s(speed: Speed, model: Model, tokens: int, adapter_bytes: int = 0) -> E
         tokens / prefill.value + 1 / decode.value,
         tokens / prefill.high + 1 / decode.high,
         tokens / prefill.low + 1 / decode.low,
-        speed.basis,
+        _basis(speed, model),
     )
+
+
+def _basis(speed: Speed, model: Model) -> str:
+    return "estimated" if model.quantization in ONNX else speed.basis
 
 
 def _ranged(value: float, basis: str, which: int) -> Estimate:

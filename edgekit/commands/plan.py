@@ -46,10 +46,12 @@ def _plan(arguments: argparse.Namespace) -> None:
         is_file = path.suffix == ".gguf" and arguments.quantize is None
         subject = subject_of_bundle(path) if is_file else subject_of_base(arguments.base, arguments.quantize, Path())
     else:
+        from edgekit.bases import deployed_precision
         from edgekit.project import load_project
 
         project = load_project(arguments.project)
-        quantize = arguments.quantize or project.export.quantize
+        planned_for = deployed_precision(project.export) if project.export.format == "onnx" else project.export.quantize
+        quantize = arguments.quantize or planned_for
         subject = subject_of_base(project.base, quantize, project.folder)
     planned = make_plan(
         profile,

@@ -1,6 +1,6 @@
 """The demo image model put together: SmolLM2-135M from its package, and the encoder and connector of this one.
 
-The architecture is SmolVLM's (Idefics3): pixels -> SigLIP-style encoder -> 2 x 2 patches side by side -> one linear
+The architecture is SmolVLM's (Idefics3): pixels -> SigLIP-style encoder -> 4 x 4 patches side by side -> one linear
 layer -> 9 embeddings that the text model reads in the place of tokens.
 """
 
@@ -16,8 +16,8 @@ from edgekit_runtime.bundle import file_digest
 
 WEIGHTS = Path(__file__).with_name("vision.safetensors")  # made by edgekit.demo_vlm.pretrain
 NAME = "demo-vlm"
-PATCH, SCALE = 16, 2
-WIDTH, LAYERS, HEADS = 128, 4, 4
+PATCH, SCALE = 8, 4
+WIDTH, LAYERS, HEADS = 96, 3, 4
 IMAGE_TOKEN = "<image>"
 # What llama.cpp and transformers put around an image of this architecture; SIZE allows one tile.
 ADDED_TOKENS = (IMAGE_TOKEN, "<fake_token_around_image>", "<global-img>", "<row_1_col_1>")

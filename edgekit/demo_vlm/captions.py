@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from edgekit.demo_vlm.parts import CLEAN, KINDS, PARTS, PLACES, Scene
 
 QUESTION = "Describe the image."
+
+
+@dataclass(frozen=True)
+class Share:
+    """In %: right answers, and those of whoever always gives the commonest one."""
+
+    right: float
+    chance: float
 
 
 def caption(scene: Scene) -> str:
@@ -21,3 +33,15 @@ def read_caption(text: str) -> dict[str, str | None]:
     # Longer names first: "top left" is not "top".
     place = next((each for each in sorted(PLACES, key=len, reverse=True) if each in text), None)
     return {"part": next((each for each in PARTS if each in text), None), "kind": kind, "place": place}
+
+
+def right_shares(scenes: Sequence[Scene], texts: Sequence[str]) -> dict[str, Share]:
+    """How often captions name part, kind and place right; a part without a defect has no place, and isn't counted."""
+    shares = {}
+    for name in ("part", "kind", "place"):
+        pairs = [(getattr(scene, name), read_caption(text)[name]) for scene, text in zip(scenes, texts, strict=True)]
+        pairs = [pair for pair in pairs if pair[0] is not None]
+        right = sum(wanted == found for wanted, found in pairs)
+        commonest = Counter(wanted for wanted, _ in pairs).most_common(1)[0][1]
+        shares[name] = Share(100 * right / len(pairs), 100 * commonest / len(pairs))
+    return shares

@@ -10,6 +10,7 @@ import math
 import random
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 SIZE = 96  # pixels of a side
@@ -61,6 +62,11 @@ def draw_scene(chosen: random.Random) -> Scene:
 
 def render(scene: Scene, chosen: random.Random, *, casting: bool = False) -> Image.Image:
     """The image of a scene, RGB, SIZE x SIZE; castings are darker and rougher than machined parts."""
+    return render_with_mask(scene, chosen, casting=casting)[0]
+
+
+def render_with_mask(scene: Scene, chosen: random.Random, *, casting: bool = False) -> tuple[Image.Image, Image.Image]:
+    """An image as of :func:`render`, and where its defect is: L, SIZE x SIZE, 255 where all of a pixel is of it."""
     side = SIZE * ZOOM
     ground = tuple(chosen.randint(25, 75) for _ in range(3))
     image = Image.new("RGB", (side, side), ground)
@@ -70,28 +76,52 @@ def render(scene: Scene, chosen: random.Random, *, casting: bool = False) -> Ima
     image.paste(Image.new("RGB", image.size, metal), mask=shape)
     image = ImageChops.multiply(image, _light(side, chosen))
     _outline(image, scene.part, shape)
+    mask = Image.new("L", image.size, 0)
     for number in SCREWS[scene.part]:
         x, y = _centre(number, side)
-        missing = scene.kind == SCREW and PLACES[number] == scene.place
-        _hole(image, x, y) if missing else _screw(image, x, y, chosen)
+        if scene.kind == SCREW and PLACES[number] == scene.place:
+            sound = image.copy()
+            _hole(image, x, y)
+            mask = _changed(sound, image)
+        else:
+            _screw(image, x, y, chosen)
     if scene.size is not None and scene.place is not None:
         layer = _DEFECTS[scene.kind]
-        x, y = _centre(PLACES.index(scene.place), side)
+        x, y = _surface(scene.part, PLACES.index(scene.place), side)
         x, y = (value + chosen.uniform(-0.04, 0.04) * side for value in (x, y))
         defect = layer(image.copy(), x, y, 1.0 if scene.size == "large" else 0.5, chosen, metal)
-        image = Image.composite(defect, image, shape)
+        defect = Image.composite(defect, image, shape)
+        mask, image = _changed(image, defect), defect
     shift = [chosen.randint(-ZOOM * 2, ZOOM * 2) for _ in range(2)]
-    turned = image.rotate(
-        chosen.uniform(-4, 4), Image.Resampling.BILINEAR, translate=(shift[0], shift[1]), fillcolor=ground
-    )
+    angle, translate = chosen.uniform(-4, 4), (shift[0], shift[1])
+    turned = image.rotate(angle, Image.Resampling.BILINEAR, translate=translate, fillcolor=ground)
     small = turned.resize((SIZE, SIZE), Image.Resampling.BOX)
-    noise = Image.effect_noise((SIZE, SIZE), chosen.uniform(9, 13) if casting else chosen.uniform(4, 9))
-    return ImageChops.add(small, Image.merge("RGB", [noise] * 3), 1.0, -128)
+    where = mask.rotate(angle, translate=translate).resize((SIZE, SIZE), Image.Resampling.BOX)
+    return _noisy(small, chosen.uniform(9, 13) if casting else chosen.uniform(4, 9), chosen), where
+
+
+def _noisy(image: Image.Image, deviation: float, chosen: random.Random) -> Image.Image:
+    """Grey noise; Pillow's own takes no seed."""
+    noise = np.random.default_rng(chosen.getrandbits(32)).normal(0, deviation, (SIZE, SIZE, 1))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+def _changed(before: Image.Image, after: Image.Image) -> Image.Image:
+    """Where two images differ by more than a shade: a mask."""
+    return ImageChops.difference(before, after).convert("L").point(lambda value: 255 if value > 12 else 0)
 
 
 def _centre(place: int, side: int) -> tuple[float, float]:
     row, column = divmod(place, 3)
     return side * (0.2 + 0.3 * column), side * (0.2 + 0.3 * row)
+
+
+def _surface(part: str, place: int, side: int) -> tuple[float, float]:
+    """The middle of a place's surface: the corners of round parts are nearer to the centre, else defects fall off."""
+    x, y = _centre(place, side)
+    if part in ("flange", "gear") and place in (0, 2, 6, 8):
+        x, y = (side / 2 + 0.8 * (value - side / 2) for value in (x, y))
+    return x, y
 
 
 def _shape(part: str, side: int) -> Image.Image:

@@ -27,10 +27,10 @@ class TorchModel:
     """The base at its training precision, with or without one adapter."""
 
     def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None, images: RowImages | None = None) -> None:
-        """Load base and adapter; a packed GGUF base is unpacked to the same values, which answers faster."""
+        """Load base and adapter; a packed base is unpacked to the same values, which answers faster."""
         self.encoder = Encoder(base.folder, images=images)
-        if trained.gguf is not None:
-            model = load_dense(base, trained.gguf, compute_dtype())
+        if trained.blocks is not None:
+            model = load_dense(base, trained.blocks, compute_dtype())
         else:
             model = load_base(base, trained.precision)
         model = let_see(model if adapter is None else attach(model, adapter), images)

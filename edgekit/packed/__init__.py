@@ -1,4 +1,4 @@
-"""A torch base made of the GGUF blocks that devices run."""
+"""A torch base made of the blocks that devices run."""
 
 from edgekit.packed.blocks import PackedBlocks
 from edgekit.packed.linear import PackedEmbedding, PackedLinear

@@ -1,8 +1,11 @@
-"""How each GGUF quantisation lays out a block: which bits are an element's code, which bytes are scales.
+"""How each quantisation lays out a block: which bits are an element's code, which bytes are scales.
 
 The formats are defined by ``ggml-common.h`` and ``ggml-quants.c`` of ggml; ``gguf.quants`` of the gguf package is the
 reference that the tests compare with, bit for bit.  In all of them an element is ``scale * code + offset`` with one
 scale (and offset) for a group of neighbouring elements.
+
+Blocks of ONNX graphs stand apart from their scales in the file.  :mod:`edgekit.packed.onnx_mapping` puts them together
+as one, scale (float16), zero (a byte) and codes, so that they are a type like the others.
 """
 
 from __future__ import annotations
@@ -96,6 +99,16 @@ def _scales_iq4_xs(raw: Tensor) -> Scales:
     return _halves(raw[:, :2]) * (six_bits.float() - 32), None
 
 
+def _scale_and_zero(middle: int) -> Callable[[Tensor], Scales]:
+    """For ``scale * (code - zero)`` with codes that are kept less ``middle``; exact, as these numbers are short."""
+
+    def scales(raw: Tensor) -> Scales:
+        scale = _halves(raw[:, :2])
+        return scale, scale * (middle - raw[:, 2:].float())
+
+    return scales
+
+
 def _simple(size: int, scales: int, planes: tuple[tuple[int, int], ...], bias: int = 0) -> Layout:
     """A type of 32 elements: half-precision scale (and offset), fifth bits if any, nibbles."""
     nibbles = size - 16
@@ -154,4 +167,10 @@ LAYOUTS = {
     ),
 }
 
-SUPPORTED = (*FLOATS, *LAYOUTS)
+SUPPORTED = (*FLOATS, *LAYOUTS)  # of GGUF
+
+ONNX_TYPES = {4: "MatMulNBits, 4 bits", 8: "MatMulNBits, 8 bits"}
+LAYOUTS[ONNX_TYPES[4]] = Layout(
+    32, 19, 32, lambda raw: fields(raw[:, 3:], 4, 1), ((0, 3),), _scale_and_zero(0), (_NIBBLE,)
+)
+LAYOUTS[ONNX_TYPES[8]] = Layout(32, 35, 32, lambda raw: raw[:, 3:] ^ 128, ((0, 3),), _scale_and_zero(128), ((8, 0),))

@@ -1,7 +1,8 @@
-"""A transformers model over the blocks of a GGUF file, and the float weights that the blocks stand for."""
+"""A transformers model over the blocks that devices run, and the float weights that the blocks stand for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from edgekit.packed.mapping import StoredTensor, stored_tensors, tied_output
 
 
 def load_packed(
-    gguf_path: Path | str, hf_folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    path: Path | str, hf_folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Any:
-    """Load a model that computes with the very blocks of a GGUF file.
+    """Load a model that computes with the very blocks of a GGUF file or an ONNX base.
 
     Every linear layer and embedding keeps its blocks packed; norms and biases are floats.  Nothing in it is
     trainable: wrap it with PEFT.
 
     Args:
-        gguf_path: the GGUF model.
-        hf_folder: the same model's config (and generation config) as a Hugging Face folder; its weights aren't read.
+        path: the GGUF model, or the folder of the ONNX base.
+        hf_folder: the same model's config (and generation config) as a Hugging Face folder; its weights are read only
+            where an ONNX base has floats.
         dtype: of activations, norms and biases: what layers compute in.
         device: where to put it.
 
@@ -32,14 +34,15 @@ def load_packed(
         A transformers causal language model in evaluation mode.
 
     Raises:
-        InputError: see :func:`~edgekit.packed.mapping.stored_tensors`, or blocks of an unsupported type.
+        InputError: see :func:`~edgekit.packed.mapping.stored_tensors` and
+            :func:`~edgekit.packed.onnx_mapping.onnx_tensors`, or blocks of an unsupported type.
 
     """
     config = transformers.AutoConfig.from_pretrained(hf_folder)
     model = _skeleton(config, dtype)
     tied = tied_output(model)
     layers: dict[str, dict[str, StoredTensor]] = {}
-    for name, tensor in stored_tensors(Path(gguf_path), model):
+    for name, tensor in _tensors(Path(path), model, Path(hf_folder)):
         layer, _, kind = name.rpartition(".")
         layers.setdefault(layer, {})[kind] = tensor
     for name, tensors in layers.items():
@@ -52,22 +55,34 @@ def load_packed(
     return model.to(device).eval()
 
 
-def dequantised_state(gguf_path: Path | str, config: Any, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Return the float weights that a GGUF file stands for, under the names of the transformers model.
+def dequantised_state(
+    path: Path | str, config: Any, dtype: torch.dtype = torch.float32, *, hf_folder: Path | str | None = None
+) -> dict[str, Tensor]:
+    """Return the float weights that blocks stand for, under the names of the transformers model.
 
     A tied output matrix has no entry: ``load_state_dict(state, strict=False)`` on a model of ``config``.
 
     Args:
-        gguf_path: the GGUF model.
+        path: the GGUF model, or the folder of an ONNX base.
         config: its transformers config.
         dtype: of the weights.
+        hf_folder: the float model that an ONNX base was made from.
 
     Raises:
         InputError: as :func:`load_packed`.
 
     """
-    tensors = stored_tensors(Path(gguf_path), _skeleton(config, dtype))
+    tensors = _tensors(Path(path), _skeleton(config, dtype), None if hf_folder is None else Path(hf_folder))
     return {name: tensor.floats(dtype) for name, tensor in tensors}
+
+
+def _tensors(path: Path, model: Any, hf_folder: Path | None) -> Iterator[tuple[str, StoredTensor]]:
+    if path.is_dir():
+        from edgekit.packed.onnx_mapping import onnx_tensors
+
+        assert hf_folder is not None
+        return onnx_tensors(path, model, hf_folder)
+    return stored_tensors(path, model)
 
 
 def _skeleton(config: Any, dtype: torch.dtype) -> Any:

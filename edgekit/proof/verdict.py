@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edgekit.project import Gate
+from edgekit.project import ONNX_PRECISIONS, Gate
 from edgekit.proof.compare import Proof
+from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
 
 
 def refusals(proof: Proof, gate: Gate) -> list[str]:
@@ -32,9 +33,14 @@ def remedy(proof: Proof) -> str:
     """What helps against a loss that quantisation or a mismatch has caused."""
     if proof.other_prompts:
         return "the bundle's tokenizer or chat template is not the base's: export from the base that was trained on"
-    if proof.runs_on != proof.quantization:
-        return (
-            f"train with base_precision: gguf and export.quantize: {proof.quantization}, export with --quantize Q8_0, "
-            "use --imatrix, or ship it with --accept-loss REASON"
-        )
-    return "export with --quantize Q8_0, train longer, or ship it with --accept-loss REASON"
+    onnx = proof.quantization in ONNX_EXPORTS
+    wider = f"export with --quantize {'int8' if onnx else 'Q8_0'}"
+    accepted = "or ship it with --accept-loss REASON"
+    if proof.runs_on == proof.quantization:
+        return f"{wider}, train longer, {accepted}"
+    if onnx:
+        precision = next((key for key, value in ONNX_PRECISIONS.items() if value == proof.quantization), "fp32")
+        return f"train with base_precision: {precision}, {wider}, {accepted}"
+    return (
+        f"train with base_precision: gguf and export.quantize: {proof.quantization}, {wider}, use --imatrix, {accepted}"
+    )

@@ -36,10 +36,16 @@ INSPECTION = Example("inspection", inspection.SYSTEM, inspection.generate)
 MONITORING = Example("monitoring", monitoring.SYSTEM, monitoring.generate)
 CHAT = Example("style", chat.SYSTEM, chat.generate, chat.TRAIN_ROWS, chat.EVAL_ROWS)
 REPORT = Example(
-    "report", caption.REPORT_SYSTEM, caption.generate_reports, caption.TRAIN_ROWS, caption.EVAL_ROWS, rank=8
+    "report", caption.REPORT_SYSTEM, caption.generate_reports, caption.TRAIN_ROWS, caption.EVAL_ROWS, rank=8, epochs=1
 )
 CASTINGS = Example(
-    "castings", caption.CASTINGS_SYSTEM, caption.generate_castings, caption.TRAIN_ROWS, caption.EVAL_ROWS, rank=8
+    "castings",
+    caption.CASTINGS_SYSTEM,
+    caption.generate_castings,
+    caption.TRAIN_ROWS,
+    caption.EVAL_ROWS,
+    rank=8,
+    epochs=1,
 )
 TEMPLATES: dict[str, Sequence[Example]] = {
     "inspection": (INSPECTION, MONITORING),

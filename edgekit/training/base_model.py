@@ -38,23 +38,23 @@ def compute_dtype() -> torch.dtype:
     return torch.float32
 
 
-def load_base(base: Base, precision: str, gguf: Path | None = None) -> Any:
+def load_base(base: Base, precision: str, blocks: Path | None = None) -> Any:
     """Load the base for training.
 
     Args:
         base: which model.
         precision: one of ``PRECISIONS``.
-        gguf: the file that devices will run, for the precision ``gguf``.
+        blocks: what devices will run, for the precisions that are named after it.
 
     Raises:
         UsageError: an unknown precision, or ``gguf`` without a file.
     """
-    if precision == "gguf":
-        if gguf is None:
+    if blocks is not None or precision == "gguf":
+        if blocks is None:
             raise UsageError("base_precision gguf needs to know what devices run", "set export.quantize, Q4_0 say")
         from edgekit.packed import load_packed
 
-        return load_packed(gguf, base.folder, dtype=compute_dtype(), device=device())
+        return load_packed(blocks, base.folder, dtype=compute_dtype(), device=device())
     options: dict[str, Any] = {"device_map": {"": device()}}
     if precision in FLOATS:
         options["dtype"] = FLOATS[precision]
@@ -66,14 +66,15 @@ def load_base(base: Base, precision: str, gguf: Path | None = None) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(base.folder, **options)
 
 
-def load_dense(base: Base, gguf: Path, dtype: torch.dtype) -> Any:
-    """The base with the float weights that ``gguf``'s blocks stand for."""
+def load_dense(base: Base, blocks: Path, dtype: torch.dtype) -> Any:
+    """The base with the float weights that ``blocks`` stand for: a GGUF file or the folder of an ONNX base."""
     from edgekit.packed import dequantised_state
 
     config = transformers.AutoConfig.from_pretrained(base.folder)
     with torch.device(device()), no_init_weights():
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.load_state_dict(dequantised_state(gguf, config), strict=False)  # a tied output matrix has no entry
+    state = dequantised_state(blocks, config, hf_folder=base.folder)
+    model.load_state_dict(state, strict=False)  # a tied output matrix has no entry
     model.tie_weights()
     return model.to(device()).eval()
 

@@ -53,6 +53,7 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -
         )
     if adapter.method == "loftq" and not (torch.cuda.is_available() or torch.xpu.is_available()):
         raise UsageError("PEFT computes loftq's start on a GPU, and there is none here", "use method: qlora or pissa")
+    _check_targets(model, adapter.targets)
     if precision in ("nf4", "int8"):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
@@ -67,6 +68,17 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def _check_targets(model: Any, targets: str | tuple[str, ...]) -> None:
+    """Each of a list fits something; PEFT passes over those that don't."""
+    names = [f".{name}" for name, _ in model.named_modules()]
+    for target in () if isinstance(targets, str) else targets:
+        if not any(name.endswith(f".{target}") for name in names):
+            raise UsageError(
+                f"the target {target} fits no layer of the text model",
+                "take it out; encoder and connector of an image base are not trained",
+            )
 
 
 def _targets(targets: str | tuple[str, ...]) -> str | list[str]:

@@ -19,7 +19,7 @@ PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "acceler
 class RunRecord:
     """Everything needed to know, and to repeat, how an adapter came about.
 
-    ``blocks`` is the sha256 of the GGUF that it was trained on, where it was.
+    ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was.
     """
 
     adapter: str

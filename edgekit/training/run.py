@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import deployed_quantization, resolve_base
+from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
 from edgekit.data import data_digest, load_rows
-from edgekit.deployed import deployed_base
-from edgekit.project import Adapter, Project
+from edgekit.deployed import blocks_digest, trained_blocks
+from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.seeing import let_see, row_images
 from edgekit.training.base_model import device, fast_bfloat16, load_base
 from edgekit.training.interrupt import StopOnInterrupt
@@ -26,7 +26,6 @@ from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
 from edgekit_exporters.base import Base
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
 
@@ -68,7 +67,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = resolve_base(project.base, relative_to=project.folder)
     precision, quantization = base_precision(project, adapter, base)
-    blocks = deployed_base(project, base, quantization) if precision == "gguf" and quantization else None
+    blocks = trained_blocks(project, base, precision, quantization)
     images = row_images(project, base)
     encoder = Encoder(base.folder, images=images)
     limit = _max_length(adapter, base)
@@ -81,7 +80,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         "base": base.family,
         "precision": precision,
         "quantization": quantization,
-        "blocks": file_digest(blocks) if blocks else None,
+        "blocks": blocks_digest(blocks) if blocks else None,
         "hyperparameters": _hyperparameters(adapter),
         "data": data_digest([files.train, files.eval]),
     }
@@ -101,7 +100,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     log.info(
         "training %s: %d rows, %d trainable parameters, base %s at %s",
         *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
-        precision if quantization is None or precision != "gguf" else quantization,
+        quantization if precision == "gguf" and quantization else precision,
     )
     Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
@@ -139,11 +138,17 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
 
 
 def base_precision(project: Project, adapter: Adapter, base: Base) -> tuple[str, str | None]:
-    """What the base is trained at, and the GGUF quantisation that devices run (None when not known).
+    """What the base is trained at, and the quantisation that devices run (None when not known).
 
-    Without an explicit ``base_precision`` an adapter is trained on the blocks that devices will run, when that is
+    Without an explicit ``base_precision`` an adapter is trained on the weights that devices will run, when these are
     known, and on NF4 otherwise.
     """
+    if project.export.format == "onnx" or adapter.base_precision in ONNX_PRECISIONS:
+        exported = deployed_precision(project.export)
+        precision = adapter.base_precision or next((k for k, v in ONNX_PRECISIONS.items() if v == exported), "fp32")
+        if precision == "gguf":
+            raise UsageError("base_precision gguf doesn't go with export.format onnx", "use onnx-int4, or leave it out")
+        return precision, ONNX_PRECISIONS.get(precision, exported)
     quantization = deployed_quantization(project, base)
     return adapter.base_precision or ("gguf" if quantization else "nf4"), quantization
 

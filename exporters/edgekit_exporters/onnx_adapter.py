@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +13,12 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CanonicalAdapter, LowRank
 from edgekit_exporters.gguf_adapter import AdapterSource, adapter_facts, canonical_adapter
 from edgekit_exporters.onnx_builder import require_onnx
+from edgekit_exporters.onnx_names import FUSED_MODULES, fused_rows, graph_layer
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.onnx_adapter import model_version, trailer
-from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B
+from edgekit_runtime.onnx_base import LORA_A, LORA_B
 
 ADAPTER_VERSION = 1
-FUSED_MODULES = ("q_proj", "k_proj", "v_proj")  # in the order of their rows
-MODULE = re.compile(r"model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)")
 
 
 def write_adapter_onnx(
@@ -67,34 +64,24 @@ def graph_matrices(
     Raises:
         InputError: a layer that the graph doesn't have.
     """
-    rows = _fused_rows(folder)
-    grouped: dict[str, dict[str, LowRank]] = {}
+    rows = fused_rows(folder)
+    grouped: dict[str, dict[str | None, LowRank]] = {}
     for name, pair in canonical.layers.items():
-        found = MODULE.fullmatch(name)
-        block = {"self_attn": "attn", "mlp": "mlp"}[found[2]] if found else ""
-        layer = f"model.layers.{found[1]}.{block}.{found[3]}" if found else name
-        together = f"model.layers.{found[1]}.{block}.{FUSED}" if found else name
-        target = layer if layer in layers else together
-        if target not in layers or pair.transposed:
+        found = graph_layer(name, layers)
+        if found is None or pair.transposed:
             raise InputError(f"the ONNX graph has no adapter inputs for {name}", "export with --format gguf")
-        grouped.setdefault(target, {})[found[3] if found else name] = pair
+        layer, part = found
+        grouped.setdefault(layer, {})[part] = pair
     matrices: dict[str, NDArray[np.float32]] = {}
     for layer, parts in grouped.items():
-        a, b = (
-            _joined(parts, layers[layer], rows)
-            if set(parts) <= set(FUSED_MODULES) and layer.endswith(FUSED)
-            else _plain(parts)
-        )
+        whole = parts.get(None)
+        fused = {part: pair for part, pair in parts.items() if part is not None}
+        a, b = (whole.a.T, whole.b.T) if whole is not None else _joined(fused, layers[layer], rows)
         if (a.shape[0], b.shape[1]) != layers[layer]:
             raise InputError(f"the adapter doesn't fit {layer} of the base", "export it with its own base")
         matrices[layer + LORA_A] = np.ascontiguousarray(a.numpy(), dtype=np.float32)
         matrices[layer + LORA_B] = np.ascontiguousarray(b.numpy(), dtype=np.float32)
     return matrices
-
-
-def _plain(parts: Mapping[str, LowRank]) -> tuple[torch.Tensor, torch.Tensor]:
-    (pair,) = parts.values()
-    return pair.a.T, pair.b.T
 
 
 def _joined(
@@ -108,15 +95,3 @@ def _joined(
         a[:, at : at + rank] = pair.a.T
         b[at : at + rank, start:stop] = pair.b.T
     return a, b
-
-
-def _fused_rows(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which outputs of the fused layer are whose."""
-    from transformers import AutoConfig
-
-    config: Any = AutoConfig.from_pretrained(folder)
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    queries = config.num_attention_heads * head
-    keys_end = queries + (config.num_key_value_heads or config.num_attention_heads) * head
-    ends = (0, queries, keys_end, 2 * keys_end - queries)
-    return {module: (ends[at], ends[at + 1]) for at, module in enumerate(FUSED_MODULES[:FUSED_PARTS])}

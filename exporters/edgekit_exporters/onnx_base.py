@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
@@ -22,7 +22,10 @@ from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.onnx_base import DATA_FILE, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+
+if TYPE_CHECKING:
+    from edgekit_exporters.onnx_blocks import Blocks
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +123,28 @@ def layers_of(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (int(inputs), int(outputs)) for name, inputs, outputs in lines}
 
 
+def blocks_of(folder: Path) -> dict[str, Blocks]:
+    """The blocks of every matrix of a base that was written here, by the names of its layers; none of float ones."""
+    import onnx_ir as ir
+    import torch
+
+    from edgekit_exporters.onnx_blocks import Blocks
+
+    def tensor(value: Any) -> Any:
+        return torch.from_numpy(value.const_value.numpy().copy())
+
+    found = {}
+    for node in ir.load(folder / MODEL_FILE).graph:
+        if node.op_type == "MatMulNBits":
+            inputs: list[Any] = list(node.inputs)
+            _, codes, scales, *zeros = inputs
+            half = tensor(scales.producer().inputs[0])
+            name = codes.name.removesuffix(".MatMul.codes")
+            bits = node.attributes["bits"].as_int()
+            found[name] = Blocks.unpacked(tensor(codes), half, tensor(zeros[0]) if zeros else None, bits)
+    return found
+
+
 @dataclass(frozen=True)
 class OnnxFacts:
     """What a base says of itself; ``cache`` is the float32 KV cache of the whole context, in bytes."""
@@ -150,7 +175,7 @@ def facts_of(folder: Path) -> OnnxFacts:
 
 
 def _genai(folder: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads((folder / GENAI_CONFIG).read_text(encoding="utf-8"))
     return document
 
 

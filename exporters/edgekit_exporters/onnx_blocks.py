@@ -15,6 +15,7 @@ BLOCK = 32
 SHRINKS = 16  # how many narrower ranges than the whole one are tried
 NARROWEST = 0.6  # of the whole range
 REFITS = 2
+PIECE = 1 << 16  # weights that are fitted at a time: what is computed on the way stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,21 @@ class Blocks:
 
     def floats(self) -> Tensor:
         """The matrix that the blocks stand for, float32 [out, in]."""
-        shifted = _in_blocks(self.codes.float()) - self.zeros.float().unsqueeze(-1)
+        block = self.codes.shape[1] // self.scales.shape[1]
+        shifted = _in_blocks(self.codes.float(), block) - self.zeros.float().unsqueeze(-1)
         return (shifted * self.scales.unsqueeze(-1)).flatten(1)
+
+    @classmethod
+    def unpacked(cls, codes: Tensor, scales: Tensor, zeros: Tensor | None, bits: int) -> Blocks:
+        """From the inputs of MatMulNBits: what :meth:`packed_codes` and :meth:`packed_zeros` give, scales of any shape.
+
+        ``zeros`` None stands for the middle.
+        """
+        rows, count = codes.shape[0], codes.shape[1]
+        wide = torch.full((rows, count), 2 ** (bits - 1), dtype=torch.uint8)
+        if zeros is not None:
+            wide = _unpacked(zeros.view(rows, -1), bits)[:, :count]
+        return cls(_unpacked(codes, bits).flatten(1), scales.float().view(rows, count), wide, bits)
 
     def packed_codes(self) -> Tensor:
         """Input B of MatMulNBits: uint8 [out, in / 32, 4 * bits], the first of two codes in the low half of a byte."""
@@ -47,16 +61,25 @@ class Blocks:
         return _packed(self.zeros, self.bits)
 
 
-def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None) -> Blocks:
+def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None, *, block: int = BLOCK) -> Blocks:
     """The blocks nearest to ``weight``: several ranges are tried for each, and each scale is refitted to its codes.
 
     Args:
         weight: float32 [out, in], in a multiple of 32.
         bits: 4 or 8.
         importance: what an error in each input column weighs [in]; all the same when None.
+        block: columns that share a scale.
     """
-    groups = _in_blocks(weight)
-    weights = torch.ones_like(groups) if importance is None else _in_blocks(importance[None]).expand_as(groups)
+    rows = max(1, PIECE // weight.shape[1])
+    pieces = [_fit(piece, bits, importance, block) for piece in weight.split(rows)]
+    codes, scales, zeros = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return Blocks(codes, scales, zeros, bits)
+
+
+def _fit(weight: Tensor, bits: int, importance: Tensor | None, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and zeros."""
+    groups = _in_blocks(weight, block)
+    weights = torch.ones_like(groups) if importance is None else _in_blocks(importance[None], block).expand_as(groups)
     low, high = groups.amin(-1, keepdim=True).clamp(max=0), groups.amax(-1, keepdim=True).clamp(min=0)
     top = 2**bits - 1
     best: tuple[Tensor, ...] | None = None
@@ -78,11 +101,11 @@ def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None) -> B
         best = tuple(torch.where(better, *pair) for pair in zip(found, old, strict=True))
     assert best is not None
     codes, scale, zero = best
-    return Blocks(codes.to(torch.uint8).flatten(1), scale.squeeze(-1), zero.squeeze(-1).to(torch.uint8), bits)
+    return codes.to(torch.uint8).flatten(1), scale.squeeze(-1), zero.squeeze(-1).to(torch.uint8)
 
 
-def _in_blocks(matrix: Tensor) -> Tensor:
-    return matrix.view(matrix.shape[0], -1, BLOCK)
+def _in_blocks(matrix: Tensor, block: int = BLOCK) -> Tensor:
+    return matrix.view(matrix.shape[0], -1, block)
 
 
 def _packed(codes: Tensor, bits: int) -> Tensor:
@@ -92,3 +115,10 @@ def _packed(codes: Tensor, bits: int) -> Tensor:
     if codes.shape[-1] % 2:
         codes = torch.nn.functional.pad(codes, (0, 1))
     return codes[..., 0::2] | (codes[..., 1::2] << 4)
+
+
+def _unpacked(packed: Tensor, bits: int) -> Tensor:
+    """The inverse of :func:`_packed`, a last code that was added included."""
+    if bits == 8:
+        return packed
+    return torch.stack([packed & 15, packed >> 4], -1).flatten(-2)

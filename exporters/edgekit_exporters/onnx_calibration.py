@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
+from edgekit_exporters.onnx_names import BLOCKS
 from edgekit_runtime.onnx_base import FUSED
 
 SEED = 0
 TEXTS, TOKENS = 16, 96
-BLOCKS = {"self_attn": "attn", "mlp": "mlp"}
 
 
 def measure_importance(folder: Path) -> dict[str, torch.Tensor]:

@@ -97,6 +97,16 @@ def limit_logits(model: ir.Model) -> None:
     logits.shape = ir.Shape(["batch_size", "logits_length", logits.shape[2]])
 
 
+def require_inputs(model: ir.Model) -> None:
+    """Take the defaults from all inputs: onnxruntime-web takes no values for inputs that have one.
+
+    The bare base is then an A and B of rank 0 for each layer.
+    """
+    for value in model.graph.inputs:
+        model.graph.initializers.pop(str(value.name), None)
+        value.const_value = None
+
+
 def fix_head_size(model: ir.Model, size: int) -> None:
     """Write the head size into the shapes of the KV cache, where builders leave a symbol."""
     for value in (*model.graph.inputs, *model.graph.outputs):

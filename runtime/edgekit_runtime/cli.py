@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.command import Program, print_json, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.serve_command import add_serve
 
 if TYPE_CHECKING:
     from edgekit_runtime.pictures import Picture
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     version = importlib.metadata.version("edgekit-runtime")
     program = Program("edgekit-runtime", "Run one base model with many adapters on this device.", version)
     _add_run(program)
-    _add_serve(program)
+    add_serve(program)
     _add_adapters(program)
     _add_doctor(program)
     add_bench(program, "edgekit-runtime", _bench)
@@ -66,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     if arguments.stream and arguments.json:
         raise UsageError("--stream and --json exclude each other", "use one of them")
-    subject = _subject(arguments)
+    subject = what_to_run(arguments)
     images = [_image(each) for each in arguments.image]
     if images and arguments.prompt is None:
         arguments.prompt = IMAGE_QUESTION
@@ -126,83 +127,6 @@ def _read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(schema, dict):
         raise InputError(f"{path} is no JSON schema: it has to be an object", "correct it")
     return schema
-
-
-def _add_serve(program: Program) -> None:
-    parser = program.command(
-        "serve", "answer over HTTP as OpenAI's API does", "edgekit-runtime serve dist/line-3 --port 8080", _serve
-    )
-    add = parser.add_argument
-    add("bundle", type=Path, nargs="?", help="bundle folder or .tar")
-    add("--store", type=Path, metavar="DIR", help="device store in the place of a bundle")
-    add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    add("--port", type=int, default=8080, help="TCP port (8080)")
-    add("--api-key-file", type=Path, metavar="FILE", help="key that clients send; needed for any other address")
-    add(
-        "--image-files",
-        type=Path,
-        metavar="DIR",
-        help="images may be file: URLs into this folder (default: data: only)",
-    )
-    add("--watch", type=Path, metavar="DIR", help="adapter files that are put here are live at once")
-    add("--parallel", type=int, default=4, help="requests answered at once (4)")
-    add("--queue", type=int, default=32, help="requests that may wait or run; more are refused (32)")
-    add("--request-timeout", type=float, default=600.0, metavar="SECONDS", help="for a whole answer (600)")
-    add("--adapter-memory", type=float, metavar="MB", help="memory for loaded adapters (default: no limit)")
-    add("--threads", type=int, help="default: physical cores")
-    add("--context", type=int, help="tokens of prompt and answer together, for each request")
-    add("--print-unit", action="store_true", help="print a systemd unit that runs this command, and end")
-
-
-def _serve(arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        raise UsageError("serve prints no document", "leave --json out")
-    if min(arguments.queue, arguments.request_timeout, arguments.adapter_memory or 1) <= 0:
-        raise UsageError("limits have to be above 0", "raise --queue, --request-timeout or --adapter-memory")
-    if arguments.print_unit:
-        print(_unit(arguments), end="")
-        return
-    from edgekit_runtime.server import serve
-
-    memory = arguments.adapter_memory
-    serve(
-        _subject(arguments),
-        host=arguments.host,
-        port=arguments.port,
-        api_key_file=arguments.api_key_file,
-        watch=arguments.watch,
-        image_files=arguments.image_files,
-        queue=arguments.queue,
-        timeout=arguments.request_timeout,
-        threads=arguments.threads,
-        context=arguments.context,
-        parallel=arguments.parallel,
-        adapter_memory=None if memory is None else int(memory * 1e6),
-    )
-
-
-def _unit(arguments: argparse.Namespace) -> str:
-    from edgekit_runtime.server.serve import DRAIN_SECONDS
-    from edgekit_runtime.server.systemd import unit
-
-    subject = _subject(arguments).absolute()
-    paths = [each.absolute() for each in (arguments.store, arguments.watch) if each is not None]
-    names = ("store", "host", "port", "api_key_file", "watch", "image_files", "parallel", "queue", "request_timeout")
-    options = [] if arguments.bundle is None else [str(subject)]
-    for name in (*names, "adapter_memory", "threads", "context"):
-        value = getattr(arguments, name)
-        if value is not None:
-            text = str(value.absolute()) if isinstance(value, Path) else f"{value}"
-            options += [f"--{name.replace('_', '-')}", text]
-    return unit(options, writable=paths, stop_seconds=DRAIN_SECONDS + 10)
-
-
-def _subject(arguments: argparse.Namespace) -> Path:
-    """The bundle or the store that is to be run."""
-    if (arguments.bundle is None) == (arguments.store is None):
-        raise UsageError("there has to be one thing to run", "give a bundle, or --store DIR")
-    subject: Path = arguments.bundle or arguments.store
-    return subject
 
 
 def _add_adapters(program: Program) -> None:
@@ -314,6 +238,7 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
     add("--prompt-tokens", type=int, default=256, help="length of the prompt (256)")
     add("--decode-tokens", type=int, default=64, help="tokens decoded after it (64)")
     add("--threads", type=int, help="default: physical cores")
+    add("--image-size", default="640x480", metavar="WxH", help="images of a caption bundle, pixels (640x480)")
     add("--quick", action="store_true", help="everything once, to see that it works")
     return parser
 
@@ -338,6 +263,7 @@ def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
         decode_tokens=arguments.decode_tokens,
         threads=arguments.threads,
         quick=arguments.quick,
+        image_size=arguments.image_size,
     )
     show_bench(document, arguments)
     return document

@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from edgekit_runtime.errors import EdgekitError, InputError, UsageError
@@ -86,6 +87,14 @@ class Program:
                 traceback.print_exc()
             return _report(error)
         return 0
+
+
+def what_to_run(arguments: argparse.Namespace) -> Path:
+    """The ``bundle`` or the ``--store`` of a command's arguments; raises UsageError for none or both."""
+    if (arguments.bundle is None) == (arguments.store is None):
+        raise UsageError("there has to be one thing to run", "give a bundle, or --store DIR")
+    subject: Path = arguments.bundle or arguments.store
+    return subject
 
 
 def print_json(document: Any) -> None:

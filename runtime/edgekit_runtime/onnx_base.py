@@ -4,6 +4,7 @@ ENGINE = "onnxruntime-genai"
 MODEL_FILE = "model.onnx"
 MIXED_FILE = "model.mixed.onnx"  # the same weights in a graph that takes another adapter for each row of a batch
 DATA_FILE = "model.onnx.data"
+GENAI_CONFIG = "genai_config.json"
 VOCABULARY_FILE = "vocabulary.gguf"  # tokeniser and chat template as llama.cpp reads them, and what adapters may change
 
 # In VOCABULARY_FILE: the layers that take adapters, each as "NAME IN OUT".

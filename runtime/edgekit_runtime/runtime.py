@@ -249,7 +249,7 @@ class Runtime:
         name = self._adapter_name(adapter)
         entry = self._entry(adapter)
         defaults = entry.generation or {}
-        if image is not None and (raw is not None or echo):
+        if listed(image) and (raw is not None or echo):
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
         asked, preamble = self._prompt(prompt, messages, raw, entry.system, self._layouts(image))
         tokens = asked.tokens

@@ -62,13 +62,13 @@ def _adapter(base: Base, folder: Path, options: dict[str, Any], std: float) -> P
     return folder
 
 
-def _peft_answers(base: Base, adapter: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def _peft_answers(base: Base, adapter: Path, answer: int = ANSWER) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts continued greedily by PEFT [prompts, tokens], and log-probabilities before each of these tokens."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(100, 40000, (PROMPTS, LENGTH), generator=generator)
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, str(adapter)).eval()
-    length = {"min_new_tokens": ANSWER, "max_new_tokens": ANSWER, "eos_token_id": None, "pad_token_id": 0}
+    length = {"min_new_tokens": answer, "max_new_tokens": answer, "eos_token_id": None, "pad_token_id": 0}
     with torch.inference_mode():
         whole = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **length)
         return whole, torch.log_softmax(model(input_ids=whole).logits, -1)

@@ -56,13 +56,30 @@ def test_a_separate_adapter_file_is_peft(
     write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", layers_of(folder))
     engine.load_adapter("a", tmp_path / "a.onnx_adapter")
     engine.select((("a", 1.0),))
-    whole, expected = _peft_answers(base, source)
+    _check(engine, base, source)
+    engine.unload_adapter("a")
+
+
+@pytest.mark.model
+def test_on_the_real_base_it_is_peft_over_32_tokens(demo_base: Base, tmp_path: Path) -> None:
+    folder = base_onnx(demo_base, "fp32")
+    source = _adapter(demo_base, tmp_path / "adapter", {"use_rslora": True}, std=0.01)
+    write_adapter_onnx(AdapterSource("a", "1", source), demo_base, tmp_path / "a.onnx_adapter", layers_of(folder))
+    engine = OnnxEngine(files(folder), context=64, threads=2)
+    engine.load_adapter("a", tmp_path / "a.onnx_adapter")
+    engine.select((("a", 1.0),))
+    _check(engine, demo_base, source, answer=32)
+    engine.close()
+
+
+def _check(engine: OnnxEngine, base: Base, source: Path, **length: int) -> None:
+    """The selected adapter says what PEFT says."""
+    whole, expected = _peft_answers(base, source, **length)
     divergence = []
     for ids, wanted in zip(whole.tolist(), expected, strict=True):
         found = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids)), -1)
         divergence.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
         assert found[LENGTH - 1 : -1].argmax(-1).tolist() == ids[LENGTH:]
-    engine.unload_adapter("a")
     assert np.mean(divergence) < 1e-5
 
 
@@ -187,3 +204,13 @@ def test_packed_codes_have_the_first_of_two_in_the_low_half() -> None:
     blocks = Blocks(codes, torch.ones(1, 1), torch.full((1, 1), 8, dtype=torch.uint8), 4)
     assert blocks.packed_codes().flatten()[:3].tolist() == [0x10, 0x32, 0x54]
     assert blocks.packed_zeros().flatten().tolist() == [8]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_are_read_as_they_were_written(bits: int) -> None:
+    torch.manual_seed(0)
+    whole = fit_blocks(torch.randn(5, 96), bits)  # three blocks a row: the last byte of zeros is half empty
+    again = Blocks.unpacked(whole.packed_codes(), whole.scales.flatten(), whole.packed_zeros(), bits)
+    assert torch.equal(again.floats(), whole.floats())
+    middle = Blocks.unpacked(whole.packed_codes(), whole.scales, None, bits)
+    assert middle.zeros.unique().tolist() == [2 ** (bits - 1)]

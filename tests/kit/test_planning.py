@@ -31,6 +31,18 @@ def test_a_bundle_is_planned_with_all_its_adapters(demo_bundle: Path) -> None:
     assert planned.plan.memory.fits
 
 
+def test_an_onnx_bundle_has_the_same_facts_as_its_base(onnx_bundle: Path, demo_base: Base) -> None:
+    subject = subject_of_bundle(onnx_bundle)
+    expected = subject_of_base(str(demo_base.folder), "int8", Path())
+    for fact in ("matmul_parameters", "layers", "query_width", "kv_width", "context", "kv_element"):
+        assert getattr(subject.model, fact) == pytest.approx(getattr(expected.model, fact))
+    assert subject.embedding_parameters == pytest.approx(expected.embedding_parameters)
+    assert subject.model.file_bytes == pytest.approx(expected.model.file_bytes, rel=0.05)
+    planned = make_plan(device_profile("raspberry-pi-5"), subject)
+    assert planned.plan.decode_tps.basis == "estimated"
+    assert planned.advice.quantization in ("int8", "int4")
+
+
 def test_what_does_not_fit_ends_with_5_and_the_way_out(demo_base: Base, capsys: pytest.CaptureFixture[str]) -> None:
     device = ["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-zero-2w"]
     assert main([*device, "--context", "8192", "--parallel", "4"]) == 5

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.vision.conftest import quantised as quantised  # a caption bundle
+from tests.kit.vision.conftest import smolvlm as smolvlm
+
 HERE = Path(__file__).parent
 
 

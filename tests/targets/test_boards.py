@@ -15,6 +15,7 @@ from edgekit.offline import write_offline
 from edgekit.runtime_build import build_runtime
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
+from tests.vlm import Model, picture_file
 
 PREFIX = "/opt/edgekit"
 PROMPT, TOKENS = "Name a fruit.", 6
@@ -86,6 +87,21 @@ def test_the_service_answers_each_request_with_its_adapter(board: EmulatedBoard,
     )
     answers = json.loads(said.strip().splitlines()[-1])
     assert answers == {name: text for name, text in expected.items() if name != "base"}
+
+
+def test_images_are_seen_as_on_this_machine(board: EmulatedBoard, quantised: Model, tmp_path: Path) -> None:
+    image = picture_file(tmp_path / "part.png", (60, 40))
+    with Runtime(quantised.bundle, context=256) as runtime:
+        wanted = {
+            name: runtime.generate(PROMPT, image=image, adapter=name, max_tokens=TOKENS).text for name in ("one", "two")
+        }
+    shutil.copytree(quantised.bundle, board.path("/tmp/camera"))
+    shutil.copy(image, board.path("/tmp/part.png"))
+    options = f"--image /tmp/part.png --max-tokens {TOKENS} --context 256"
+    for cpu in ("cortex-a72", "cortex-a76"):
+        run = f'{PREFIX}/runtime/bin/edgekit-runtime run /tmp/camera {options} --prompt "{PROMPT}" --adapter'
+        said = {name: board.run(f"{run} {name}", cpu=cpu).removesuffix("\n") for name in wanted}
+        assert said == wanted
 
 
 ASK = """

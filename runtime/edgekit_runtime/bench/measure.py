@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import math
 import platform
 import random
 import statistics
@@ -15,6 +14,8 @@ from typing import Any
 
 from edgekit_runtime import machine
 from edgekit_runtime.bench.bare import bare_loop
+from edgekit_runtime.bench.images import IMAGE_SIZE, measure_images, parse_size
+from edgekit_runtime.bench.statistics import figures
 from edgekit_runtime.engines import BARE, Engine, Sampling, generate
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.errors import UsageError
@@ -43,6 +44,7 @@ def run_bench(
     decode_tokens: int = 64,
     threads: int | None = None,
     quick: bool = False,
+    image_size: str = IMAGE_SIZE,
 ) -> dict[str, Any]:
     """Measure a bundle or store on this machine, after a warm-up, with greedy decoding of random prompts.
 
@@ -53,16 +55,18 @@ def run_bench(
         decode_tokens: tokens decoded after it.
         threads: as in :class:`~edgekit_runtime.Runtime`.
         quick: everything once and short, to see that it works; the figures mean little.
+        image_size: of the images that a caption bundle is asked about, ``WxH`` pixels.
 
     Returns:
         The JSON document (schema ``edgekit.bench/1``): ms, tokens/s, MiB and bytes as the field names say; each
         figure as median, p95 (the slow end) and all samples.
 
     Raises:
-        UsageError: counts below 1.
+        UsageError: counts below 1, or no image size.
     """
     if min(repeats, prompt_tokens, decode_tokens) < 1:
         raise UsageError("repeats and token counts have to be at least 1", "raise them")
+    size = parse_size(image_size)
     if quick:
         repeats, prompt_tokens, decode_tokens = 1, min(prompt_tokens, 8), min(decode_tokens, 2)
     before = machine.conditions()
@@ -80,6 +84,11 @@ def run_bench(
         for name in names:
             log.info("measuring %s", name or BASE)
             results.append(_subject(runtime, name, header, bandwidth, prompts, decode_tokens, repeats, quick=quick))
+        sees = runtime.manifest.base.projector is not None
+        if sees:
+            log.info("measuring images of %s", image_size)
+            with_images = measure_images(runtime, size, repeats)
+            results = [result | with_images[result["adapter"]] for result in results]
         rss = machine.peak_rss_mb()  # before the second model of the comparison is loaded
         log.info("measuring against a bare decode loop")
         overhead = _against_bare(runtime, repeats, tokens=2 if quick else BARE_TOKENS)
@@ -100,6 +109,7 @@ def run_bench(
                 "decode_tokens": decode_tokens,
                 "repeats": repeats,
                 "quick": quick,
+                **({"image_size": image_size} if sees else {}),
             },
             "target": {"kind": "local", "name": platform.node(), "emulated": False},
             "conditions": {"before": before, "after": machine.conditions()},
@@ -288,10 +298,3 @@ def _timed(action: Callable[[], object]) -> float:
     start = time.perf_counter()
     action()
     return 1e3 * (time.perf_counter() - start)
-
-
-def figures(samples: Sequence[float], *, fast: bool = False) -> dict[str, Any]:
-    """Median, and the value that 95 % of the samples are not worse than (``fast``: more is better)."""
-    ordered = sorted(samples, reverse=fast)
-    slow = ordered[min(len(ordered) - 1, math.ceil(0.95 * len(ordered)) - 1)]
-    return {"median": statistics.median(samples), "p95": slow, "samples": list(samples)}

@@ -20,6 +20,13 @@ COLUMNS = (
     ("switch ms", "switch_ms", 3),
     ("cold load ms", "cold_load_ms", 2),
 )
+# The same for caption bundles, of a question about one image.
+IMAGE_COLUMNS = (
+    ("new image: TTFT ms", "image_ttft_ms", 1),
+    ("encode ms", "image_encode_ms", 1),
+    ("prefill ms", "image_prefill_ms", 1),
+    ("seen image: TTFT ms", "seen_image_ttft_ms", 1),
+)
 
 
 def read_bench(path: Path) -> dict[str, Any]:
@@ -55,7 +62,20 @@ def table(document: dict[str, Any]) -> str:
         cells = [_cell(result.get(key), digits) for _, key, digits in COLUMNS]
         share = f"{100 * result['decode_roofline_share']:.0f} %" if "decode_roofline_share" in result else ""
         rows.append([result["adapter"], f"{result['file_bytes'] / MIB:.1f}", *cells, share])
-    return "\n".join([*head, *aligned(rows), "", *_foot(document)])
+    return "\n".join([*head, *aligned(rows), "", *_images(document), *_foot(document)])
+
+
+def _images(document: dict[str, Any]) -> list[str]:
+    """What images cost: nothing of a text bundle."""
+    results = [result for result in document["results"] if "image_ttft_ms" in result]
+    if not results:
+        return []
+    rows = [["", *(heading for heading, _, _ in IMAGE_COLUMNS), "encoded again"]]
+    for result in results:
+        cells = [_cell(result.get(key), digits) for _, key, digits in IMAGE_COLUMNS]
+        rows.append([result["adapter"], *cells, str(result.get("seen_image_encoded", ""))])
+    size = document["settings"]["image_size"]
+    return [f"a question about an image of {size}; seen: another adapter was asked about it before", *aligned(rows), ""]
 
 
 def _foot(document: dict[str, Any]) -> list[str]:
@@ -68,7 +88,8 @@ def _foot(document: dict[str, Any]) -> list[str]:
     lines = [", ".join(filter(None, parts))]
     if "decode_vs_bare" in document:
         ratio = document["decode_vs_bare"]["ratio"]["median"]
-        lines.append(f"decode against a bare llama_decode loop, in pairs: {ratio:.3f}")
+        bare = "ONNX Runtime" if document.get("engine", {}).get("name") == "onnxruntime" else "llama_decode"
+        lines.append(f"decode against a bare {bare} loop, in pairs: {ratio:.3f}")
     return [*lines, *_conditions(document.get("conditions"))]
 
 
@@ -97,12 +118,14 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> str:
         for key in a.get(section, {})
         if a[section].get(key) != b.get(section, {}).get(key)
     ]
-    rows = [["", *(heading for heading, _, _ in COLUMNS)]]
+    with_images = all(any("image_ttft_ms" in result for result in each["results"]) for each in (a, b))
+    columns = (*COLUMNS, *IMAGE_COLUMNS) if with_images else COLUMNS
+    rows = [["", *(heading for heading, _, _ in columns)]]
     others = {result["adapter"]: result for result in b["results"]}
     for result in a["results"]:
         other = others.get(result["adapter"])
         if other is not None:
-            rows.append([result["adapter"], *(_ratio(result.get(key), other.get(key)) for _, key, _ in COLUMNS)])
+            rows.append([result["adapter"], *(_ratio(result.get(key), other.get(key)) for _, key, _ in columns)])
     if len(rows) == 1:
         raise InputError("the two results have no adapter in common", "compare results of the same bundle")
     differences = ["differences, A | B:", *(f"  {line}" for line in lines), ""] if lines else []

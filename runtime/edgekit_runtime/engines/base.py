@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
 DEFAULT_CONTEXT = 4096
 SHARED_CONTEXT = 2048  # for each of several requests at once
-PREFILL_CHUNK = 512  # prompt tokens decoded at once when nobody else waits
+PREFILL_CHUNK = 512  # tokens that are decoded at once at most
 
 # Loaded adapters and their scales, applied together; empty for the bare base.
 Stack = tuple[tuple[str, float], ...]
@@ -147,13 +147,15 @@ class Engine(Protocol):
     """One loaded base; adapters are loaded once and chosen per decode.  Not thread-safe.
 
     ``context`` is what one sequence can hold, in tokens; ``sequences`` how many there are.  ``holder`` is whoever
-    filled the KV cache last, so that a loop notices when its cells are gone.
+    filled the KV cache last, so that a loop notices when its cells are gone.  ``splits_at_gaps`` tells that only
+    sequences with neighbouring numbers are decoded in one go.
     """
 
     context: int
     sequences: int
     threads: int
     holder: object
+    splits_at_gaps: bool
 
     def load_adapter(self, name: str, path: Path) -> int:
         """Load an adapter file under ``name``; returns the bytes it takes, raises InputError when it is refused."""

@@ -41,6 +41,8 @@ PROBE_TOKENS = 8
 class LlamaEngine:
     """A base GGUF and any number of LoRA GGUFs."""
 
+    splits_at_gaps = True
+
     def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1) -> None:
         """Map the base into memory and make ``sequences`` KV streams of ``context`` tokens each.
 

@@ -16,14 +16,15 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary, LogitsSampler
-from edgekit_runtime.engines.onnx_adapters import Arrays, Loaded, Side, added, masks, side_by_side
+from edgekit_runtime.engines.onnx_adapters import Loaded, Side, Values, added, masks, side_by_side
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.onnx_base import LOGITS_FROM, MIXED_FILE, VOCABULARY_FILE
 
@@ -32,22 +33,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PAST = re.compile(r"past_key_values\.\d+\.(key|value)")
-CPU = ("cpu", 0)
 PROBE_TOKENS = 8
 KEPT_BINDINGS = 64
 KEPT_SIDES = 4  # each as large as its adapters together
 
 
 class Exactness(NamedTuple):
-    """What changes no bit of a request's logits: company, the cuts of a prompt, company with other adapters."""
+    """What changes no bit of a request's logits: company, the cuts of a prompt."""
 
     batches: bool
     cuts: bool
-    mixes: bool
 
 
 class OnnxEngine:
     """A base as an ONNX graph, and any number of ``.onnx_adapter`` files."""
+
+    splits_at_gaps = False
 
     def __init__(self, files: BaseFiles, *, context: int, threads: int, sequences: int = 1) -> None:
         """Load the graph and set aside ``sequences`` rows of ``context`` tokens.
@@ -60,6 +61,7 @@ class OnnxEngine:
         self._adapters: dict[str, Loaded] = {}
         self._stack: Stack = BARE
         self._exact: dict[tuple[int, ...], Exactness] = {}
+        self._mixing: dict[tuple[int, ...], bool] = {}
         self._lengths = [0] * sequences
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
@@ -68,17 +70,22 @@ class OnnxEngine:
         self._layers = {each.name: tuple(each.shape) for each in self._session.get_overridable_initializers()}
         self._cells = _cells(self._past, sequences, context)
         self._bindings: dict[tuple[Any, ...], Any] = {}
+        self._cache_rows: dict[tuple[int, int], list[tuple[str, str, Any]]] = {}
         self._sides: dict[tuple[str, ...], Side] = {}
         self._rows: Sequence[NDArray[np.float32]] = ()
 
     def load_adapter(self, name: str, path: Path) -> int:
         """Read an adapter file into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
 
+        Its matrices are bound to the graph here already, so that switching to it costs nothing later.
+
         Raises:
             InputError: the file is not sound.
         """
         if name not in self._adapters:
             self._adapters[name] = Loaded.read(path)
+            if self.sequences == 1:
+                self._binding(0, 1, [((name, 1.0),)])
         return self._adapters[name].size
 
     def unload_adapter(self, name: str) -> None:
@@ -88,7 +95,7 @@ class OnnxEngine:
         if any(name == each for each, _ in self._stack):
             self._stack = BARE
         self._sides = {names: side for names, side in self._sides.items() if name not in names}
-        self._bindings.clear()
+        self._bindings = {key: each for key, each in self._bindings.items() if not _mentions(key[2], name)}
 
     def invocation(self, name: str) -> list[int]:
         """No adapter of this engine waits for tokens that switch it on."""
@@ -112,8 +119,16 @@ class OnnxEngine:
         return self._tried(stack).cuts
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
-        """Whether parts under these stacks can be decoded together without changing a bit of anybody's logits."""
-        return all(self._tried(stack).mixes for stack in stacks)
+        """Whether parts under these stacks can be decoded together without changing a bit of anybody's logits; tried
+        once for adapters of the same ranks in the same order, as more ranks in a row are summed in another order.
+        """
+        if not all(self.batches_exactly(stack) for stack in stacks):
+            return False
+        names = sorted({name for stack in stacks for name, _ in stack})
+        ranks = tuple(self._adapters[name].rank for name in names)
+        if ranks not in self._mixing:
+            self._mixing[ranks] = self._probe_mixing(stacks)
+        return self._mixing[ranks]
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
@@ -194,6 +209,7 @@ class OnnxEngine:
     def close(self) -> None:
         """Free everything."""
         self._bindings.clear()
+        self._cache_rows.clear()
         self._adapters.clear()
         self._session = None
         self._cells = []
@@ -248,9 +264,6 @@ class OnnxEngine:
 
     def _binding(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
         """Rows ``first`` and on of the KV cache, and the adapters of these rows, bound to the graph."""
-        import numpy as np
-        import onnxruntime
-
         key = (first, count, tuple(stacks))
         binding = self._bindings.get(key)
         if binding is not None:
@@ -258,18 +271,28 @@ class OnnxEngine:
         if len(self._bindings) >= KEPT_BINDINGS:
             self._bindings.clear()
         binding = self._session.io_binding()
-        for each, cache in zip(self._past, self._cells, strict=True):
-            rows = cache[first : first + count]
-            place = (*CPU, np.float32, rows.shape, rows.ctypes.data)
-            binding.bind_input(each.name, *place)
-            binding.bind_output(each.name.replace("past_key_values", "present"), *place)
+        for name, output, value in self._cache_values(first, count):
+            binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_output(output, value)
         for name, value in self._adapter_inputs(stacks).items():
             if name in self._layers:
-                binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
+                binding.bind_ortvalue_input(name, value)
         self._bindings[key] = binding
         return binding
 
-    def _adapter_inputs(self, stacks: Sequence[Stack]) -> Arrays:
+    def _cache_values(self, first: int, count: int) -> list[tuple[str, str, Any]]:
+        """Rows of the KV cache with the names of input and output, which are the same memory."""
+        import onnxruntime
+
+        if (first, count) not in self._cache_rows:
+            make = onnxruntime.OrtValue.ortvalue_from_numpy
+            self._cache_rows[first, count] = [
+                (each.name, each.name.replace("past_key_values", "present"), make(cache[first : first + count]))
+                for each, cache in zip(self._past, self._cells, strict=True)
+            ]
+        return self._cache_rows[first, count]
+
+    def _adapter_inputs(self, stacks: Sequence[Stack]) -> Values:
         if self.sequences == 1:
             return added([(self._adapters[name], scale) for name, scale in stacks[0]])
         names = tuple(sorted({name for stack in stacks for name, _ in stack}))
@@ -283,46 +306,68 @@ class OnnxEngine:
     def _tried(self, stack: Stack) -> Exactness:
         ranks = tuple(sorted(self._adapters[name].rank for name, _ in stack))
         if ranks not in self._exact:
-            self._exact[ranks] = self._probe(stack) if self.sequences > 1 else Exactness(False, False, False)
+            self._exact[ranks] = self._probe(stack) if self.sequences > 1 else Exactness(False, False)
         return self._exact[ranks]
 
     def _probe(self, stack: Stack) -> Exactness:
         """Decode the same tokens alone and in batches of every size, prefill in one and in two, compare all bits."""
         import numpy as np
 
-        kept = [cache.copy() for cache in self._probed()]
-        lengths, selected = list(self._lengths), self._stack
-        first, last = range(1, PROBE_TOKENS), PROBE_TOKENS - 1
-        self._stack = stack
-
-        def step(sequences: Sequence[int], others: Stack | None = None) -> list[Any]:
-            parts = [Part(each, last, [20 + each], stack=others if each else None) for each in sequences]
-            self.decode(parts)
-            return [self.row(number).copy() for number in range(len(sequences))]
-
         def prefill(*cuts: int) -> Any:
             for start, stop in itertools.pairwise((0, *cuts, PROBE_TOKENS)):
                 self.decode([Part(0, start, range(start, stop))])
             return self.row(0).copy()
 
-        try:
-            for sequence in range(self.sequences):
-                self.decode([Part(sequence, 0, [sequence + token for token in first])])
-            alone = [step([sequence])[0] for sequence in range(self.sequences)]
+        with self._scratch():
+            self._stack = stack
+            self._fill()
+            alone = [self._last([(sequence, stack)])[0] for sequence in range(self.sequences)]
             sizes = range(2, self.sequences + 1)
-            together = all(all(map(np.array_equal, step(range(size)), alone)) for size in sizes)
-            neighbours: list[Stack] = [BARE, *(((name, 1.0),) for name in self._adapters)]
-            mixed = all(np.array_equal(step(range(2), other)[0], alone[0]) for other in neighbours)
+            batches = ([(sequence, stack) for sequence in range(size)] for size in sizes)
+            together = all(all(map(np.array_equal, self._last(batch), alone)) for batch in batches)
             whole = prefill()
             cut = all(np.array_equal(prefill(at), whole) for at in range(2, PROBE_TOKENS - 1))
-            return Exactness(together, cut, together and mixed)
+        return Exactness(together, cut)
+
+    def _probe_mixing(self, stacks: Sequence[Stack]) -> bool:
+        """Decode a token under each stack alone and under all of them at once, compare all bits."""
+        import numpy as np
+
+        rows = list(enumerate(itertools.islice(itertools.cycle(stacks), self.sequences)))
+        with self._scratch():
+            self._stack = BARE
+            self._fill()
+            alone = [self._last([row])[0] for row in rows]
+            return all(map(np.array_equal, self._last(rows), alone))
+
+    @contextmanager
+    def _scratch(self) -> Iterator[None]:
+        """Sequences to try something on; they are afterwards what they were."""
+        kept = [cache.copy() for cache in self._probed()]
+        lengths, selected = list(self._lengths), self._stack
+        try:
+            yield
         finally:
             for cache, saved in zip(self._probed(), kept, strict=True):
                 cache[:] = saved
             self._lengths, self._stack = lengths, selected
 
+    def _fill(self) -> None:
+        """Other tokens in each sequence, as many as are tried less one."""
+        for sequence in range(self.sequences):
+            self.decode([Part(sequence, 0, [sequence + token for token in range(1, PROBE_TOKENS)])])
+
+    def _last(self, rows: Sequence[tuple[int, Stack]]) -> list[Any]:
+        """Logits of one more token in each of these sequences, under these stacks."""
+        self.decode([Part(each, PROBE_TOKENS - 1, [20 + each], stack=stack) for each, stack in rows])
+        return [self.row(number).copy() for number in range(len(rows))]
+
     def _probed(self) -> list[NDArray[np.float32]]:
         return [cache[:, :, : PROBE_TOKENS + 1] for cache in self._cells]
+
+
+def _mentions(stacks: Sequence[Stack], name: str) -> bool:
+    return any(name == each for stack in stacks for each, _ in stack)
 
 
 def _session(graph: Path, threads: int) -> Any:

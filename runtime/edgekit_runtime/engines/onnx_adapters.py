@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgekit_runtime.engines.base import Stack
 from edgekit_runtime.onnx_adapter import read_onnx_adapter
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Arrays: TypeAlias = "Mapping[str, NDArray[np.float32]]"
-
+Values: TypeAlias = Mapping[str, Any]  # onnxruntime.OrtValue by input name
 
 ALIGNED = 8  # ranks of an adapter are a multiple of this: as many as a vector unit takes at once
 
@@ -40,28 +41,40 @@ class Loaded:
         ranks = [array.shape[1] for name, array in arrays.items() if name.endswith(LORA_A)]
         return cls(arrays, sum(array.nbytes for array in arrays.values()), max(ranks, default=0))
 
+    @functools.cached_property
+    def values(self) -> Values:
+        """The arrays as ONNX Runtime takes them; the memory is the same."""
+        return as_values(self.arrays)
+
 
 @dataclass(frozen=True)
 class Side:
     """Adapters side by side, every one with the same ranks in all layers; ``spans`` says which ranks are whose."""
 
-    inputs: Arrays
+    inputs: Values
     spans: Mapping[str, tuple[int, int]]
     width: int
 
 
-def added(adapters: Sequence[tuple[Loaded, float]]) -> Arrays:
+def as_values(arrays: Arrays) -> Values:
+    """Arrays as ONNX Runtime takes them."""
+    import onnxruntime
+
+    return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+
+
+def added(adapters: Sequence[tuple[Loaded, float]]) -> Values:
     """The inputs of a graph without masks for adapters that are applied together, each with its scale."""
     import numpy as np
 
     if len(adapters) == 1 and adapters[0][1] == 1:
-        return adapters[0][0].arrays
+        return adapters[0][0].values
     total: dict[str, NDArray[np.float32]] = {}
     for adapter, scale in adapters:
         for name, array in adapter.arrays.items():
             axis, own = (1, array) if name.endswith(LORA_A) else (0, array * np.float32(scale))
             total[name] = np.concatenate([total[name], own], axis) if name in total else own
-    return total
+    return as_values(total)
 
 
 def side_by_side(adapters: Mapping[str, Loaded], layers: Mapping[str, tuple[int, ...]]) -> Side:
@@ -93,10 +106,10 @@ def side_by_side(adapters: Mapping[str, Loaded], layers: Mapping[str, tuple[int,
                 place = slice(start, start + own.shape[axis])
                 total[(slice(None), place) if axis else place] = own
         inputs[layer] = total
-    return Side(inputs, spans, at)
+    return Side(as_values(inputs), spans, at)
 
 
-def masks(side: Side, stacks: Sequence[Stack]) -> Arrays:
+def masks(side: Side, stacks: Sequence[Stack]) -> Values:
     """What each row's ranks are multiplied with [rows, 1, ranks]: its adapters' scales, zero for all others."""
     import numpy as np
 
@@ -106,7 +119,7 @@ def masks(side: Side, stacks: Sequence[Stack]) -> Arrays:
             start, stop = side.spans[name]
             single[row, 0, start:stop] = scale
     pieces = [np.tile(single[:, :, start:stop], FUSED_PARTS) for start, stop in side.spans.values()]
-    return {MASK: single, MASK_FUSED: np.concatenate([single[:, :, :0], *pieces], axis=2)}
+    return as_values({MASK: single, MASK_FUSED: np.concatenate([single[:, :, :0], *pieces], axis=2)})
 
 
 def _width(adapter: Loaded) -> int:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from edgekit_runtime.engines import BARE, PREFILL_CHUNK, Engine, Part, Stack
+from edgekit_runtime.engines import BARE, Engine, Part, Stack
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.job import Job, Key, Work
 from edgekit_runtime.scheduler.pool import AdapterPool
@@ -21,6 +21,7 @@ from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
+ALONE_CHUNK = 256  # with one sequence: nobody waits but the watchdog, for whom a slow board has to end its steps
 # Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
 # costs as much as half a token of a small base.
 BURST = 4
@@ -61,7 +62,7 @@ class Loop:
         self.counts = Counts()
         self._engine = engine
         self._slots = [Slot(sequence) for sequence in range(engine.sequences)]
-        self._chunk = SHARED_CHUNK if engine.sequences > 1 else PREFILL_CHUNK
+        self._chunk = SHARED_CHUNK if engine.sequences > 1 else ALONE_CHUNK
         self._waiting: deque[Job] = deque()
         self._prefilling: deque[Slot] = deque()
         self._selected: Stack = BARE  # adapters of the last decode
@@ -121,8 +122,8 @@ class Loop:
             groups = {}
         tokens = BURST if len(groups) > 1 and not self._prefilling else 1
         for stack in sorted(groups, key=lambda stack: stack != self._selected):
-            slots = groups[stack]
             together = self._engine.batches_exactly(stack)
+            slots = self._gather(groups[stack]) if together else groups[stack]
             for _ in range(tokens):
                 for part in [slots] if together else [[slot] for slot in slots]:
                     self._decode(stack, [slot for slot in part if slot.job is not None])
@@ -228,6 +229,38 @@ class Loop:
             return 0
         slot.held.extend(keys)
         return len(keys)
+
+    def _gather(self, slots: list[Slot]) -> list[Slot]:
+        """Bring requests of one kind next to each other where idle sequences leave room.
+
+        A batch with a gap is decoded as two, which costs as much as half of it in every step; a move costs once what
+        copying the used KV cells costs.
+        """
+        count = len(slots)
+        if count == 1 or not self._engine.splits_at_gaps:
+            return slots
+        spans = [self._slots[first : first + count] for first in range(len(self._slots) - count + 1)]
+        spans = [span for span in spans if all(slot in slots or slot.job is None for slot in span)]
+        if not spans:
+            return slots
+        span = min(spans, key=lambda span: sum(slot.job is None for slot in span))
+        movers = [slot for slot in slots if slot not in span]
+        for idle in [slot for slot in span if slot.job is None]:
+            self._move(movers.pop(), idle)
+        return [slot for slot in span if slot.job is not None]
+
+    def _move(self, slot: Slot, idle: Slot) -> None:
+        """Give a request an idle sequence; what that one holds goes the other way."""
+        state, other = self._engine.save(slot.sequence), self._engine.save(idle.sequence) if idle.held else b""
+        for each in (slot, idle):
+            self._engine.forget(each.sequence)
+        slot.held, idle.held = idle.held, slot.held
+        slot.job, idle.job = None, slot.job
+        slot.used, idle.used = idle.used, slot.used
+        if not slot.held or not self._engine.restore(slot.sequence, other):
+            slot.held = []
+        if not self._engine.restore(idle.sequence, state):
+            self._abort(idle, EdgekitError("a request's KV cache could not be moved"))
 
     def _decode(self, stack: Stack, slots: list[Slot]) -> None:
         """One token for each; some may have ended in the meantime."""

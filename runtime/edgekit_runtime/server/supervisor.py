@@ -26,7 +26,7 @@ from edgekit_runtime.server.wire import Message, message_error, pack, unpack
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1 << 26
-HANG_SECONDS = 60.0  # without a sign of life
+HANG_SECONDS = 120.0  # without a sign of life
 READY_SECONDS = 15.0  # that a request waits for a new worker
 STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
@@ -308,7 +308,8 @@ class Supervisor:
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader, timeout: float | None) -> Message:
-        return unpack(await asyncio.wait_for(reader.readuntil(b"\n"), timeout))
+        async with asyncio.timeout(timeout):  # wait_for would start a task for every message
+            return unpack(await reader.readuntil(b"\n"))
 
     async def _reap(self) -> int | None:
         """Wait for the process to end, by force if need be."""

@@ -37,6 +37,8 @@ def test_a_kl_that_is_too_large_or_no_number_is_refused(kl: float) -> None:
 
 def test_the_remedy_for_another_precision_names_the_one_to_train_at() -> None:
     assert "base_precision: gguf and export.quantize: Q4_0" in remedy(_proof(runs_on="nf4"))
+    assert "base_precision: onnx-int4" in remedy(_proof(runs_on="nf4", quantization="int4"))
+    assert "export with --quantize int8" in remedy(_proof(runs_on="int4", quantization="int4"))
     assert "chat template" in remedy(_proof(other_prompts=3))
 
 

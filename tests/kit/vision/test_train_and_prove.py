@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
 from ruamel.yaml import YAML
 
 from edgekit import export, train
-from edgekit.project import load_project
-from edgekit_runtime import Runtime
+from edgekit.bases import resolve_base
+from edgekit.calibration import project_imatrix
+from edgekit.project import Project, load_project
+from edgekit_exporters.imatrix import read_imatrix
+from edgekit_runtime import Runtime, UsageError
 from tests.vlm import Model, picture_file
 
 
-def test_an_adapter_is_trained_on_images_exported_and_proven(smolvlm: Model, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
+def _project(folder: Path, base: Path, **export_settings: object) -> Project:
+    """Six rows with images, one adapter."""
+    (folder / "data").mkdir()
     for name, count in (("train", 6), ("eval", 2)):
         rows = []
         for number in range(count):
-            picture_file(tmp_path / "data" / f"{name}-{number}.png", (50, 30 + number), number)
+            picture_file(folder / "data" / f"{name}-{number}.png", (50, 30 + number), number)
             rows.append({"image": f"{name}-{number}.png", "prompt": "What is it?", "completion": f"part {number % 2}"})
-        (tmp_path / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "data" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     adapter = {"rank": 4, "max_steps": 2, "batch_size": 2, "base_precision": "gguf"}
     document = {
         "project": "camera",
         "task": "caption",
-        "base": str(smolvlm.folder),
+        "base": str(base),
         "data": {"train": "data/train.jsonl", "eval": "data/eval.jsonl"},
         "adapters": {"words": adapter},
-        "export": {"quantize": "Q8_0"},
+        "export": {"quantize": "Q8_0"} | export_settings,
         "gate": {"max_loss_points": 100},
     }
-    with (tmp_path / "edgekit.yaml").open("w") as stream:
+    with (folder / "edgekit.yaml").open("w") as stream:
         YAML().dump(document, stream)
-    project = load_project(tmp_path)
+    return load_project(folder)
+
+
+def test_an_adapter_is_trained_on_images_exported_and_proven(smolvlm: Model, tmp_path: Path) -> None:
+    project = _project(tmp_path, smolvlm.folder)
     train(project)
     bundle, manifest = export(project)
     assert manifest.task == "caption"
@@ -45,3 +56,30 @@ def test_an_adapter_is_trained_on_images_exported_and_proven(smolvlm: Model, tmp
     with Runtime(bundle, context=256) as runtime:
         answer = runtime.generate("What is it?", image=tmp_path / "data/eval-0.png", adapter="words", max_tokens=4)
     assert answer.usage.completion_tokens > 0
+
+
+def test_importance_is_measured_on_what_images_bring(smolvlm: Model, tmp_path: Path) -> None:
+    project = _project(tmp_path, smolvlm.folder, imatrix=True)
+    base = resolve_base(project.base)
+    seen = read_imatrix(project_imatrix(project, base))
+    rows = (tmp_path / "data/train.jsonl").read_text().splitlines()
+    bare = [json.dumps({key: value for key, value in json.loads(row).items() if key != "image"}) for row in rows]
+    (tmp_path / "data/train.jsonl").write_text("\n".join(bare))
+    unseen = read_imatrix(project_imatrix(project, base))
+    assert seen.keys() == unseen.keys()
+    assert all(np.isfinite(values).all() for values in seen.values())
+    first = "blk.0.attn_q.weight"  # what it reads are the embeddings themselves
+    assert not np.allclose(seen[first], unseen[first], rtol=0.05)
+
+
+def test_the_connector_is_no_target(smolvlm: Model, tmp_path: Path) -> None:
+    project = _project(tmp_path, smolvlm.folder)
+    words = replace(project.adapter("words"), targets=("q_proj", "modality_projection.proj"))
+    with pytest.raises(UsageError, match=r"modality_projection.proj fits no layer of the text model: .*not trained"):
+        train(replace(project, adapters={"words": words}))
+
+
+def test_captions_are_not_exported_as_onnx(smolvlm: Model, tmp_path: Path) -> None:
+    project = _project(tmp_path, smolvlm.folder)
+    with pytest.raises(UsageError, match=r"no ONNX for captions.*--format gguf"):
+        export(project, format="onnx")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
 from edgekit_runtime import BASE, InputError, Runtime
+from edgekit_runtime.engines import Part
 from edgekit_runtime.generation import Stream
 from edgekit_runtime.scheduler import TokenScore
 
@@ -116,6 +117,40 @@ def test_requests_of_several_adapters_are_under_way_together(runtime: Runtime) -
         stream.close()
     runtime.step()
     assert runtime.loop.running == 0
+
+
+def test_requests_of_one_kind_close_ranks_when_one_between_them_ends(runtime: Runtime) -> None:
+    asked = {"adapter": "one", "max_tokens": 12, "temperature": 0.0, "logprobs": 0}
+    texts = ("scratch", "dent", "stain", "burr")
+    alone = []
+    for text in texts:
+        stream = runtime.stream(text, **asked)
+        list(stream)
+        alone.append(outcome(stream))
+    streams = [runtime.stream(text, **asked | {"max_tokens": 3 if text == "dent" else 12}) for text in texts]
+    batches: list[list[int]] = []
+    decode = runtime.engine.decode
+
+    def watch(parts: Sequence[Part]) -> None:
+        batches.append([part.sequence for part in parts])
+        decode(parts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime.engine, "decode", watch)
+        while not all(stream.ended for stream in streams):
+            runtime.step()
+    three = [batch for batch in batches if len(batch) == 3]
+    assert three
+    assert all(batch == list(range(batch[0], batch[0] + 3)) for batch in three)
+    for number, stream in enumerate(streams):
+        list(stream)
+        if texts[number] != "dent":
+            assert outcome(stream) == alone[number]
+    again = runtime.stream("dent", **asked)  # what the idle sequence held has moved with it
+    list(again)
+    assert outcome(again) == alone[1]
+    assert again.result is not None
+    assert again.result.usage.cached_tokens > 0
 
 
 def test_more_requests_than_sequences_wait_their_turn(runtime: Runtime) -> None:

@@ -1,0 +1,93 @@
+"""``edgekit-runtime serve``: its options, and the systemd unit that has the same ones."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.command import Program, what_to_run
+from edgekit_runtime.errors import UsageError
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "store": {"type": Path, "metavar": "DIR", "help": "device store in the place of a bundle"},
+    "host": {"default": "127.0.0.1", "help": "address to listen on (default: this machine only)"},
+    "port": {"type": int, "default": 8080, "help": "TCP port (8080)"},
+    "api_key_file": {"type": Path, "metavar": "FILE", "help": "key that clients send; needed for any other address"},
+    "image_files": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "images may be file: URLs into this folder (default: data: only)",
+    },
+    "watch": {"type": Path, "metavar": "DIR", "help": "adapter files that are put here are live at once"},
+    "parallel": {"type": int, "default": 4, "help": "requests answered at once (4)"},
+    "queue": {"type": int, "default": 32, "help": "requests that may wait or run; more are refused (32)"},
+    "request_timeout": {
+        "type": float,
+        "default": 600.0,
+        "metavar": "SECONDS",
+        "help": "for a whole answer (600)",
+    },
+    "adapter_memory": {"type": float, "metavar": "MB", "help": "memory for loaded adapters (default: no limit)"},
+    "threads": {"type": int, "help": "default: physical cores"},
+    "context": {"type": int, "help": "tokens of prompt and answer together, for each request"},
+}
+WRITTEN_TO = ("store", "watch")  # folders that the service changes
+
+
+def add_serve(program: Program) -> None:
+    """Add the command."""
+    parser = program.command(
+        "serve", "answer over HTTP as OpenAI's API does", "edgekit-runtime serve dist/line-3 --port 8080", _serve
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", help="bundle folder or .tar")
+    for name, option in OPTIONS.items():
+        parser.add_argument(_flag(name), **option)
+    parser.add_argument(
+        "--print-unit", action="store_true", help="print a systemd unit that runs this command, and end"
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        raise UsageError("serve prints no document", "leave --json out")
+    if min(arguments.queue, arguments.request_timeout, arguments.adapter_memory or 1) <= 0:
+        raise UsageError("limits have to be above 0", "raise --queue, --request-timeout or --adapter-memory")
+    if arguments.print_unit:
+        print(_unit(arguments), end="")
+        return
+    from edgekit_runtime.server import serve
+
+    memory = arguments.adapter_memory
+    serve(
+        what_to_run(arguments),
+        host=arguments.host,
+        port=arguments.port,
+        api_key_file=arguments.api_key_file,
+        watch=arguments.watch,
+        image_files=arguments.image_files,
+        queue=arguments.queue,
+        timeout=arguments.request_timeout,
+        threads=arguments.threads,
+        context=arguments.context,
+        parallel=arguments.parallel,
+        adapter_memory=None if memory is None else int(memory * 1e6),
+    )
+
+
+def _unit(arguments: argparse.Namespace) -> str:
+    from edgekit_runtime.server.serve import DRAIN_SECONDS
+    from edgekit_runtime.server.systemd import unit
+
+    subject = what_to_run(arguments).absolute()
+    given = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    given = {name: value.absolute() if isinstance(value, Path) else value for name, value in given.items()}
+    options = [] if arguments.bundle is None else [str(subject)]
+    for name, value in given.items():
+        options += [_flag(name), str(value)]
+    writable = [given[name] for name in WRITTEN_TO if name in given]
+    return unit(options, writable=writable, stop_seconds=DRAIN_SECONDS + 10)

@@ -1,0 +1,104 @@
+"""Adapters for ONNX Runtime that come while the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from edgekit.bases import resolve_base
+from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.server import canary
+from tests.adapters import save_random_lora
+from tests.runtime.server.test_watch import drop, names
+from tests.service import serving
+
+pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
+
+from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.gguf_adapter import AdapterSource
+from edgekit_exporters.onnx_adapter import write_adapter_onnx
+from edgekit_exporters.onnx_base import base_onnx, layers_of
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = resolve_base(str(tiny_chat_base))
+    folder = tmp_path_factory.mktemp("onnx") / "bundle"
+    plan = BundlePlan(
+        name="line-3",
+        version="1",
+        task="text",
+        base=base,
+        base_file=base_onnx(base, "int8"),
+        merged=[],
+        adapters=[AdapterSource("one", "1.0.0", _peft(tiny_chat_base, folder.with_name("one"), seed=1))],
+        default_adapter="one",
+        isa="any",
+    )
+    write_bundle(plan, folder)
+    return folder
+
+
+@pytest.fixture
+def write(tiny_chat_base: Path, tmp_path: Path) -> Write:
+    """Write an adapter file; ``value`` takes the place of one weight, ``family`` of the base's."""
+
+    def write(name: str, *, value: float | None = None, family: str | None = None) -> Path:
+        base = resolve_base(str(tiny_chat_base))
+        source = _peft(tiny_chat_base, tmp_path / f"{name}-peft", seed=2, value=value)
+        file = tmp_path / f"{name}.onnx_adapter"
+        named = base if family is None else replace(base, family=family)
+        write_adapter_onnx(AdapterSource(name, "1.0.0", source), named, file, layers_of(base_onnx(base, "int8")))
+        return file
+
+    return write
+
+
+def test_a_dropped_adapter_is_live_and_bad_ones_are_put_aside(bundle: Path, write: Write, tmp_path: Path) -> None:
+    watch = tmp_path / "drop"
+    with serving(bundle, "--watch", str(watch)) as service:
+        drop(write("two"), watch)
+        service.wait_for(lambda: "two" in names(service))
+        assert service.text(model="two") != service.text(model="one")
+        other, half = write("other", family="another-base-0123456789ab"), _half(write("cut"), tmp_path)
+        for bad, said in ((other, "base"), (half, "adapter file")):
+            drop(bad, watch)
+            reason = watch / "rejected" / f"{bad.name}.txt"
+            service.wait_for(reason.exists)
+            assert said in reason.read_text()
+        assert service.text(model="two")
+
+
+def test_the_canary_refuses_an_adapter_that_makes_no_numbers(bundle: Path, write: Write) -> None:
+    with open_bundle(bundle) as opened:
+        asyncio.run(canary.try_adapter(opened.base_files, write("sound")))
+        with pytest.raises(InputError, match="no number"):
+            asyncio.run(canary.try_adapter(opened.base_files, write("mad", value=float("inf"))))
+
+
+def _peft(base: Path, folder: Path, *, seed: int, value: float | None = None) -> Path:
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    save_random_lora(model, folder, std=0.3, r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    if value is not None:
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(folder / "adapter_model.safetensors")
+        next(iter(weights.values()))[0, 0] = value
+        save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
+def _half(file: Path, folder: Path) -> Path:
+    half = folder / f"half-{file.name}"
+    half.write_bytes(file.read_bytes()[:4000])
+    return half
