@@ -119,17 +119,16 @@ project: {project}
 TEXT = """\
 task: text
 base: smollm2-135m              # a hub id, a Hugging Face folder, a GGUF file, or this packaged demo base
-adapters:
+adapters:                       # trained on the very blocks that devices run (export below)
 """
 CAPTION = """\
 task: caption
 base: demo-vlm                  # a hub id or Hugging Face folder of a model that reads images, or this small demo one
-adapters:
+adapters:                       # trained on the very blocks that devices run (export below)
 """
 ADAPTER = """\
   {name}:
     method: qlora
-    base_precision: gguf        # train on the very blocks that devices run (export.quantize below)
     rank: {rank}
     alpha: {alpha}
     targets: all-linear
