@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.conftest import smolvlm as smolvlm
 from tests.kit.vision.conftest import quantised as quantised  # a caption bundle
-from tests.kit.vision.conftest import smolvlm as smolvlm
 
 HERE = Path(__file__).parent
 
