@@ -77,7 +77,7 @@ def _check_targets(model: Any, targets: str | tuple[str, ...]) -> None:
         if not any(name.endswith(f".{target}") for name in names):
             raise UsageError(
                 f"the target {target} fits no layer of the text model",
-                "take it out; encoder and connector of an image base are not trained",
+                "take it out, or use targets: all-linear; encoder and connector of an image base are not trained",
             )
 
 
