@@ -6,20 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit_exporters.base import Base
-from edgekit_exporters.peft_folder import attach
+from edgekit_exporters.peft_folder import INVOCATION, attach, read_config
+from edgekit_runtime.errors import InputError
 
 
 def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> None:
     """Write a Hugging Face folder in float32 with all ``adapters`` (PEFT folders) merged in, in this order.
 
     Raises:
-        InputError: an adapter that isn't LoRA, or doesn't fit the base.
+        InputError: an adapter that isn't LoRA, doesn't fit the base, or works in a part of the prompt only.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    for folder in adapters:
+        check_mergeable(folder)
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     for folder in adapters:
         model = attach(model, folder).merge_and_unload(safe_merge=True)
     model.save_pretrained(destination)
     AutoTokenizer.from_pretrained(base.folder).save_pretrained(destination)
+
+
+def check_mergeable(folder: Path) -> None:
+    """Refuse what can't become a part of the base's weights.
+
+    Raises:
+        InputError: an activated LoRA, or no LoRA.
+    """
+    if read_config(folder).get(INVOCATION):
+        raise InputError(
+            f"{folder} is an activated LoRA: it works from its invocation on, and weights always work",
+            "export it with --mode separate",
+        )
