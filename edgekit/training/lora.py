@@ -43,9 +43,7 @@ def lora_config(adapter: Adapter, invocation: Sequence[int] = ()) -> LoraConfig:
     )
 
 
-def wrap(
-    model: Any, adapter: Adapter, precision: str, *, checkpointing: bool, invocation: Sequence[int] = ()
-) -> Any:
+def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool, invocation: Sequence[int] = ()) -> Any:
     """Freeze ``model`` and put trainable LoRA layers (float32) around its targets.
 
     Raises:

@@ -25,8 +25,8 @@ ALIGNED = 8  # ranks of an adapter are a multiple of this: as many as a vector u
 
 @dataclass(frozen=True)
 class Loaded:
-    """One adapter: A [in, rank] and B [rank, out] by input name; ``size`` in bytes, ``rank`` the largest, ``invocation`` the
-    tokens from which an activated LoRA works.
+    """One adapter: A [in, rank] and B [rank, out] by input name; ``size`` in bytes, ``rank`` the largest,
+    ``invocation`` the tokens from which an activated LoRA works.
     """
 
     arrays: Arrays
