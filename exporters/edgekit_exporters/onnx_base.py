@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -18,6 +19,7 @@ from edgekit_exporters.gguf_base import TOKENIZER_PREFIX
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
 from edgekit_exporters.onnx_builder import BUILDER, build_graph, float_graph, require_onnx
+from edgekit_runtime import onnx_base as names
 from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import UsageError
@@ -55,13 +57,26 @@ def base_onnx(base: Base, precision: str) -> Path:
     """
     precision = onnx_precision(precision)
     require_onnx()
-    target = cache_folder("bases", base.family) / f"onnx-{precision}-genai-{importlib.metadata.version(BUILDER)}"
+    made_by = f"genai-{importlib.metadata.version(BUILDER)}-{source_digest()}"
+    target = cache_folder("bases", base.family) / f"onnx-{precision}-{made_by}"
 
     def make(folder: Path) -> None:
         log.info("making the ONNX base %s at %s (once)", base.name, precision)
         write_base_onnx(float_graph(base), base.folder, base, precision, folder)
 
     return cached(target, make)
+
+
+def source_digest(folder: Path = Path(__file__).parent) -> str:
+    """12 hex digits of the sources that make a base: a change to any of them makes cached bases again.
+
+    Every ``onnx_*.py`` in ``folder`` counts, so that a new one can't be forgotten.
+    """
+    own = sorted(folder.glob("onnx_*.py"))
+    digest = hashlib.sha256()
+    for source in (*own, Path(names.__file__)):
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()[:12]
 
 
 def onnx_from_folder(source: Path, base: Base, precision: str, destination: Path) -> None:

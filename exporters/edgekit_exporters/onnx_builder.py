@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -38,7 +39,9 @@ def float_graph(base: Base) -> Path:
         InputError: the builder doesn't know the architecture, or the extra is missing.
     """
     require_onnx()
-    target = cache_folder("bases", base.family) / f"onnx-graph-genai-{importlib.metadata.version(BUILDER)}"
+    asked_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]  # how the builder is asked is in here
+    name = f"onnx-graph-genai-{importlib.metadata.version(BUILDER)}-{asked_by}"
+    target = cache_folder("bases", base.family) / name
     return cached(target, lambda folder: build_graph(base.folder, folder))
 
 

@@ -21,7 +21,7 @@ from tests.exporters.test_exactness import LENGTH, SEPARATE_ONLY, VARIANTS, _ada
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 
 from edgekit_exporters.onnx_adapter import write_adapter_onnx
-from edgekit_exporters.onnx_base import base_onnx, layers_of
+from edgekit_exporters.onnx_base import base_onnx, layers_of, source_digest
 from edgekit_exporters.onnx_blocks import Blocks, fit_blocks
 from edgekit_runtime.engines.onnx import OnnxEngine
 
@@ -210,3 +210,12 @@ def test_blocks_are_read_as_they_were_written(bits: int) -> None:
     assert torch.equal(again.floats(), whole.floats())
     middle = Blocks.unpacked(whole.packed_codes(), whole.scales, None, bits)
     assert middle.zeros.unique().tolist() == [2 ** (bits - 1)]
+
+
+def test_cached_bases_are_named_after_the_sources_that_make_them(tmp_path: Path) -> None:
+    (tmp_path / "onnx_graph.py").write_text("a = 1\n")
+    before = source_digest(tmp_path)
+    (tmp_path / "onnx_new.py").write_text("b = 1\n")
+    with_new = source_digest(tmp_path)
+    (tmp_path / "onnx_graph.py").write_text("a = 2\n")
+    assert len({before, with_new, source_digest(tmp_path)}) == 3
