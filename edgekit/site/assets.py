@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.site.kernels import with_kernels
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_runtime.errors import InputError, TargetError
 
@@ -90,12 +91,13 @@ def vendored_files() -> Iterator[tuple[str, bytes]]:
         InputError: a package is not what its digest says.
     """
     for package in PACKAGES:
-        content = package_bytes(package)
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
+        packed = package_bytes(package)
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
             for inside, name in package.files.items():
                 stream = tar.extractfile(f"package/{inside}")
                 assert stream is not None  # the digest vouches for it
-                yield f"{package.folder}/{name}", stream.read()
+                content = stream.read()
+                yield f"{package.folder}/{name}", with_kernels(content) if name.endswith(".wasm") else content
 
 
 def package_bytes(package: Package) -> bytes:
