@@ -84,9 +84,9 @@ def engine_info() -> dict[str, Any]:
     }
 
 
-MOST_COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+MOST_REPEATS = 2000  # the converter writes each repetition out, which takes minutes and gigabytes for more
+COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
 REPEATS = re.compile(r"\{(\d*)(?:,(\d*))?\}")  # in a pattern
-REPEATS = re.compile(r'(?:"(?:min|max)(?:Length|Items)": |[{,])(\d{1,18})(?=[,}])')
 
 
 def schema_grammar(schema: dict[str, Any]) -> str:
@@ -103,7 +103,7 @@ def schema_grammar(schema: dict[str, Any]) -> str:
         if max(_repeats(schema), default=0) > MOST_REPEATS:
             raise ValueError(f"it repeats something more than {MOST_REPEATS} times")
         return str(json_schema_to_gbnf(json.dumps(schema)))
-    except Exception as error:  # the converter takes a schema's shape for granted and fails in any way
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise InputError(
             f"the schema can't be turned into a grammar ({error})", "use plain JSON schema keywords"
         ) from None
