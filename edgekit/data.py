@@ -42,7 +42,7 @@ def load_rows(path: Path) -> list[Row]:
         InputError: missing, unreadable or empty file, or a row that is none of these; names file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark in front
     except FileNotFoundError:
         raise InputError(f"there is no data file {path}", "correct the path under data: in edgekit.yaml") from None
     except UnicodeDecodeError as error:
@@ -82,6 +82,8 @@ def _row(line: str, path: Path, number: int) -> Row:
         if required <= set(document) <= set(keys):
             messages, answer = read(document, where)
             _check_places(messages, len(images), where)
+            for text in (*map(text_of, messages), answer):
+                _check_text(text, where)
             if not answer.strip():
                 raise InputError(f"{where}: the answer is empty", "write one, or drop the row")
             return Row(tuple(messages), answer, images, where)
@@ -97,9 +99,16 @@ def _images(value: Any, folder: Path, where: str) -> tuple[Path, ...]:
         raise InputError(f"{where}: {IMAGE} has to be a path, or a list of paths", "correct it")
     paths = tuple(folder / each for each in several)
     for path in paths:
-        if not path.is_file():
+        if not _is_file(path):
             raise InputError(f"{where}: there is no image {path}", "correct the path; it starts at the data file")
     return paths
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _check_places(messages: list[Message], images: int, where: str) -> None:
@@ -107,6 +116,14 @@ def _check_places(messages: list[Message], images: int, where: str) -> None:
         check_messages(messages, images)
     except InputError as error:
         raise InputError(f"{where}: {error.problem}", error.mend) from None
+
+
+def _check_text(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        sign = ascii(text[error.start])
+        raise InputError(f"{where}: {sign} is half a character", "write the whole one, or drop the row") from None
 
 
 def _read_messages(document: dict[str, Any], where: str) -> tuple[list[Message], str]:

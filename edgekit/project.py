@@ -178,7 +178,7 @@ def load_project(where: Path | str = ".") -> Project:
         InputError: missing, no YAML, an unknown key or a value that can't be right; the message names file, line, key.
     """
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     path = Path(where)
     path = path / PROJECT_FILE if path.is_dir() else path
@@ -195,6 +195,9 @@ def load_project(where: Path | str = ".") -> Project:
         raise InputError(f"{path}:{line}: {problem}", "correct the YAML there") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} can't be read ({error})", "check that it is a text file") from None
+    except (YAMLError, ValueError, RecursionError) as error:  # signs and values that YAML's reader gives no line for
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path} is not YAML ({problem})", "correct that; text goes in quotes") from None
     reader = _Reader(path)
     project: Project = reader.record(Project, document, "", folder=path.parent.resolve())
     if not project.adapters:
@@ -243,7 +246,7 @@ class _Reader:
                 raise self.error(node, key, f"{value!r} is not true or false", "write true or false", place)
             return value
         if kind.startswith("Path"):
-            return self.resolved(self.plain(node, key, "str", place))
+            return self.path_in(node, key, self.plain(node, key, "str", place), place)
         if kind.startswith("dict"):
             return self.json_schema(node, key, place)
         if "tuple" in kind:
@@ -302,7 +305,7 @@ class _Reader:
     def json_schema(self, node: Any, key: str, place: str) -> dict[str, Any]:
         value = node[key]
         if isinstance(value, str):
-            path = self.resolved(value)
+            path = self.path_in(node, key, value, place)
             try:
                 value = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
@@ -314,8 +317,11 @@ class _Reader:
         plain: dict[str, Any] = json.loads(json.dumps(value))
         return plain
 
-    def resolved(self, text: str) -> Path:
-        return (self.path.parent / Path(text).expanduser()).resolve()
+    def path_in(self, node: Any, key: str, text: str, place: str) -> Path:
+        try:
+            return (self.path.parent / Path(text).expanduser()).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a NUL, a ring of links
+            raise self.error(node, key, f"{text!r} is no path ({error})", "correct it", place) from None
 
     def error(self, node: Any, key: Any, problem: str, mend: str, place: str = "") -> InputError:
         try:

@@ -115,3 +115,20 @@ def test_the_digest_tells_contents_apart(tmp_path: Path) -> None:
     assert data_digest([one]) == before
     write(tmp_path, GOOD, GOOD)
     assert data_digest([one]) != before
+
+
+def test_a_byte_order_mark_in_front_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "q", "completion": "a"}\r\n')
+    assert load_rows(path)[0].answer == "a"
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [("q\ud800", "a"), ("q", "a\udfff")])
+def test_half_a_character_is_told_with_its_line(prompt: str, completion: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rows.jsonl:1: .*half a character"):
+        load_rows(write(tmp_path, {"prompt": prompt, "completion": completion}))
+
+
+def test_an_image_with_an_endless_name_is_a_missing_image(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"rows.jsonl:1: there is no image"):
+        load_rows(write(tmp_path, {"prompt": "q", "completion": "a", "image": "a" * 5000}))

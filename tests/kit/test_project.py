@@ -108,3 +108,19 @@ def test_any_value_of_any_key_is_taken_or_refused_but_never_crashes(key: str, va
         load_project(tmp_path)
     except InputError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("project: line-3", "project: line\x07"),
+        ("project: line-3", "project: 2026-99-99"),
+        ("rank: 8", "rank: !!int abc"),
+        ("some/folder", "~nobody-of-this-name/x"),
+        ("some/folder", '"a\\0b"'),
+        ("rank: 8", "rank: " + "[" * 3000 + "]" * 3000),
+    ],
+)
+def test_what_the_yaml_reader_gives_no_line_for_is_bad_input_too(old: str, new: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="edgekit.yaml"):
+        load(tmp_path, GOOD.replace(old, new))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -83,6 +84,11 @@ def engine_info() -> dict[str, Any]:
     }
 
 
+MOST_REPEATS = 2000  # the converter writes each repetition out, which takes minutes and gigabytes for more
+COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+REPEATS = re.compile(r"\{(\d*)(?:,(\d*))?\}")  # in a pattern
+
+
 def schema_grammar(schema: dict[str, Any]) -> str:
     """A JSON schema as GBNF, llama.cpp's grammar format.
 
@@ -94,8 +100,25 @@ def schema_grammar(schema: dict[str, Any]) -> str:
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
     try:
+        if max(_repeats(schema), default=0) > MOST_REPEATS:
+            raise ValueError(f"it repeats something more than {MOST_REPEATS} times")
         return str(json_schema_to_gbnf(json.dumps(schema)))
-    except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise InputError(
             f"the schema can't be turned into a grammar ({error})", "use plain JSON schema keywords"
         ) from None
+
+
+def _repeats(node: Any) -> Iterator[float]:
+    """How often a schema asks for the same thing again, in every place where it does."""
+    if isinstance(node, list):
+        for each in node:
+            yield from _repeats(each)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in COUNTS and isinstance(value, int | float):
+                yield value
+            elif key == "pattern" and isinstance(value, str):
+                yield from (float(number) for found in REPEATS.findall(value) for number in found if number)
+            else:
+                yield from _repeats(value)

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import EdgekitError, InputError, UsageError
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
 from edgekit_runtime.server.adapters import Adapters
@@ -233,7 +233,7 @@ class _Service:
                     if asked.include_usage:
                         yield _event(replies.usage_chunk(asked, result))
             yield "data: [DONE]\n\n"
-        except (InputError, Unavailable) as error:  # the status has been sent
+        except EdgekitError as error:  # the status has been sent
             yield _event(replies.error_document(str(error), "server_error"))
         except TimeoutError:
             yield _event(replies.error_document("the answer took too long", "server_error", "timeout"))

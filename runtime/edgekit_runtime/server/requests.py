@@ -130,6 +130,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     """
     try:
         document = json.loads(body)
+        json.dumps(document, ensure_ascii=False).encode()  # half a character is JSON, but no text
     except (ValueError, RecursionError) as error:
         raise InputError(f"the body is not JSON ({error})", "send one JSON object") from None
     if not isinstance(document, dict):
@@ -156,7 +157,10 @@ class _Taker:
             bound = "" if least is None else f" of at least {least:g}"
             bound += "" if most is None else f" and at most {most:g}"
             raise InputError(f"{name} has to be {word}{bound}", "correct it")
-        return kind(value)
+        try:
+            return kind(value)
+        except OverflowError:
+            raise InputError(f"{name} is too large a number", "correct it") from None
 
 
 def _messages(messages: Any) -> tuple[list[Any], list[str]]:

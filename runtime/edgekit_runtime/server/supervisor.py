@@ -46,6 +46,7 @@ class Request:
     message: Message
     events: asyncio.Queue[Message | EdgekitError] = field(default_factory=asyncio.Queue)
     deaths: int = 0
+    accepted: bool = False
     said: int = 0  # characters
     scored: int = 0  # tokens with log-probabilities
     skip: int = 0
@@ -296,8 +297,10 @@ class Supervisor:
             return
         fresh: Message | None = message
         match message["op"]:
-            case "accepted" if request.deaths:
-                return
+            case "accepted":
+                if request.accepted:
+                    return
+                request.accepted = True
             case "text":
                 fresh = request.fresh(message)
             case "done" | "error":

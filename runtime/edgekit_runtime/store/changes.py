@@ -14,9 +14,9 @@ Sizes = Mapping[str, int]
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
-    """Order of versions: numbers as numbers, ``1.10`` after ``1.9``."""
+    """Order of versions: numbers as numbers, ``1.10`` after ``1.9``, ``1.0`` after ``1.0-rc1``."""
     parts = re.findall(r"\d+|[A-Za-z]+", version)
-    return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in parts)
+    return (*((1, int(part)) if part.isdecimal() else (0, part) for part in parts), (1, -1))
 
 
 def with_bundle(old: Generation | None, manifest: Manifest, sizes: Sizes, *, allow_downgrade: bool) -> Generation:

@@ -103,12 +103,37 @@ def test_a_schema_holds_the_answer(service: Service) -> None:
         ({"stop": [1]}, "stop has to be"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"model": None}, "model is missing"),
+        ({"temperature": 10**400}, "too large a number"),
     ],
 )
 def test_a_bad_request_is_told_what_is_wrong(service: Service, change: dict[str, Any], words: str) -> None:
     answer = service.chat(**change)
     assert answer.status_code == 400
     assert words in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": []},
+        {"type": "string", "minLength": 10**9},
+        {"type": "array", "items": {"type": "string"}, "maxItems": 10**9},
+        {"type": "string", "pattern": "^a{1000000000}$"},
+    ],
+)
+def test_a_schema_that_makes_no_grammar_leaves_the_engine_alive(service: Service, schema: dict[str, Any]) -> None:
+    before = service.worker
+    answer = service.chat(response_format={"type": "json_schema", "json_schema": {"schema": schema}})
+    assert answer.status_code == 400
+    assert "can't be turned into a grammar" in answer.json()["error"]["message"]
+    assert service.worker == before
+
+
+def test_half_a_character_is_refused_before_the_engine_sees_it(service: Service) -> None:
+    body = {"model": "one", "messages": [{"role": "user", "content": "a\ud800b"}]}
+    answer = service.http.post(CHAT, content=json.dumps(body))
+    assert answer.status_code == 400
+    assert "not JSON" in answer.json()["error"]["message"]
 
 
 def test_a_body_without_end_is_cut_off(service: Service) -> None:

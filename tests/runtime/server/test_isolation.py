@@ -109,6 +109,26 @@ def test_a_request_that_sees_two_engines_die_is_given_up(goods: Goods) -> None:
     asyncio.run(scenario())
 
 
+def test_a_request_is_accepted_once_also_when_its_engine_died_before(goods: Goods) -> None:
+    async def scenario() -> None:
+        supervisor = Supervisor(settings(goods))
+        await supervisor.start()
+        try:
+            first = supervisor.pid
+            assert first is not None
+            os.kill(first, signal.SIGSTOP)  # before it can accept
+            events = supervisor.answer({"prompt": "scratch", "adapter": "one", "max_tokens": 8})
+            accepted = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.1)
+            os.kill(first, signal.SIGKILL)
+            assert (await accepted)["op"] == "accepted"
+            assert [event["op"] async for event in events].count("accepted") == 0
+        finally:
+            await supervisor.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_bundle_that_cannot_be_loaded_is_told_at_the_start(tmp_path: Path) -> None:
     async def scenario() -> None:
         supervisor = Supervisor({"bundle": str(tmp_path / "nowhere")})

@@ -241,3 +241,9 @@ def test_the_command_line_installs_lists_and_runs(
 def test_versions_are_ordered_by_number(one: list[int], other: list[int]) -> None:
     keys = [version_key(".".join(map(str, each))) for each in (one, other)]
     assert (keys[0] < keys[1]) == (one < other)
+
+
+def test_a_release_is_newer_than_what_led_to_it() -> None:
+    order = ["1.0-rc1", "1.0-rc2", "1.0", "1.0.1", "1.1"]
+    keys = [version_key(each) for each in order]
+    assert keys == sorted(keys)
