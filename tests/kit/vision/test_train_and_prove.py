@@ -15,7 +15,7 @@ from edgekit.bases import resolve_base
 from edgekit.calibration import project_imatrix
 from edgekit.project import Project, load_project
 from edgekit_exporters.imatrix import read_imatrix
-from edgekit_runtime import Runtime, UsageError
+from edgekit_runtime import InputError, Runtime, UsageError
 from tests.vlm import Model, picture_file
 
 
@@ -70,6 +70,13 @@ def test_importance_is_measured_on_what_images_bring(smolvlm: Model, tmp_path: P
     assert all(np.isfinite(values).all() for values in seen.values())
     first = "blk.0.attn_q.weight"  # what it reads are the embeddings themselves
     assert not np.allclose(seen[first], unseen[first], rtol=0.05)
+
+
+def test_an_image_that_is_none_is_told_with_its_row(smolvlm: Model, tmp_path: Path) -> None:
+    project = _project(tmp_path, smolvlm.folder)
+    (tmp_path / "data/train-3.png").write_bytes(b"%PDF-1.7")
+    with pytest.raises(InputError, match=r"train.jsonl:4: .*train-3.png is no image"):
+        train(project)
 
 
 def test_the_connector_is_no_target(smolvlm: Model, tmp_path: Path) -> None:
