@@ -55,7 +55,7 @@ def base_onnx(base: Base, precision: str) -> Path:
     """
     precision = onnx_precision(precision)
     require_onnx()
-    target = cache_folder("bases", base.family) / f"onnx-{precision}-genai-{importlib.metadata.version(BUILDER)}"
+    target = cache_folder("bases", base.key) / f"onnx-{precision}-genai-{importlib.metadata.version(BUILDER)}"
 
     def make(folder: Path) -> None:
         log.info("making the ONNX base %s at %s (once)", base.name, precision)

@@ -38,7 +38,7 @@ def float_graph(base: Base) -> Path:
         InputError: the builder doesn't know the architecture, or the extra is missing.
     """
     require_onnx()
-    target = cache_folder("bases", base.family) / f"onnx-graph-genai-{importlib.metadata.version(BUILDER)}"
+    target = cache_folder("bases", base.key) / f"onnx-graph-genai-{importlib.metadata.version(BUILDER)}"
     return cached(target, lambda folder: build_graph(base.folder, folder))
 
 

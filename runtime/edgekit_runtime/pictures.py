@@ -145,7 +145,8 @@ def _decode(data: bytes, name: str) -> Picture:
             return _pixels(image)
     except UnidentifiedImageError:
         raise InputError(
-            f"{name} is no image of a kind that is read here", f"save it as one of {', '.join(FORMATS)}, whatever its name"
+            f"{name} is no image of a kind that is read here",
+            f"save it as one of {', '.join(FORMATS)}, whatever its name",
         ) from None
     except InputError:
         raise

@@ -14,9 +14,14 @@ from edgekit import export, train
 from edgekit.bases import resolve_base
 from edgekit.calibration import project_imatrix
 from edgekit.project import Project, load_project
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.imatrix import read_imatrix
 from edgekit_runtime import InputError, Runtime, UsageError
-from tests.vlm import Model, picture_file
+from edgekit_runtime.gguf import read_gguf
+from tests.vlm import Model, picture_file, save_smolvlm
+
+TEMPLATE_KEY = "tokenizer.chat_template"
 
 
 def _project(folder: Path, base: Path, **export_settings: object) -> Project:
@@ -77,6 +82,19 @@ def test_an_image_that_is_none_is_told_with_its_row(smolvlm: Model, tmp_path: Pa
     (tmp_path / "data/train-3.png").write_bytes(b"%PDF-1.7")
     with pytest.raises(InputError, match=r"train.jsonl:4: .*train-3.png is no image"):
         train(project)
+
+
+def test_another_chat_template_under_the_same_weights_is_no_old_one_from_the_cache(
+    demo_base: Base, tmp_path: Path
+) -> None:
+    folder = save_smolvlm(demo_base.folder, tmp_path / "tiny-retold")
+    before = resolve_base(str(folder))
+    old = read_gguf(base_gguf(before, "F16")).metadata[TEMPLATE_KEY]
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant", "helper"))
+    after = resolve_base(str(folder))
+    assert after.family == before.family  # adapters fit as they did
+    assert read_gguf(base_gguf(after, "F16")).metadata[TEMPLATE_KEY] == old.replace("assistant", "helper")
 
 
 def test_the_connector_is_no_target(smolvlm: Model, tmp_path: Path) -> None:
