@@ -135,7 +135,7 @@ def row_images(project: Project, base: Base, *, connector: bool = False) -> RowI
         )
     text = base.gguf or base_gguf(base, "F16")  # at any precision: its vocabulary is all that is read
     if connector:
-        return RowImages(text, encoder_gguf(base), base_connector(base))
+        return RowImages(text, encoder_gguf(base, project.export.projector), base_connector(base))
     return RowImages(text, projector_gguf(base, project.export.projector))
 
 

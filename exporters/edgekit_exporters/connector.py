@@ -72,14 +72,16 @@ def with_connector(base: Base, weight: torch.Tensor) -> Base:
     return _replaced(base, weight, "connector")
 
 
-def encoder_gguf(base: Base) -> Path:
-    """A projector file whose "embeddings" are what the base's connector reads, exactly: its connector is the identity.
+def encoder_gguf(base: Base, float_type: str) -> Path:
+    """A projector file whose "embeddings" are what the base's connector reads: its own connector is the identity.
+
+    Encoder and what the connector reads are rounded as in the projector file of that type.
 
     Raises:
         InputError: as :func:`base_connector`, or llama.cpp can't convert it.
     """
     inputs = base_connector(base).shape[1]
-    return projector_gguf(_replaced(base, torch.eye(inputs), "encoder"), "F32")
+    return projector_gguf(_replaced(base, torch.eye(inputs), "encoder"), float_type)
 
 
 def _replaced(base: Base, weight: torch.Tensor, label: str) -> Base:

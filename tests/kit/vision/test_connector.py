@@ -46,7 +46,7 @@ def trained(smolvlm: Model, tmp_path_factory: pytest.TempPathFactory) -> Project
 def test_the_encoder_alone_gives_what_the_connector_reads(smolvlm: Model, tmp_path: Path) -> None:
     base = resolve_base(str(smolvlm.folder))
     text, image = base_gguf(base, "F16"), picture_file(tmp_path / "image.png", (50, 70))
-    whole, features = RowImages(text, projector_gguf(base, "F32")), RowImages(text, encoder_gguf(base))
+    whole, features = RowImages(text, projector_gguf(base, "F32")), RowImages(text, encoder_gguf(base, "F32"))
     assert features.layout(image) == whole.layout(image)
     assert torch.allclose(features.table @ base_connector(base).T, whole.table, atol=1e-4)
 
