@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import torch
 from edgekit import export, merge, train
 from edgekit.bases import resolve_base
 from edgekit.evaluation import evaluate
+from edgekit.evaluation.artifact import Artifact
 from edgekit.project import Project
 from edgekit.seeing import RowImages, row_images
-from edgekit.trained import trained_folder
+from edgekit.trained import shipped_base, trained_folder
 from edgekit.training import run
 from edgekit.training.interrupt import StopOnInterrupt
+from edgekit_exporters.bundle import PROJECTOR_FILE
 from edgekit_exporters.connector import base_connector, encoder_gguf, trained_connector
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.vision import projector_gguf
@@ -72,11 +75,21 @@ def test_what_was_trained_is_what_runs(trained: Project, tmp_path: Path) -> None
     assert np.linalg.norm(seen - wanted) < 0.01 * np.linalg.norm(wanted)
 
 
-def test_it_is_evaluated_with_its_connector(trained: Project) -> None:
+def test_it_is_evaluated_with_its_connector(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another file of its base too: what reads images for it there is what export ships."""
     base = resolve_base(trained.base)
-    in_torch = evaluate(trained, "words")
-    on_device = evaluate(trained, "words", artifact=base_gguf(base, "Q8_0"), with_base=False)
-    assert [each["answer"] for each in on_device.samples] == [each["answer"] for each in in_torch.samples]
+    opened = []
+
+    class Watched(Artifact):
+        def __init__(self, bundle: Path) -> None:
+            opened.append((bundle / PROJECTOR_FILE).read_bytes())
+            super().__init__(bundle)
+
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "Artifact", Watched)
+    for name, shipped in (("words", shipped_base(trained, [trained.adapter("words")], base)), ("plain", base)):
+        evaluate(trained, name, artifact=base_gguf(base, "F16"), limit=1, with_base=False)
+        assert opened.pop() == projector_gguf(shipped).read_bytes()
+    assert evaluate(trained, "words", limit=1).base_score is not None
 
 
 def test_an_interrupted_training_goes_on_with_its_connector(
