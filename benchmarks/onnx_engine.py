@@ -239,10 +239,9 @@ def table(options: argparse.Namespace, folder: Path) -> Figures:
         found[f"{kind}: peak RSS, MiB"] = document["peak_rss_mb"]
         engine = _engine(bundle, options.threads)
         engine.load_adapter("n0", next((bundle / "adapters").iterdir()))
-        engine.select((("n0", 1.0),))
         divergence = []
         for ids, first, expected in asked:
-            got = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids)[first:-1]), -1)
+            got = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids, (("n0", 1.0),))[first:-1]), -1)
             divergence.append((expected.exp() * (expected - got)).sum(-1))
         engine.close()
         found[f"{kind}: mean KL to the float model with the adapter"] = float(torch.cat(divergence).mean())

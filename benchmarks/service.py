@@ -1,6 +1,6 @@
 """The device runtime under load: batching, prompt caching, HTTP, adapters that come, a thousand adapters.
 
-    python benchmarks/service.py BUNDLE [--only batching ttft http ipc install many] [--repeats 5] [--json]
+    python benchmarks/service.py BUNDLE [--only batching ttft activated http ipc install many] [--repeats 5] [--json]
     python benchmarks/service.py BUNDLE --only against --llama-server PATH
 
 The second compares with llama.cpp's own server, built from the source that the installed llama-cpp-python has inside.
@@ -32,6 +32,7 @@ import httpx
 
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_runtime import BASE, Runtime
+from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.bench.bare import BareLoop
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.generation import Stream
@@ -69,7 +70,7 @@ def main() -> None:
         print(json.dumps(results, indent=1))
 
 
-def copies(bundle: Path, count: int, folder: Path, **metadata: str) -> list[Path]:
+def copies(bundle: Path, count: int, folder: Path, **metadata: Any) -> list[Path]:
     """Adapter files that differ in name and digest alone."""
     with open_bundle(bundle) as opened:
         source = opened.adapter_path(opened.manifest.adapters[0].name)
@@ -162,6 +163,34 @@ def ttft(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         "TTFT cached, ms": statistics.median(warm),
         "uncached / cached": statistics.median(cold) / statistics.median(warm),
         "uncached / from disk after a restart": statistics.median(cold) / statistics.median(restarted),
+    }
+
+
+def activated(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """TTFT of a long question that another adapter has just been asked: plain LoRA and activated LoRA, in pairs."""
+    question = "Station 7: scratch of 0.3 mm, dent of 1 mm, stain on the flange, two screws missing. " * 36
+    times: dict[str, list[float]] = {"plain": [], "activated": []}
+    tokens = 0
+    with Runtime(options.bundle, threads=options.threads, context=2048, parallel=2) as runtime:
+        call = runtime.prompt_tokens("<|im_start|>assistant\n")
+        for kind, metadata in (("plain", {}), ("activated", {KEY_INVOCATION: call})):
+            (folder / kind).mkdir()
+            for number, file in enumerate(copies(options.bundle, 2, folder / kind, **metadata)):
+                runtime.add_adapter(file, f"{kind}{number}")
+        for number in range(options.repeats + 1):
+            for kind, found in times.items():
+                runtime.engine.holder = None  # no KV cache of the round before
+                for adapter in (f"{kind}0", f"{kind}1"):
+                    answer = runtime.generate(question, adapter=adapter, max_tokens=1)
+                tokens = answer.usage.prompt_tokens
+                if number:
+                    found.append(answer.timings.prefill_ms)
+    ratios = [plain / other for plain, other in zip(*times.values(), strict=True)]
+    return {
+        "prompt tokens": tokens,
+        "TTFT under a second adapter, plain, ms": statistics.median(times["plain"]),
+        "TTFT under a second adapter, activated, ms": statistics.median(times["activated"]),
+        "plain / activated": statistics.median(ratios),
     }
 
 
@@ -402,6 +431,7 @@ def many(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 FIGURES: dict[str, Callable[[argparse.Namespace, Path], dict[str, float]]] = {
     "batching": batching,
     "ttft": ttft,
+    "activated": activated,
     "http": http,
     "ipc": ipc,
     "against": against,

@@ -23,7 +23,7 @@ from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, is_bundle, wr
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.gguf_metadata import rewrite_metadata
-from edgekit_exporters.merge import merge_to_folder
+from edgekit_exporters.merge import check_mergeable, merge_to_folder
 from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
 from edgekit_exporters.onnx_builder import require_onnx
 from edgekit_exporters.quantise import canonical_quantization
@@ -114,6 +114,8 @@ def export(
         trained_at(project, adapter, base)
         if mode == "separate":
             canonical_adapter(source, base)
+        else:
+            check_mergeable(source.folder)
     references = _references(project, adapters)
     prover = functools.partial(
         prove_bundle,

@@ -15,7 +15,7 @@ from edgekit_runtime.manifest import NAME_PATTERN, TASKS
 from edgekit_runtime.runtime import BASE
 
 PROJECT_FILE = "edgekit.yaml"
-METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+")
+METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", "alora")
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
@@ -61,12 +61,14 @@ class Adapter:
     ``alpha`` None stands for twice the rank; the patterns map module names or regular expressions to another rank or
     alpha, as in PEFT; ``base_precision`` None is decided by training; ``max_length`` is in
     tokens, None for the base's context; ``warmup_ratio`` is a share of all steps; ``connector`` also trains the layer
-    between encoder and text model of a base that reads images.
+    between encoder and text model of a base that reads images; ``invocation`` is the text from which
+    an activated LoRA (method alora) works, None for what the chat template puts before an answer.
     """
 
     name: str
     path: Path | None = None
     method: str = field(default="qlora", metadata=_rule(choices=METHODS))
+    invocation: str | None = None
     rank: int = field(default=16, metadata=_rule(minimum=1, maximum=1024))
     alpha: int | None = field(default=None, metadata=_rule(minimum=1))
     dropout: float = field(default=0.05, metadata=_rule(minimum=0, maximum=0.9))
@@ -283,7 +285,11 @@ class _Reader:
                 raise self.error(
                     entries, name, f"{name!r} is no adapter name", f"use a-z, 0-9, . _ - and not {BASE!r}", "adapters."
                 )
-            result[name] = self.record(Adapter, entries[name] or {}, f"adapters.{name}.", name=name)
+            adapter = self.record(Adapter, entries[name] or {}, f"adapters.{name}.", name=name)
+            if adapter.invocation is not None and adapter.method != "alora":
+                place = f"adapters.{name}."
+                raise self.error(entries[name], "invocation", "only an activated LoRA has one", "method: alora", place)
+            result[name] = adapter
         return result
 
     def targets(self, node: Any, key: str, place: str) -> str | tuple[str, ...]:

@@ -39,7 +39,9 @@ class PackedLinear(nn.Linear):
         device = x.device.type
         if torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))
-        y: Tensor = _Product.apply(x, self.blocks)  # type: ignore[no-untyped-call]
+        # Flattened out here: a view made inside the Function could not be changed in place, which PEFT's aLoRA does.
+        y: Tensor = _Product.apply(x.reshape(-1, self.in_features), self.blocks)  # type: ignore[no-untyped-call]
+        y = y.view(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
@@ -66,20 +68,18 @@ class PackedEmbedding(nn.Embedding):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T.  Backward dequantises W again rather than keeping its floats."""
+    """x W^T for x [rows, in].  Backward dequantises W again rather than keeping its floats."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, blocks: PackedBlocks) -> Tensor:
         ctx.blocks = blocks
-        flat = x.reshape(-1, blocks.cols)
         pieces = _pieces(blocks)
         if len(pieces) == 1:
-            y = flat @ blocks.dequantise(x.dtype).T
-        else:
-            y = flat.new_empty(flat.shape[0], blocks.rows)
-            for start, stop in pieces:
-                y[:, start:stop] = flat @ blocks.dequantise(x.dtype, start, stop).T
-        return y.view(*x.shape[:-1], blocks.rows)
+            return x @ blocks.dequantise(x.dtype).T
+        y = x.new_empty(x.shape[0], blocks.rows)
+        for start, stop in pieces:
+            y[:, start:stop] = x @ blocks.dequantise(x.dtype, start, stop).T
+        return y
 
     @staticmethod
     @once_differentiable
@@ -87,16 +87,15 @@ class _Product(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, None
         blocks: PackedBlocks = ctx.blocks
-        flat = grad.reshape(-1, blocks.rows)
         pieces = _pieces(blocks)
         if len(pieces) == 1:
-            product = flat @ blocks.dequantise(grad.dtype)
+            product = grad @ blocks.dequantise(grad.dtype)
         else:
             # Summed in float32: in bfloat16 the rounding errors of many pieces would add up.
-            product = torch.zeros(flat.shape[0], blocks.cols, dtype=torch.float32, device=grad.device)
+            product = torch.zeros(grad.shape[0], blocks.cols, dtype=torch.float32, device=grad.device)
             for start, stop in pieces:
-                product += flat[:, start:stop] @ blocks.dequantise(grad.dtype, start, stop)
-        return product.to(grad.dtype).view(*grad.shape[:-1], blocks.cols), None
+                product += grad[:, start:stop] @ blocks.dequantise(grad.dtype, start, stop)
+        return product.to(grad.dtype), None
 
 
 def _pieces(blocks: PackedBlocks) -> list[tuple[int, int]]:

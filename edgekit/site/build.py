@@ -27,7 +27,8 @@ from edgekit.devices import device_profile
 from edgekit.site.assets import PACKAGES, vendored_files
 from edgekit.site.policy import content_security_policy, response_headers
 from edgekit.site.probes import template_facts
-from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, open_bundle
+from edgekit_runtime.adapter import AdapterFacts
+from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, open_bundle
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
@@ -66,7 +67,7 @@ def build_site(
     origins = [_origin(each) for each in adapters_from]
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
-        _check_fit_for_browsers(manifest, opened.base_path)
+        _check_fit_for_browsers(opened)
         if trust is not None:
             check_signature(opened.root, trust)
         with publish(output, is_ours=is_site) as folder:
@@ -125,15 +126,21 @@ def _origin(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _check_fit_for_browsers(manifest: Manifest, base: Path) -> None:
+def _check_fit_for_browsers(bundle: Bundle) -> None:
+    manifest = bundle.manifest
     if manifest.engine != "llama.cpp":
         raise InputError(f"browsers run llama.cpp bundles, and this is one for {manifest.engine}", "export as gguf")
-    size = base.stat().st_size
+    size = bundle.base_path.stat().st_size
     if size > LARGEST_BASE:
         raise InputError(
             f"the base has {size / 1e9:.1f} GB, and a page's engine, of 4 GiB, takes {LARGEST_BASE / 1e9:.1f}",
             "choose a smaller quantisation (--quantize Q4_0) or a smaller base",
         )
+    for entry in manifest.adapters:
+        if AdapterFacts.read(bundle.adapter_path(entry.name)).invocation:
+            raise InputError(
+                f"{entry.name} is an activated LoRA, which a page's engine can't switch on", "train it as a plain LoRA"
+            )
 
 
 def _copy_app(folder: Path, policy: str) -> None:

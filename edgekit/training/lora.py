@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,9 +19,11 @@ WITH_CONNECTOR = ("qlora", "lora", "rslora")  # methods that can train it too: t
 QUERY_VALUE = ["q_proj", "v_proj"]
 
 
-def lora_config(adapter: Adapter) -> LoraConfig:
-    """PEFT's configuration of ``adapter``."""
+def lora_config(adapter: Adapter, invocation: Sequence[int] = ()) -> LoraConfig:
+    """PEFT's configuration of ``adapter``; ``invocation`` are the token ids from which an activated LoRA works."""
     options: dict[str, Any] = {}
+    if invocation:
+        options["alora_invocation_tokens"] = list(invocation)
     if adapter.method in CHANGES_BASE:
         options["init_lora_weights"] = CHANGES_BASE[adapter.method]
     if adapter.method == "loftq":
@@ -43,7 +46,7 @@ def lora_config(adapter: Adapter) -> LoraConfig:
     )
 
 
-def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -> Any:
+def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool, invocation: Sequence[int] = ()) -> Any:
     """Freeze ``model`` and put trainable LoRA layers (float32) around its targets.
 
     Raises:
@@ -65,7 +68,7 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool) -
     elif checkpointing:
         model.enable_input_require_grads()
     try:
-        wrapped = get_peft_model(model, lora_config(adapter))
+        wrapped = get_peft_model(model, lora_config(adapter, invocation))
     except ValueError as error:
         raise UsageError(
             f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear"

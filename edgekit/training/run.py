@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
-from edgekit.data import data_digest, load_rows
+from edgekit.data import Row, data_digest, load_rows
 from edgekit.deployed import blocks_digest, trained_blocks
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.seeing import let_see, row_images
@@ -73,8 +73,9 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     images = row_images(project, base, connector=adapter.connector)
     encoder = Encoder(base.folder, images=images)
     limit = _max_length(adapter, base)
+    invocation = encoder.invocation_ids(adapter.invocation) if adapter.method == "alora" else []
     datasets = [
-        [encoder.encode(row, adapter.system, limit) for row in rows]
+        [_invoked(encoder.encode(row, adapter.system, limit), row, invocation) for row in rows]
         for rows in (train_rows, eval_rows[:LOSS_EVAL_ROWS])
     ]
 
@@ -91,7 +92,11 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
 
     transformers.set_seed(adapter.seed)
     model = wrap(
-        let_see(load_base(base, precision, blocks), images), adapter, precision, checkpointing=_checkpointing()
+        let_see(load_base(base, precision, blocks), images),
+        adapter,
+        precision,
+        checkpointing=_checkpointing(),
+        invocation=invocation,
     )
     # As PEFT has it: what loads the base again.
     model.peft_config["default"].base_model_name_or_path = base.name if base.on_hub else str(base.folder)
@@ -160,6 +165,17 @@ def _hyperparameters(adapter: Adapter) -> dict[str, Any]:
     for key in ("name", "path", "data", "version", "schema", "generation"):
         settings.pop(key, None)
     return settings | {"alpha": adapter.lora_alpha}
+
+
+def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:
+    """The example, whose prompt an activated LoRA has to be invoked in."""
+    prompt = example["input_ids"][: example["labels"].count(IGNORED)]
+    if any(prompt[at : at + len(invocation)] == invocation for at in range(len(prompt) - len(invocation) + 1)):
+        return example
+    raise InputError(
+        f"{row.where}: the prompt never has the tokens of the adapter's invocation",
+        "let it begin and end where tokens do (at special tokens or lines), or leave invocation out",
+    )
 
 
 def _max_length(adapter: Adapter, base: Base) -> int:

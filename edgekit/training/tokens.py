@@ -98,6 +98,20 @@ class Encoder:
         ends = [position for position, token in enumerate(ids) if token in self.end_tokens()]
         return ids[: ends[-1] + 1] if ends else [*ids, int(self.tokenizer.eos_token_id)]
 
+    def invocation_ids(self, text: str | None) -> list[int]:
+        """Token ids from which an activated LoRA works: of ``text``, or of what the template puts before an answer.
+
+        Raises:
+            InputError: the template puts nothing there.
+        """
+        if text is None:
+            row = Row(({"role": "user", "content": "?"},), "", (), "the chat template")
+            before = self._render(row, None, [], add_generation_prompt=False)[-1]
+            text = self._render(row, None, [], add_generation_prompt=True)[-1].removeprefix(before)
+        if not text:
+            raise InputError("the base's chat template puts nothing before an answer", "set invocation: to a text")
+        return self._ids(text, starts_text=False)
+
     def end_tokens(self) -> set[int]:
         """Tokens that end a turn: EOS, and an <|im_end|>-like token where the tokenizer has one."""
         ends = {int(self.tokenizer.eos_token_id)}

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import MODULE as CONNECTOR
 from edgekit_exporters.connector import is_connector
-from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE, read_config, read_weights
+from edgekit_exporters.peft_folder import CONFIG_FILE, INVOCATION, WEIGHTS_FILE, read_config, read_weights
 from edgekit_runtime.errors import InputError
 
 PREFIX = "base_model.model."
@@ -61,9 +61,13 @@ class LowRank:
 
 @dataclass(frozen=True)
 class CanonicalAdapter:
-    """An adapter as pairs by module name (``model.layers.0.self_attn.q_proj``)."""
+    """An adapter as pairs by module name (``model.layers.0.self_attn.q_proj``).
+
+    ``invocation`` are the token ids from which an activated LoRA works, none for any other.
+    """
 
     layers: dict[str, LowRank]
+    invocation: tuple[int, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -136,7 +140,7 @@ def canonicalise(folder: Path, base: Base) -> CanonicalAdapter:
         )
     if not layers:
         raise InputError(f"{folder} adapts no layer of {base.name}", "check the adapter's target_modules")
-    return CanonicalAdapter(layers)
+    return CanonicalAdapter(layers, tuple(config.get(INVOCATION) or ()))
 
 
 def _refuse_what_is_not_additive(folder: Path, config: dict[str, Any]) -> None:
@@ -147,7 +151,6 @@ def _refuse_what_is_not_additive(folder: Path, config: dict[str, Any]) -> None:
         "use_qalora": "QA-LoRA pools its inputs",
         "trainable_token_indices": "it trains token embeddings",
         "target_parameters": "it adapts parameters outside of linear layers",
-        "alora_invocation_tokens": "activated LoRA switches on inside the prompt",
         "layer_replication": "it repeats layers of the base",
     }
     for key, reason in reasons.items():

@@ -96,6 +96,7 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
         keys.KEY_SYSTEM: source.system,
         keys.KEY_GENERATION: source.generation,
         keys.KEY_OUTPUT_SCHEMA: source.output_schema,
+        keys.KEY_INVOCATION: list(canonical.invocation) or None,
     }
     return {key: value for key, value in facts.items() if value is not None}
 

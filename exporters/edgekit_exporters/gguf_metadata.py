@@ -26,7 +26,7 @@ def rewrite_metadata(
     Args:
         source: a GGUF file.
         destination: the new file.
-        changes: keys to set: text, bool, int, float or a list of text.
+        changes: keys to set: text, bool, int, float, a list of text, or one of whole numbers below 2^32.
         copy: another GGUF, all of whose keys that start with ``prefix`` replace the source's.
         prefix: see ``copy``.
 
@@ -74,6 +74,8 @@ def _value(value: Any) -> bytes:
         return struct.pack("<If", FLOAT32, value)
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
         return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_text, value))
+    if isinstance(value, (list, tuple)) and all(isinstance(item, int) for item in value):
+        return struct.pack(f"<IIQ{len(value)}I", ARRAY, UINT32, len(value), *value)
     raise TypeError(f"no GGUF metadata type for {type(value).__name__}")
 
 

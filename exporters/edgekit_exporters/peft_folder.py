@@ -13,6 +13,7 @@ from edgekit_runtime.errors import InputError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+INVOCATION = "alora_invocation_tokens"  # config key of activated LoRA
 
 
 def attach(model: Any, folder: Path) -> Any:

@@ -29,8 +29,10 @@ KEY_KIND = "general.type"
 KEY_ARCHITECTURE = "general.architecture"
 KEY_ADAPTER_TYPE = "adapter.type"
 KEY_ALPHA = "adapter.lora.alpha"
+KEY_INVOCATION = "adapter.alora.invocation_tokens"
 
 SUFFIX_A, SUFFIX_B = ".lora_a", ".lora_b"
+MAX_INVOCATION = 1024  # tokens
 FLOAT_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
 
@@ -38,7 +40,8 @@ FLOAT_TYPES = ("F32", "F16", "BF16", "Q8_0")
 class AdapterFacts:
     """An adapter file's own account; the ``edgekit.*`` facts are None in files that others made.
 
-    ``pairs`` maps what is changed, the base's tensor or the ONNX graph's layer, to (input width, output width, rank).
+    ``pairs`` maps what is changed, the base's tensor or the ONNX graph's layer, to (input width, output width, rank);
+    ``invocation`` are the tokens from which an activated LoRA works, none for any other.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class AdapterFacts:
     system: str | None
     generation: dict[str, Any] | None
     output_schema: dict[str, Any] | None
+    invocation: tuple[int, ...] = ()
     onnx: bool = False
 
     @property
@@ -85,6 +89,7 @@ class AdapterFacts:
             system=_text(gguf, KEY_SYSTEM),
             generation=_json(gguf, KEY_GENERATION),
             output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
+            invocation=_tokens(gguf.path, metadata.get(KEY_INVOCATION)),
         )
 
 
@@ -142,6 +147,11 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
     if adapter.onnx != (KEY_LAYERS in base.metadata):
         wanted = "gguf" if adapter.onnx else "onnx"  # what this base runs
         raise InputError(f"{adapter.path} is for another engine than this base", f"export it with --format {wanted}")
+    known = base.metadata.get("tokenizer.ggml.tokens")
+    if adapter.invocation and known is not None and max(adapter.invocation) >= len(known):
+        raise InputError(
+            f"{adapter.path} is invoked by a token that the base doesn't have", "use the adapter with its own base"
+        )
     if adapter.onnx:
         _check_layers(adapter, base)
         return
@@ -199,6 +209,7 @@ def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
         system=known(KEY_SYSTEM, str),
         generation=known(KEY_GENERATION, dict),
         output_schema=known(KEY_OUTPUT_SCHEMA, dict),
+        invocation=_tokens(file.path, facts.get(KEY_INVOCATION)),
         onnx=True,
     )
 
@@ -278,6 +289,18 @@ def _json(gguf: GgufFile, key: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise _unsound(gguf, f"{key} is not a JSON object")
     return value
+
+
+def _tokens(path: Path, value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_INVOCATION or not all(map(_is_token, value)):
+        raise InputError(f"{path} is not a sound adapter: {KEY_INVOCATION} is no list of tokens", "export it again")
+    return tuple(value)
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
 
 
 def _unsound(gguf: GgufFile, problem: str) -> InputError:

@@ -312,8 +312,7 @@ class Runtime:
             if not self.loop.pool.hold(files):
                 raise InputError("running requests leave no room for the adapter", "wait, or raise adapter_memory")
             try:
-                self._engine.select(stack)
-                return forced_logits(self._engine, tokens)
+                return forced_logits(self._engine, tokens, stack)
             finally:
                 self.loop.pool.release(files)
 

@@ -20,8 +20,9 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder
 from edgekit_exporters.merge import merge_to_folder
-from edgekit_runtime.engines import forced_logits
+from edgekit_runtime.engines import BARE, Stack, forced_logits
 from edgekit_runtime.engines.llama_cpp import LlamaEngine
+from edgekit_runtime.errors import InputError
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
@@ -38,6 +39,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pissa": {"init_lora_weights": "pissa"},
     "olora": {"init_lora_weights": "olora"},
 }
+INVOCATION = [301, 302]  # stands in every prompt
+SEPARATE_ONLY: dict[str, dict[str, Any]] = {"activated": {"alora_invocation_tokens": INVOCATION}}
 MERGED_ONLY: dict[str, dict[str, Any]] = {"dora": {"use_dora": True}}
 PROMPTS, LENGTH, ANSWER = 32, 12, 8
 UNDECIDED = 0.02  # nats: the engine keeps keys and values as F16, which moves logits by a few thousandths
@@ -65,7 +68,8 @@ def _adapter(base: Base, folder: Path, options: dict[str, Any], std: float) -> P
 def _peft_answers(base: Base, adapter: Path, answer: int = ANSWER) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts continued greedily by PEFT [prompts, tokens], and log-probabilities before each of these tokens."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(100, 40000, (PROMPTS, LENGTH), generator=generator)
+    ids = torch.randint(400, 40000, (PROMPTS, LENGTH), generator=generator)
+    ids[:, LENGTH // 2 : LENGTH // 2 + len(INVOCATION)] = torch.tensor(INVOCATION)
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, str(adapter)).eval()
     length = {"min_new_tokens": answer, "max_new_tokens": answer, "eos_token_id": None, "pad_token_id": 0}
@@ -74,11 +78,11 @@ def _peft_answers(base: Base, adapter: Path, answer: int = ANSWER) -> tuple[torc
         return whole, torch.log_softmax(model(input_ids=whole).logits, -1)
 
 
-def _check(engine: LlamaEngine, base: Base, adapter: Path) -> None:
+def _check(engine: LlamaEngine, base: Base, adapter: Path, stack: Stack = BARE) -> None:
     whole, expected = _peft_answers(base, adapter)
     divergence = []
     for ids, wanted in zip(whole.tolist(), expected, strict=True):
-        found = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids)), -1)
+        found = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids, stack)), -1)
         divergence.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
         # Greedy along PEFT's answer picks PEFT's tokens, unless PEFT itself is undecided: the two would say the same.
         picked = found[LENGTH - 1 : -1].argmax(-1, keepdim=True)
@@ -100,7 +104,7 @@ def open_engine() -> Iterator[Callable[[Path], LlamaEngine]]:
         engine.close()
 
 
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("options", [*VARIANTS.values(), *SEPARATE_ONLY.values()], ids=[*VARIANTS, *SEPARATE_ONLY])
 def test_a_separate_adapter_file_is_peft(
     options: dict[str, Any], base: Base, open_engine: Callable[[Path], LlamaEngine], tmp_path: Path
 ) -> None:
@@ -108,8 +112,7 @@ def test_a_separate_adapter_file_is_peft(
     write_adapter_gguf(AdapterSource("a", "1", folder), base, tmp_path / "a.gguf", float_type="F32")
     engine = open_engine(base_gguf(base, "F32"))
     engine.load_adapter("a", tmp_path / "a.gguf")
-    engine.select((("a", 1.0),))
-    _check(engine, base, folder)
+    _check(engine, base, folder, (("a", 1.0),))
 
 
 @pytest.mark.parametrize("options", [*VARIANTS.values(), *MERGED_ONLY.values()], ids=[*VARIANTS, *MERGED_ONLY])
@@ -122,6 +125,12 @@ def test_a_merged_model_is_peft(
     _check(open_engine(tmp_path / "merged.gguf"), base, folder)
 
 
+def test_an_activated_lora_cannot_be_merged(base: Base, tmp_path: Path) -> None:
+    folder = _adapter(base, tmp_path / "adapter", SEPARATE_ONLY["activated"], std=0.05)
+    with pytest.raises(InputError, match="works from its invocation on"):
+        merge_to_folder(base, [folder], tmp_path / "merged")
+
+
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}], ids=["lora", "rslora"])
 def test_on_the_real_model_at_f16_it_is_peft_too(
     options: dict[str, Any], demo_base: Base, open_engine: Callable[[Path], LlamaEngine], tmp_path: Path
@@ -131,5 +140,4 @@ def test_on_the_real_model_at_f16_it_is_peft_too(
     write_adapter_gguf(AdapterSource("a", "1", folder), demo_base, tmp_path / "a.gguf")
     engine = open_engine(base_gguf(demo_base, "F16"))
     engine.load_adapter("a", tmp_path / "a.gguf")
-    engine.select((("a", 1.0),))
-    _check(engine, demo_base, folder)
+    _check(engine, demo_base, folder, (("a", 1.0),))

@@ -16,7 +16,7 @@ from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines import Part, Stack, forced_logits
 from edgekit_runtime.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
-from tests.exporters.test_exactness import LENGTH, VARIANTS, _adapter, _peft_answers
+from tests.exporters.test_exactness import LENGTH, SEPARATE_ONLY, VARIANTS, _adapter, _peft_answers
 
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 
@@ -47,7 +47,7 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[OnnxEngine]
     opened.close()
 
 
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("options", [*VARIANTS.values(), *SEPARATE_ONLY.values()], ids=[*VARIANTS, *SEPARATE_ONLY])
 def test_a_separate_adapter_file_is_peft(
     options: dict[str, Any], base: Base, folder: Path, engine: OnnxEngine, tmp_path: Path
 ) -> None:
@@ -55,7 +55,6 @@ def test_a_separate_adapter_file_is_peft(
     source = _adapter(base, tmp_path / "adapter", options, std=0.05)
     write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", layers_of(folder))
     engine.load_adapter("a", tmp_path / "a.onnx_adapter")
-    engine.select((("a", 1.0),))
     _check(engine, base, source)
     engine.unload_adapter("a")
 
@@ -67,17 +66,16 @@ def test_on_the_real_base_it_is_peft_over_32_tokens(demo_base: Base, tmp_path: P
     write_adapter_onnx(AdapterSource("a", "1", source), demo_base, tmp_path / "a.onnx_adapter", layers_of(folder))
     engine = OnnxEngine(files(folder), context=64, threads=2)
     engine.load_adapter("a", tmp_path / "a.onnx_adapter")
-    engine.select((("a", 1.0),))
     _check(engine, demo_base, source, answer=32)
     engine.close()
 
 
 def _check(engine: OnnxEngine, base: Base, source: Path, **length: int) -> None:
-    """The selected adapter says what PEFT says."""
+    """The adapter "a" says what PEFT says."""
     whole, expected = _peft_answers(base, source, **length)
     divergence = []
     for ids, wanted in zip(whole.tolist(), expected, strict=True):
-        found = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids)), -1)
+        found = torch.log_softmax(torch.from_numpy(forced_logits(engine, ids, (("a", 1.0),))), -1)
         divergence.append(float((wanted.exp() * (wanted - found)).sum(-1).mean()))
         assert found[LENGTH - 1 : -1].argmax(-1).tolist() == ids[LENGTH:]
     assert np.mean(divergence) < 1e-5
@@ -92,8 +90,7 @@ def test_the_base_alone_is_not_what_the_adapter_makes_of_it(
     tokens = list(range(100, 112))
     answers = []
     for stack in ((), (("a", 1.0),), (("a", 0.5),), ()):
-        engine.select(stack)
-        answers.append(forced_logits(engine, tokens))
+        answers.append(forced_logits(engine, tokens, stack))
     engine.unload_adapter("a")
     assert np.array_equal(answers[0], answers[3])
     assert not np.allclose(answers[0], answers[1])
@@ -157,8 +154,7 @@ def test_genai_itself_reads_base_and_adapter(
             generator.set_active_adapter(adapters, name)
         generator.append_tokens(prompt)
         theirs = np.asarray(generator.get_logits()).reshape(-1)
-        ours.select(stack)
-        assert np.allclose(theirs[-49152:], forced_logits(ours, prompt.tolist())[-1][-49152:], atol=1e-4)
+        assert np.allclose(theirs[-49152:], forced_logits(ours, prompt.tolist(), stack)[-1][-49152:], atol=1e-4)
     ours.close()
 
 

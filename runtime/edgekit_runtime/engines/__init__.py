@@ -16,6 +16,7 @@ from edgekit_runtime.engines.base import (
     Stack,
     forced_logits,
     generate,
+    working_from,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "Stack",
     "forced_logits",
     "generate",
+    "working_from",
 ]

@@ -230,17 +230,29 @@ def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Itera
         sampler.close()
 
 
-def forced_logits(engine: Engine, tokens: Sequence[int] | Prompt) -> NDArray[np.float32]:
-    """Teacher-forced logits under the selected adapters, [len(tokens), vocabulary], on sequence 0."""
+def working_from(engine: Engine, stack: Stack, tokens: Sequence[int]) -> int | None:
+    """The position from which loaded adapters work: 0, or where an activated LoRA's invocation is seen last; None for
+    never.
+    """
+    call = [token for name, _ in stack for token in engine.invocation(name)]
+    starts = range(len(tokens) - len(call), -1, -1)
+    return next((at for at in starts if list(tokens[at : at + len(call)]) == call), None) if call else 0
+
+
+def forced_logits(engine: Engine, tokens: Sequence[int] | Prompt, stack: Stack = BARE) -> NDArray[np.float32]:
+    """Teacher-forced logits under loaded adapters, [len(tokens), vocabulary], float32, on sequence 0."""
     import numpy as np
 
     prompt = tokens if isinstance(tokens, Prompt) else Prompt(list(tokens))
-    edges = [*prompt.edges(), len(prompt.tokens)]
+    works = working_from(engine, stack, prompt.tokens)
+    works = len(prompt.tokens) if works is None else works
+    edges = [works, *prompt.edges(), len(prompt.tokens)]
     engine.holder = None
     engine.forget(0)
     rows: list[NDArray[np.float32]] = []
     while (start := len(rows)) < len(prompt.tokens):
         stop = min(start + PREFILL_CHUNK, *(edge for edge in edges if edge > start))
+        engine.select(stack if start >= works else BARE)
         engine.decode([prompt.part(0, start, stop, every=True)])
         rows += [engine.row(number).copy() for number in range(stop - start)]
     return np.stack(rows)

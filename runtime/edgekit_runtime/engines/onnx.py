@@ -98,8 +98,8 @@ class OnnxEngine:
         self._bindings = {key: each for key, each in self._bindings.items() if not _mentions(key[2], name)}
 
     def invocation(self, name: str) -> list[int]:
-        """No adapter of this engine waits for tokens that switch it on."""
-        return []
+        """The tokens that switch an activated LoRA (aLoRA) on; none for any other adapter."""
+        return list(self._adapters[name].invocation)
 
     def select(self, stack: Stack) -> None:
         """Use these loaded adapters for what comes."""

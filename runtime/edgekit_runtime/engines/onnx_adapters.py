@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.engines.base import Stack
 from edgekit_runtime.onnx_adapter import read_onnx_adapter
 from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B, MASK, MASK_FUSED
@@ -24,11 +25,15 @@ ALIGNED = 8  # ranks of an adapter are a multiple of this: as many as a vector u
 
 @dataclass(frozen=True)
 class Loaded:
-    """One adapter: A [in, rank] and B [rank, out] by input name; ``size`` in bytes, ``rank`` the largest."""
+    """One adapter: A [in, rank] and B [rank, out] by input name.
+
+    ``size`` is in bytes, ``rank`` the largest, ``invocation`` the tokens from which an activated LoRA works.
+    """
 
     arrays: Arrays
     size: int
     rank: int
+    invocation: tuple[int, ...]
 
     @classmethod
     def read(cls, path: Path) -> Loaded:
@@ -37,9 +42,11 @@ class Loaded:
         Raises:
             InputError: it is not sound.
         """
-        arrays = read_onnx_adapter(path).arrays()
+        file = read_onnx_adapter(path)
+        arrays = file.arrays()
         ranks = [array.shape[1] for name, array in arrays.items() if name.endswith(LORA_A)]
-        return cls(arrays, sum(array.nbytes for array in arrays.values()), max(ranks, default=0))
+        size = sum(array.nbytes for array in arrays.values())
+        return cls(arrays, size, max(ranks, default=0), tuple(file.facts.get(KEY_INVOCATION, ())))
 
     @functools.cached_property
     def values(self) -> Values:

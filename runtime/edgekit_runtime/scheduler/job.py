@@ -81,7 +81,7 @@ class Job:
         self.decoded = 0  # of the prompt and the answer's tokens, how many have gone through the model
         self.reused = 0  # tokens of the prompt whose KV cache was there already
         self.steps = 0  # decodes after the first token
-        self.alone_from = 0  # position from which the adapters work: an activated LoRA's invocation
+        self.works_from = 0  # position from which the adapters work
         self.submitted = time.perf_counter()
         self.picked = self.ready = self.first = self.ended = 0.0
         self.encoding = 0.0  # seconds that images took
@@ -101,7 +101,7 @@ class Job:
 
     def stack_at(self, position: int) -> Stack:
         """The adapters at work at a position."""
-        return self.work.stack if position >= self.alone_from else BARE
+        return self.work.stack if position >= self.works_from else BARE
 
     def keys(self, start: int, stop: int) -> list[Key]:
         """What the prompt's cells from ``start`` to ``stop`` are computed from."""

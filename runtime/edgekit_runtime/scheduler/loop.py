@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from edgekit_runtime.engines import BARE, Engine, Part, Stack
+from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.job import Job, Key, Work
 from edgekit_runtime.scheduler.pool import AdapterPool
@@ -159,9 +159,10 @@ class Loop:
                 self.pool.release(job.work.files)
 
     def _start(self, job: Job) -> None:
-        job.alone_from = self._invocation(job.work)
         stack = job.work.stack
-        exact = self._engine.cuts_exactly(stack) and (not job.alone_from or self._engine.cuts_exactly(BARE))
+        works = working_from(self._engine, stack, job.work.prompt)
+        job.works_from = len(job.work.prompt) + job.work.max_tokens if works is None else works
+        exact = self._engine.cuts_exactly(stack) and (not job.works_from or self._engine.cuts_exactly(BARE))
         keys = job.keys(0, len(job.work.prompt))
         free = {slot.sequence: self._reusable(slot, job, keys, exact) for slot in self._slots if slot.job is None}
         slot = self._slots[max(free, key=lambda each: (free[each], self._room(each, stack), -self._slots[each].used))]
@@ -187,15 +188,6 @@ class Loop:
         own = any(job is not None and job.work.stack == stack for job in sides)
         return own, -sum(job is not None for job in sides)
 
-    def _invocation(self, work: Work) -> int:
-        """Where the adapters begin to work: at once, or where an activated LoRA's invocation is seen last."""
-        tokens = [token for digest, _ in work.stack for token in self._engine.invocation(digest)]
-        if not tokens:
-            return 0
-        last = len(work.prompt) - len(tokens)
-        found = (at for at in range(last, -1, -1) if list(work.prompt[at : at + len(tokens)]) == tokens)
-        return next(found, len(work.prompt) + work.max_tokens)
-
     @staticmethod
     def _reusable(slot: Slot, job: Job, keys: list[Key], exact: bool) -> int:
         """How many tokens of the prompt this slot holds.
@@ -210,7 +202,7 @@ class Loop:
         if not exact:
             return job.work.preamble if common >= job.work.preamble else 0
         # Where a part of the prompt has to begin: at adapters' invocation, at both edges of a frame.
-        edges = {0, job.alone_from, *job.prompt.edges()}
+        edges = {0, job.works_from, *job.prompt.edges()}
         start = max(edge for edge in edges if edge <= common)
         end = min((edge for edge in edges if edge > common), default=len(keys))
         if common == start:
@@ -287,7 +279,7 @@ class Loop:
             self._prefilling.append(slot)
             return
         preamble = work.preamble if work.preamble - start >= LEAST_CHUNK else 0
-        ends = (len(work.prompt), preamble, job.alone_from, *job.prompt.edges())
+        ends = (len(work.prompt), preamble, job.works_from, *job.prompt.edges())
         end = min(end for end in ends if end > start)
         left = end - start - self._chunk
         stop = end if left <= 0 else start + self._chunk - max(LEAST_CHUNK - left, 0)

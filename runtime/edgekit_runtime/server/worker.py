@@ -24,7 +24,7 @@ from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
 
 READ_BYTES = 1 << 16
-REPORT_SECONDS = 0.05
+REPORT_SECONDS = 0.1
 OOM_SCORE = "500"  # when memory runs out, the kernel takes the worker, not the front
 
 

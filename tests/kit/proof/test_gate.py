@@ -16,6 +16,8 @@ from edgekit.proof import ladder
 from edgekit_exporters import gguf_adapter
 from edgekit_exporters.canonical import CanonicalAdapter, LowRank
 from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_runtime.adapter import AdapterFacts
+from edgekit_runtime.runtime import Runtime
 
 
 @pytest.fixture
@@ -190,3 +192,20 @@ def test_a_dora_adapter_is_refused_unless_it_is_merged_or_refitted(
     assert _export(folder, "--refit-rank", "32") == 0
     assert "of its change is lost" in capsys.readouterr().err
     assert _export(folder, "--mode", "merged") == 0
+
+
+def test_activated_adapters_are_proven_as_such_and_share_the_base_s_cells(
+    tiny_project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_project(method="alora", base_precision="gguf", learning_rate=0.05, export={"quantize": "Q4_0"})
+    assert main(["train", "--project", str(folder)]) == 0
+    assert _export(folder, "--mode", "merged") == 3
+    assert "export it with --mode separate" in capsys.readouterr().err
+    assert _export(folder) == 0
+    assert _manifest(folder)["adapters"][0]["quality"]["mean_kl"] < 0.01
+    with Runtime(folder / "dist" / "line-3", parallel=2) as runtime:
+        question = "scratch of 7 mm, and " * 20
+        whole = runtime.generate(question, adapter="base", max_tokens=4)
+        own = runtime.generate(question, adapter="small", max_tokens=4)
+        invocation = AdapterFacts.read(runtime.adapter_path("small")).invocation
+    assert own.usage.cached_tokens == whole.usage.prompt_tokens - len(invocation)

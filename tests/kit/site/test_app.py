@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgekit.site import build_site
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_runtime.adapter import KEY_INVOCATION
 from tests.browser import needs_chromium
 from tests.goods import Goods
 from tests.kit.site.screen import begin, check
@@ -88,11 +90,13 @@ def test_a_form_is_asked_and_the_answer_kept(site: Path, browser: Browser, goods
 
 
 def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
-    site: Path, browser: Browser, goods: Goods
+    site: Path, browser: Browser, goods: Goods, tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect
 
     (site / "more").mkdir()
+    activated = tmp_path / "activated.gguf"
+    rewrite_metadata(goods.two, activated, {KEY_INVOCATION: [1, 2]})
     (site / "more/two.gguf").write_bytes(goods.two.read_bytes())
     with hosting(site) as host, phone(browser, locale="en") as page:
         page.goto(host.url)
@@ -106,6 +110,8 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
         page.set_input_files("#adapter-file", goods.other_family)
         page.wait_for_selector("#installing.failure")
         assert "another-base" in page.inner_text("#installing")
+        page.set_input_files("#adapter-file", activated)
+        expect(page.locator("#installing")).to_contain_text("activated LoRA")
         page.fill("#adapter-url", "https://elsewhere.example/x.gguf")
         page.click("#from-url button")
         expect(page.locator("#installing")).to_contain_text("--adapters-from")

@@ -7,16 +7,20 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgekit.cli import main
 from edgekit.site import assets, build_site, policy
 from edgekit.site import build as building
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.bundle import verify_bundle
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 from edgekit_runtime.signing import make_key, sign
 from tests.goods import Goods
+from tests.runtime.test_runtime import change_adapter
 
 
 def test_a_site_holds_the_bundle_the_app_and_licensed_code(site: Path, goods: Goods) -> None:
@@ -71,10 +75,19 @@ def test_what_can_not_become_a_site_is_told(goods: Goods, tmp_path: Path, monkey
         build_site(goods.bundle, other)
     with pytest.raises(UsageError, match="no origin"):
         build_site(goods.bundle, tmp_path / "site", adapters_from=["adapters.example.com"])
+    with pytest.raises(InputError, match="one is an activated LoRA"):
+        build_site(change_adapter(goods.bundle, tmp_path, _activate), tmp_path / "site")
     monkeypatch.setattr(building, "LARGEST_BASE", 1000)
     with pytest.raises(InputError, match="of 4 GiB"):
         build_site(goods.bundle, tmp_path / "site")
     assert not (tmp_path / "site").exists()
+
+
+def _activate(adapter: Path, manifest: dict[str, Any]) -> None:
+    plain = adapter.with_suffix(".plain")
+    adapter.rename(plain)
+    rewrite_metadata(plain, adapter, {KEY_INVOCATION: [1, 2]})
+    plain.unlink()
 
 
 def test_a_missing_npm_or_a_damaged_cache_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from edgekit.project import load_project
 from edgekit.training import run, train
@@ -49,6 +49,23 @@ def test_every_method_trains_on_a_float_base(tiny_project: MakeProject, tiny_cha
     assert (config["use_rslora"], config["use_dora"]) == (method == "rslora", method == "dora")
     base = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
     PeftModel.from_pretrained(base, str(folder))
+
+
+def test_an_activated_lora_learns_on_packed_blocks_from_what_precedes_answers(tiny_project: MakeProject) -> None:
+    settings = {"method": "alora", "base_precision": "gguf", "export": {"quantize": "Q8_0"}}
+    folder = train(load_project(tiny_project(**settings)))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(config["base_model_name_or_path"])
+    assert tokenizer.decode(config["alora_invocation_tokens"]) == "<|im_start|>assistant\n"
+    weights = load_file(folder / "adapter_model.safetensors")
+    assert any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)
+
+
+def test_an_invocation_that_no_prompt_has_is_refused(tiny_project: MakeProject) -> None:
+    with pytest.raises(InputError, match="train.jsonl:1: the prompt never has the tokens"):
+        train(load_project(tiny_project(method="alora", invocation="Judge now:")))
+    with pytest.raises(InputError, match="only an activated LoRA has one"):
+        load_project(tiny_project(invocation="Judge now:"))
 
 
 def test_layers_may_have_ranks_of_their_own(tiny_project: MakeProject) -> None:

@@ -32,6 +32,9 @@ export async function readAdapter(file, label) {
   if (metadata.get("general.type") !== "adapter" || metadata.get("adapter.type") !== "lora") {
     throw new EdgekitError("damaged", `${label} is not a LoRA adapter`, "give a LoRA GGUF, as `edgekit export` makes it");
   }
+  if (metadata.has("adapter.alora.invocation_tokens")) {
+    throw new EdgekitError("unsupported", `${label} is an activated LoRA, which this page's engine can't switch on`, "use a plain LoRA");
+  }
   const text = (key) => {
     const value = metadata.get(key);
     if (value !== undefined && typeof value !== "string") throw unsound(label, `${key} is not text`);
