@@ -2,6 +2,7 @@
 
 python benchmarks/captions.py                      # the base's captions of held-out images, on the device engine
 python benchmarks/captions.py --project camera     # adapters in torch, and on the device over each quantisation
+python benchmarks/captions.py --project camera --quantize Q4_0 --projectors F32 F16 Q8_0   # and each projector type
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import logging
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.bases import resolve_base
@@ -23,7 +25,7 @@ from edgekit.project import load_project
 from edgekit.scoring import bootstrap_interval
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.gguf_base import base_gguf
-from edgekit_exporters.vision import projector_gguf
+from edgekit_exporters.vision import PROJECTOR_TYPES, projector_gguf
 from edgekit_runtime import Runtime
 from edgekit_runtime.pictures import Picture
 
@@ -35,13 +37,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--project", type=Path, help="a project of `edgekit init --template caption`, trained")
     parser.add_argument("--quantize", nargs="+", default=["F16", "Q8_0", "Q4_0"], metavar="TYPE")
+    parser.add_argument(
+        "--projectors", nargs="+", choices=PROJECTOR_TYPES, metavar="TYPE", help="the project's without"
+    )
     parser.add_argument("--images", type=int, default=TEST_IMAGES, help="held-out images or rows, at most")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M")
     if options.project is None:
         print(base_table(options.quantize, options.images))
     else:
-        print(adapter_table(options.project, options.quantize, options.images))
+        print(adapter_table(options.project, options.quantize, options.projectors, options.images))
 
 
 def base_table(quantizations: list[str], count: int) -> str:
@@ -79,22 +84,22 @@ def _captions(images: Images, quantization: str) -> list[str]:
             ]
 
 
-def adapter_table(folder: Path, quantizations: list[str], count: int) -> str:
+def adapter_table(folder: Path, quantizations: list[str], projectors: list[str] | None, count: int) -> str:
     """The task's score of base and adapter, in % with a 95 % interval."""
     project = load_project(folder)
     base = resolve_base(project.base, relative_to=project.folder)
-    lines = [
-        f"| adapter | base, torch | torch | {' | '.join(quantizations)} |",
-        "|---" * (3 + len(quantizations)) + "|",
-    ]
+    pairs = [(text, seen) for text in quantizations for seen in projectors or [project.export.projector]]
+    labels = [text if projectors is None else f"{text}, projector {seen}" for text, seen in pairs]
+    lines = [f"| adapter | base, torch | torch | {' | '.join(labels)} |", "|---" * (3 + len(pairs)) + "|"]
     for name in project.adapters:
         log.info("%s in torch", name)
         torch = evaluate(project, name, limit=count)
         cells = [_cell(torch.base_score.per_row if torch.base_score else ()), _cell(torch.adapter_score.per_row)]
-        for quantization in quantizations:
-            log.info("%s over %s", name, quantization)
+        for quantization, projector in pairs:
+            log.info("%s over %s, projector %s", name, quantization, projector)
+            seeing = replace(project, export=replace(project.export, projector=projector))
             found: Evaluation = evaluate(
-                project, name, artifact=base_gguf(base, quantization), limit=count, with_base=False
+                seeing, name, artifact=base_gguf(base, quantization), limit=count, with_base=False
             )
             cells.append(_cell(found.adapter_score.per_row))
         lines.append(f"| {name} | {' | '.join(cells)} |")

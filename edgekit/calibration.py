@@ -39,7 +39,7 @@ def project_imatrix(project: Project, base: Base) -> Path:
     systems = json.dumps([adapter.system for adapter in adapters])
     seen_through = project.export.projector if project.task == "caption" else ""
     digest = hashlib.sha256(f"{data_digest(files)}{systems}{ROWS}{seen_through}".encode()).hexdigest()[:16]
-    target = cache_folder("imatrix", base.family) / f"{digest}.gguf"
+    target = cache_folder("imatrix", base.key) / f"{digest}.gguf"
     if target.exists():
         return target
     images = row_images(project, base)

@@ -17,16 +17,18 @@ from edgekit.project import AUTO, FORMATS, Adapter, Export, Project
 from edgekit.proof.gate import prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
-from edgekit.trained import adapter_source, trained_at, trained_folder
+from edgekit.trained import adapter_source, shipped_base, trained_at, trained_folder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, is_bundle, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
+from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.merge import check_mergeable, merge_to_folder
 from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
 from edgekit_exporters.onnx_builder import require_onnx
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
+from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.errors import GateRefused, InputError, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
@@ -103,7 +105,10 @@ def export(
     quantization = _onnx_quantization(settings, quantize) if onnx else _quantization(project, base, quantize)
     isa = _isa(device or settings.device)
     sources = [replace(adapter_source(project, each), refit_rank=refit_rank) for each in adapters]
-    job = _Job(project, base, mode, sources, isa)
+    shipped = shipped_base(project, adapters, base)
+    if shipped is not base and mode == "merged":
+        raise UsageError(f"{adapters[0].name} has trained the connector, which isn't merged", "leave out --mode merged")
+    job = _Job(project, base, shipped, mode, sources, isa)
     for adapter, source in zip(adapters, sources, strict=True):
         # Refuses in a second what proving would take minutes to get to.
         trained_at(project, adapter, base)
@@ -148,10 +153,11 @@ def _onnx_quantization(settings: Export, wanted: str | None) -> str:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is exported, whatever the quantisation."""
+    """What is exported, whatever the quantisation; ``shipped`` is ``base``, or the one with a trained connector."""
 
     project: Project
     base: Base
+    shipped: Base
     mode: str
     sources: list[AdapterSource]
     isa: str
@@ -164,7 +170,7 @@ class _Job:
             name=settings.name or self.project.project,
             version=_version(),
             task=self.project.task,
-            base=self.base,
+            base=self.shipped,
             base_file=self._base_file(quantization, scratch),
             projector=self._projector(),
             merged=self.sources if merged else [],
@@ -176,13 +182,18 @@ class _Job:
     def _projector(self) -> Path | None:
         if self.project.task != "caption":
             return None
-        return projector_gguf(self.base, self.project.export.projector)
+        return projector_gguf(self.shipped, self.project.export.projector)
 
     def _base_file(self, quantization: str, scratch: Path) -> Path:
         if self.project.export.format == "onnx":
             return self._onnx_base(quantization, scratch)
         if self.mode != "merged":
-            return deployed_base(self.project, self.base, quantization)
+            file = deployed_base(self.project, self.base, quantization)
+            if self.shipped is self.base:
+                return file
+            named = scratch / f"{quantization}.gguf"
+            rewrite_metadata(file, named, {KEY_FAMILY: self.shipped.family})
+            return named
         folder, file = scratch / "merged", scratch / f"{quantization}.gguf"
         if not folder.exists():
             merge_to_folder(self.base, [self.sources[0].folder], folder)

@@ -60,7 +60,8 @@ class Adapter:
 
     ``alpha`` None stands for twice the rank; the patterns map module names or regular expressions to another rank or
     alpha, as in PEFT; ``base_precision`` None is decided by training; ``max_length`` is in
-    tokens, None for the base's context; ``warmup_ratio`` is a share of all steps; ``invocation`` is the text from which
+    tokens, None for the base's context; ``warmup_ratio`` is a share of all steps; ``connector`` also trains the layer
+    between encoder and text model of a base that reads images; ``invocation`` is the text from which
     an activated LoRA (method alora) works, None for what the chat template puts before an answer.
     """
 
@@ -72,6 +73,7 @@ class Adapter:
     alpha: int | None = field(default=None, metadata=_rule(minimum=1))
     dropout: float = field(default=0.05, metadata=_rule(minimum=0, maximum=0.9))
     targets: str | tuple[str, ...] = "all-linear"
+    connector: bool = False
     rank_pattern: Mapping[str, int] = field(default_factory=dict)
     alpha_pattern: Mapping[str, int] = field(default_factory=dict)
     base_precision: str | None = field(default=None, metadata=_rule(choices=PRECISIONS))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgekit.project import Project
 from edgekit_exporters.base import Base
+from edgekit_exporters.connector import base_connector, encoder_gguf
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.engines import Prompt
@@ -29,16 +30,18 @@ from edgekit_runtime.pictures import read_picture
 class RowImages:
     """Embeddings of images, in one table for all of them."""
 
-    def __init__(self, text: Path, projector: Path) -> None:
+    def __init__(self, text: Path, projector: Path, connector: Tensor | None = None) -> None:
         """Open the projector.
 
         Args:
             text: the base's GGUF, for its vocabulary; its weights aren't loaded.
             projector: the base's mmproj file.
+            connector: what makes embeddings of the projector's output, [width, inputs]; None when the projector does.
 
         Raises:
             InputError: llama.cpp refuses one of them.
         """
+        self.connector = connector
         self._images = open_images(projector, text, threads=decode_threads())
         self._layouts: dict[Path, list[int]] = {}
         self._rows: dict[int, int] = {}  # of the table, by cell
@@ -68,10 +71,22 @@ class RowImages:
 
     @property
     def table(self) -> Tensor:
-        """[cells, width], float32."""
+        """[cells, width], or with a connector [cells, its inputs], float32."""
         if self._table is None:
             self._table = torch.from_numpy(np.concatenate(self._embeddings))
         return self._table
+
+
+class Connector(nn.Module):
+    """The layer from encoder to text model.  No nn.Linear: that would get LoRA layers of its own."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., inputs] to embeddings [..., width]."""
+        return nn.functional.linear(features.to(self.weight), self.weight)
 
 
 class SeeingEmbedding(nn.Module):
@@ -80,6 +95,8 @@ class SeeingEmbedding(nn.Module):
     def __init__(self, tokens: nn.Module, vocabulary: int, images: RowImages) -> None:
         super().__init__()
         self.tokens = tokens
+        if images.connector is not None:
+            self.connector = Connector(images.connector)
         self._vocabulary, self._images = vocabulary, images
 
     @property
@@ -92,25 +109,33 @@ class SeeingEmbedding(nn.Module):
         seen = ids >= self._vocabulary
         embeddings: Tensor = self.tokens(ids.masked_fill(seen, 0))
         if seen.any():
-            table = self._images.table.to(embeddings)
+            table = self._images.table.to(embeddings.device)
             rows = table[(ids - self._vocabulary).clamp(min=0)]
-            embeddings = torch.where(seen[..., None], rows, embeddings)
+            if self._images.connector is not None:
+                rows = self.connector(rows)
+            embeddings = torch.where(seen[..., None], rows.to(embeddings), embeddings)
         return embeddings
 
 
-def row_images(project: Project, base: Base) -> RowImages | None:
+def row_images(project: Project, base: Base, *, connector: bool = False) -> RowImages | None:
     """Images for ``base`` with the projector that ``project`` deploys; None for a text project.
 
+    With ``connector`` that is left to torch (see :func:`let_see`), and the device's engine does all before it.
+
     Raises:
-        InputError: the base reads no images, or can't be converted.
+        InputError: the base reads no images, can't be converted, or has a connector that isn't trained here.
     """
     if project.task != "caption":
+        if connector:
+            raise InputError("there is no connector to train in a text project", "take connector: true out")
         return None
     if base.vision is None:
         raise InputError(
             f"task is caption, and the base {base.name} reads no images", "use one that does, demo-vlm say"
         )
     text = base.gguf or base_gguf(base, "F16")  # at any precision: its vocabulary is all that is read
+    if connector:
+        return RowImages(text, encoder_gguf(base, project.export.projector), base_connector(base))
     return RowImages(text, projector_gguf(base, project.export.projector))
 
 

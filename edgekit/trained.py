@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.training import adapter_folder, base_precision
 from edgekit.training.record import read_record
 from edgekit_exporters.base import Base
+from edgekit_exporters.connector import trained_connector, with_connector
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_runtime.errors import InputError
 
@@ -62,6 +64,22 @@ def adapter_source(project: Project, adapter: Adapter) -> AdapterSource:
         generation=adapter.generation.as_dict(),
         output_schema=adapter.schema,
     )
+
+
+def shipped_base(project: Project, adapters: Sequence[Adapter], base: Base) -> Base:
+    """The base that devices get with these adapters: another one, when an adapter has trained its connector.
+
+    Raises:
+        InputError: such an adapter among others, or as :func:`trained_folder`.
+    """
+    trained = {each.name: trained_connector(trained_folder(project, each)) for each in adapters}
+    own = {name: weight for name, weight in trained.items() if weight is not None}
+    if own and len(trained) > 1:
+        raise InputError(
+            f"{' and '.join(own)} has trained the connector, and all adapters of a bundle share one",
+            f"export it alone, `edgekit export {next(iter(own))}`, and the others by their names",
+        )
+    return with_connector(base, next(iter(own.values()))) if own else base
 
 
 def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:

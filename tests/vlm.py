@@ -20,7 +20,7 @@ TEXT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 2048,
 }
 ENCODER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -36,21 +36,21 @@ class Model:
     bundle: Path
 
 
-def make_model(folder: Path, scratch: Path, quantization: str = "F32") -> Model:
-    """A bundle of an image model, with adapters ``one`` and ``two``."""
+def make_model(name: Path | str, scratch: Path, quantization: str = "F32", *, std: float = 0.3) -> Model:
+    """A bundle of an image model, with adapters ``one`` and ``two`` of random weights as wide as ``std``."""
     from edgekit.bases import resolve_base
     from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
     from edgekit_exporters.gguf_adapter import AdapterSource
     from edgekit_exporters.gguf_base import gguf_from_folder
     from edgekit_exporters.vision import projector_gguf
 
-    base = resolve_base(str(folder))
+    base = resolve_base(str(name))
     text = scratch / "model.gguf"
     gguf_from_folder(base.folder, text, quantization)
     adapters = []
-    for name in ("one", "two"):
-        save_random_lora(_text_model(base), scratch / name, std=0.3, r=4, target_modules="all-linear")
-        adapters.append(AdapterSource(name, "1", scratch / name, system=f"You are {name}."))
+    for adapter in ("one", "two"):
+        save_random_lora(_text_model(base), scratch / adapter, std=std, r=4, target_modules="all-linear")
+        adapters.append(AdapterSource(adapter, "1", scratch / adapter, system=f"You are {adapter}."))
     plan = BundlePlan(
         name="tiny",
         version="1",
@@ -64,7 +64,8 @@ def make_model(folder: Path, scratch: Path, quantization: str = "F32") -> Model:
         isa=ANY_ISA,
     )
     write_bundle(plan, scratch / "bundle")
-    return Model(folder, base, scratch / "bundle")
+    assert base.vision is not None
+    return Model(base.vision, base, scratch / "bundle")
 
 
 def _text_model(base: Base) -> Any:
@@ -73,21 +74,39 @@ def _text_model(base: Base) -> Any:
     return AutoModelForCausalLM.from_pretrained(base.folder)
 
 
-def save_smolvlm(tokenizer_folder: Path, folder: Path) -> Path:
-    """SmolVLM: tiles of 32 x 32 pixels, 4 embeddings each."""
-    from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
+@dataclass(frozen=True)
+class Geometry:
+    """How images are cut: pixels of a tile, of the longer side after scaling, of a patch; patches joined on a side."""
 
-    rows = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
+    tile: int
+    longest: int
+    patch: int
+    scale: int
+
+
+TINY = Geometry(TILE, LONGEST, patch=8, scale=2)  # 4 embeddings a tile
+PUBLISHED = Geometry(512, 2048, patch=16, scale=4)  # that of SmolVLM: 64 embeddings a tile, up to 4 x 4 of them
+
+
+def save_smolvlm(
+    tokenizer_folder: Path, folder: Path, geometry: Geometry = TINY, architecture: str = "SmolVLM"
+) -> Path:
+    """SmolVLM, or under its older name (``architecture``) Idefics3."""
+    import transformers
+
+    sides = range(1, geometry.longest // geometry.tile + 1)
+    rows = [f"<row_{row}_col_{column}>" for row in sides for column in sides]
     tokenizer = _tokenizer(tokenizer_folder, [*ADDED_TOKENS[:3], *rows], TEMPLATE)
-    config = SmolVLMConfig(
+    config = getattr(transformers, f"{architecture}Config")(
         text_config={"model_type": "llama", "vocab_size": len(tokenizer), **TEXT, **_ends(tokenizer)},
-        vision_config={"image_size": TILE, "patch_size": 8, **ENCODER},
-        scale_factor=2,
+        vision_config={"image_size": geometry.tile, "patch_size": geometry.patch, **ENCODER},
+        scale_factor=geometry.scale,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         tie_word_embeddings=True,
     )
-    sizes = {"size": {"longest_edge": LONGEST}, "max_image_size": {"longest_edge": TILE}}
-    return _save(SmolVLMForConditionalGeneration, config, tokenizer, PREPROCESSOR | sizes, folder)
+    sizes = {"size": {"longest_edge": geometry.longest}, "max_image_size": {"longest_edge": geometry.tile}}
+    model = getattr(transformers, f"{architecture}ForConditionalGeneration")
+    return _save(model, config, tokenizer, PREPROCESSOR | sizes, folder)
 
 
 def save_pixtral(tokenizer_folder: Path, folder: Path) -> Path:

@@ -17,10 +17,11 @@ from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
-from edgekit.trained import adapter_source, trained_at, trained_folder
+from edgekit.trained import adapter_source, shipped_base, trained_at, trained_folder
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
+from edgekit_exporters.connector import trained_connector
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import InputError
 
@@ -147,7 +148,8 @@ def _torch_answers(
     project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
     folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
-    model = TorchModel(base, trained, folder, row_images(project, base))
+    images = row_images(project, base, connector=trained_connector(folder) is not None)
+    model = TorchModel(base, trained, folder, images)
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
     bare = model.answers(rows, adapter.system, max_tokens, with_adapter=False) if with_base else None
     return "torch", trained.label, bare, answers
@@ -186,9 +188,12 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             adapters=[adapter_source(project, adapter)],
             default_adapter=None,
             isa=ANY_ISA,
-            projector=projector_gguf(resolve_base(project.base, relative_to=project.folder), project.export.projector)
-            if project.task == "caption"
-            else None,
+            projector=_projector(project, adapter) if project.task == "caption" else None,
         )
         write_bundle(plan, Path(scratch, "bundle"))
         yield Path(scratch, "bundle")
+
+
+def _projector(project: Project, adapter: Adapter) -> Path:
+    base = resolve_base(project.base, relative_to=project.folder)
+    return projector_gguf(shipped_base(project, [adapter], base), project.export.projector)

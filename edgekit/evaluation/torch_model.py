@@ -33,8 +33,8 @@ class TorchModel:
             model = load_dense(base, trained.blocks, compute_dtype())
         else:
             model = load_base(base, trained.precision)
-        model = let_see(model if adapter is None else attach(model, adapter), images)
-        self._model: Any = model.eval()
+        model = let_see(model, images)
+        self._model: Any = (model if adapter is None else attach(model, adapter)).eval()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
         """One greedy answer a row, in the order of ``rows``.

@@ -15,6 +15,7 @@ from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Adapter, Project
 from edgekit.seeing import row_images
 from edgekit.trained import trained_at, trained_folder
+from edgekit_exporters.connector import trained_connector
 
 COMPARED_TOKENS = 2048  # answer tokens whose whole distribution is kept: enough for a mean, few enough for memory
 
@@ -52,7 +53,9 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
     """
     base, rows, max_tokens = questions(project, adapter, limit)
     trained = trained_at(project, adapter, base)
-    model = TorchModel(base, trained, trained_folder(project, adapter), row_images(project, base))
+    folder = trained_folder(project, adapter)
+    images = row_images(project, base, connector=trained_connector(folder) is not None)
+    model = TorchModel(base, trained, folder, images)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
     for row in rows:

@@ -9,10 +9,12 @@ import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from edgekit.project import Adapter
+from edgekit_exporters.connector import MODULE as CONNECTOR
 from edgekit_runtime.errors import UsageError
 
 # Methods that also change the base's weights: what is saved is the difference to the original base.
 CHANGES_BASE = {"pissa": "pissa_niter_16", "loftq": "loftq"}
+WITH_CONNECTOR = ("qlora", "lora", "rslora")  # methods that can train it too: those of plain pairs, at one rate
 # What `targets: q/v` stands for, as in the LoRA paper.
 QUERY_VALUE = ["q_proj", "v_proj"]
 
@@ -39,6 +41,7 @@ def lora_config(adapter: Adapter, invocation: Sequence[int] = ()) -> LoraConfig:
         use_dora=adapter.method == "dora",
         task_type="CAUSAL_LM",
         bias="none",
+        modules_to_save=[CONNECTOR] if adapter.connector else None,
         **options,
     )
 
@@ -47,8 +50,11 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool, i
     """Freeze ``model`` and put trainable LoRA layers (float32) around its targets.
 
     Raises:
-        UsageError: a method that changes the base on a base that is packed, or targets that match nothing.
+        UsageError: a method that changes the base on a base that is packed, or that trains no connector; targets that
+            match nothing.
     """
+    if adapter.connector and adapter.method not in WITH_CONNECTOR:
+        raise UsageError(f"{adapter.method} doesn't go with connector: true", f"use one of {', '.join(WITH_CONNECTOR)}")
     if adapter.method in CHANGES_BASE and precision not in ("bf16", "fp16", "fp32"):
         raise UsageError(
             f"{adapter.method} starts by changing the base's weights, which a {precision} base doesn't allow",
@@ -80,7 +86,7 @@ def _check_targets(model: Any, targets: str | tuple[str, ...]) -> None:
         if not any(name.endswith(f".{target}") for name in names):
             raise UsageError(
                 f"the target {target} fits no layer of the text model",
-                "take it out, or use targets: all-linear; encoder and connector of an image base are not trained",
+                "take it out, or use targets: all-linear; of what reads images, connector: true trains that alone",
             )
 
 

@@ -26,6 +26,7 @@ from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
 from edgekit_exporters.base import Base
+from edgekit_exporters.connector import MODULE as CONNECTOR
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
 
@@ -37,6 +38,7 @@ MAX_CHECKPOINTS = 2
 SAVES_PER_RUN = 10
 EVALUATIONS_PER_RUN = 3
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
+CONNECTOR_RATE = 0.1  # of the adapter's: it is trained already, and moves as a whole matrix
 LORAPLUS_RATIO = 16  # lr(B) / lr(A), as recommended in the LoRA+ paper (arXiv 2402.12354)
 
 
@@ -68,7 +70,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     base = resolve_base(project.base, relative_to=project.folder)
     precision, quantization = base_precision(project, adapter, base)
     blocks = trained_blocks(project, base, precision, quantization)
-    images = row_images(project, base)
+    images = row_images(project, base, connector=adapter.connector)
     encoder = Encoder(base.folder, images=images)
     limit = _max_length(adapter, base)
     invocation = encoder.invocation_ids(adapter.invocation) if adapter.method == "alora" else []
@@ -254,6 +256,8 @@ def _trainer(
         optimizer = create_loraplus_optimizer(
             model, torch.optim.AdamW, lr=adapter.learning_rate, loraplus_lr_ratio=LORAPLUS_RATIO
         )
+    if adapter.connector:
+        optimizer = torch.optim.AdamW(_with_connector(model, adapter.learning_rate), weight_decay=0.0)
     return transformers.Trainer(
         model=model,
         args=arguments,
@@ -262,6 +266,14 @@ def _trainer(
         data_collator=collator,
         optimizers=(optimizer, None),
     )
+
+
+def _with_connector(model: Any, rate: float) -> list[dict[str, Any]]:
+    trained = [(CONNECTOR in name, each) for name, each in model.named_parameters() if each.requires_grad]
+    return [
+        {"params": [each for connector, each in trained if connector == wanted], "lr": rate * share}
+        for wanted, share in ((False, 1.0), (True, CONNECTOR_RATE))
+    ]
 
 
 def _save_initial(model: Any, folder: Path) -> None:

@@ -69,7 +69,11 @@ class Encoder:
         ids = self._ids(first, starts_text=True)
         for path, text in zip(row.images, rest, strict=True):
             assert self.images is not None, "an encoder of answers only"
-            ids += [*self.images.layout(path), *self._ids(text, starts_text=False)]
+            try:
+                ids += self.images.layout(path)
+            except InputError as error:
+                raise InputError(f"{row.where}: {error.problem}", error.mend) from None
+            ids += self._ids(text, starts_text=False)
         return ids
 
     def model_ids(self, ids: list[int]) -> list[int]:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+SETTINGS = (".json", ".jinja", ".model", ".txt")  # config, tokenizer, chat template, image processor
+
+
+def settings_digest(*folders: Path) -> str:
+    """Of all that Hugging Face folders hold beside weights: what is made of them depends on that too."""
+    digest = hashlib.sha256()
+    for path in (path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in SETTINGS):
+        digest.update(f"{path.name}:{path.stat().st_size}:".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -25,3 +37,8 @@ class Base:
     gguf: Path | None = None
     on_hub: bool = False
     vision: Path | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """For the cache: the family, and a digest of config and tokenizer, which can change under the same weights."""
+        return f"{self.family}-{settings_digest(self.folder, *([self.vision] if self.vision else []))}"

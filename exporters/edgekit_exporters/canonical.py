@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.connector import MODULE as CONNECTOR
+from edgekit_exporters.connector import is_connector
 from edgekit_exporters.peft_folder import CONFIG_FILE, INVOCATION, WEIGHTS_FILE, read_config, read_weights
 from edgekit_runtime.errors import InputError
 
@@ -110,9 +112,12 @@ def canonicalise(folder: Path, base: Base) -> CanonicalAdapter:
             scale (DoRA, trained biases, whole modules, embeddings; a NotAdditive): those can be merged instead.
     """
     config = read_config(folder)
+    weights = read_weights(folder)
+    if config.get("modules_to_save") == [CONNECTOR]:  # it goes into the projector file
+        config["modules_to_save"] = None
+        weights = {name: value for name, value in weights.items() if not is_connector(name)}
     _refuse_what_is_not_additive(folder, config)
     moves_base = config.get("init_lora_weights") in REPEATABLE_STARTS
-    weights = read_weights(folder)
     layers: dict[str, LowRank] = {}
     for name, module in _adapted_modules(folder, base, with_weights=moves_base).items():
         scale = float(module.scaling["default"])
@@ -169,6 +174,7 @@ def _adapted_modules(folder: Path, base: Base, *, with_weights: bool) -> dict[st
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = LoraConfig.from_pretrained(str(folder))
+    config.modules_to_save = None  # the connector, which the text model alone doesn't have
     if with_weights:
         model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     else:

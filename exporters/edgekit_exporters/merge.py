@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.connector import trained_connector
 from edgekit_exporters.peft_folder import INVOCATION, attach, read_config
 from edgekit_runtime.errors import InputError
 
@@ -14,13 +15,16 @@ def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> 
     """Write a Hugging Face folder in float32 with all ``adapters`` (PEFT folders) merged in, in this order.
 
     Raises:
-        InputError: an adapter that isn't LoRA, doesn't fit the base, or works in a part of the prompt only.
+        InputError: an adapter that isn't LoRA, doesn't fit the base, works in a part of the prompt only, or has trained
+            an image base's connector.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     for folder in adapters:
         check_mergeable(folder)
+        if trained_connector(folder) is not None:
+            raise InputError(f"{folder} has trained the connector, which isn't merged", "export it as it is")
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     for folder in adapters:
         model = attach(model, folder).merge_and_unload(safe_merge=True)

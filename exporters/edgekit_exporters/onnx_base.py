@@ -58,7 +58,7 @@ def base_onnx(base: Base, precision: str) -> Path:
     precision = onnx_precision(precision)
     require_onnx()
     made_by = f"genai-{importlib.metadata.version(BUILDER)}-{source_digest()}"
-    target = cache_folder("bases", base.family) / f"onnx-{precision}-{made_by}"
+    target = cache_folder("bases", base.key) / f"onnx-{precision}-{made_by}"
 
     def make(folder: Path) -> None:
         log.info("making the ONNX base %s at %s (once)", base.name, precision)

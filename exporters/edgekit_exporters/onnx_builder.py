@@ -41,7 +41,7 @@ def float_graph(base: Base) -> Path:
     require_onnx()
     asked_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]  # how the builder is asked is in here
     name = f"onnx-graph-genai-{importlib.metadata.version(BUILDER)}-{asked_by}"
-    target = cache_folder("bases", base.family) / name
+    target = cache_folder("bases", base.key) / name
     return cached(target, lambda folder: build_graph(base.folder, folder))
 
 

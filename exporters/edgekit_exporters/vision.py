@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgekit_exporters.base import Base
+from edgekit_exporters.base import Base, settings_digest
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import engine_version, run_converter
@@ -37,7 +37,7 @@ def text_part(folder: Path, family: str) -> Path:
     Raises:
         InputError: transformers can't load it, or its text model is none that stands alone.
     """
-    target = cache_folder("text-parts") / family
+    target = cache_folder("text-parts", settings_digest(folder)) / family  # the name gets into what is made of it
     return cached(target, lambda temporary: _write_text_part(folder, temporary))
 
 
@@ -87,7 +87,7 @@ def projector_gguf(base: Base, float_type: str = "F16") -> Path:
         raise UsageError(f"no projector type is called {float_type!r}", f"use one of {', '.join(PROJECTOR_TYPES)}")
     if base.vision is None:
         raise InputError(f"the base {base.name} reads no images", "use one that does, demo-vlm say")
-    target = cache_folder("bases", base.family) / f"mmproj-{float_type}-llama-cpp-python-{engine_version()}.gguf"
+    target = cache_folder("bases", base.key) / f"mmproj-{float_type}-llama-cpp-python-{engine_version()}.gguf"
     return cached(target, lambda temporary: _convert(base, float_type, temporary))
 
 

@@ -75,11 +75,13 @@ def read_picture(source: Source, name: str | None = None) -> Picture:
     if isinstance(source, bytes):
         return _decode(source, name or "the image")
     path = Path(source)
+    if isinstance(source, str) and "://" in source:
+        raise InputError(f"{source} is an address, and none is opened here", "give a file, downloaded before")
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise InputError(f"the image {path} can't be read ({error.strerror})", "check the path") from None
+        raise InputError(f"the image {path} can't be read ({error.strerror})", "give the path of a file") from None
     return _decode(data, name or str(path))
 
 
@@ -133,6 +135,8 @@ def _decode(data: bytes, name: str) -> Picture:
 
     if len(data) > MAX_FILE_BYTES:
         raise _too_large(name)
+    if not data:
+        raise InputError(f"{name} is empty", "send the whole file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images: we have a limit of our own
@@ -140,7 +144,10 @@ def _decode(data: bytes, name: str) -> Picture:
             _check_size(image.size, name)
             return _pixels(image)
     except UnidentifiedImageError:
-        raise InputError(f"{name} is no image of a kind that is read here", f"send {', '.join(FORMATS)}") from None
+        raise InputError(
+            f"{name} is no image of a kind that is read here",
+            f"save it as one of {', '.join(FORMATS)}, whatever its name",
+        ) from None
     except InputError:
         raise
     except Image.DecompressionBombError:
@@ -166,6 +173,9 @@ def _pixels(image: Image.Image) -> Picture:
 
     image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG is decoded no larger than needed
     upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # 16 bits of grey: Pillow would make white of all that is above 255
+        upright = upright.convert("I").point(lambda value: value * (1 / 256) + 0).convert("L")
+        upright.info.pop("transparency", None)  # counted in 16 bits
     if "A" in upright.getbands() or "transparency" in upright.info:
         clear = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)

@@ -56,22 +56,33 @@ def test_a_large_image_is_scaled_down() -> None:
     assert abs(picture.height - MAX_SIDE // 3) <= 1
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A small PNG that says it is large."""
+def png(head: bytes, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
+    """A PNG of these chunks."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
+    chunks = [(b"IHDR", head), *others, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG that says it is large."""
+    return png(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), bytes(1000))
+
+
+@pytest.mark.parametrize("others", [(), ((b"tRNS", struct.pack(">H", 30_000)),)], ids=["plain", "transparent"])
+def test_of_sixteen_bits_of_grey_the_upper_eight_are_kept(others: tuple[tuple[bytes, bytes], ...]) -> None:
+    greys = [0, 255, 256, 30_000, 65_279, 65_535]
+    row = b"\0" + struct.pack(">6H", *greys)
+    picture = read_picture(png(struct.pack(">IIBBBBB", 6, 1, 16, 0, 0, 0, 0), row, *others))
+    assert picture.rgb == bytes(grey >> 8 for grey in greys for _ in "rgb")
 
 
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"", "is no image of a kind"),
+        (b"", "is empty"),
         (b"hello", "is no image of a kind"),
         (encoded(PLAIN, "GIF"), "is no image of a kind"),
         (encoded(PLAIN, "TIFF"), "is no image of a kind"),
@@ -102,6 +113,11 @@ def test_damage_never_raises_anything_else(noise: bytes, at: int, replace: bool)
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.png can't be read \(No such file"):
         read_picture(tmp_path / "none.png")
+
+
+def test_an_address_is_told_from_a_path() -> None:
+    with pytest.raises(InputError, match=r"https://example.org/a.png is an address.*downloaded before"):
+        read_picture("https://example.org/a.png")
 
 
 def test_data_urls() -> None:

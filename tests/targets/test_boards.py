@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edgekit.demo_vlm.captions import QUESTION
+from edgekit.demo_vlm.parts import draw_scene, render
 from edgekit.devices import device_profile
 from edgekit.emulation import EmulatedBoard, why_not
 from edgekit.offline import write_offline
 from edgekit.runtime_build import build_runtime
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
-from tests.vlm import Model, picture_file
+from tests.vlm import Model
 
 PREFIX = "/opt/edgekit"
 PROMPT, TOKENS = "Name a fruit.", 6
@@ -89,18 +92,27 @@ def test_the_service_answers_each_request_with_its_adapter(board: EmulatedBoard,
     assert answers == {name: text for name, text in expected.items() if name != "base"}
 
 
-def test_images_are_seen_as_on_this_machine(board: EmulatedBoard, quantised: Model, tmp_path: Path) -> None:
-    image = picture_file(tmp_path / "part.png", (60, 40))
-    with Runtime(quantised.bundle, context=256) as runtime:
-        wanted = {
-            name: runtime.generate(PROMPT, image=image, adapter=name, max_tokens=TOKENS).text for name in ("one", "two")
-        }
-    shutil.copytree(quantised.bundle, board.path("/tmp/camera"))
-    shutil.copy(image, board.path("/tmp/part.png"))
-    options = f"--image /tmp/part.png --max-tokens {TOKENS} --context 256"
+def test_images_are_described_as_on_this_machine(board: EmulatedBoard, camera: Model, tmp_path: Path) -> None:
+    chosen = random.Random(4)
+    shutil.copytree(camera.bundle, board.path("/tmp/camera"))
+    wanted = {}
+    with Runtime(camera.bundle, context=256) as runtime:
+        for number in range(2):
+            image = tmp_path / f"part-{number}.png"
+            render(draw_scene(chosen), chosen).save(image)
+            shutil.copy(image, board.path(f"/tmp/{image.name}"))
+            for name in ("base", "one", "two"):
+                answer = runtime.generate(QUESTION, image=image, adapter=name, max_tokens=TOKENS).text
+                wanted[image.name, name] = answer
+    assert len(set(wanted.values())) > 1
+    print(f"\n{wanted}")
+    options = f'--max-tokens {TOKENS} --context 256 --prompt "{QUESTION}"'
+    run = f"{PREFIX}/runtime/bin/edgekit-runtime run /tmp/camera {options}"
     for cpu in ("cortex-a72", "cortex-a76"):
-        run = f'{PREFIX}/runtime/bin/edgekit-runtime run /tmp/camera {options} --prompt "{PROMPT}" --adapter'
-        said = {name: board.run(f"{run} {name}", cpu=cpu).removesuffix("\n") for name in wanted}
+        said = {
+            (image, name): board.run(f"{run} --image /tmp/{image} --adapter {name}", cpu=cpu).removesuffix("\n")
+            for image, name in wanted
+        }
         assert said == wanted
 
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgekit.vision_pixels import idefics3_tiles
+from edgekit_exporters.base import Base
 from edgekit_runtime import Runtime
 from edgekit_runtime.engines.llama_images import open_images
 from edgekit_runtime.pictures import Picture, read_picture
-from tests.vlm import LONGEST, TILE, Model, picture_file
+from tests.vlm import LONGEST, PUBLISHED, TILE, TINY, Geometry, Model, make_model, picture_file, save_smolvlm
 
 QUESTION = [{"role": "user", "content": "What is it?"}]
 
@@ -55,20 +56,55 @@ def _device_greedy(runtime: Runtime, image: Path, count: int) -> list[int]:
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (60, 30), (25, 90)])
 def test_smolvlm_says_what_transformers_says(smolvlm: Model, tmp_path: Path, size: tuple[int, int]) -> None:
+    image = picture_file(tmp_path / "image.png", size)
+    with Runtime(smolvlm.bundle, context=256) as runtime:
+        model, embeddings = _seen_alike(smolvlm, TINY, runtime, image)
+        assert _device_greedy(runtime, image, 8) == _greedy(model, embeddings, 8)
+
+
+@pytest.mark.parametrize("architecture", ["SmolVLM", "Idefics3"])
+def test_an_image_is_cut_and_laid_out_as_published_models_want_it(
+    architecture: str, demo_base: Base, tmp_path: Path
+) -> None:
+    """Tiles of 512 pixels, three rows of four, and the whole image."""
+    from transformers import AutoTokenizer
+
+    folder = save_smolvlm(demo_base.folder, tmp_path / f"tiny-{architecture.lower()}-512", PUBLISHED, architecture)
+    model = make_model(folder, tmp_path)
+    image = picture_file(tmp_path / "image.png", (640, 480))
+    with Runtime(model.bundle, context=2048) as runtime:
+        torch_model, embeddings = _seen_alike(model, PUBLISHED, runtime, image)
+        prompt = runtime.encode(QUESTION, image=image)
+        logits = runtime.logits(prompt)[-1]
+    with torch.inference_mode():  # the device keeps keys and values as F16, and random weights make much of that
+        assert _distance(logits, torch_model(inputs_embeds=embeddings).logits[0, -1]) < 0.03
+    # As transformers' processor writes it: a line for each row of tiles, and the whole image on the last one.
+    fake, cells = "<fake_token_around_image>", 64 * "<image>"
+    rows = ["".join(f"{fake}<row_{row}_col_{column}>{cells}" for column in (1, 2, 3, 4)) for row in (1, 2, 3)]
+    layout = "\n".join([*rows, "", f"{fake}<global-img>{cells}{fake}"])
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    wanted = tokenizer(layout, add_special_tokens=False).input_ids
+    cell = tokenizer.convert_tokens_to_ids("<image>")
+    said = [each if each >= 0 else cell for each in prompt.tokens]
+    start = said.index(wanted[0])
+    assert said[start : start + len(wanted)] == wanted
+
+
+def _seen_alike(made: Model, geometry: Geometry, runtime: Runtime, image: Path) -> tuple[Any, torch.Tensor]:
+    """Check the embeddings of each tile; the torch model, and what it reads: [1, tokens, width]."""
     from transformers import AutoModelForImageTextToText
 
-    image = picture_file(tmp_path / "image.png", size)
-    model: Any = AutoModelForImageTextToText.from_pretrained(smolvlm.folder, dtype=torch.float32).eval()
-    tiles = idefics3_tiles(read_picture(image), tile=TILE, longest=LONGEST, mean=[0.5] * 3, std=[0.5] * 3)
-    with Runtime(smolvlm.bundle, context=256) as runtime:
-        prompt = runtime.encode(QUESTION, image=image)
-        assert len(prompt.frames) == len(tiles)
-        seen = _features(model.model, tiles)
-        rows = model.get_input_embeddings()(torch.tensor(prompt.tokens).clamp(min=0)).detach()
-        for (first, frame), embeddings in zip(prompt.frames, seen, strict=True):
-            assert _distance(frame.embeddings(), embeddings) < 0.02
-            rows[first : first + len(frame.cells)] = embeddings
-        assert _device_greedy(runtime, image, 8) == _greedy(model, rows[None], 8)
+    model: Any = AutoModelForImageTextToText.from_pretrained(made.folder, dtype=torch.float32).eval()
+    tiles = idefics3_tiles(
+        read_picture(image), tile=geometry.tile, longest=geometry.longest, mean=[0.5] * 3, std=[0.5] * 3
+    )
+    prompt = runtime.encode(QUESTION, image=image)
+    assert len(prompt.frames) == len(tiles)
+    rows = model.get_input_embeddings()(torch.tensor(prompt.tokens).clamp(min=0)).detach()
+    for (first, frame), embeddings in zip(prompt.frames, _features(model.model, tiles), strict=True):
+        assert _distance(frame.embeddings(), embeddings) < 0.02
+        rows[first : first + len(frame.cells)] = embeddings
+    return model, rows[None]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

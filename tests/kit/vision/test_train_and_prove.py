@@ -14,12 +14,17 @@ from edgekit import export, train
 from edgekit.bases import resolve_base
 from edgekit.calibration import project_imatrix
 from edgekit.project import Project, load_project
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.imatrix import read_imatrix
-from edgekit_runtime import Runtime, UsageError
-from tests.vlm import Model, picture_file
+from edgekit_runtime import InputError, Runtime, UsageError
+from edgekit_runtime.gguf import read_gguf
+from tests.vlm import Model, picture_file, save_smolvlm
+
+TEMPLATE_KEY = "tokenizer.chat_template"
 
 
-def _project(folder: Path, base: Path, **export_settings: object) -> Project:
+def write_project(folder: Path, base: Path, **export_settings: object) -> Project:
     """Six rows with images, one adapter."""
     (folder / "data").mkdir()
     for name, count in (("train", 6), ("eval", 2)):
@@ -44,7 +49,7 @@ def _project(folder: Path, base: Path, **export_settings: object) -> Project:
 
 
 def test_an_adapter_is_trained_on_images_exported_and_proven(smolvlm: Model, tmp_path: Path) -> None:
-    project = _project(tmp_path, smolvlm.folder)
+    project = write_project(tmp_path, smolvlm.folder)
     train(project)
     bundle, manifest = export(project)
     assert manifest.task == "caption"
@@ -59,7 +64,7 @@ def test_an_adapter_is_trained_on_images_exported_and_proven(smolvlm: Model, tmp
 
 
 def test_importance_is_measured_on_what_images_bring(smolvlm: Model, tmp_path: Path) -> None:
-    project = _project(tmp_path, smolvlm.folder, imatrix=True)
+    project = write_project(tmp_path, smolvlm.folder, imatrix=True)
     base = resolve_base(project.base)
     seen = read_imatrix(project_imatrix(project, base))
     rows = (tmp_path / "data/train.jsonl").read_text().splitlines()
@@ -72,14 +77,36 @@ def test_importance_is_measured_on_what_images_bring(smolvlm: Model, tmp_path: P
     assert not np.allclose(seen[first], unseen[first], rtol=0.05)
 
 
+def test_an_image_that_is_none_is_told_with_its_row(smolvlm: Model, tmp_path: Path) -> None:
+    project = write_project(tmp_path, smolvlm.folder)
+    (tmp_path / "data/train-3.png").write_bytes(b"%PDF-1.7")
+    with pytest.raises(InputError, match=r"train.jsonl:4: .*train-3.png is no image"):
+        train(project)
+
+
+def test_another_chat_template_under_the_same_weights_is_no_old_one_from_the_cache(
+    demo_base: Base, tmp_path: Path
+) -> None:
+    folder = save_smolvlm(demo_base.folder, tmp_path / "tiny-retold")
+    before = resolve_base(str(folder))
+    old = read_gguf(base_gguf(before, "F16")).metadata[TEMPLATE_KEY]
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("assistant", "helper"))
+    after = resolve_base(str(folder))
+    assert after.family == before.family  # adapters fit as they did
+    assert read_gguf(base_gguf(after, "F16")).metadata[TEMPLATE_KEY] == old.replace("assistant", "helper")
+
+
 def test_the_connector_is_no_target(smolvlm: Model, tmp_path: Path) -> None:
-    project = _project(tmp_path, smolvlm.folder)
+    project = write_project(tmp_path, smolvlm.folder)
     words = replace(project.adapter("words"), targets=("q_proj", "modality_projection.proj"))
-    with pytest.raises(UsageError, match=r"modality_projection.proj fits no layer of the text model: .*not trained"):
+    with pytest.raises(
+        UsageError, match=r"modality_projection.proj fits no layer of the text model: .*connector: true"
+    ):
         train(replace(project, adapters={"words": words}))
 
 
 def test_captions_are_not_exported_as_onnx(smolvlm: Model, tmp_path: Path) -> None:
-    project = _project(tmp_path, smolvlm.folder)
+    project = write_project(tmp_path, smolvlm.folder)
     with pytest.raises(UsageError, match=r"no ONNX for captions.*--format gguf"):
         export(project, format="onnx")
