@@ -6,6 +6,7 @@ everything it depends on: the tokens, the adapters' digests and scales, and ``ta
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import OrderedDict
@@ -62,7 +63,8 @@ class PrefixCache:
         name = self._name(keys)
         self._size -= len(self._states.pop(name, b""))
         if self._folder is not None:
-            (self._folder / (name + SUFFIX)).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a file that can't be removed is refused again
+                (self._folder / (name + SUFFIX)).unlink(missing_ok=True)
 
     def _keep(self, name: str, state: bytes) -> None:
         self._states[name] = state

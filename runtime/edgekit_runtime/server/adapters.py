@@ -70,7 +70,9 @@ class Adapters:
         while True:
             try:
                 if self._watch is not None:
-                    for path in sorted(each for each in self._watch.iterdir() if each.suffix in ADAPTER_SUFFIXES):
+                    there = sorted(each for each in self._watch.iterdir() if each.suffix in ADAPTER_SUFFIXES)
+                    self._seen = {path: state for path, state in self._seen.items() if path in there}
+                    for path in there:
                         await self._take(path)
                 if self._store is not None:
                     await self._follow(self._store)

@@ -92,7 +92,7 @@ class _Guard:
 
     def __call__(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
-            given = request.headers.get("authorization", "").encode()
+            given = request.headers.get("authorization", "").encode("latin-1")  # the bytes that were sent
             if self._expected is not None and not hmac.compare_digest(given, self._expected):
                 return _error(401, "the API key is missing or wrong", "authentication_error", "invalid_api_key")
             if self._expected is None and is_foreign(request):

@@ -238,7 +238,7 @@ class Supervisor:
             except TimeoutError:
                 why = f"the engine gave no sign of life for {self._hang_seconds:g} s"
                 self.kill(why)
-            except (asyncio.IncompleteReadError, ConnectionError, EdgekitError, OSError) as error:
+            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, EdgekitError, OSError) as error:
                 why = str(error) if isinstance(error, EdgekitError) else ""
             self._ready.clear()
             code = await self._reap()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import select
 import signal
 import socket
@@ -22,6 +23,8 @@ from edgekit_runtime.pictures import Picture
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
+
+log = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 16
 REPORT_SECONDS = 0.1
@@ -89,6 +92,9 @@ class Worker:
                     self._done(number, self._runtime.refresh())
         except EdgekitError as error:
             self._say(error_message(number, error))
+        except Exception as error:  # the request of one must not take the engine from all
+            log.exception("a request failed")
+            self._say(error_message(number, EdgekitError(f"a defect of the service ({error!r})", "see its log")))
 
     def _done(self, number: int, value: Any) -> None:
         self._tell_models()

@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ import pytest
 
 from edgekit_runtime import InputError
 from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.server import canary
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
+from edgekit_runtime.server.wire import pack, unpack
+from edgekit_runtime.server.worker import Worker
 from tests.goods import Goods
 from tests.runtime.server.test_app import CHAT
 from tests.service import Service, serving
@@ -179,3 +184,31 @@ def test_a_canary_finds_what_only_the_engine_can(goods: Goods, tmp_path: Path, m
     monkeypatch.setattr("edgekit_runtime.server.canary.sys.executable", str(crash))
     with pytest.raises(InputError, match="crashes over"):
         asyncio.run(canary.try_adapter(base, goods.two))
+
+
+def test_a_defect_that_one_request_meets_leaves_the_engine_to_the_others(
+    goods: Goods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    with Runtime(goods.bundle, threads=1, context=256) as runtime, ours, theirs:
+        whole = runtime.stream
+
+        def stream(prompt: str, **options: Any) -> Any:
+            return whole(prompt, **options) if prompt == "fine" else 1 // 0
+
+        monkeypatch.setattr(runtime, "stream", stream)
+        working = threading.Thread(target=Worker(runtime, theirs).run)
+        working.start()
+        for number, prompt in ((1, "odd"), (2, "fine")):
+            ours.sendall(pack({"op": "start", "id": number, "options": {"prompt": prompt, "max_tokens": 2}}))
+        said = {}
+        for line in ours.makefile("rb"):
+            message = unpack(line)
+            if message["op"] in ("error", "done"):
+                said[message["id"]] = message
+            if len(said) == 2:
+                break
+        ours.shutdown(socket.SHUT_RDWR)
+        working.join()
+    assert "ZeroDivisionError" in said[1]["problem"]
+    assert said[2]["op"] == "done"

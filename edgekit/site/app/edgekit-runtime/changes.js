@@ -14,13 +14,12 @@
 
 import { EdgekitError } from "./errors.js";
 
-/** Order of versions: numbers as numbers, 1.10 after 1.9.  @returns {number} below 0 when `a` is older */
+/** Order of versions: numbers as numbers, 1.10 after 1.9, 1.0 after 1.0-rc1.  @returns {number} below 0 when `a` is older */
 export function compareVersions(a, b) {
   const parts = (version) => version.match(/\d+|[A-Za-z]+/g) ?? [];
   const [one, other] = [parts(a), parts(b)];
   for (let i = 0; i < Math.max(one.length, other.length); i++) {
-    if (one[i] === undefined || other[i] === undefined) return one[i] === undefined ? -1 : 1;
-    const [x, y] = [one[i], other[i]].map((part) => (/^\d/.test(part) ? [1, Number(part)] : [0, part]));
+    const [x, y] = [one[i], other[i]].map((part) => (part === undefined ? [1, -1] : /^\d/.test(part) ? [1, Number(part)] : [0, part]));
     if (x[0] !== y[0]) return x[0] - y[0];
     if (x[1] !== y[1]) return x[1] < y[1] ? -1 : 1;
   }
