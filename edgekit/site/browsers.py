@@ -96,7 +96,9 @@ def _firefox() -> Iterator[Tab]:
         command = [path, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
-                with connect(f"{_bidi_address(process)}/session", max_size=None, open_timeout=START_SECONDS) as socket:
+                address = f"{_bidi_address(process)}/session"
+                # No pings: a browser that computes on all cores may leave them unanswered for long.
+                with connect(address, max_size=None, open_timeout=START_SECONDS, ping_interval=None) as socket:
                     yield _FirefoxTab(socket)
             finally:
                 process.terminate()
