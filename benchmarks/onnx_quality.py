@@ -32,7 +32,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.onnx_base import base_onnx, blocks_of
 from edgekit_exporters.onnx_blocks import BLOCK, Blocks, fit_blocks
-from edgekit_exporters.onnx_calibration import measure_importance
+from edgekit_exporters.onnx_calibration import Calibration
 from edgekit_exporters.onnx_names import fused_rows, graph_layer
 
 BASE = "smollm2-135m"
@@ -84,7 +84,7 @@ def main() -> None:
     bench.blocks("rounded, asymmetric", lambda _, weight: _rounded(weight, symmetric=False))
     bench.blocks("HQQ (zeros are floats)", lambda _, weight: _hqq(weight))
     bench.blocks("ranges searched", lambda _, weight: _fitted(weight, None))
-    importance = measure_importance(base.folder)
+    importance = _importance(base.folder)
     for block in (16, 32, 64):
         bench.blocks(f"ranges searched by importance, blocks of {block}", _weighed(importance, block))
     for precision in ("int4", "int8"):
@@ -171,7 +171,14 @@ def _fitted(weight: Tensor, importance: Tensor | None, block: int = BLOCK) -> tu
 
 
 def _weighed(importance: Mapping[str, Tensor], block: int) -> Choice:
-    return lambda name, weight: _fitted(weight, importance[name.replace("self_attn", "attn")], block)
+    return lambda name, weight: _fitted(weight, importance[name], block)
+
+
+def _importance(folder: Path) -> dict[str, Tensor]:
+    """Mean squares of the inputs [in] of every linear layer, by the model's names, on the text that exports use."""
+    found: dict[str, Tensor] = {}
+    Calibration(folder).watch(lambda name, _, inputs: found.__setitem__(name, inputs.square().mean(0)))
+    return found
 
 
 def _rounded(weight: Tensor, *, symmetric: bool) -> tuple[Tensor, float]:

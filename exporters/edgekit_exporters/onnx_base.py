@@ -8,7 +8,8 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,14 @@ from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS, MIXED
 
 if TYPE_CHECKING:
     from edgekit_exporters.onnx_blocks import Blocks
+    from edgekit_exporters.onnx_calibration import Calibration
 
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 BITS = {"int8": 8, "int4": 4}
 HEAD_BITS = 8  # of the output matrix and a tied embedding: the fewest that cost nothing that can be measured
+HEAD = "lm_head"
 METADATA = "edgekit."
 
 
@@ -62,7 +65,7 @@ def base_onnx(base: Base, precision: str) -> Path:
 
     def make(folder: Path) -> None:
         log.info("making the ONNX base %s at %s (once)", base.name, precision)
-        write_base_onnx(float_graph(base), base.folder, base, precision, folder)
+        write_base_onnx(lambda: float_graph(base), base.folder, base, precision, folder)
 
     return cached(target, make)
 
@@ -86,16 +89,22 @@ def onnx_from_folder(source: Path, base: Base, precision: str, destination: Path
         as :func:`base_onnx`.
     """
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".graph-") as scratch:
-        graph = Path(scratch, "graph")
-        build_graph(source, graph)
-        write_base_onnx(graph, source, base, onnx_precision(precision), destination)
+
+        def build() -> Path:
+            graph = Path(scratch, "graph")
+            build_graph(source, graph)
+            return graph
+
+        write_base_onnx(build, source, base, onnx_precision(precision), destination)
 
 
-def write_base_onnx(graph: Path, source: Path, base: Base, precision: str, destination: Path) -> None:
+def write_base_onnx(
+    make_graph: Callable[[], Path], source: Path, base: Base, precision: str, destination: Path
+) -> None:
     """Write the files of a base.
 
     Args:
-        graph: folder of the float graph.
+        make_graph: gives the folder of the float graph; the calibration text is written meanwhile.
         source: the Hugging Face folder that it was built from.
         base: whose tokeniser and family it has.
         precision: one of ``PRECISIONS``.
@@ -106,15 +115,20 @@ def write_base_onnx(graph: Path, source: Path, base: Base, precision: str, desti
     from edgekit_exporters import onnx_graph as surgery
 
     destination.mkdir(parents=True)
+    vocabulary = destination / VOCABULARY_FILE
+    with ThreadPoolExecutor(1) as beside:  # for what runs in processes of its own
+        making = beside.submit(make_graph)
+        calibration = _calibration(source) if BITS.get(precision, HEAD_BITS) < HEAD_BITS else None
+        graph = making.result()
+        model = ir.load(graph / MODEL_FILE)
+        converting = beside.submit(_write_vocabulary, base, surgery.layer_shapes(model), vocabulary)
+        blocks = _blocks(model, calibration, precision)
+        converting.result()
     for path in graph.iterdir():
         if path.suffix in (".json", ".jinja"):
             shutil.copyfile(path, destination / path.name)
     data = surgery.DataFile(destination / DATA_FILE)
-    model = ir.load(graph / MODEL_FILE)
-    layers = surgery.layer_shapes(model)
-    stored = surgery.store_weights(model, _blocks(model, source, precision), data, half=precision == "fp16")
-    vocabulary = destination / VOCABULARY_FILE
-    _write_vocabulary(base, layers, vocabulary)
+    stored = surgery.store_weights(model, blocks, data, half=precision == "fp16")
     facts = {
         KEY_FAMILY: base.family,
         f"{METADATA}precision": precision,
@@ -194,23 +208,26 @@ def _genai(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _blocks(model: Any, source: Path, precision: str) -> dict[str, Any]:
+def _calibration(source: Path) -> Calibration:
+    from edgekit_exporters.onnx_calibration import Calibration  # takes torch
+
+    return Calibration(source)
+
+
+def _blocks(model: Any, calibration: Calibration | None, precision: str) -> dict[str, Blocks]:
     """Every matrix in blocks; none for float precisions."""
-    import numpy as np
     import torch
 
     from edgekit_exporters.onnx_blocks import BLOCK, fit_blocks
-    from edgekit_exporters.onnx_calibration import measure_importance
     from edgekit_exporters.onnx_graph import weights
 
     if precision not in BITS:
         return {}
-    importance = measure_importance(source) if BITS[precision] < HEAD_BITS else {}
-    found = {}
-    for name, weight in weights(model):
-        if weight.shape[1] % BLOCK == 0:
-            matrix = torch.from_numpy(np.ascontiguousarray(weight))
-            found[name] = fit_blocks(matrix, HEAD_BITS if name == "lm_head" else BITS[precision], importance.get(name))
+    matrices = dict(weights(model))
+    found = calibration.blocks(matrices, BITS[precision]) if calibration else {}
+    for name, matrix in matrices.items():
+        if name not in found and matrix.shape[1] % BLOCK == 0:
+            found[name] = fit_blocks(torch.tensor(matrix), HEAD_BITS if name == HEAD else BITS[precision])
     return found
 
 

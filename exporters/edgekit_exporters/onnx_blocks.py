@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 BLOCK = 32
-SHRINKS = 16  # how many narrower ranges than the whole one are tried
-NARROWEST = 0.6  # of the whole range
-REFITS = 2
+SHRINKS = 6  # how many ranges are tried, from the whole one to the narrowest
+NARROWEST = 0.7  # of the whole range
 PIECE = 1 << 16  # weights that are fitted at a time: what is computed on the way stays in the processor's cache
 
 
@@ -62,46 +61,68 @@ class Blocks:
 
 
 def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None, *, block: int = BLOCK) -> Blocks:
-    """The blocks nearest to ``weight``: several ranges are tried for each, and each scale is refitted to its codes.
+    """The blocks nearest to ``weight``, each weight by itself, on the grids of :func:`choose_grids`.
 
     Args:
-        weight: float32 [out, in], in a multiple of 32.
+        weight: float32 [out, in], in a multiple of ``block``.
         bits: 4 or 8.
-        importance: what an error in each input column weighs [in]; all the same when None.
+        importance: what an error in each input column weighs, above 0 [in]; all the same when None.
         block: columns that share a scale.
     """
+    if importance is None:
+        importance = torch.ones(weight.shape[1])
     rows = max(1, PIECE // weight.shape[1])
     pieces = [_fit(piece, bits, importance, block) for piece in weight.split(rows)]
     codes, scales, zeros = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return Blocks(codes, scales, zeros, bits)
 
 
-def _fit(weight: Tensor, bits: int, importance: Tensor | None, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and zeros."""
-    groups = _in_blocks(weight, block)
-    weights = torch.ones_like(groups) if importance is None else _in_blocks(importance[None], block).expand_as(groups)
-    low, high = groups.amin(-1, keepdim=True).clamp(max=0), groups.amax(-1, keepdim=True).clamp(min=0)
+def choose_grids(groups: Tensor, importance: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Scale and zero of blocks: several ranges are tried for each, and each scale is refitted to its codes.
+
+    Args:
+        groups: the weights of each block [block, ...]: sums over the first dimension are the fast ones.
+        importance: what an error in them weighs, above 0, of a shape that broadcasts with ``groups``.
+        bits: 4 or 8.
+
+    Returns:
+        Scales, float16's numbers as float32, and zeros, whole numbers as float32; both [...].
+    """
+    low, high = groups.amin(0).clamp(max=0), groups.amax(0).clamp(min=0)
     top = 2**bits - 1
-    best: tuple[Tensor, ...] | None = None
-    least = torch.full_like(low, torch.inf)
+    weighed = groups * importance
+    most, best_scale, best_zero = torch.full_like(low, -1.0), torch.zeros_like(low), torch.zeros_like(low)
     shrinks = torch.linspace(1.0, NARROWEST, SHRINKS) if bits < 8 else torch.ones(1)
     for shrink in shrinks.tolist():
         scale = ((high - low) * (shrink / top)).clamp(min=torch.finfo(torch.float32).tiny)
         zero = (-low * shrink / scale).round().clamp(0, top)
-        for _ in range(REFITS):
-            codes = (groups / scale + zero).round().clamp(0, top)
-            shifted = codes - zero
-            fitted = (weights * shifted * groups).sum(-1, keepdim=True) / (weights * shifted**2).sum(-1, keepdim=True)
-            scale = torch.where(fitted.isfinite() & (fitted > 0), fitted, scale)
-        error = (weights * (shifted * scale - groups) ** 2).sum(-1, keepdim=True)
-        better = error < least
-        least = torch.where(better, error, least)
-        found = (codes, scale, zero)
-        old = found if best is None else best
-        best = tuple(torch.where(better, *pair) for pair in zip(found, old, strict=True))
-    assert best is not None
-    codes, scale, zero = best
-    return codes.to(torch.uint8).flatten(1), scale.squeeze(-1), zero.squeeze(-1).to(torch.uint8)
+        shifted = round_to_grid(groups * (1 / scale), zero, bits)
+        along = (weighed * shifted).sum(0).clamp(min=0)
+        size = (shifted.square_() * importance).sum(0)
+        gain = (along.square() / size).nan_to_num(0.0)  # by how much the refitted scale makes the error smaller
+        better = gain > most
+        most = torch.where(better, gain, most)
+        best_scale = torch.where(better, (along / size).nan_to_num(0.0), best_scale)
+        best_zero = torch.where(better, zero, best_zero)
+    return best_scale.half().float(), best_zero
+
+
+def round_to_grid(steps: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """Weights in steps of their scale to ``code - zero``; works in the memory of ``steps``."""
+    return steps.round_().clamp_(-zero, 2**bits - 1 - zero)
+
+
+def steps_of(scale: Tensor) -> Tensor:
+    """What to multiply weights with to have them in steps; 0 where the scale is."""
+    return torch.where(scale > 0, 1 / scale, 0.0)
+
+
+def _fit(weight: Tensor, bits: int, importance: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, scales and zeros."""
+    groups = _in_blocks(weight, block).permute(2, 0, 1).contiguous()
+    scale, zero = choose_grids(groups, importance.view(-1, block).t().unsqueeze(1), bits)
+    codes = round_to_grid(groups * steps_of(scale), zero, bits).add_(zero)
+    return codes.to(torch.uint8).permute(1, 2, 0).flatten(1), scale, zero.to(torch.uint8)
 
 
 def _in_blocks(matrix: Tensor, block: int = BLOCK) -> Tensor:

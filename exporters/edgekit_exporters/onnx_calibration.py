@@ -1,67 +1,88 @@
-"""How much an error in each input of a layer weighs: measured on text that the base itself writes.
+"""Blocks chosen for the inputs that layers see, on text that the base itself writes.
 
 No data is asked for, and the same base always gives the same blocks, whatever project it is exported for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from edgekit_exporters.onnx_names import BLOCKS
-from edgekit_runtime.onnx_base import FUSED
+from edgekit_exporters.onnx_blocks import BLOCK, Blocks
+from edgekit_exporters.onnx_compensation import Inputs, compensated
+from edgekit_exporters.onnx_names import fused_rows, graph_layer
 
 SEED = 0
-TEXTS, TOKENS = 16, 96
+TEXTS, TOKENS = 64, 48
 
 
-def measure_importance(folder: Path) -> dict[str, torch.Tensor]:
-    """Mean squares of the inputs [in] of every linear layer of a Hugging Face folder, by the graph's layer names."""
-    from transformers import AutoModelForCausalLM
+class Calibration:
+    """A Hugging Face folder's model and a text of its own."""
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    sums: dict[str, torch.Tensor] = {}
-    with torch.inference_mode():
-        text = _written_by(model)
-        with _watching(model, sums):
-            model(input_ids=text)
-    return {name: total / text.numel() for name, total in sums.items()}
+    def __init__(self, folder: Path) -> None:
+        """Let the model write."""
+        from transformers import AutoModelForCausalLM
+
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        with torch.inference_mode():
+            self._text = _written_by(self.model)
+        self._rows = fused_rows(folder)
+
+    def watch(self, see: Callable[[str, Any, Tensor], None]) -> None:
+        """Read the text.  ``see`` gets name, module and inputs [tokens, in] of each linear layer before it runs."""
+
+        def hook(name: str) -> Any:
+            return lambda module, inputs: see(name, module, inputs[0].flatten(0, -2))
+
+        layers = [(name, each) for name, each in self.model.named_modules() if isinstance(each, torch.nn.Linear)]
+        handles = [module.register_forward_pre_hook(hook(name)) for name, module in layers]
+        try:
+            with torch.inference_mode():
+                self.model.base_model(input_ids=self._text, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def blocks(self, weights: Mapping[str, Any], bits: int) -> dict[str, Blocks]:
+        """Blocks for the layers of a graph, each for what it sees behind layers that are in blocks already.
+
+        The model has the blocks' numbers afterwards.
+
+        Args:
+            weights: the matrices [out, in], float32 arrays, by the graph's names; those that are no layer of the model
+                are left out.
+            bits: 4 or 8.
+        """
+        found: dict[str, Blocks] = {}
+        last: tuple[Tensor, Inputs] | None = None  # gate and up see the same
+
+        def see(name: str, module: Any, rows: Tensor) -> None:
+            nonlocal last
+            place, part = graph_layer(name, weights) or (None, None)
+            if place is None or rows.shape[1] % BLOCK:
+                return
+            if place not in found:  # q, k and v are one layer of the graph, and see the same
+                if last is None or not torch.equal(last[0], rows):
+                    last = rows, Inputs.seen(rows)
+                found[place] = compensated(torch.tensor(weights[place]), last[1], bits)
+            start, stop = self._rows[part] if part else (0, None)
+            module.weight.data = found[place].floats()[start:stop]
+
+        self.watch(see)
+        return found
 
 
-def _written_by(model: Any) -> torch.Tensor:
+def _written_by(model: Any) -> Tensor:
     """Token ids [texts, tokens], drawn from the model, each text from another first token."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         first = torch.randint(0, model.config.vocab_size, (TEXTS, 1))
         settings = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": True, "top_k": 0}
-        found: torch.Tensor = model.generate(
+        found: Tensor = model.generate(
             input_ids=first, attention_mask=torch.ones_like(first), pad_token_id=0, **settings
         )
     return found
-
-
-@contextmanager
-def _watching(model: Any, sums: dict[str, torch.Tensor]) -> Iterator[None]:
-    def watch(name: str) -> Any:
-        def add(_module: Any, inputs: tuple[torch.Tensor, ...], _output: Any) -> None:
-            sums[name] = inputs[0].flatten(0, -2).square().sum(0)
-
-        return add
-
-    handles = []
-    for name, module in model.named_modules():
-        parts = name.split(".")
-        if isinstance(module, torch.nn.Linear) and len(parts) == 5 and parts[3] in BLOCKS:
-            prefix = f"{'.'.join(parts[:3])}.{BLOCKS[parts[3]]}"
-            handles.append(module.register_forward_hook(watch(f"{prefix}.{parts[4]}")))
-            if parts[4] == "q_proj":  # q, k and v see the same inputs
-                handles.append(module.register_forward_hook(watch(f"{prefix}.{FUSED}")))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -23,6 +23,7 @@ pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install '
 from edgekit_exporters.onnx_adapter import write_adapter_onnx
 from edgekit_exporters.onnx_base import base_onnx, layers_of, source_digest
 from edgekit_exporters.onnx_blocks import Blocks, fit_blocks
+from edgekit_exporters.onnx_compensation import Inputs, compensated
 from edgekit_runtime.engines.onnx import OnnxEngine
 
 
@@ -193,6 +194,33 @@ def test_important_columns_are_kept_closer() -> None:
         return float(((found - weight).square() * importance).mean())
 
     assert loss(fit_blocks(weight, 4, importance).floats()) < 0.9 * loss(fit_blocks(weight, 4).floats())
+
+
+def test_later_columns_make_up_for_the_errors_of_earlier_ones() -> None:
+    """On inputs that hang together, as those of layers do."""
+    torch.manual_seed(0)
+    inputs = torch.randn(512, 128) @ torch.randn(128, 128) * torch.rand(128).exp()
+    weight = torch.randn(48, 128)
+
+    def loss(found: Blocks) -> float:
+        return float((inputs @ (found.floats() - weight).t()).square().mean())
+
+    found = compensated(weight, Inputs.seen(inputs), 4)
+    assert loss(found) < 0.7 * loss(fit_blocks(weight, 4, inputs.square().mean(0)))
+    assert int(found.codes.max()) <= 15
+    assert int(found.zeros.max()) <= 15
+
+
+def test_compensation_bears_inputs_that_are_always_zero() -> None:
+    torch.manual_seed(0)
+    inputs, weight = torch.randn(8, 64), torch.randn(16, 64)  # fewer texts than columns
+    inputs[:, 32:] = 0
+    weight[3] = 0
+    for seen in (inputs, torch.zeros_like(inputs)):
+        floats = compensated(weight, Inputs.seen(seen), 4).floats()
+        assert floats.isfinite().all()
+        assert (floats - weight).abs().max() < 1
+        assert not floats[3].any()
 
 
 def test_packed_codes_have_the_first_of_two_in_the_low_half() -> None:
