@@ -80,6 +80,7 @@ def _login(folder: Path) -> Iterator[tuple[str, Path]]:
         home.mkdir()
         yield pwd.getpwuid(os.geteuid()).pw_name, home
         return
+    subprocess.run(["userdel", USER], check=False, capture_output=True)  # what a killed run has left
     subprocess.run(["useradd", "--create-home", "--home-dir", str(home), "--shell", "/bin/sh", USER], check=True)
     subprocess.run(["usermod", "--password", "*", USER], check=True)  # sshd refuses a locked account
     home.chmod(0o755)
