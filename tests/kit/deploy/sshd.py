@@ -80,7 +80,7 @@ def _login(folder: Path) -> Iterator[tuple[str, Path]]:
         home.mkdir()
         yield pwd.getpwuid(os.geteuid()).pw_name, home
         return
-    subprocess.run(["userdel", USER], check=False, capture_output=True)  # what a killed run has left
+    subprocess.run(["userdel", "--force", USER], check=False, capture_output=True)  # of a killed run
     subprocess.run(["useradd", "--create-home", "--home-dir", str(home), "--shell", "/bin/sh", USER], check=True)
     subprocess.run(["usermod", "--password", "*", USER], check=True)  # sshd refuses a locked account
     home.chmod(0o755)
