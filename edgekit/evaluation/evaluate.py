@@ -13,15 +13,14 @@ from typing import Any
 from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
-from edgekit.evaluation.torch_model import TorchModel
+from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
-from edgekit.trained import adapter_source, shipped_base, trained_at, trained_folder
+from edgekit.trained import adapter_source, shipped_base, trained_at
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
-from edgekit_exporters.connector import trained_connector
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import InputError
 
@@ -147,9 +146,7 @@ _Answers = tuple[str, str, list[str] | None, list[str]]
 def _torch_answers(
     project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
-    folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
-    images = row_images(project, base, connector=trained_connector(folder) is not None)
-    model = TorchModel(base, trained, folder, images)
+    model, trained = trained_model(project, adapter, base)
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
     bare = model.answers(rows, adapter.system, max_tokens, with_adapter=False) if with_base else None
     return "torch", trained.label, bare, answers

@@ -11,16 +11,29 @@ from typing import Any
 import torch
 
 from edgekit.data import Row
-from edgekit.seeing import RowImages, let_see
-from edgekit.trained import TrainedAt
+from edgekit.project import Adapter, Project
+from edgekit.seeing import RowImages, let_see, row_images
+from edgekit.trained import TrainedAt, trained_at, trained_folder
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
+from edgekit_exporters.connector import trained_connector
 from edgekit_exporters.peft_folder import attach
 
 log = logging.getLogger(__name__)
 
 BATCH_ROWS = 32
+
+
+def trained_model(project: Project, adapter: Adapter, base: Base) -> tuple[TorchModel, TrainedAt]:
+    """An adapter of the project on the base as it was in training.
+
+    Raises:
+        InputError: it isn't trained, or not for this base and its blocks.
+    """
+    folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
+    images = row_images(project, base, connector=trained_connector(folder) is not None)
+    return TorchModel(base, trained, folder, images), trained
 
 
 class TorchModel:

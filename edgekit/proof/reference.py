@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 
 from edgekit.data import Row
 from edgekit.evaluation.evaluate import questions
-from edgekit.evaluation.torch_model import TorchModel
+from edgekit.evaluation.torch_model import trained_model
 from edgekit.project import Adapter, Project
-from edgekit.seeing import row_images
-from edgekit.trained import trained_at, trained_folder
-from edgekit_exporters.connector import trained_connector
 
 COMPARED_TOKENS = 2048  # answer tokens whose whole distribution is kept: enough for a mean, few enough for memory
 
@@ -52,10 +49,7 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
         InputError: the adapter isn't trained, or there are no evaluation rows.
     """
     base, rows, max_tokens = questions(project, adapter, limit)
-    trained = trained_at(project, adapter, base)
-    folder = trained_folder(project, adapter)
-    images = row_images(project, base, connector=trained_connector(folder) is not None)
-    model = TorchModel(base, trained, folder, images)
+    model, trained = trained_model(project, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
     for row in rows:

@@ -142,21 +142,18 @@ def _tee(local: int) -> bytes:
     return b"\x22" + _leb(local)
 
 
-def _leb(value: int) -> bytes:
+def _leb(value: int, largest: int = 0x7F) -> bytes:
+    """LEB128; ``largest`` is what the last byte can hold."""
     text = bytearray()
-    while value > 0x7F:
+    while value > largest:
         text.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*text, value])
 
 
 def _signed(value: int) -> bytes:
-    """A positive number in the signed form."""
-    text = bytearray()
-    while value > 0x3F:
-        text.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*text, value])
+    """A positive number in the signed form: the last byte's seventh bit is its sign."""
+    return _leb(value, 0x3F)
 
 
 class _Reader:

@@ -27,6 +27,7 @@ from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import MODULE as CONNECTOR
+from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
 
@@ -170,7 +171,7 @@ def _hyperparameters(adapter: Adapter) -> dict[str, Any]:
 def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:
     """The example, whose prompt an activated LoRA has to be invoked in."""
     prompt = example["input_ids"][: example["labels"].count(IGNORED)]
-    if any(prompt[at : at + len(invocation)] == invocation for at in range(len(prompt) - len(invocation) + 1)):
+    if last_place(prompt, invocation) is not None:
         return example
     raise InputError(
         f"{row.where}: the prompt never has the tokens of the adapter's invocation",

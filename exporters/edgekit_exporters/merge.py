@@ -23,8 +23,6 @@ def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> 
 
     for folder in adapters:
         check_mergeable(folder)
-        if trained_connector(folder) is not None:
-            raise InputError(f"{folder} has trained the connector, which isn't merged", "export it as it is")
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     for folder in adapters:
         model = attach(model, folder).merge_and_unload(safe_merge=True)
@@ -36,10 +34,12 @@ def check_mergeable(folder: Path) -> None:
     """Refuse what can't become a part of the base's weights.
 
     Raises:
-        InputError: an activated LoRA, or no LoRA.
+        InputError: an activated LoRA, one with a trained connector, or no LoRA.
     """
     if read_config(folder).get(INVOCATION):
         raise InputError(
             f"{folder} is an activated LoRA: it works from its invocation on, and weights always work",
             "export it with --mode separate",
         )
+    if trained_connector(folder) is not None:
+        raise InputError(f"{folder} has trained the connector, which isn't merged", "export it as it is")

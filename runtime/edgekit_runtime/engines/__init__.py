@@ -16,6 +16,7 @@ from edgekit_runtime.engines.base import (
     Stack,
     forced_logits,
     generate,
+    last_place,
     working_from,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "Stack",
     "forced_logits",
     "generate",
+    "last_place",
     "working_from",
 ]

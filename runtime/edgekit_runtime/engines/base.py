@@ -235,8 +235,13 @@ def working_from(engine: Engine, stack: Stack, tokens: Sequence[int]) -> int | N
     never.
     """
     call = [token for name, _ in stack for token in engine.invocation(name)]
+    return last_place(tokens, call) if call else 0
+
+
+def last_place(tokens: Sequence[int], call: Sequence[int]) -> int | None:
+    """Where ``call`` stands last in ``tokens``; None when it doesn't."""
     starts = range(len(tokens) - len(call), -1, -1)
-    return next((at for at in starts if list(tokens[at : at + len(call)]) == call), None) if call else 0
+    return next((at for at in starts if list(tokens[at : at + len(call)]) == list(call)), None)
 
 
 def forced_logits(engine: Engine, tokens: Sequence[int] | Prompt, stack: Stack = BARE) -> NDArray[np.float32]:
