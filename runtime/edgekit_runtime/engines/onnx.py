@@ -268,18 +268,17 @@ class OnnxEngine:
     def _binding(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
         """Rows ``first`` and on of the KV cache, and the adapters of these rows, bound to the graph."""
         key = (first, count, tuple(stacks))
+        if len(self._bindings) >= KEPT_BINDINGS or self._sets.dropped:  # some may still use a dropped set
+            self._bindings.clear()
+            self._sets.dropped = False
         binding = self._bindings.get(key)
         if binding is not None:
             return binding
-        adapters = self._adapter_inputs(stacks)
-        if len(self._bindings) >= KEPT_BINDINGS or self._sets.dropped:  # bindings hold the memory of dropped sets
-            self._bindings.clear()
-            self._sets.dropped = False
         binding = self._session.io_binding()
         for name, output, value in self._cache_values(first, count):
             binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_output(output, value)
-        for name, value in adapters.items():
+        for name, value in self._adapter_inputs(stacks).items():
             if name in self._layers:
                 binding.bind_ortvalue_input(name, value)
         self._bindings[key] = binding
@@ -323,15 +322,18 @@ class OnnxEngine:
         names = names_in(stacks)
         rows = list(enumerate(itertools.islice(itertools.cycle(stacks), self.sequences)))
         least = max(2, -(-len(stacks) // SPARE))
-        with self._scratch():
-            self._stack = BARE
-            probe.fill(self, self.sequences)
-            alone = [probe.last(self, [row])[0] for row in rows]
-            self._sets.side(names)
-            self._sets.note(names, exact=True)  # for now: smaller batches are to use this set as well
-            batches = (rows[:size] for size in range(len(rows), least - 1, -1))
-            same = all(probe.same(probe.last(self, batch), alone) for batch in batches)
-        self._sets.note(names, exact=same)
+        same = False
+        try:
+            with self._scratch():
+                self._stack = BARE
+                probe.fill(self, self.sequences)
+                alone = [probe.last(self, [row])[0] for row in rows]
+                self._sets.side(names)
+                self._sets.note(names, exact=True)  # for now: smaller batches are to use this set as well
+                batches = (rows[:size] for size in range(len(rows), least - 1, -1))
+                same = all(probe.same(probe.last(self, batch), alone) for batch in batches)
+        finally:
+            self._sets.note(names, exact=same)
         return same
 
     @contextmanager
