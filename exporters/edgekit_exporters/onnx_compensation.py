@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgekit_exporters.onnx_blocks import BLOCK, Blocks, choose_grids, round_to_grid, steps_of
+from edgekit_exporters.onnx_blocks import BLOCK, Blocks, bounds, choose_grids, steps_of
 
 DAMPING = 0.3  # of the mean square of all inputs, added to each: the texts are few
 LEAST = 1e-4  # of it, that an input weighs when a grid is chosen: what these texts don't use, others may
+SMALL = 384  # columns of matrices that are not taken apart any more
 SILENCE = 1e-8  # a mean square that stands for nothing at all
 
 
@@ -35,7 +36,7 @@ class Inputs:
     @classmethod
     def seen(cls, rows: Tensor) -> Inputs:
         """From inputs [tokens, in], in a multiple of 32."""
-        moments = rows.t() @ rows / rows.shape[0]
+        moments = _gram(rows) / rows.shape[0]
         mean = max(float(moments.diagonal().mean()), SILENCE)
         squares = moments.diagonal().clamp(min=LEAST * mean)
         heavy = squares.view(-1, BLOCK).mean(1).argsort(descending=True, stable=True)
@@ -43,35 +44,56 @@ class Inputs:
         moments = moments[order][:, order]
         moments.diagonal().add_(DAMPING * mean)
         # The factor of the inverse is the inverse of the factor of what is read backwards.
-        lower = torch.linalg.cholesky(moments.flip(0, 1))
-        factor = torch.linalg.solve_triangular(lower, torch.eye(len(order)), upper=False).flip(0, 1)
+        factor = _inverse(torch.linalg.cholesky(moments.flip(0, 1))).flip(0, 1)
         return cls(order, squares[order], factor)
 
 
 def compensated(weight: Tensor, inputs: Inputs, bits: int) -> Blocks:
     """Blocks of ``weight`` [out, in] with which these inputs give nearly what they give with it."""
     columns = weight.t()[inputs.order]  # a copy, a column to a row; what is not yet rounded takes up errors
-    codes, scales, zeros = (
-        torch.empty(columns.shape, dtype=torch.uint8),
-        *torch.empty(2, len(columns) // BLOCK, len(weight)),
-    )
+    shifted, errors = torch.empty_like(columns), torch.empty(BLOCK, len(weight))
+    scales, zeros = torch.empty(2, len(columns) // BLOCK, len(weight))
     for start in range(0, len(columns), BLOCK):
         stop = start + BLOCK
-        group = columns[start:stop]
+        group, rounded, factor = columns[start:stop], shifted[start:stop], inputs.factor[start:stop]
         scale, zero = choose_grids(group, inputs.squares[start:stop, None], bits)
-        steps, errors = steps_of(scale), torch.empty_like(group)
-        for at, row in enumerate(inputs.factor[start:stop, start:stop]):
-            shifted = round_to_grid(group[at] * steps, zero, bits)
-            codes[start + at] = shifted + zero
-            errors[at] = (group[at] - shifted * scale) / row[at]
-            group[at + 1 :].addr_(row[at + 1 :], errors[at], alpha=-1)
-        columns[stop:].addmm_(inputs.factor[start:stop, stop:].t(), errors, alpha=-1)
+        steps, (low, high) = steps_of(scale), bounds(zero, bits)
+        weights = factor.diagonal(start).unsqueeze(1)
+        shares = factor[:, start:stop] / weights
+        for at, (column, codes, error) in enumerate(zip(group, rounded, errors, strict=True)):
+            torch.mul(column, steps, out=codes).round_().clamp_(low, high)
+            torch.addcmul(column, codes, scale, value=-1, out=error)
+            group[at + 1 :].addr_(shares[at, at + 1 :], error, alpha=-1)
+        columns[stop:].addmm_(factor[:, stop:].t(), errors / weights, alpha=-1)
         scales[start // BLOCK], zeros[start // BLOCK] = scale, zero
     back = inputs.order.argsort()
     blocks = inputs.order[::BLOCK].argsort()
+    codes = shifted.view(-1, BLOCK, len(weight)).add_(zeros.unsqueeze(1)).view_as(shifted).to(torch.uint8)
     return Blocks(
         codes[back].t().contiguous(),
         scales[blocks].t().contiguous(),
         zeros[blocks].t().to(torch.uint8).contiguous(),
         bits,
     )
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """``rows' rows``, each product that stands on both sides of the diagonal computed once."""
+    size = rows.shape[1]
+    if size <= SMALL:
+        return rows.t() @ rows
+    left, right = rows.split([size // 2, size - size // 2], 1)
+    across = left.t() @ right
+    return torch.cat([torch.cat([_gram(left), across], 1), torch.cat([across.t(), _gram(right)], 1)])
+
+
+def _inverse(lower: Tensor) -> Tensor:
+    """Of a lower triangular matrix, by quarters: most of it is matrix products."""
+    size = len(lower)
+    if size <= SMALL:
+        return torch.linalg.solve_triangular(lower, torch.eye(size), upper=False)
+    half, found = size // 2, torch.zeros_like(lower)
+    first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
+    found[:half, :half], found[half:, half:] = first, last
+    found[half:, :half] = -last @ (lower[half:, :half] @ first)
+    return found
