@@ -91,7 +91,8 @@ def _inverse(lower: Tensor) -> Tensor:
     """Of a lower triangular matrix, by quarters: most of it is matrix products."""
     size = len(lower)
     if size <= SMALL:
-        return torch.linalg.solve_triangular(lower, torch.eye(size), upper=False)
+        solved: Tensor = torch.linalg.solve_triangular(lower, torch.eye(size), upper=False)
+        return solved
     half, found = size // 2, torch.zeros_like(lower)
     first, last = _inverse(lower[:half, :half]), _inverse(lower[half:, half:])
     found[:half, :half], found[half:, half:] = first, last
