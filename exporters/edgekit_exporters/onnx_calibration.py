@@ -91,7 +91,7 @@ def _written_by(model: Any) -> Tensor:
         logits, cache = found.logits[:, -1].float(), found.past_key_values
         if ends is not None:
             logits[:, ends] = -torch.inf
-        # One number a text: torch.multinomial draws one for each token of the vocabulary, and takes longer than the model.
+        # One number a text: torch.multinomial draws one for each token of the vocabulary, slower than the model.
         below = logits.softmax(-1).cumsum(-1)
         last = torch.searchsorted(below, below[:, -1:] * torch.rand(TEXTS, 1, generator=draws))
         texts.append(last)
