@@ -1,6 +1,6 @@
 """ONNX bundles in figures: what adapters, switching, exporting and mixing cost, and one adapter on both engines.
 
-    python benchmarks/onnx_engine.py ADAPTER      # a PEFT folder for smollm2-135m
+    python benchmarks/onnx_engine.py ADAPTER      # a PEFT folder for smollm2-135m, or for --base
     python benchmarks/onnx_engine.py ADAPTER --only decode switch levels
     python benchmarks/onnx_engine.py ADAPTER --only table --types Q4_0 int4
 
@@ -64,6 +64,7 @@ def main() -> None:
     """Print a line a figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("adapter", type=Path, help="PEFT folder")
+    parser.add_argument("--base", type=resolve_base, default=BASE, help="what edgekit.yaml has as base")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--types", nargs="+", default=["Q4_0", "Q4_K_M", "Q8_0", "int4", "int8", "fp16"])
     parser.add_argument("--repeats", type=int, default=7)
@@ -86,7 +87,7 @@ def decode(options: argparse.Namespace, folder: Path) -> Figures:
     }
     found: Figures = {}
     for kind in ("int4", "Q4_0"):
-        bundle = _bundle(kind, less, folder / kind)
+        bundle = _bundle(options.base, kind, less, folder / kind)
         with Runtime(bundle, threads=options.threads, context=CONTEXT) as runtime:
             for label, name in zip(less, _names(less), strict=True):
                 runtime.engine.load_adapter(name, runtime.adapter_path(name))
@@ -105,7 +106,8 @@ def switch(options: argparse.Namespace, folder: Path) -> Figures:
     sources = {f"a{number}": options.adapter for number in range(REQUESTS)}
     found: Figures = {}
     for kind in ("int4", "Q4_0"):
-        with Runtime(_bundle(kind, sources, folder / kind), threads=options.threads, context=CONTEXT) as runtime:
+        bundle = _bundle(options.base, kind, sources, folder / kind)
+        with Runtime(bundle, threads=options.threads, context=CONTEXT) as runtime:
             engine = runtime.engine
             loads, calls, first, again = [], [], [], []
             for name in _names(sources):
@@ -126,9 +128,9 @@ def switch(options: argparse.Namespace, folder: Path) -> Figures:
     return found
 
 
-def export(_options: argparse.Namespace, folder: Path) -> Figures:
+def export(options: argparse.Namespace, folder: Path) -> Figures:
     """The int4 base from nothing, against GenAI's model builder making one of its own."""
-    base = resolve_base(BASE)
+    base: Base = options.base
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", str(base.folder), "-i"]
     command += [str(base.folder), "-o", str(folder / "built"), "-p", "int4", "-e", "cpu", "-c", str(folder / "hub")]
     start = time.perf_counter()
@@ -147,7 +149,7 @@ def export(_options: argparse.Namespace, folder: Path) -> Figures:
 def levels(options: argparse.Namespace, folder: Path) -> Figures:
     """MatMulNBits' accuracy levels: speed, and KL against torch on the same blocks."""
     found: Figures = {}
-    bundle = _bundle("int4", {"as it is": options.adapter}, folder / "bundle")
+    bundle = _bundle(options.base, "int4", {"as it is": options.adapter}, folder / "bundle")
     engines = {}
     for level in LEVELS:
         copy = folder / f"level-{level}"
@@ -158,7 +160,7 @@ def levels(options: argparse.Namespace, folder: Path) -> Figures:
                 node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", level)
         ir.save(model, copy / "base" / MODEL_FILE)
         engines[level] = _engine(copy, options.threads)
-    base = resolve_base(BASE)
+    base: Base = options.base
     dense = load_dense(base, base_onnx(base, "int4"), torch.float32)
     tokens = list(range(1000, 1064))
     with torch.inference_mode():
@@ -183,7 +185,7 @@ def mixed(options: argparse.Namespace, folder: Path) -> Figures:
     """8 requests over 4 and over 8 adapters: in turn, at once adapter by adapter as served, at once in one step."""
     found: Figures = {}
     sources = {f"a{number}": options.adapter for number in range(REQUESTS)}
-    bundle = _bundle("int4", sources, folder / "bundle")
+    bundle = _bundle(options.base, "int4", sources, folder / "bundle")
     single = Runtime(bundle, threads=options.threads, context=CONTEXT)
     shared = Runtime(bundle, threads=options.threads, context=CONTEXT, parallel=REQUESTS)
     with single, shared:
@@ -223,10 +225,10 @@ def mixed(options: argparse.Namespace, folder: Path) -> Figures:
 def table(options: argparse.Namespace, folder: Path) -> Figures:
     """One adapter on every type of both engines, each in a process of its own."""
     found: Figures = {}
-    base = resolve_base(BASE)
+    base: Base = options.base
     asked = list(_forced(base, options.adapter, folder))
     for kind in options.types:
-        bundle = _bundle(kind, {"as it is": options.adapter}, folder / kind)
+        bundle = _bundle(options.base, kind, {"as it is": options.adapter}, folder / kind)
         command = [sys.executable, "-m", "edgekit_runtime", "bench", str(bundle), "--json", "--repeats", "2"]
         command += ["--threads", str(options.threads), "--decode-tokens", "32"]
         document = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -263,9 +265,8 @@ def _forced(base: Base, adapter: Path, folder: Path) -> Iterator[tuple[list[int]
         yield ids, len(prompt) - 1, torch.log_softmax(logits, -1)
 
 
-def _bundle(kind: str, sources: dict[str, Path], folder: Path) -> Path:
+def _bundle(base: Base, kind: str, sources: dict[str, Path], folder: Path) -> Path:
     """A bundle with an adapter for each of ``sources``, named n0, n1, …; each file has a digest of its own."""
-    base = resolve_base(BASE)
     plan = BundlePlan(
         name="bench",
         version="1",

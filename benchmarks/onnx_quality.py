@@ -39,6 +39,7 @@ BASE = "smollm2-135m"
 ANSWER = 40
 HEAD = "lm_head"
 SCALE_BITS = 16
+AWQ_POWERS = tuple(step / 10 for step in range(11))
 QUESTIONS = (
     "Name three colours and write one short line about each.",
     "What is the capital of France?",
@@ -87,6 +88,7 @@ def main() -> None:
     importance = _importance(base.folder)
     for block in (16, 32, 64):
         bench.blocks(f"ranges searched by importance, blocks of {block}", _weighed(importance, block))
+    bench.blocks("AWQ, each layer with scales of its own", _awq(base.folder))
     for precision in ("int4", "int8"):
         bench.onnx(f"{precision}, as exported", base.folder, blocks_of(base_onnx(base, precision)))
 
@@ -179,6 +181,28 @@ def _importance(folder: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     Calibration(folder).watch(lambda name, _, inputs: found.__setitem__(name, inputs.square().mean(0)))
     return found
+
+
+def _awq(folder: Path) -> Choice:
+    """AWQ (Lin et al. 2023, arXiv:2306.00978): columns are scaled by a power of how large their inputs are, which the
+    layer before would have to undo; the power is searched for each layer.
+    """
+    moments: dict[str, Tensor] = {}
+    Calibration(folder).watch(lambda name, _, rows: moments.__setitem__(name, rows.t() @ rows / len(rows)))
+
+    def choose(name: str, weight: Tensor) -> tuple[Tensor, float]:
+        sizes = moments[name].diagonal().sqrt()
+        sizes = (sizes / sizes.mean()).clamp(min=1e-4)
+        tried = []
+        for power in AWQ_POWERS:
+            scales = sizes**power
+            floats, bits = _fitted(weight * scales, None)
+            error = floats / scales - weight
+            tried.append((float(((error @ moments[name]) * error).sum()), error + weight, bits))
+        _, floats, bits = min(tried, key=lambda each: each[0])
+        return floats, bits
+
+    return choose
 
 
 def _rounded(weight: Tensor, *, symmetric: bool) -> tuple[Tensor, float]:

@@ -113,6 +113,7 @@ def write_base_onnx(
     import onnx_ir as ir
 
     from edgekit_exporters import onnx_graph as surgery
+    from edgekit_exporters.onnx_branches import add_adapter_inputs, add_mixed_adapter_inputs
 
     destination.mkdir(parents=True)
     vocabulary = destination / VOCABULARY_FILE
@@ -136,9 +137,10 @@ def write_base_onnx(
         f"{METADATA}weights": file_digest(data.path),
         f"{METADATA}vocabulary": file_digest(vocabulary),
     }
-    for name, mixed in ((MODEL_FILE, False), (MIXED_FILE, True)):
+    adding = {MODEL_FILE: add_adapter_inputs, MIXED_FILE: add_mixed_adapter_inputs}
+    for name, add_inputs in adding.items():
         model = ir.load(graph / MODEL_FILE)
-        surgery.add_adapter_inputs(model, mixed=mixed)
+        add_inputs(model)
         surgery.limit_logits(model)
         surgery.fix_head_size(model, _genai(graph)["model"]["decoder"]["head_size"])
         surgery.use_weights(model, stored)

@@ -1,9 +1,6 @@
-"""Surgery on a builder's graph: adapters as inputs, weights in blocks, all weights in one file beside the graph.
+"""Surgery on a builder's graph: weights in blocks, all weights in one file beside the graph, logits as asked for.
 
-For each linear layer of the decoder the float branch ``x A B`` is added to what the layer computes.  A [in, rank] and
-B [rank, out] are inputs of the graph whose rank is free, and have a default of rank 0: without an adapter the graph is
-the base.  Their names are the layer's, with ``.lora_A`` and ``.lora_B``.  The input ``logits_from`` (default 0) is the
-first position whose logits are wanted, counted from the end when negative.
+The input ``logits_from`` (default 0) is the first position whose logits are wanted, counted from the end when negative.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgekit_exporters.onnx_blocks import BLOCK, Blocks
-from edgekit_runtime.onnx_base import LOGITS_FROM, LORA_A, LORA_B, MASK, MASK_FUSED
+from edgekit_runtime.onnx_base import LOGITS_FROM
 
 HEAD = "lm_head.MatMul.weight"
 WEIGHT_SUFFIX = ".MatMul.weight"
@@ -34,46 +31,7 @@ Array = NDArray[Any]
 
 def linear_layers(model: ir.Model) -> list[ir.Node]:
     """The matrix products of the decoder's layers, in order."""
-    return [node for node in model.graph if _layer_name(node) is not None]
-
-
-def add_adapter_inputs(model: ir.Model, *, mixed: bool = False) -> None:
-    """Give every linear layer its float branch.
-
-    Args:
-        model: a builder's graph, weights still float.
-        mixed: rows of a batch may have different adapters: what A gives is multiplied by a mask [rows, 1, rank], an
-            input too, that leaves each row the ranks of its own adapter.
-    """
-    graph = model.graph
-    masks = {name: _input(graph, name, [None, 1, None], np.ones((1, 1, 1), np.float32)) for name in (MASK, MASK_FUSED)}
-    used = set()
-    for node in linear_layers(model):
-        name = str(_layer_name(node))
-        x, plain = node.inputs[0], node.outputs[0]
-        weight = node.inputs[1]
-        assert weight is not None
-        inputs, outputs = _matrix_shape(weight)
-        a = _input(graph, name + LORA_A, [inputs, None], np.zeros((inputs, 0), np.float32))
-        b = _input(graph, name + LORA_B, [None, outputs], np.zeros((0, outputs), np.float32))
-        path = "/" + name.replace("model.", "model/").replace(".", "/").replace("layers/", "layers.")
-        shrunk = ir.node("MatMul", [x, a], name=f"{path}/lora_A/MatMul")
-        added = [shrunk]
-        if mixed:
-            mask = MASK_FUSED if name.endswith(".qkv_proj") else MASK
-            used.add(mask)
-            added.append(ir.node("Mul", [shrunk.outputs[0], masks[mask]], name=f"{path}/lora_mask/Mul"))
-        grown = ir.node("MatMul", [added[-1].outputs[0], b], name=f"{path}/lora_B/MatMul")
-        total = ir.node("Add", [plain, grown.outputs[0]], name=f"{path}/lora/Add")
-        for each in (*added, grown, total):
-            each.outputs[0].name = f"{each.name}/output_0"
-            each.outputs[0].type = plain.type
-        ir.convenience.replace_all_uses_with(plain, total.outputs[0])
-        total.replace_input_with(0, plain)
-        graph.insert_after(node, [*added, grown, total])
-    for name in set(masks) - used:
-        graph.inputs.remove(masks[name])
-        del graph.initializers[name]
+    return [node for node in model.graph if layer_name(node) is not None]
 
 
 def limit_logits(model: ir.Model) -> None:
@@ -83,9 +41,9 @@ def limit_logits(model: ir.Model) -> None:
         node for node in graph if len(node.inputs) > 1 and node.inputs[1] is not None and node.inputs[1].name == HEAD
     )
     hidden = head.inputs[0]
-    start = _input(graph, LOGITS_FROM, [1], np.zeros(1, np.int64))
+    start = graph_input(graph, LOGITS_FROM, [1], np.zeros(1, np.int64))
     constants = [
-        _constant(graph, ir.tensor(np.array([value], np.int64), name=f"{LOGITS_FROM}.{kind}"))
+        constant(graph, ir.tensor(np.array([value], np.int64), name=f"{LOGITS_FROM}.{kind}"))
         for kind, value in (("end", END), ("axis", 1))
     ]
     cut = ir.node("Slice", [hidden, start, *constants], name="/lm_head/Slice")
@@ -120,7 +78,7 @@ def layer_shapes(model: ir.Model) -> dict[str, tuple[int, int]]:
     for node in linear_layers(model):
         weight = node.inputs[1]
         assert weight is not None
-        shapes[str(_layer_name(node))] = _matrix_shape(weight)
+        shapes[str(layer_name(node))] = matrix_shape(weight)
     return shapes
 
 
@@ -227,6 +185,40 @@ class DataFile:
         )
 
 
+def constant(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
+    """A constant of the graph under the tensor's name."""
+    value = ir.Value(
+        name=tensor.name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def graph_input(graph: ir.Graph, name: str, shape: list[int | None], default: Array) -> ir.Value:
+    """An input that may be left out."""
+    symbols = [f"{name}.{axis}" if size is None else size for axis, size in enumerate(shape)]
+    kind = ir.TensorType(ir.DataType.from_numpy(default.dtype))
+    value = ir.Value(name=name, shape=ir.Shape(symbols), type=kind, const_value=ir.tensor(default, name=name))
+    graph.inputs.append(value)
+    graph.register_initializer(value)
+    return value
+
+
+def matrix_shape(value: ir.Value) -> tuple[int, int]:
+    """Of a constant matrix."""
+    assert value.const_value is not None
+    rows, columns = value.const_value.numpy().shape
+    return int(rows), int(columns)
+
+
+def layer_name(node: ir.Node) -> str | None:
+    """Which linear layer of the decoder's layers a matrix product is; None for other nodes."""
+    if node.op_type != "MatMul" or len(node.inputs) < 2 or node.inputs[1] is None:
+        return None
+    name = str(node.inputs[1].name).removesuffix(WEIGHT_SUFFIX)
+    return name if LAYER.fullmatch(name) else None
+
+
 def _store_blocks(name: str, blocks: Blocks, data: DataFile) -> StoredBlocks:
     middle = bool((blocks.zeros == 2 ** (blocks.bits - 1)).all())
     return StoredBlocks(
@@ -242,7 +234,7 @@ def _use_blocks(graph: ir.Graph, weight: ir.Value, stored: StoredBlocks) -> None
     """MatMulNBits for MatMul; GatherBlockQuantized over the same bytes for a tied embedding."""
     name = str(weight.name).removesuffix(".weight")
     scales = _widened(graph, f"{name}.scales", stored.scales)
-    zeros = [] if stored.zeros is None else [_constant(graph, stored.zeros)]
+    zeros = [] if stored.zeros is None else [constant(graph, stored.zeros)]
     rows, columns = stored.shape
     for use in list(weight.uses()):
         if use.node.op_type == "Transpose":
@@ -250,7 +242,7 @@ def _use_blocks(graph: ir.Graph, weight: ir.Value, stored: StoredBlocks) -> None
             continue
         product = ir.node(
             "MatMulNBits",
-            [use.node.inputs[0], _constant(graph, stored.codes), scales, *zeros],
+            [use.node.inputs[0], constant(graph, stored.codes), scales, *zeros],
             {"K": columns, "N": rows, "bits": stored.bits, "block_size": BLOCK, "accuracy_level": INT8_COMPUTE},
             domain=CONTRIB,
             name=f"{use.node.name}NBits",
@@ -264,7 +256,7 @@ def _use_for_embedding(graph: ir.Graph, transpose: ir.Node, stored: StoredBlocks
     codes = DataFile.again(stored.codes, "model.embed_tokens.codes", (rows, columns * stored.bits // 8))
     lookup = ir.node(
         "GatherBlockQuantized",
-        [_constant(graph, codes), gather.inputs[1], *rest],
+        [constant(graph, codes), gather.inputs[1], *rest],
         {"bits": stored.bits, "block_size": BLOCK, "gather_axis": 0, "quantize_axis": 1},
         domain=CONTRIB,
         name="/model/embed_tokens/GatherBlockQuantized",
@@ -275,43 +267,12 @@ def _use_for_embedding(graph: ir.Graph, transpose: ir.Node, stored: StoredBlocks
 
 def _widened(graph: ir.Graph, name: str, half: ir.TensorProtocol) -> ir.Value:
     """A float32 value from a float16 constant, which an engine computes once, when it loads."""
-    cast = ir.node("Cast", [_constant(graph, half)], {"to": ir.DataType.FLOAT}, name=f"/widen/{name}")
+    cast = ir.node("Cast", [constant(graph, half)], {"to": ir.DataType.FLOAT}, name=f"/widen/{name}")
     wide = cast.outputs[0]
     wide.name, wide.type, wide.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape(half.numpy().shape)
     graph.insert_before(graph[0], cast)
     return wide
 
 
-def _constant(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
-    value = ir.Value(
-        name=tensor.name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def _input(graph: ir.Graph, name: str, shape: list[int | None], default: Array) -> ir.Value:
-    """An input that may be left out."""
-    symbols = [f"{name}.{axis}" if size is None else size for axis, size in enumerate(shape)]
-    kind = ir.TensorType(ir.DataType.from_numpy(default.dtype))
-    value = ir.Value(name=name, shape=ir.Shape(symbols), type=kind, const_value=ir.tensor(default, name=name))
-    graph.inputs.append(value)
-    graph.register_initializer(value)
-    return value
-
-
-def _matrix_shape(value: ir.Value) -> tuple[int, int]:
-    assert value.const_value is not None
-    rows, columns = value.const_value.numpy().shape
-    return int(rows), int(columns)
-
-
 def _take_place(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
     ir.convenience.replace_nodes_and_values(graph, old, [old], [new], old.outputs, new.outputs)
-
-
-def _layer_name(node: ir.Node) -> str | None:
-    if node.op_type != "MatMul" or len(node.inputs) < 2 or node.inputs[1] is None:
-        return None
-    name = str(node.inputs[1].name).removesuffix(WEIGHT_SUFFIX)
-    return name if LAYER.fullmatch(name) else None

@@ -27,6 +27,7 @@ IDENTIFIER = b"TORT"
 FORMAT_VERSION = 1
 TRAILER_MAGIC = b"edgekit1"
 FLOAT = 1  # TensorProto.DataType of onnx
+FLOAT_BYTES = 4
 
 MAX_PARAMETERS = 65_536
 MAX_NAME_BYTES = 1024
@@ -54,15 +55,17 @@ class OnnxAdapter:
     facts: dict[str, Any]
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """All matrices, in memory."""
+        """All matrices.  Their memory is the file's: it is read when they are used, and must not be written over."""
         import numpy as np
 
-        content = np.fromfile(self.path, dtype=np.uint8)
+        content = np.memmap(self.path, dtype=np.uint8, mode="c").view(np.ndarray)
         found = {}
         for each in self.parameters.values():
             rows, columns = each.shape
-            piece = content[each.offset : each.offset + rows * columns * 4]
-            found[each.name] = np.frombuffer(piece.tobytes(), dtype=np.float32).reshape(rows, columns)
+            piece = content[each.offset : each.offset + rows * columns * FLOAT_BYTES]
+            if piece.ctypes.data % FLOAT_BYTES:  # not in files of onnxruntime
+                piece = piece.copy()
+            found[each.name] = piece.view(np.float32).reshape(rows, columns)
         return found
 
 
@@ -141,8 +144,8 @@ class _Reader:
         place = self.indirect(table, 3)
         length = 0 if place is None else self.number("I", place)
         start = 0 if place is None else place + 4
-        if length != rows * columns * 4:
-            self.fail(f"{name} has {length} bytes, not the {rows * columns * 4} of [{rows}, {columns}]")
+        if length != rows * columns * FLOAT_BYTES:
+            self.fail(f"{name} has {length} bytes, not the {rows * columns * FLOAT_BYTES} of [{rows}, {columns}]")
         if start + length > self.size:
             self.fail(f"the data of {name} ends beyond the file")
         return Parameter(name, (rows, columns), start)

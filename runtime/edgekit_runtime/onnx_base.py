@@ -12,5 +12,6 @@ KEY_LAYERS = "edgekit.onnx.layers"
 
 LORA_A, LORA_B = ".lora_A", ".lora_B"  # behind a layer's name, model.layers.0.attn.qkv_proj
 MASK, MASK_FUSED = "adapter_mask", "adapter_mask_fused"
+TILE = 16  # ranks that MIXED_FILE multiplies at a time
 FUSED, FUSED_PARTS = "qkv_proj", 3  # the layer that is three of the trained model's: q, k and v
 LOGITS_FROM = "logits_from"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgekit_runtime import BASE, InputError, Runtime
-from edgekit_runtime.engines import BARE, Part
+from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.engines import BARE, Part, Stack
+from edgekit_runtime.engines.opening import open_engine
+from edgekit_runtime.onnx_base import MIXED_FILE
 from edgekit_runtime.store import Store
 
 PROMPTS = ("Name three colours.", "What is a belt?", "Write one line about rust.")
@@ -37,6 +41,35 @@ def test_batches_with_one_adapter_are_the_steps_alone_to_the_bit(shared: Runtime
         engine.decode([Part(row, 8 + row, [7]) for row in rows])
         assert all(np.array_equal(engine.row(number), alone[row]) for number, row in enumerate(rows))
     engine.unload_adapter("one")
+
+
+def test_steps_with_different_adapters_are_the_steps_alone_to_the_bit(shared: Runtime) -> None:
+    engine = shared.engine
+    for name in ("one", "two"):
+        engine.load_adapter(name, shared.adapter_path(name))
+    stacks: list[Stack] = [BARE, (("one", 1.0),), (("two", 1.0),), (("one", 0.5), ("two", 1.5))]
+    if not engine.mixes(stacks):
+        pytest.skip("not on this machine: requests are decoded adapter by adapter")
+    alone = []
+    for row, stack in enumerate(stacks):
+        engine.select(stack)
+        engine.decode([Part(row, 0, range(100, 108 + row))])
+        engine.decode([Part(row, 8 + row, [7])])
+        alone.append(engine.row(0).copy())
+    for rows in ([0, 1, 2, 3], [3, 1], [2, 0], [1, 2], [3]):
+        engine.decode([Part(row, 8 + row, [7], stack=stacks[row]) for row in rows])
+        assert all(np.array_equal(engine.row(number), alone[row]) for number, row in enumerate(rows))
+    assert all(not np.array_equal(alone[0], other) for other in alone[1:])
+    for name in ("one", "two"):
+        engine.unload_adapter(name)
+
+
+def test_a_graph_that_takes_no_tiles_is_refused_for_several_requests(onnx_bundle: Path) -> None:
+    with open_bundle(onnx_bundle) as bundle:
+        files = bundle.base_files
+        earlier = replace(files, parts={**files.parts, MIXED_FILE: files.model})
+        with pytest.raises(InputError, match="earlier edgekit"):
+            open_engine(earlier, context=64, threads=1, sequences=2)
 
 
 def test_requests_with_different_adapters_answer_together_as_they_do_alone(shared: Runtime) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.onnx_adapter import model_version, read_onnx_adapter, trailer
+from edgekit_runtime.onnx_adapter import OnnxAdapter, Parameter, model_version, read_onnx_adapter, trailer
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'edgekit-runtime[onnx]'")
 
@@ -43,6 +43,23 @@ def test_what_onnxruntime_writes_is_read_as_it_is(content: bytes, tmp_path: Path
     assert np.array_equal(found.arrays()["layer.lora_A"], np.arange(12, dtype=np.float32).reshape(4, 3))
     facts = AdapterFacts.read(tmp_path / "a.onnx_adapter")
     assert (facts.name, facts.family, facts.pairs) == ("a", "tiny", {"layer": (4, 5, 3)})
+
+
+@pytest.mark.parametrize("offset", [0, 1, 6])
+def test_matrices_may_begin_anywhere_in_a_file(offset: int, tmp_path: Path) -> None:
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+    (tmp_path / "a").write_bytes(b"\0" * offset + matrix.tobytes())
+    found = OnnxAdapter(tmp_path / "a", 0, {"m": Parameter("m", (4, 3), offset)}, {}).arrays()["m"]
+    assert np.array_equal(found, matrix)
+
+
+def test_a_loaded_adapter_outlives_its_file(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.onnx_adapter"
+    file.write_bytes(content)
+    found = read_onnx_adapter(file).arrays()["layer.lora_A"]
+    file.unlink()
+    file.write_bytes(b"\0" * len(content))
+    assert np.array_equal(found, np.arange(12, dtype=np.float32).reshape(4, 3))
 
 
 def test_onnxruntime_reads_files_with_a_trailer(content: bytes, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ this CPU with this base:
 from __future__ import annotations
 
 import ctypes
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as llama
 
+from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama_images import LlamaImages
@@ -34,8 +34,6 @@ from edgekit_runtime.gguf import read_gguf
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-PROBE_TOKENS = 8
 
 
 class LlamaEngine:
@@ -203,34 +201,10 @@ class LlamaEngine:
         return self._llama
 
     def _probe(self, stack: Stack) -> bool:
-        """Decode the same tokens alone and in batches of every size, prefill in one and in two, compare all bits."""
-        import numpy as np
-
-        sizes = range(2, self.sequences + 1)
-        context = LlamaContext(self._model, context=PROBE_TOKENS, threads=self.threads, sequences=self.sequences)
+        context = LlamaContext(self._model, context=probe.TOKENS, threads=self.threads, sequences=self.sequences)
         try:
             context.select([(self._adapters[name], scale) for name, scale in stack])
-            first, last = range(1, PROBE_TOKENS), PROBE_TOKENS - 1
-
-            def step(sequences: Sequence[int]) -> list[Any]:
-                for sequence in sequences:
-                    context.forget(sequence, last)
-                context.decode([Part(sequence, last, [20 + sequence]) for sequence in sequences])
-                return [context.row(number).copy() for number in range(len(sequences))]
-
-            for sequence in range(self.sequences):
-                context.decode([Part(sequence, 0, [sequence + token for token in first])])
-            alone = [step([sequence])[0] for sequence in range(self.sequences)]
-            if not all(all(map(np.array_equal, step(range(size)), alone)) for size in sizes):
-                return False
-
-            def prefill(*cuts: int) -> Any:
-                context.forget(0)
-                for start, stop in itertools.pairwise((0, *cuts, PROBE_TOKENS)):
-                    context.decode([Part(0, start, range(start, stop))])
-                return context.row(0).copy()
-
-            whole = prefill()
-            return all(np.array_equal(prefill(cut), whole) for cut in range(2, PROBE_TOKENS - 1))
+            probe.fill(context, self.sequences)
+            return probe.batches_are_exact(context, self.sequences) and probe.cuts_are_exact(context)
         finally:
             context.close()

@@ -7,7 +7,7 @@ its own generator loads the same files.
 
 * Rows of a batch may have different lengths, as attention takes the length of each from its mask.
 * With one sequence, switching adapters binds other matrices to the graph's inputs.  With several, the graph
-  ``model.mixed.onnx`` takes all adapters of a step side by side, and a mask leaves each row its own.
+  ``model.mixed.onnx`` takes all adapters of a step side by side in tiles, and a mask leaves each row its own.
 * :meth:`OnnxEngine.batches_exactly` and :meth:`OnnxEngine.cuts_exactly` measure what is the same to the bit.
 """
 
@@ -16,26 +16,27 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary, LogitsSampler
-from edgekit_runtime.engines.onnx_adapters import Loaded, Side, Values, added, masks, side_by_side
+from edgekit_runtime.engines.onnx_adapters import Loaded, Values, added, masks
+from edgekit_runtime.engines.onnx_sets import SPARE, AdapterSets, names_in
 from edgekit_runtime.errors import EdgekitError, InputError
-from edgekit_runtime.onnx_base import LOGITS_FROM, MIXED_FILE, VOCABULARY_FILE
+from edgekit_runtime.onnx_base import LOGITS_FROM, LORA_A, MIXED_FILE, VOCABULARY_FILE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 PAST = re.compile(r"past_key_values\.\d+\.(key|value)")
-PROBE_TOKENS = 8
 KEPT_BINDINGS = 64
-KEPT_SIDES = 4  # each as large as its adapters together
 
 
 class Exactness(NamedTuple):
@@ -61,17 +62,18 @@ class OnnxEngine:
         self._adapters: dict[str, Loaded] = {}
         self._stack: Stack = BARE
         self._exact: dict[tuple[int, ...], Exactness] = {}
-        self._mixing: dict[tuple[int, ...], bool] = {}
         self._lengths = [0] * sequences
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
         self._session: Any = _session(graph, threads)
         self._past = [each for each in self._session.get_inputs() if PAST.fullmatch(each.name)]
         self._layers = {each.name: tuple(each.shape) for each in self._session.get_overridable_initializers()}
+        if sequences > 1:
+            _require_tiles(graph, self._layers)
+        self._sets = AdapterSets(self._layers)
         self._cells = _cells(self._past, sequences, context)
         self._bindings: dict[tuple[Any, ...], Any] = {}
         self._cache_rows: dict[tuple[int, int], list[tuple[str, str, Any]]] = {}
-        self._sides: dict[tuple[str, ...], Side] = {}
         self._rows: Sequence[NDArray[np.float32]] = ()
 
     def load_adapter(self, name: str, path: Path) -> int:
@@ -83,7 +85,10 @@ class OnnxEngine:
             InputError: the file is not sound.
         """
         if name not in self._adapters:
-            self._adapters[name] = Loaded.read(path)
+            adapter = Loaded.read(path)
+            if self.sequences > 1:
+                adapter = replace(adapter, size=self._sets.add(name, adapter), arrays={})
+            self._adapters[name] = adapter
             if self.sequences == 1:
                 self._binding(0, 1, [((name, 1.0),)])
         return self._adapters[name].size
@@ -94,8 +99,8 @@ class OnnxEngine:
             return
         if any(name == each for each, _ in self._stack):
             self._stack = BARE
-        self._sides = {names: side for names, side in self._sides.items() if name not in names}
-        self._bindings = {key: each for key, each in self._bindings.items() if not _mentions(key[2], name)}
+        self._sets.remove(name)
+        self._bindings = {key: each for key, each in self._bindings.items() if name not in names_in(key[2])}
 
     def invocation(self, name: str) -> list[int]:
         """The tokens that switch an activated LoRA (aLoRA) on; none for any other adapter."""
@@ -120,15 +125,12 @@ class OnnxEngine:
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
         """Whether parts under these stacks can be decoded together without changing a bit of anybody's logits; tried
-        once for adapters of the same ranks in the same order, as more ranks in a row are summed in another order.
+        once for adapters of the same ranks.
         """
         if not all(self.batches_exactly(stack) for stack in stacks):
             return False
-        names = sorted({name for stack in stacks for name, _ in stack})
-        ranks = tuple(self._adapters[name].rank for name in names)
-        if ranks not in self._mixing:
-            self._mixing[ranks] = self._probe_mixing(stacks)
-        return self._mixing[ranks]
+        known = self._sets.exact(names_in(stacks))
+        return self._probe_mixing(stacks) if known is None else known
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
@@ -211,6 +213,7 @@ class OnnxEngine:
         self._bindings.clear()
         self._cache_rows.clear()
         self._adapters.clear()
+        self._sets = AdapterSets(self._layers)
         self._session = None
         self._cells = []
         self._vocabulary.close()
@@ -225,13 +228,13 @@ class OnnxEngine:
     def _step(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
         """One token for each of several sequences.
 
-        Rows that rest decode a token of no use, beyond what they hold: the buffer has a cell for it.  With adapters all
-        rows are decoded, always: how their float matrices are multiplied depends on how many rows there are.
+        Rows that rest decode a token of no use, beyond what they hold: the buffer has a cell for it.  With adapters
+        there are at least two: the float matrices of one row are multiplied in another way than those of several.
         """
         stacks = [self._stack if part.stack is None else part.stack for part in parts]
         first, last = min(part.sequence for part in parts), max(part.sequence for part in parts)
-        if any(stacks):
-            first, last = 0, self.sequences - 1
+        if any(stacks) and first == last:
+            first, last = (first, last + 1) if last + 1 < self.sequences else (first - 1, last)
         by_row = {part.sequence: part for part in parts}
         rows = [by_row.get(row) or Part(row, self._lengths[row], [0], stack=BARE) for row in range(first, last + 1)]
         logits = self._run(rows, 0)
@@ -265,11 +268,12 @@ class OnnxEngine:
     def _binding(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
         """Rows ``first`` and on of the KV cache, and the adapters of these rows, bound to the graph."""
         key = (first, count, tuple(stacks))
+        if len(self._bindings) >= KEPT_BINDINGS or self._sets.dropped:  # some may still use a dropped set
+            self._bindings.clear()
+            self._sets.dropped = False
         binding = self._bindings.get(key)
         if binding is not None:
             return binding
-        if len(self._bindings) >= KEPT_BINDINGS:
-            self._bindings.clear()
         binding = self._session.io_binding()
         for name, output, value in self._cache_values(first, count):
             binding.bind_ortvalue_input(name, value)
@@ -295,13 +299,11 @@ class OnnxEngine:
     def _adapter_inputs(self, stacks: Sequence[Stack]) -> Values:
         if self.sequences == 1:
             return added([(self._adapters[name], scale) for name, scale in stacks[0]])
-        names = tuple(sorted({name for stack in stacks for name, _ in stack}))
-        if names not in self._sides:
-            if len(self._sides) >= KEPT_SIDES:
-                self._sides.clear()
-            self._sides[names] = side_by_side({name: self._adapters[name] for name in names}, self._layers)
-        side = self._sides[names]
-        return {**side.inputs, **masks(side, stacks)}
+        names = names_in(stacks)
+        if not names:
+            return {}
+        side = self._sets.side(names)
+        return {**side.values, **masks(side, stacks)}
 
     def _tried(self, stack: Stack) -> Exactness:
         ranks = tuple(sorted(self._adapters[name].rank for name, _ in stack))
@@ -310,35 +312,29 @@ class OnnxEngine:
         return self._exact[ranks]
 
     def _probe(self, stack: Stack) -> Exactness:
-        """Decode the same tokens alone and in batches of every size, prefill in one and in two, compare all bits."""
-        import numpy as np
-
-        def prefill(*cuts: int) -> Any:
-            for start, stop in itertools.pairwise((0, *cuts, PROBE_TOKENS)):
-                self.decode([Part(0, start, range(start, stop))])
-            return self.row(0).copy()
-
         with self._scratch():
             self._stack = stack
-            self._fill()
-            alone = [self._last([(sequence, stack)])[0] for sequence in range(self.sequences)]
-            sizes = range(2, self.sequences + 1)
-            batches = ([(sequence, stack) for sequence in range(size)] for size in sizes)
-            together = all(all(map(np.array_equal, self._last(batch), alone)) for batch in batches)
-            whole = prefill()
-            cut = all(np.array_equal(prefill(at), whole) for at in range(2, PROBE_TOKENS - 1))
-        return Exactness(together, cut)
+            probe.fill(self, self.sequences)
+            return Exactness(probe.batches_are_exact(self, self.sequences), probe.cuts_are_exact(self))
 
     def _probe_mixing(self, stacks: Sequence[Stack]) -> bool:
         """Decode a token under each stack alone and under all of them at once, compare all bits."""
-        import numpy as np
-
+        names = names_in(stacks)
         rows = list(enumerate(itertools.islice(itertools.cycle(stacks), self.sequences)))
-        with self._scratch():
-            self._stack = BARE
-            self._fill()
-            alone = [self._last([row])[0] for row in rows]
-            return all(map(np.array_equal, self._last(rows), alone))
+        least = max(2, -(-len(stacks) // SPARE))
+        same = False
+        try:
+            with self._scratch():
+                self._stack = BARE
+                probe.fill(self, self.sequences)
+                alone = [probe.last(self, [row])[0] for row in rows]
+                self._sets.side(names)
+                self._sets.note(names, exact=True)  # for now: smaller batches are to use this set as well
+                batches = (rows[:size] for size in range(len(rows), least - 1, -1))
+                same = all(probe.same(probe.last(self, batch), alone) for batch in batches)
+        finally:
+            self._sets.note(names, exact=same)
+        return same
 
     @contextmanager
     def _scratch(self) -> Iterator[None]:
@@ -352,22 +348,13 @@ class OnnxEngine:
                 cache[:] = saved
             self._lengths, self._stack = lengths, selected
 
-    def _fill(self) -> None:
-        """Other tokens in each sequence, as many as are tried less one."""
-        for sequence in range(self.sequences):
-            self.decode([Part(sequence, 0, [sequence + token for token in range(1, PROBE_TOKENS)])])
-
-    def _last(self, rows: Sequence[tuple[int, Stack]]) -> list[Any]:
-        """Logits of one more token in each of these sequences, under these stacks."""
-        self.decode([Part(each, PROBE_TOKENS - 1, [20 + each], stack=stack) for each, stack in rows])
-        return [self.row(number).copy() for number in range(len(rows))]
-
     def _probed(self) -> list[NDArray[np.float32]]:
-        return [cache[:, :, : PROBE_TOKENS + 1] for cache in self._cells]
+        return [cache[:, :, : probe.TOKENS + 1] for cache in self._cells]
 
 
-def _mentions(stacks: Sequence[Stack], name: str) -> bool:
-    return any(name == each for stack in stacks for each, _ in stack)
+def _require_tiles(graph: Path, inputs: Mapping[str, tuple[Any, ...]]) -> None:
+    if any(len(shape) != 3 for name, shape in inputs.items() if name.endswith(LORA_A)):
+        raise InputError(f"{graph} is of an earlier edgekit", "export it again, or serve one request at a time")
 
 
 def _session(graph: Path, threads: int) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.engines.base import Stack
 from edgekit_runtime.onnx_adapter import read_onnx_adapter
-from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B, MASK, MASK_FUSED
+from edgekit_runtime.onnx_base import FUSED, LORA_A, LORA_B, MASK, MASK_FUSED, TILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 Arrays: TypeAlias = "Mapping[str, NDArray[np.float32]]"
 Values: TypeAlias = Mapping[str, Any]  # onnxruntime.OrtValue by input name
-
-ALIGNED = 8  # ranks of an adapter are a multiple of this: as many as a vector unit takes at once
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,36 @@ class Loaded:
         return as_values(self.arrays)
 
 
+Span: TypeAlias = "tuple[int, int]"  # first tile and the one behind the last
+
+
 @dataclass(frozen=True)
 class Side:
-    """Adapters side by side, every one with the same ranks in all layers; ``spans`` says which ranks are whose."""
+    """Adapters for a graph with masks, side by side, each in whole tiles of ranks.
 
-    inputs: Values
-    spans: Mapping[str, tuple[int, int]]
-    width: int
+    Attributes:
+        arrays: A [tiles, in, 16] and B [ranks, out] by input name, of every layer of the graph.
+        spans: whose tiles are which, in layers that are one of the trained model's and in fused ones.
+    """
+
+    arrays: Arrays
+    spans: Mapping[str, tuple[Span, Span]]
+
+    @functools.cached_property
+    def values(self) -> Values:
+        """The arrays as ONNX Runtime takes them; the memory is the same."""
+        return as_values(self.arrays)
+
+    @functools.cached_property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """How many, of layers that are one of the trained model's and of fused ones."""
+        ends = [(single[1], fused[1]) for single, fused in self.spans.values()]
+        return max(ends, default=(0, 0))
 
 
 def as_values(arrays: Arrays) -> Values:
@@ -84,56 +105,69 @@ def added(adapters: Sequence[tuple[Loaded, float]]) -> Values:
     return as_values(total)
 
 
-def side_by_side(adapters: Mapping[str, Loaded], layers: Mapping[str, tuple[int, ...]]) -> Side:
-    """A and B of each layer for a graph with masks, one adapter after the other along the rank.
-
-    Each is widened with zeros to one rank, so that one mask fits every layer.
+def in_tiles(name: str, adapter: Loaded, layers: Mapping[str, tuple[int, ...]]) -> Side:
+    """One adapter for a graph with masks.
 
     Args:
-        adapters: by name.
+        name: of the adapter.
+        adapter: read from its file.
         layers: shapes of the graph's inputs by name.
     """
     import numpy as np
 
-    spans, at = {}, 0
-    for name, adapter in adapters.items():
-        width = _width(adapter)
-        spans[name] = (at, at + width)
-        at += width
-    inputs: dict[str, NDArray[np.float32]] = {}
-    for layer, shape in layers.items():
-        if not layer.endswith((LORA_A, LORA_B)):
-            continue
-        axis, parts = (1, _parts(layer)) if layer.endswith(LORA_A) else (0, _parts(layer))
-        total = np.zeros((shape[0], parts * at) if axis else (parts * at, shape[1]), np.float32)
-        for name, adapter in adapters.items():
-            own = adapter.arrays.get(layer)
-            if own is not None:
-                start = parts * spans[name][0]
-                place = slice(start, start + own.shape[axis])
-                total[(slice(None), place) if axis else place] = own
-        inputs[layer] = total
-    return Side(as_values(inputs), spans, at)
+    sizes = _tiles(adapter, fused=False), _tiles(adapter, fused=True)
+    arrays: dict[str, NDArray[np.float32]] = {}
+    for layer in {each.removesuffix(LORA_A) for each in layers if each.endswith(LORA_A)}:
+        tiles = sizes[_is_fused(layer)]
+        a = np.zeros((layers[layer + LORA_A][1], tiles * TILE), np.float32)
+        b = np.zeros((tiles * TILE, layers[layer + LORA_B][1]), np.float32)
+        if layer + LORA_A in adapter.arrays:
+            own_a, own_b = adapter.arrays[layer + LORA_A], adapter.arrays[layer + LORA_B]
+            a[:, : own_a.shape[1]], b[: own_b.shape[0]] = own_a, own_b
+        arrays[layer + LORA_A] = np.ascontiguousarray(a.reshape(len(a), tiles, TILE).transpose(1, 0, 2))
+        arrays[layer + LORA_B] = b
+    return Side(arrays, {name: ((0, sizes[0]), (0, sizes[1]))})
+
+
+def side_by_side(sides: Sequence[Side]) -> Side:
+    """Several of :func:`in_tiles` as one.
+
+    Those with more ranks come first: then the ranks of a module stand where they would stand alone, seen from the
+    multiples of 128 at which matrix products begin new sums, unless their number is no power of two.
+    """
+    import numpy as np
+
+    ordered = sorted(sides, key=lambda side: side.tiles, reverse=True)
+    spans: dict[str, tuple[Span, Span]] = {}
+    single = fused = 0
+    for side in ordered:
+        ends = single + side.tiles[0], fused + side.tiles[1]
+        spans |= dict.fromkeys(side.spans, ((single, ends[0]), (fused, ends[1])))
+        single, fused = ends
+    arrays = {name: np.concatenate([side.arrays[name] for side in ordered]) for name in ordered[0].arrays}
+    return Side(arrays, spans)
 
 
 def masks(side: Side, stacks: Sequence[Stack]) -> Values:
-    """What each row's ranks are multiplied with [rows, 1, ranks]: its adapters' scales, zero for all others."""
+    """What each row's tiles are multiplied with [tiles, rows, 1]: its adapters' scales, zero for all others."""
     import numpy as np
 
-    single = np.zeros((len(stacks), 1, side.width), np.float32)
-    for row, stack in enumerate(stacks):
-        for name, scale in stack:
-            start, stop = side.spans[name]
-            single[row, 0, start:stop] = scale
-    pieces = [np.tile(single[:, :, start:stop], FUSED_PARTS) for start, stop in side.spans.values()]
-    return as_values({MASK: single, MASK_FUSED: np.concatenate([single[:, :, :0], *pieces], axis=2)})
+    found = {}
+    for fused, name in enumerate((MASK, MASK_FUSED)):
+        found[name] = np.zeros((side.tiles[fused], len(stacks), 1), np.float32)
+        for row, stack in enumerate(stacks):
+            for adapter, scale in stack:
+                start, stop = side.spans[adapter][fused]
+                found[name][start:stop, row] = scale
+    return as_values(found)
 
 
-def _width(adapter: Loaded) -> int:
-    """Ranks that an adapter needs in a layer that is one of the trained model's."""
-    ranks = [-(-array.shape[1] // _parts(name)) for name, array in adapter.arrays.items() if name.endswith(LORA_A)]
-    return -(-max(ranks, default=0) // ALIGNED) * ALIGNED
+def _tiles(adapter: Loaded, *, fused: bool) -> int:
+    """Tiles that an adapter needs in the widest of its layers that are fused, or that aren't."""
+    ranks = [a.shape[1] for name, a in adapter.arrays.items() if name.endswith(LORA_A) and _is_fused(name) == fused]
+    return -(-max(ranks, default=0) // TILE)
 
 
-def _parts(name: str) -> int:
-    return FUSED_PARTS if name.rpartition(".")[0].endswith(f".{FUSED}") else 1
+def _is_fused(name: str) -> bool:
+    """Whether a layer, or one of its inputs, is several of the trained model's."""
+    return name.removesuffix(LORA_A).removesuffix(LORA_B).endswith(f".{FUSED}")

@@ -1,0 +1,73 @@
+"""Whether the bits that an engine computes depend on who else is decoded, or on how a prompt is cut: tried, on a few
+tokens, as it depends on the CPU, on threads and on the shapes of matrices.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from edgekit_runtime.engines.base import Part, Stack
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TOKENS = 8  # that a sequence holds at most
+Row = tuple[int, Stack | None]  # a sequence, and its adapters where they are not the selected ones
+
+
+class Decoder(Protocol):
+    """What is tried."""
+
+    def decode(self, parts: Sequence[Part]) -> None:
+        """Decode all parts at once."""
+
+    def row(self, number: int) -> NDArray[np.float32]:
+        """A row of logits of the last decode."""
+
+    def forget(self, sequence: int, start: int = 0) -> bool:
+        """Drop a sequence's KV cache from a position on."""
+
+
+def fill(decoder: Decoder, sequences: int) -> None:
+    """Put other tokens into each sequence, one less than they may hold."""
+    for sequence in range(sequences):
+        decoder.forget(sequence)
+        decoder.decode([Part(sequence, 0, [sequence + token for token in range(1, TOKENS)])])
+
+
+def last(decoder: Decoder, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+    """Logits of one more token in each of these filled sequences, decoded at once."""
+    for sequence, _ in rows:
+        decoder.forget(sequence, TOKENS - 1)
+    decoder.decode([Part(sequence, TOKENS - 1, [20 + sequence], stack=stack) for sequence, stack in rows])
+    return [decoder.row(number).copy() for number in range(len(rows))]
+
+
+def same(found: Sequence[NDArray[np.float32]], alone: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether the first of ``alone`` are these, to the bit."""
+    import numpy as np
+
+    return all(map(np.array_equal, found, alone))
+
+
+def batches_are_exact(decoder: Decoder, sequences: int) -> bool:
+    """Whether a token gives the same logits alone and in batches of every size, under the selected adapters."""
+    rows: list[Row] = [(sequence, None) for sequence in range(sequences)]
+    alone = [last(decoder, [row])[0] for row in rows]
+    return all(same(last(decoder, rows[:size]), alone) for size in range(2, sequences + 1))
+
+
+def cuts_are_exact(decoder: Decoder) -> bool:
+    """Whether a prompt gives the same logits in one part and in two of at least two tokens."""
+
+    def prefill(*cuts: int) -> NDArray[np.float32]:
+        decoder.forget(0)
+        for start, stop in itertools.pairwise((0, *cuts, TOKENS)):
+            decoder.decode([Part(0, start, range(start, stop))])
+        return decoder.row(0).copy()
+
+    whole = prefill()
+    return all(same([prefill(cut)], [whole]) for cut in range(2, TOKENS - 1))
