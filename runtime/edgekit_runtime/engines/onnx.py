@@ -27,7 +27,7 @@ from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary, LogitsSampler
 from edgekit_runtime.engines.onnx_adapters import Loaded, Values, added, masks
-from edgekit_runtime.engines.onnx_sets import SPARE, AdapterSets, names_in
+from edgekit_runtime.engines.onnx_sets import SPARE, AdapterSets, Shape, names_in
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.onnx_base import LOGITS_FROM, LORA_A, MIXED_FILE, VOCABULARY_FILE
 
@@ -61,7 +61,7 @@ class OnnxEngine:
         self.holder: object = None
         self._adapters: dict[str, Loaded] = {}
         self._stack: Stack = BARE
-        self._exact: dict[tuple[int, ...], Exactness] = {}
+        self._exact: dict[Shape, Exactness] = {}
         self._lengths = [0] * sequences
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
@@ -306,10 +306,12 @@ class OnnxEngine:
         return {**side.values, **masks(side, stacks)}
 
     def _tried(self, stack: Stack) -> Exactness:
-        ranks = tuple(sorted(self._adapters[name].rank for name, _ in stack))
-        if ranks not in self._exact:
-            self._exact[ranks] = self._probe(stack) if self.sequences > 1 else Exactness(False, False)
-        return self._exact[ranks]
+        if self.sequences == 1:
+            return Exactness(batches=False, cuts=False)
+        shape = self._sets.shape(names_in([stack]))
+        if shape not in self._exact:
+            self._exact[shape] = self._probe(stack)
+        return self._exact[shape]
 
     def _probe(self, stack: Stack) -> Exactness:
         with self._scratch():
