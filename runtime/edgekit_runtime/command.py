@@ -66,7 +66,8 @@ class Program:
         try:
             with _ending_on_sigterm():
                 parsed.run(parsed)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by whoever runs us
+                sys.stdout.flush()
         except KeyboardInterrupt as interrupt:
             print(f"stopped: {interrupt}" if str(interrupt) else "stopped", file=sys.stderr)
             return INTERRUPTED
