@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.bench.report import is_emulated
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.publish import write_whole
 
 # Panel title, key of the figure.
 PANELS = (
@@ -49,5 +51,6 @@ def plot_bench(document: dict[str, Any], path: Path) -> None:
     threads = document["settings"]["threads"]
     what = f"{bundle['name']} {bundle['quantization']} on {machine['cpu']}, {threads} threads"
     figure.suptitle(f"{what}: medians, lines to p95", fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix.removeprefix(".") or "png")
+    write_whole(path, picture.getvalue())

@@ -128,9 +128,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         limit=arguments.limit,
         with_base=not arguments.no_base,
     )
-    if arguments.output is not None:
-        evaluation.save(arguments.output)
     print_json(evaluation.as_dict()) if arguments.json else print(evaluation_table([evaluation]))
+    if arguments.output is not None:  # after what was measured is on the screen: writing may fail
+        evaluation.save(arguments.output)
 
 
 def _add_merge(program: Program) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 import edgekit_runtime.cli as runtime_cli
 from edgekit.commands.devices import takes_ssh
 from edgekit_runtime.command import Program
+from edgekit_runtime.errors import UsageError
+
+PLOTS = (".png", ".svg", ".pdf")
 
 
 def add_bench(program: Program) -> None:
@@ -24,6 +27,10 @@ def add_bench(program: Program) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
+    if arguments.plot is not None and arguments.plot.suffix not in PLOTS:
+        raise UsageError(
+            f"there is no plot in {arguments.plot.suffix or 'a file without suffix'}", f"use {', '.join(PLOTS)}"
+        )
     if arguments.target is None or arguments.what[:1] == ["compare"]:
         document = runtime_cli.bench_command(arguments)
     else:

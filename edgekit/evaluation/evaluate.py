@@ -23,6 +23,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.publish import write_whole
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
 ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off
@@ -57,9 +58,8 @@ class Evaluation:
         return {"schema": EVALUATION_SCHEMA, **asdict(self)}
 
     def save(self, path: Path) -> None:
-        """Write the JSON document."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Write the JSON document; raises InputError where it can't be written."""
+        write_whole(path, (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def evaluate(

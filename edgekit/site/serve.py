@@ -81,10 +81,11 @@ def serve_site(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # a port that there can't be
         listener.close()
         raise TargetError(
-            f"{host}:{port} can't be used ({error.strerror})", "choose another with --port, or --address"
+            f"{host}:{port} can't be used ({getattr(error, 'strerror', None) or error})",
+            "choose another with --port, or --address",
         ) from None
     if address is not None and certificate is None:
         certificate = _self_signed(host)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,10 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
-    with interrupt:
+    with interrupt, _full_disk_told(work):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupt.requested:
-        raise KeyboardInterrupt(f"stopped at step {trainer.state.global_step}; go on with --resume")
+        raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
 
     losses = [
         {key: float(value) for key, value in entry.items() if key in ("step", "epoch", "loss", "eval_loss")}
@@ -184,6 +185,18 @@ def _max_length(adapter: Adapter, base: Base) -> int:
     if adapter.max_length and adapter.max_length > context:
         raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
     return int(adapter.max_length or context)
+
+
+@contextlib.contextmanager
+def _full_disk_told(work: Path) -> Iterator[None]:
+    """What torch says tells neither what went wrong with a file nor where."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error):
+            raise
+        problem = f"the checkpoint can't be written to {work}"
+        raise InputError(problem, "free some space, then go on with --resume, or anew where that finds none") from error
 
 
 def _checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | None:

@@ -270,13 +270,13 @@ def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def show_bench(document: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Write a result to --output and print it."""
+    """Print a result and write it to --output; in this order, as writing may fail."""
     from edgekit_runtime.bench import table
+    from edgekit_runtime.publish import write_whole
 
-    if arguments.output is not None:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print_json(document) if arguments.json else print(table(document))
+    if arguments.output is not None:
+        write_whole(arguments.output, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
-from edgekit_runtime.errors import EdgekitError, InputError, UsageError
+from edgekit_runtime.errors import EdgekitError, UsageError
+from edgekit_runtime.system_errors import explained
 
-# What the system refuses is no defect of ours: errno, what it means, how to mend it.
-_FULL = ("the disk is full", "free some space and run the same command again")
-_FORBIDDEN = ("this user may not do that", "run the command as the owner of the file, or change its permissions")
-_SYSTEM = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _FORBIDDEN,
-    errno.EPERM: _FORBIDDEN,
-    errno.EROFS: ("the disk is read-only", "mount it for writing, or choose another folder"),
-    errno.EIO: ("the disk fails", "see what the system's log says of it, and replace it"),
-}
 INTERRUPTED = 128 + signal.SIGINT
 DEFECT = 1
 LEAST_MIB = 100 * 1024  # smaller sizes would be 0.0 or 0.1 of one
@@ -73,8 +64,10 @@ class Program:
             return int(done.code or 0)
         _start_logging(parsed.debug)
         try:
-            parsed.run(parsed)
-            sys.stdout.flush()
+            with _ending_on_sigterm():
+                parsed.run(parsed)
+            if sys.stdout is not None:  # closed by whoever runs us
+                sys.stdout.flush()
         except KeyboardInterrupt as interrupt:
             print(f"stopped: {interrupt}" if str(interrupt) else "stopped", file=sys.stderr)
             return INTERRUPTED
@@ -88,6 +81,25 @@ class Program:
                 traceback.print_exc()
             return _report(error)
         return 0
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends a command like an error does, so that what is half-written goes; a second one ends it at once."""
+
+    def end(number: int, _: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_DFL)
+        print("stopped", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # whoever runs us handles signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def what_to_run(arguments: argparse.Namespace) -> Path:
@@ -116,9 +128,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _report(error: Exception) -> int:
-    if isinstance(error, OSError) and error.errno in _SYSTEM:
-        problem, mend = _SYSTEM[error.errno]
-        error = InputError(f"{problem} ({error.filename})" if error.filename else problem, mend)
+    if not isinstance(error, EdgekitError):
+        error = explained(error) or error
     if isinstance(error, EdgekitError):
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -33,6 +33,7 @@ MAX_PARAMETERS = 65_536
 MAX_NAME_BYTES = 1024
 MAX_SIZE = 1 << 31  # of a dimension
 MAX_TRAILER_BYTES = 16 * 1024 * 1024
+MAX_PADDING = 64  # zeros behind the flatbuffer
 _TAIL = len(TRAILER_MAGIC) + 4
 
 
@@ -81,10 +82,10 @@ def trailer(facts: dict[str, Any]) -> bytes:
 
 
 def is_onnx_adapter(path: Path) -> bool:
-    """Whether a file begins as an adapter's flatbuffer does."""
+    """Whether a file is called an ONNX adapter, or begins as one's flatbuffer does."""
     try:
         with path.open("rb") as stream:
-            return stream.read(8)[4:] == IDENTIFIER
+            return path.suffix == SUFFIX or stream.read(8)[4:] == IDENTIFIER
     except OSError:
         return False
 
@@ -108,6 +109,7 @@ class _Reader:
 
     def __init__(self, path: Path, content: mmap.mmap) -> None:
         self.path, self.content, self.size = path, content, len(content)
+        self.end = 0  # of what has been read: nothing but a trailer may be behind it
 
     def read(self) -> OnnxAdapter:
         if self.content[4:8] != IDENTIFIER:
@@ -129,6 +131,8 @@ class _Reader:
             if each.name in parameters:
                 self.fail(f"{each.name} stands twice")
             parameters[each.name] = each
+        if not facts and (self.size - self.end > MAX_PADDING or any(self.content[self.end :])):
+            self.fail("behind its matrices is something that is no whole trailer; it may be truncated")
         return OnnxAdapter(self.path, self.scalar(root, 2), parameters, facts)
 
     def parameter(self, table: int) -> Parameter:
@@ -148,6 +152,7 @@ class _Reader:
             self.fail(f"{name} has {length} bytes, not the {rows * columns * FLOAT_BYTES} of [{rows}, {columns}]")
         if start + length > self.size:
             self.fail(f"the data of {name} ends beyond the file")
+        self.end = max(self.end, start + length)
         return Parameter(name, (rows, columns), start)
 
     def facts(self) -> dict[str, Any]:
@@ -197,6 +202,7 @@ class _Reader:
     def take(self, place: int, length: int) -> bytes:
         if not 0 <= place <= self.size - length:
             self.fail("it is truncated, or an offset leads out of it")
+        self.end = max(self.end, place + length)
         return self.content[place : place + length]
 
     def fail(self, problem: str) -> NoReturn:

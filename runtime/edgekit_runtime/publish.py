@@ -1,7 +1,8 @@
-"""Replacing a folder as a whole: readers see the old one or the new one, never a mixture."""
+"""Replacing a folder or a file as a whole: readers see the old one or the new one, never a mixture."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -13,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.system_errors import FULL, errno_of
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
 
@@ -46,6 +47,30 @@ def publish(folder: Path, *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, and the folder it is in; an earlier one stays as it was when that fails.
+
+    Raises:
+        InputError: it can't be written there.
+    """
+    path = path.resolve()  # what a link leads to is replaced, not the link
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        if path.exists() and not path.is_file():  # /dev/stdout, say; a folder is refused by the system
+            path.write_bytes(content)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise InputError(f"{path} can't be written ({error.strerror})", "choose another file") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
     """Refuse before any work is done.
 
@@ -64,7 +89,7 @@ def _make_room(temporary: Path) -> None:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise
         problem = f"no folder can be made in {temporary.parent} ({error.strerror})"
         raise InputError(problem, "choose another output folder") from None
@@ -97,8 +122,9 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _explained(error: OSError, folder: Path) -> InputError | None:
-    if error.errno in _FULL:
+    number = errno_of(error)  # shutil collects several in one
+    if number in FULL:
         return InputError(f"the disk is full while writing {folder}", "free some space and run the same command again")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-        return InputError(f"{folder} can't be written ({error.strerror})", "choose another output folder")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return InputError(f"{folder} can't be written ({os.strerror(number)})", "choose another output folder")
     return None

@@ -39,14 +39,19 @@ def make_key(path: Path) -> Path:
     private = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.NoEncryption())
     public = key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
     public_path = path.with_name(path.name + PUBLIC_SUFFIX)
+    made: list[Path] = []
     try:
         for file, content, mode in ((path, private, 0o600), (public_path, public, 0o644)):
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            made.append(file)
+            with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-    except FileExistsError as error:
-        raise InputError(f"{error.filename} exists already", "choose another name: a key is never replaced") from None
     except OSError as error:
-        raise InputError(f"{path} can't be written ({error.strerror})", "choose another folder") from None
+        for file in made:  # half a pair is no use, and would be in the way of the next try
+            file.unlink(missing_ok=True)
+        if not isinstance(error, FileExistsError):
+            raise InputError(f"{path} can't be written ({error.strerror})", "choose another folder") from None
+        raise InputError(f"{error.filename} exists already", "choose another name: a key is never replaced") from None
     return public_path
 
 

@@ -71,6 +71,7 @@ CASES: dict[str, tuple[Break, list[str], int, str]] = {
     ),
     "merging before training": (_edit("rank: 4", "rank: 4"), ["merge"], 3, "run `edgekit train small` first"),
     "no rows to evaluate": (_edit("rank: 4", "rank: 4"), ["evaluate", "--limit", "0"], 2, "use at least 1"),
+    "a plot of no kind": (_edit("rank: 4", "rank: 4"), ["bench", "b", "--plot", "x.foo"], 2, "use .png"),
     "an unknown option": (_edit("rank: 4", "rank: 4"), ["export", "--fast"], 2, "--fast"),
 }
 
@@ -87,7 +88,7 @@ def test_wrong_input_is_one_clear_line(
     folder = tiny_project()
     damage(folder)
     before = sorted(folder.rglob("*"))
-    project = [] if "--fast" in command else ["--project", str(folder)]
+    project = [] if "--fast" in command or command[0] == "bench" else ["--project", str(folder)]
     assert main([*command, *project]) == code
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("error: ")

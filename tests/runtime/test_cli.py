@@ -101,6 +101,34 @@ def test_ctrl_c_stops_quietly(demo_bundle: Path) -> None:
     assert errors == "stopped\n"
 
 
+def test_sigterm_leaves_no_half_written_folder(tmp_path: Path) -> None:
+    script = f"""
+import sys, time
+from pathlib import Path
+from edgekit_runtime.command import Program
+from edgekit_runtime.publish import publish
+
+def work(arguments):
+    with publish(Path({str(tmp_path / "result")!r}), is_ours=lambda _: False) as folder:
+        (folder / "half").write_text("x")
+        print("writing", flush=True)
+        time.sleep(60)
+
+program = Program("try", "Try.", "1")
+program.command("work", "work", "try work", work)
+sys.exit(program.main(["work"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert process.communicate()[1] == "stopped\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bench_measures_base_and_adapters_and_compares(demo_bundle: Path, tmp_path: Path) -> None:
     result = tmp_path / "a.json"
     done = run("bench", demo_bundle, "--repeats", 1, "--prompt-tokens", 16, "--decode-tokens", 4, "--output", result)

@@ -74,6 +74,17 @@ def test_a_model_version_of_another_base_is_refused(tmp_path: Path) -> None:
         AdapterFacts.read(tmp_path / "a.onnx_adapter")
 
 
+def test_a_file_without_its_end_is_not_taken_for_somebody_elses(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx_adapter"
+    whole = len(content) - len(trailer(FACTS))
+    path.write_bytes(content[:whole])  # as ONNX Runtime writes it
+    assert AdapterFacts.read(path).family is None
+    for length in [*range(12), *range(whole + 1, len(content))]:
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="onnx_adapter"):
+            AdapterFacts.read(path)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=8),

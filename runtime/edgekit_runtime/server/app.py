@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -79,7 +80,8 @@ def make_app(
             Route("/v1/completions", guarded(service.complete), methods=["POST"]),
             Route("/v1/load_lora_adapter", guarded(service.load), methods=["POST"]),
             Route("/v1/unload_lora_adapter", guarded(service.unload), methods=["POST"]),
-        ]
+        ],
+        exception_handlers={404: _no_such_route, 405: _no_such_route},
     )
 
 
@@ -319,6 +321,15 @@ def _page_file(name: str, kind: str) -> Handler:
 
 def _event(document: dict[str, Any]) -> str:
     return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    """What Starlette says of paths and methods, in OpenAI's form; its headers name the methods that there are."""
+    assert isinstance(error, HTTPException)
+    said = f"{request.method} {request.url.path} is not answered here"
+    response = _error(error.status_code, said, "invalid_request_error", "unknown_url")
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _later(status: int, message: str, kind: str, code: str) -> JSONResponse:

@@ -24,6 +24,7 @@ from edgekit_runtime.store import Store, is_store
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30  # what is being answered may end after SIGTERM
+TELL_SECONDS = 5  # for telling those whose answers didn't
 DEFAULT_PARALLEL = 4
 
 
@@ -84,14 +85,14 @@ def serve(
             try:
                 images = ImageReader(task=bundle.manifest.task, files=image_files)
                 app = make_app(supervisor, adapters, api_key=key, queue=queue, timeout=timeout, images=images)
-                await _serve(app, adapters, listener)
+                await _serve(app, supervisor, adapters, listener)
             finally:
                 await supervisor.close()
 
         asyncio.run(run())
 
 
-async def _serve(app: Any, adapters: Adapters, listener: socket.socket) -> None:
+async def _serve(app: Any, supervisor: Supervisor, adapters: Adapters, listener: socket.socket) -> None:
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -110,11 +111,18 @@ async def _serve(app: Any, adapters: Adapters, listener: socket.socket) -> None:
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             notify("STOPPING=1")
+            loop = asyncio.get_running_loop()
+            late = loop.call_later(DRAIN_SECONDS, supervisor.give_up_all, "the service is stopping")
             await super().shutdown(sockets)
+            late.cancel()
 
     server = Server(
         uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, lifespan="off"
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS + TELL_SECONDS,
+            lifespan="off",
         )
     )
     beside = [asyncio.create_task(adapters.run()), asyncio.create_task(tell_alive())]

@@ -170,6 +170,11 @@ class Supervisor:
         self.kill("the store has another base")
         return False
 
+    def give_up_all(self, why: str) -> None:
+        """Whoever still waits is told so."""
+        for request in list(self._requests.values()):
+            self._fail(request, why)
+
     def kill(self, why: str) -> None:
         """End this worker at once; another one follows."""
         log.warning("ending the worker: %s", why)
@@ -274,8 +279,7 @@ class Supervisor:
     def _give_up(self, restarts: int) -> None:
         """No worker has come in the place of one that died: nobody waits any longer."""
         if not self.ready and self.restarts == restarts:
-            for request in list(self._requests.values()):
-                self._fail(request, "the engine is being restarted")
+            self.give_up_all("the engine is being restarted")
 
     def _fail(self, request: Request, why: str) -> None:
         del self._requests[request.number]

@@ -60,6 +60,19 @@ def test_a_download_that_breaks_and_a_full_storage_are_told_and_tried_again(site
         expect(page.locator("#failure")).to_be_hidden()
 
 
+def test_an_error_is_seen_whole_however_long_the_question(site: Path, browser: Browser) -> None:
+    with hosting(site) as host, phone(browser, locale="en") as page:
+        page.goto(host.url)
+        begin(page)
+        page.fill("#prompt", "word " * 3000)
+        page.click("#send")
+        page.wait_for_selector(".answer .failure", timeout=60_000)
+        shown, form = page.locator(".answer .failure").bounding_box(), page.locator("#ask").bounding_box()
+        assert shown is not None
+        assert form is not None
+        assert shown["y"] + shown["height"] <= form["y"]
+
+
 def test_a_form_is_asked_and_the_answer_kept(site: Path, browser: Browser, goods: Goods) -> None:
     from edgekit_runtime.runtime import Runtime
 

@@ -233,6 +233,14 @@ def test_figures_are_there_for_prometheus(service: Service) -> None:
         service.wait_for(lambda name=name: f"\nedgekit_{name} " in service.http.get("/metrics").text)
 
 
+@pytest.mark.parametrize(("method", "path", "code"), [("GET", "/v1/nothing", 404), ("GET", CHAT, 405)])
+def test_unknown_routes_are_told_as_every_error(service: Service, method: str, path: str, code: int) -> None:
+    answer = service.http.request(method, path)
+    assert answer.status_code == code
+    assert answer.json()["error"]["message"] == f"{method} {path} is not answered here"
+    assert code != 405 or "POST" in answer.headers["allow"]
+
+
 def test_an_answer_may_take_so_long_and_no_longer(goods: Goods) -> None:
     with serving(goods.bundle, "--request-timeout", "0.001") as service:
         late = service.chat()

@@ -15,6 +15,7 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.server import adapters as adapters_module
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import make_app
+from edgekit_runtime.server.supervisor import Supervisor
 from tests.goods import Goods
 
 ANSWER: dict[str, Any] = {
@@ -85,3 +86,26 @@ def test_what_was_refused_is_tried_again_when_much_else_was_since(
 
     asyncio.run(load_all())
     assert tried == [each.name for each in (*files, files[0])]
+
+
+def test_who_is_not_answered_before_the_service_stops_is_told_so() -> None:
+    class _Pipe:
+        def write(self, _: bytes) -> None:
+            """An engine that never answers."""
+
+    async def ask() -> httpx.Response:
+        supervisor = Supervisor({})
+        supervisor._writer = _Pipe()  # type: ignore[assignment]
+        supervisor._ready.set()
+        app = make_app(supervisor, None)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            asked = asyncio.create_task(client.post("/v1/completions", json={"model": "base", "prompt": "x"}))
+            while (await client.get("/health")).json()["busy"] == 0:
+                await asyncio.sleep(0.01)
+            supervisor.give_up_all("the service is stopping")
+            return await asked
+
+    answer = asyncio.run(asyncio.wait_for(ask(), 30))
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["message"].startswith("the service is stopping")

@@ -106,6 +106,7 @@ async function send() {
   } catch (error) {
     card.said.className = "failure";
     card.said.textContent = explain(error);
+    card.row.scrollIntoView({ block: "end" });
   }
   stopper = undefined;
   at("stop").hidden = true;

@@ -5,6 +5,7 @@ import { explain, say } from "./strings.js";
 
 const at = (id) => document.getElementById(id);
 const mb = (bytes) => Math.ceil(bytes / 1e6);
+const amount = (bytes) => (bytes < 1e9 ? `${Math.floor(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
 
 /**
  * Bring the bundle here, asking first when that is a download, and start it.
@@ -28,7 +29,7 @@ export async function setUp(onName) {
 
 async function ask({ missing, total, room }) {
   at("setup-text").textContent = say("size", {
-    mb: mb(total), room: room === undefined ? "" : say("room", { mb: mb(room) }),
+    mb: mb(total), room: room === undefined ? "" : say("room", { room: amount(room) }),
   });
   const label = missing < total ? say("goOn", { mb: mb(missing) }) : say("download", { mb: mb(missing) });
   await pressed(at("begin"), label);
