@@ -117,12 +117,12 @@ def write_base_onnx(
 
     destination.mkdir(parents=True)
     vocabulary = destination / VOCABULARY_FILE
-    with ThreadPoolExecutor(1) as beside:  # for what runs in processes of its own
+    with ThreadPoolExecutor(1) as beside:  # for what runs in processes of its own, one after the other
         making = beside.submit(make_graph)
+        loading = beside.submit(lambda: ir.load(making.result() / MODEL_FILE))
+        converting = beside.submit(lambda: _write_vocabulary(base, surgery.layer_shapes(loading.result()), vocabulary))
         calibration = _calibration(source) if BITS.get(precision, HEAD_BITS) < HEAD_BITS else None
-        graph = making.result()
-        model = ir.load(graph / MODEL_FILE)
-        converting = beside.submit(_write_vocabulary, base, surgery.layer_shapes(model), vocabulary)
+        graph, model = making.result(), loading.result()
         blocks = _blocks(model, calibration, precision)
         converting.result()
     for path in graph.iterdir():

@@ -1,21 +1,25 @@
 """Rounding a matrix column by column, each column making up for the errors of those before it.
 
-Method: GPTQ (Frantar et al. 2022, arXiv:2210.17323), with grids chosen when their block's turn comes, and
-blocks taken in the order of how much their inputs weigh.
+Method: GPTQ (Frantar et al. 2022, arXiv:2210.17323) in the form of QuIP's LDLQ (Chee et al. 2023, arXiv:2307.13304),
+which gives the same numbers and needs no inverse; with grids chosen when their block's turn comes, and blocks taken
+in the order of how much their inputs weigh.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from edgekit_exporters.onnx_blocks import BLOCK, Blocks, choose_grids, round_to_grid, steps_of
+from edgekit_exporters.onnx_blocks import BLOCK, Blocks, choose_grids, steps_of
 
 DAMPING = 0.3  # of the mean square of all inputs, added to each: the texts are few
 LEAST = 1e-4  # of it, that an input weighs when a grid is chosen: what these texts don't use, others may
 SILENCE = 1e-8  # a mean square that stands for nothing at all
+PANEL = 256  # columns of a symmetric matrix that are computed at a time
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,9 @@ class Inputs:
     """What is known of a layer's inputs.
 
     Attributes:
-        order: in which columns are rounded, whole blocks of them [in].
+        order: columns, in whole blocks, the block that weighs least first [in]; the last is rounded first.
         squares: their mean squares, in that order, none of them 0 [in].
-        factor: upper triangle U [in, in], in that order: U'U is the inverse of the damped second moments.
+        factor: unit lower triangle L [in, in], in that order: the damped second moments are L D L', D diagonal.
     """
 
     order: Tensor
@@ -35,38 +39,40 @@ class Inputs:
     @classmethod
     def seen(cls, rows: Tensor) -> Inputs:
         """From inputs [tokens, in], in a multiple of 32."""
-        moments = rows.t() @ rows / rows.shape[0]
-        mean = max(float(moments.diagonal().mean()), SILENCE)
-        squares = moments.diagonal().clamp(min=LEAST * mean)
-        heavy = squares.view(-1, BLOCK).mean(1).argsort(descending=True, stable=True)
-        order = torch.arange(len(squares)).view(-1, BLOCK)[heavy].flatten()
-        moments = moments[order][:, order]
+        squares = torch.linalg.vector_norm(rows, dim=0, dtype=torch.float32).square() / len(rows)
+        mean = max(float(squares.mean()), SILENCE)
+        squares = squares.clamp(min=LEAST * mean).view(-1, BLOCK)
+        blocks = squares.mean(1).argsort(stable=True)
+        order = torch.arange(rows.shape[1]).view(-1, BLOCK)[blocks].flatten()
+        moments = _lower_moments(rows.view(len(rows), -1, BLOCK)[:, blocks].flatten(1).float())
         moments.diagonal().add_(DAMPING * mean)
-        # The factor of the inverse is the inverse of the factor of what is read backwards.
-        lower = torch.linalg.cholesky(moments.flip(0, 1))
-        factor = torch.linalg.solve_triangular(lower, torch.eye(len(order)), upper=False).flip(0, 1)
-        return cls(order, squares[order], factor)
+        lower = torch.linalg.cholesky(moments)
+        return cls(order, squares[blocks].flatten(), lower.div_(lower.diagonal().clone()))
+
+
+def _lower_moments(rows: Tensor) -> Tensor:
+    """Second moments of inputs [tokens, in] on the diagonal and below; what is above need not be right."""
+    size = rows.shape[1]
+    found = torch.zeros(size, size)
+    for start in range(0, size, PANEL):
+        panel = slice(start, start + PANEL)
+        torch.mm(rows[:, start:].t(), rows[:, panel], out=found[start:, panel])
+    return found.div_(len(rows))
 
 
 def compensated(weight: Tensor, inputs: Inputs, bits: int) -> Blocks:
     """Blocks of ``weight`` [out, in] with which these inputs give nearly what they give with it."""
-    columns = weight.t()[inputs.order]  # a copy, a column to a row; what is not yet rounded takes up errors
-    codes, scales, zeros = (
-        torch.empty(columns.shape, dtype=torch.uint8),
-        *torch.empty(2, len(columns) // BLOCK, len(weight)),
-    )
-    for start in range(0, len(columns), BLOCK):
-        stop = start + BLOCK
-        group = columns[start:stop]
-        scale, zero = choose_grids(group, inputs.squares[start:stop, None], bits)
-        steps, errors = steps_of(scale), torch.empty_like(group)
-        for at, row in enumerate(inputs.factor[start:stop, start:stop]):
-            shifted = round_to_grid(group[at] * steps, zero, bits)
-            codes[start + at] = shifted + zero
-            errors[at] = (group[at] - shifted * scale) / row[at]
-            group[at + 1 :].addr_(row[at + 1 :], errors[at], alpha=-1)
-        columns[stop:].addmm_(inputs.factor[start:stop, stop:].t(), errors, alpha=-1)
-        scales[start // BLOCK], zeros[start // BLOCK] = scale, zero
+    columns = weight.t()[inputs.order]  # a column to a row
+    shifted, errors = torch.empty_like(columns), torch.empty_like(columns)
+    scales, zeros = torch.empty(2, len(columns) // BLOCK, len(weight))
+    for number in reversed(range(len(scales))):
+        start, stop = number * BLOCK, (number + 1) * BLOCK
+        pull = inputs.factor[start:, start:stop].t()
+        group = torch.addmm(columns[start:stop], pull[:, BLOCK:], errors[stop:], out=shifted[start:stop])
+        grids = choose_grids(group, inputs.squares[start:stop, None], bits)
+        _round_in_turn(group, columns[start:stop], errors[start:stop], pull[:, :BLOCK], grids, bits)
+        scales[number], zeros[number] = grids
+    codes = shifted.view(-1, BLOCK, len(weight)).add_(zeros.unsqueeze(1)).to(torch.uint8).flatten(0, 1)
     back = inputs.order.argsort()
     blocks = inputs.order[::BLOCK].argsort()
     return Blocks(
@@ -75,3 +81,30 @@ def compensated(weight: Tensor, inputs: Inputs, bits: int) -> Blocks:
         zeros[blocks].t().to(torch.uint8).contiguous(),
         bits,
     )
+
+
+def _round_in_turn(
+    group: Tensor, columns: Tensor, errors: Tensor, pull: Tensor, grids: tuple[Tensor, Tensor], bits: int
+) -> None:
+    """Round one block, from its last column to its first.  In numpy: torch takes longer to start than this takes.
+
+    Args:
+        group: the columns with what earlier blocks pull them by; ``code - zero`` afterwards [block, out].
+        columns: as they are in the matrix [block, out].
+        errors: what is left of them when they are rounded, written here [block, out].
+        pull: by how much each column is pulled by the error of each other one, upper triangle [block, block].
+        grids: scales and zeros [out].
+        bits: 4 or 8.
+    """
+    scale, zero = grids
+    steps, size, least, most = (each.numpy() for each in (steps_of(scale), scale, -zero, 2**bits - 1 - zero))
+    rows, exact, left, weights = (each.numpy() for each in (group, columns, errors, pull.contiguous()))
+    product: NDArray[np.float32] = np.empty_like(size)
+    for at in reversed(range(len(rows))):
+        row = rows[at]
+        row += np.dot(weights[at, at + 1 :], left[at + 1 :], out=product)
+        row *= steps
+        np.rint(row, out=row)
+        np.maximum(row, least, out=row)
+        np.minimum(row, most, out=row)
+        np.subtract(exact[at], np.multiply(row, size, out=product), out=left[at])
