@@ -21,11 +21,12 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
+from edgekit_exporters.onnx_base import onnx_precision
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import read_gguf
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
         return _from_folder(path.resolve(), name)
     if path.is_file():
         return _from_gguf(path.resolve(), name)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):  # ./folder and ../folder are places here
         return _from_hub(name)
     raise InputError(
         f"there is no base {name!r}",
@@ -88,9 +89,19 @@ def deployed_quantization(project: Project, base: Base) -> str | None:
 
 
 def deployed_precision(export: Export) -> str:
-    """What an ONNX base is exported at; a project's GGUF type stands for the default."""
-    named = (export.quantize or "").lower()
-    return named if named in ONNX_EXPORTS else DEFAULT_ONNX
+    """What an ONNX base is exported at; a project's GGUF type stands for the default.
+
+    Raises:
+        UsageError: ``quantize`` is neither.
+    """
+    named = export.quantize or DEFAULT_ONNX
+    if named.lower() in ONNX_EXPORTS:
+        return named.lower()
+    try:
+        for_gguf = named == AUTO or bool(canonical_quantization(named))
+    except UsageError:
+        for_gguf = False
+    return DEFAULT_ONNX if for_gguf else onnx_precision(named)
 
 
 def _packaged(name: str) -> Path:

@@ -47,6 +47,7 @@ def plot_bench(document: dict[str, Any], path: Path) -> None:
             axes.set_yticklabels([])
     bundle, machine = document["bundle"], document["machine"]
     threads = document["settings"]["threads"]
-    figure.suptitle(f"{bundle['name']} {bundle['quantization']} on {machine['cpu']}, {threads} threads", fontsize=11)
+    what = f"{bundle['name']} {bundle['quantization']} on {machine['cpu']}, {threads} threads"
+    figure.suptitle(f"{what}: medians, lines to p95", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from edgekit.commands.deploy import add_deploy
 from edgekit.commands.devices import add_devices
 from edgekit.commands.plan import add_plan
 from edgekit.commands.site import add_serve_site, add_site
-from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.command import Program, print_json, size_text
+from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgekit.project import Project
@@ -65,7 +67,7 @@ def _init(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"project": str(file)})
     else:
-        print(f"wrote {file}\nnext: cd {arguments.folder} && edgekit train")
+        print(f"wrote {file}\nnext: cd {shlex.quote(str(arguments.folder))} && edgekit train")
 
 
 def _add_train(program: Program) -> None:
@@ -82,6 +84,8 @@ def _train(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
     wanted = [project.adapter(arguments.name)] if arguments.name else list(project.adapters.values())
     names = [adapter.name for adapter in wanted if arguments.name or adapter.path is None]
+    if not names:
+        raise UsageError("every adapter of the project was trained elsewhere", "go on with `edgekit export`")
     from edgekit.training import train
 
     folders = {name: train(project, name, resume=arguments.resume) for name in names}
@@ -223,7 +227,7 @@ def _export(arguments: argparse.Namespace) -> None:
         )
     else:
         for file in manifest.files:
-            print(f"{file.size / 1024**2:8.1f} MiB  {file.path}")
+            print(f"{size_text(file.size)}  {file.path}")
         for entry in manifest.adapters:
             if entry.quality:
                 print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from edgekit.templates import init_project
 from edgekit.training import train
 from edgekit_runtime.bench import table
 from edgekit_runtime.bench.report import aligned
+from edgekit_runtime.command import size_text
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import AdapterEntry
 from edgekit_runtime.runtime import Runtime
@@ -52,7 +54,7 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     say("\n== 3. Export: one base, two adapter files, proven against the trained models on the device engine")
     bundle, manifest = export(project)
     for file in manifest.files:
-        say(f"   {file.size / 1024**2:7.1f} MiB  {file.path}")
+        say(f"   {size_text(file.size)}  {file.path}")
     say(f"   gate {manifest.quality['gate']}")
     say("\n== 4. Swapping adapters in one running process")
     swaps = _swap(project, bundle, say)
@@ -67,7 +69,7 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     minutes = (time.perf_counter() - start) / 60
     summary = [_summary_row(entry, bases[entry.name], bench) for entry in manifest.adapters]
     say(f"\n== Done in {minutes:.1f} minutes.  Answer fields that are right, in %, on {EVALUATED_ROWS} held-out rows:")
-    say("\n".join(aligned([_SUMMARY_HEADING, *([str(cell) for cell in row.values()] for row in summary)])))
+    say("\n".join(aligned([[heading for heading, _ in _SUMMARY], *map(_summary_cells, summary)])))
     files = {
         "project": str(project.folder / PROJECT_FILE),
         "adapters": str(project.folder / "adapters"),
@@ -77,7 +79,7 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     }
     say("\n" + "\n".join(f"{what:11} {where}" for what, where in files.items()))
     first = next(iter(project.adapters))
-    say(f'\nAsk it yourself:  edgekit-runtime run {bundle} --adapter {first} --prompt "…"')
+    say(f'\nAsk it yourself:  {_runtime_command()} run {bundle} --adapter {first} --prompt "…"')
     return {
         "minutes": minutes,
         "summary": summary,
@@ -88,17 +90,28 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     }
 
 
-_SUMMARY_HEADING = (
-    "adapter",
-    "base: torch",
-    "device",
-    "trained: torch",
-    "device",
-    "mean KL",
-    "adapter MiB",
-    "decode tok/s",
-    "swap ms",
+# Heading of a column, and how its figure is written.
+_SUMMARY = (
+    ("adapter", "{}"),
+    ("base: torch", "{:.1f}"),
+    ("device", "{:.1f}"),
+    ("trained: torch", "{:.1f}"),
+    ("device", "{:.1f}"),
+    ("mean KL", "{:.4f}"),
+    ("adapter MiB", "{:.1f}"),
+    ("decode tok/s", "{:.1f}"),
+    ("swap ms", "{:.3f}"),
 )
+
+
+def _summary_cells(row: dict[str, Any]) -> list[str]:
+    return [form.format(cell) for (_, form), cell in zip(_SUMMARY, row.values(), strict=True)]
+
+
+def _runtime_command() -> str:
+    """The runtime's command as this user's shell finds it: `make demo` runs without the environment on the path."""
+    name = "edgekit-runtime"
+    return name if shutil.which(name) else str(Path(sys.executable).with_name(name))
 
 
 def _project(folder: Path) -> Project:

@@ -105,6 +105,8 @@ def export(
     quantization = _onnx_quantization(settings, quantize) if onnx else _quantization(project, base, quantize)
     isa = _isa(device or settings.device)
     sources = [replace(adapter_source(project, each), refit_rank=refit_rank) for each in adapters]
+    if mode == "separate":
+        _default(settings.default_adapter, sources)
     shipped = shipped_base(project, adapters, base)
     if shipped is not base and mode == "merged":
         raise UsageError(f"{adapters[0].name} has trained the connector, which isn't merged", "leave out --mode merged")
@@ -248,9 +250,10 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
     adapters = [project.adapter(name) for name in names] if names else [project.adapter()]
     label = "-".join([project.project, *(adapter.name for adapter in adapters), "merged"])
     output = output or project.folder / "dist" / label
+    trained = [trained_folder(project, adapter) for adapter in adapters]
     with publish(output, is_ours=lambda old: (old / "config.json").exists() and not is_bundle(old)) as folder:
         base = resolve_base(project.base, relative_to=project.folder)
-        merge_to_folder(base, [trained_folder(project, adapter) for adapter in adapters], folder)
+        merge_to_folder(base, trained, folder)
     return output
 
 

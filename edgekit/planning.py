@@ -94,8 +94,11 @@ def make_plan(
     Raises:
         UsageError: counts below 1, or a prompt longer than the context.
     """
-    context = context or min(subject.model.context, DEFAULT_CONTEXT)
-    if min(context, prompt_tokens, parallel) < 1 or prompt_tokens >= context:
+    if context is None:
+        context = min(subject.model.context, DEFAULT_CONTEXT)
+    if min(context, prompt_tokens, parallel, profile.memory_mb) < 1 or not min_decode_tps >= 0:
+        raise UsageError("tokens, requests and memory have to be at least 1, a speed at least 0", "raise them")
+    if prompt_tokens >= context:
         raise UsageError(f"a prompt of {prompt_tokens} tokens needs a longer context than {context}", "raise --context")
     settings: dict[str, Any] = {
         "context": context,

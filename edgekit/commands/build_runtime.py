@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.command import Program, print_json, size_text
 
 
 def add_build_runtime(program: Program) -> None:
@@ -36,7 +36,7 @@ def _build_runtime(arguments: argparse.Namespace) -> None:
         print_json(document | {"requirement": house.requirement, **vars(house.platform), "bytes": house.size})
         return
     for name in house.files:
-        print(f"{(house.folder / name).stat().st_size / 1024**2:8.1f} MiB  {name}")
+        print(f"{size_text((house.folder / name).stat().st_size)}  {name}")
     print(
         f"{house.requirement} for {house.platform.architecture}, {house.platform.libc}, Python {house.platform.python}"
     )

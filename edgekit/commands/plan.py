@@ -68,6 +68,6 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _mend(quantization: str | None, context: int | None) -> str:
-    ways = [f"--quantize {quantization}"] if quantization else []
-    ways += [f"--context {context}"] if context else []
-    return f"export with {' or '.join(ways)}" if ways else "take a smaller base or a device with more memory"
+    ways = [f"export with --quantize {quantization}"] if quantization else []
+    ways += [f"run with --context {context}"] if context else []
+    return " or ".join(ways) if ways else "take a smaller base or a device with more memory"

@@ -22,7 +22,7 @@ from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.vision import projector_gguf
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, UsageError
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
 ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off
@@ -129,6 +129,8 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> tuple[Ba
     Raises:
         InputError: bad rows, or no such base.
     """
+    if limit is not None and limit < 1:
+        raise UsageError(f"no row is left with a limit of {limit}", "use at least 1")
     rows = load_rows(project.data_for(adapter.name).eval)[:limit]
     base = resolve_base(project.base, relative_to=project.folder)
     return base, rows, answer_limit(rows, adapter, base)

@@ -20,10 +20,10 @@ _COLUMNS = (
     ("adapter", "{0.adapter}"),
     ("torch", "{0.torch_score:.1f}"),
     ("device", "{0.device_score:.1f}"),
-    ("loss (95 %)", "{0.loss:+.1f} ({0.loss_interval[0]:+.1f} to {0.loss_interval[1]:+.1f})"),
-    ("exact torch/device", "{0.torch_exact:.1f} / {0.device_exact:.1f}"),
+    ("loss, points (95 %)", "{0.loss:+.1f} ({0.loss_interval[0]:+.1f} to {0.loss_interval[1]:+.1f})"),
+    ("exact torch/device, %", "{0.torch_exact:.1f} / {0.device_exact:.1f}"),
     ("McNemar p", "{0.mcnemar_p:.2f}"),
-    ("mean KL", "{0.mean_kl:.4f}"),
+    ("mean KL, nats", "{0.mean_kl:.4f}"),
     ("same top-1", "{0.top1:.1f} %"),
     ("perplexity torch/device", "{0.torch_perplexity:.2f} / {0.device_perplexity:.2f}"),
 )
@@ -43,8 +43,14 @@ def proof_table(proofs: Sequence[Proof]) -> list[list[str]]:
     return [[heading for heading, _ in _COLUMNS], *([cell.format(proof) for _, cell in _COLUMNS] for proof in proofs)]
 
 
-def _verdict(quality: dict[str, Any]) -> list[str]:
-    lines = [f"Gate: {quality['gate']}.  Trained model: {quality['reference']}.  Exported: {quality['artifact']}."]
+def _verdict(proofs: Sequence[Proof], quality: dict[str, Any]) -> list[str]:
+    metrics = ", ".join(dict.fromkeys(proof.metric for proof in proofs))
+    lines = [
+        f"Gate: {quality['gate']}.  Trained model: {quality['reference']}.  Exported: {quality['artifact']}.",
+        f"Scores ({metrics}) are of 100, on at most {quality['rows']} evaluation rows of each adapter; allowed are "
+        f"{quality['max_loss_points']:g} points of loss beyond noise and a mean KL of {quality['max_mean_kl']:g} nats "
+        "per answer token.",
+    ]
     lines += [f"Refused: {reason}." for reason in quality.get("reasons", [])]
     if quality.get("accepted"):
         lines.append(f"Shipped all the same: {quality['accepted']}")
@@ -59,7 +65,7 @@ def _worst(proof: Proof) -> list[RowProof]:
 
 def _markdown(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
     heading, *rows = proof_table(proofs)
-    lines = ["# Proof", "", *_verdict(quality), "", _md_row(heading), _md_row(["---"] * len(heading))]
+    lines = ["# Proof", "", *_verdict(proofs, quality), "", _md_row(heading), _md_row(["---"] * len(heading))]
     lines += [_md_row(row) for row in rows]
     if quality.get("ladder"):
         heading, *rows = _ladder_table(quality["ladder"])
@@ -103,6 +109,7 @@ def _cell(text: str) -> str:
 
 
 _STYLE = """
+:root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733 }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; display: block; overflow-x: auto }
 th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid #d5dbe3; vertical-align: top }
@@ -110,6 +117,12 @@ td.text { font: 13px/1.4 ui-monospace, monospace; min-width: 14rem; overflow-wra
 td.changed { background: #fdecea }
 img { max-width: 100% }
 .passed { color: #14662f } .failed { color: #a4161a } .skipped { color: #6b5900 }
+@media (prefers-color-scheme: dark) {
+  body { color: #e4e9ef; background: #12171d }
+  th, td { border-color: #38424e }
+  td.changed { background: #4a2320 }
+  .passed { color: #6fd08c } .failed { color: #ff8a80 } .skipped { color: #e5c453 }
+}
 """
 
 
@@ -121,7 +134,7 @@ def _page(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>Proof: {escape(quality['gate'])}</title><style>{_STYLE}</style>",
         f'<h1>Proof: <span class="{escape(quality["gate"])}">{escape(quality["gate"])}</span></h1>',
-        *(f"<p>{escape(line)}</p>" for line in _verdict(quality)),
+        *(f"<p>{escape(line)}</p>" for line in _verdict(proofs, quality)),
         _html_table(heading, [[f"<td>{escape(cell)}</td>" for cell in row] for row in rows]),
         f'<img alt="Scores and KL divergence" src="data:image/png;base64,{_plot(proofs)}">',
     ]

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from edgekit.project import PROJECT_FILE
 from edgekit.templates import caption, chat, inspection, monitoring
+from edgekit.templates.drawing import Rows
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.publish import publish
 
 SEED = 7
 TRAIN_ROWS = 800
 EVAL_ROWS = 200
-
-Rows = list[dict[str, object]]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from edgekit.templates.drawing import Rows, draw_rows
 
 SYSTEM = "You are a quality inspector. Judge the finding as JSON."
 
@@ -121,36 +124,22 @@ def answer(finding: Finding) -> str:
     return json.dumps(fields)
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
     """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    chosen = random.Random(seed)
-    combinations = list(itertools.product(PARTS, DEFECTS, LOCATIONS))
-    chosen.shuffle(combinations)
-    held_out = int(HELD_OUT_SHARE * len(combinations))
-    seen: set[str] = set()
-    evaluation = _rows(chosen, combinations[:held_out], evaluate, FRAMES, seen)
-    training = _rows(chosen, combinations[held_out:], train, FRAMES[:-UNSEEN_FRAMES], seen)
-    return training, evaluation
+    return draw_rows(
+        _row,
+        list(itertools.product(PARTS, DEFECTS, LOCATIONS)),
+        FRAMES,
+        (train, evaluate),
+        seed,
+        held_out_share=HELD_OUT_SHARE,
+        unseen_wordings=UNSEEN_FRAMES,
+    )
 
 
-def _rows(
-    chosen: random.Random,
-    combinations: list[tuple[str, str, str]],
-    count: int,
-    frames: tuple[str, ...],
-    seen: set[str],
-) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    while len(rows) < count:
-        finding = _finding(chosen, *chosen.choice(combinations))
-        text = _wording(chosen, finding, frames)
-        if text in seen:
-            continue
-        seen.add(text)
-        rows.append(
-            {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": answer(finding)}]}
-        )
-    return rows
+def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
+    finding = _finding(chosen, *combination)
+    return _wording(chosen, finding, frames), answer(finding)
 
 
 def _finding(chosen: random.Random, part: str, defect: str, location: str) -> Finding:
@@ -161,7 +150,7 @@ def _finding(chosen: random.Random, part: str, defect: str, location: str) -> Fi
     return Finding(part, defect, location, max(size, 0.01))
 
 
-def _wording(chosen: random.Random, finding: Finding, frames: tuple[str, ...]) -> str:
+def _wording(chosen: random.Random, finding: Finding, frames: Sequence[str]) -> str:
     size = f"{finding.size:.2f} mm" if chosen.random() < 0.9 else f"{round(finding.size * 1000)} µm"
     if finding.defect == "crack" or chosen.random() < 0.15:
         stated = chosen.choice(UNSTATED)

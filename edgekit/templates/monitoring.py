@@ -19,7 +19,10 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from edgekit.templates.drawing import Rows, draw_rows
 
 SYSTEM = "You watch machines. Judge the readings as JSON."
 
@@ -101,42 +104,28 @@ def answer(machine: str, readings: tuple[Reading, ...], trend: str) -> str:
     return json.dumps({"machine": machine, "alert": alert, "cause": cause, "action": action(alert, cause)})
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
     """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    chosen = random.Random(seed)
-    combinations = [
-        (machine, first, second)
-        for machine, first, second in itertools.product(MACHINES, READINGS, READINGS)
-        if first != second
-    ]
-    chosen.shuffle(combinations)
-    held_out = int(HELD_OUT_SHARE * len(combinations))
-    seen: set[str] = set()
-    evaluation = _rows(chosen, combinations[:held_out], evaluate, FRAMES, seen)
-    training = _rows(chosen, combinations[held_out:], train, FRAMES[:-UNSEEN_FRAMES], seen)
-    return training, evaluation
+    return draw_rows(
+        _row,
+        [(machine, *pair) for machine in MACHINES for pair in itertools.permutations(READINGS, 2)],
+        FRAMES,
+        (train, evaluate),
+        seed,
+        held_out_share=HELD_OUT_SHARE,
+        unseen_wordings=UNSEEN_FRAMES,
+    )
 
 
-def _rows(
-    chosen: random.Random,
-    combinations: list[tuple[str, str, str]],
-    count: int,
-    frames: tuple[str, ...],
-    seen: set[str],
-) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    while len(rows) < count:
-        kind, *names = chosen.choice(combinations)
-        machine = f"{kind} {chosen.randint(1, 20)}"
-        readings = tuple(_reading(chosen, name) for name in names)
-        trend = chosen.choice(TRENDS)
-        text = _wording(chosen, machine, readings, trend, frames)
-        if text in seen or readings[0].load == readings[1].load:  # a tie has no single cause
-            continue
-        seen.add(text)
-        content = answer(machine, readings, trend)
-        rows.append({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": content}]})
-    return rows
+def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str] | None:
+    kind, *names = combination
+    machine = f"{kind} {chosen.randint(1, 20)}"
+    readings = tuple(_reading(chosen, name) for name in names)
+    trend = chosen.choice(TRENDS)
+    text = _wording(chosen, machine, readings, trend, frames)
+    if readings[0].load == readings[1].load:  # a tie has no single cause
+        return None
+    return text, answer(machine, readings, trend)
 
 
 def _reading(chosen: random.Random, name: str) -> Reading:
@@ -147,7 +136,7 @@ def _reading(chosen: random.Random, name: str) -> Reading:
 
 
 def _wording(
-    chosen: random.Random, machine: str, readings: tuple[Reading, ...], trend: str, frames: tuple[str, ...]
+    chosen: random.Random, machine: str, readings: tuple[Reading, ...], trend: str, frames: Sequence[str]
 ) -> str:
     kind, _, number = machine.partition(" ")
     style = chosen.choice(READING_FRAMES)

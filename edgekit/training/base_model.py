@@ -12,7 +12,6 @@ from transformers.initialization import no_init_weights
 
 from edgekit.project import PRECISIONS
 from edgekit_exporters.base import Base
-from edgekit_exporters.bfloat16 import fast_on_processor
 from edgekit_runtime.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def fast_bfloat16() -> bool:
     """Whether matrices are multiplied faster in bfloat16 here: on recent GPUs, and CPUs with AVX512-BF16 or AMX."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return fast_on_processor()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def compute_dtype() -> torch.dtype:

@@ -90,26 +90,22 @@ def choose_grids(groups: Tensor, importance: Tensor, bits: int) -> tuple[Tensor,
     """
     low, high = groups.amin(0).clamp(max=0), groups.amax(0).clamp(min=0)
     top = 2**bits - 1
-    weighed = groups * importance
-    most, best_scale, best_zero = torch.full_like(low, -1.0), torch.zeros_like(low), torch.zeros_like(low)
     shrinks = torch.linspace(1.0, NARROWEST, SHRINKS) if bits < 8 else torch.ones(1)
-    for shrink in shrinks.tolist():
-        scale = ((high - low) * (shrink / top)).clamp(min=torch.finfo(torch.float32).tiny)
-        zero = (-low * shrink / scale).round().clamp(0, top)
-        shifted = round_to_grid(groups * (1 / scale), zero, bits)
-        along = (weighed * shifted).sum(0).clamp(min=0)
-        size = (shifted.square_() * importance).sum(0)
-        gain = (along.square() / size).nan_to_num(0.0)  # by how much the refitted scale makes the error smaller
-        better = gain > most
-        most = torch.where(better, gain, most)
-        best_scale = torch.where(better, (along / size).nan_to_num(0.0), best_scale)
-        best_zero = torch.where(better, zero, best_zero)
-    return best_scale.half().float(), best_zero
+    ranges = shrinks.view(-1, *[1] * low.dim()) / top
+    scale = ((high - low) * ranges).clamp_(min=torch.finfo(torch.float32).tiny)  # [shrinks, ...]
+    zero = (-low * (top * ranges) / scale).round_().clamp_(0, top)
+    shifted = (groups.unsqueeze(1) * (1 / scale)).round_().clamp_(*bounds(zero, bits))  # [block, shrinks, ...]
+    along = ((groups * importance).unsqueeze(1) * shifted).sum(0).clamp_(min=0)
+    size = (shifted.square_() * importance.unsqueeze(1)).sum(0)
+    gain = (along.square() / size).nan_to_num_(0.0)  # by how much the refitted scale makes the error smaller
+    best = gain.max(0, keepdim=True).indices
+    refitted = (along / size).nan_to_num_(0.0)
+    return refitted.gather(0, best)[0].half().float(), zero.gather(0, best)[0]
 
 
-def round_to_grid(steps: Tensor, zero: Tensor, bits: int) -> Tensor:
-    """Weights in steps of their scale to ``code - zero``; works in the memory of ``steps``."""
-    return steps.round_().clamp_(-zero, 2**bits - 1 - zero)
+def bounds(zero: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Least and greatest ``code - zero``."""
+    return -zero, 2**bits - 1 - zero
 
 
 def steps_of(scale: Tensor) -> Tensor:
@@ -121,7 +117,7 @@ def _fit(weight: Tensor, bits: int, importance: Tensor, block: int) -> tuple[Ten
     """Codes, scales and zeros."""
     groups = _in_blocks(weight, block).permute(2, 0, 1).contiguous()
     scale, zero = choose_grids(groups, importance.view(-1, block).t().unsqueeze(1), bits)
-    codes = round_to_grid(groups * steps_of(scale), zero, bits).add_(zero)
+    codes = (groups * steps_of(scale)).round_().clamp_(*bounds(zero, bits)).add_(zero)
     return codes.to(torch.uint8).permute(1, 2, 0).flatten(1), scale, zero.to(torch.uint8)
 
 

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekit_exporters.bfloat16 import fast_on_processor
 from edgekit_exporters.onnx_blocks import BLOCK, Blocks
 from edgekit_exporters.onnx_compensation import Inputs, compensated
 from edgekit_exporters.onnx_names import graph_layer
+from edgekit_runtime.machine import describe
 
 SEED = 0
+BFLOAT16_UNITS = {"avx512_bf16", "bf16"}  # twice as fast as float32 there, and near enough
 TEXTS, TOKENS = 64, 32
 
 
@@ -35,7 +36,7 @@ class Calibration:
         """Let the model of a Hugging Face folder write."""
         from transformers import AutoModelForCausalLM
 
-        dtype = torch.bfloat16 if fast_on_processor() else torch.float32
+        dtype = torch.float32 if BFLOAT16_UNITS.isdisjoint(describe()["flags"]) else torch.bfloat16
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
         # A processor is left to what runs beside: threads that wait for one another lose more than one of them adds.
         with torch.inference_mode(), _threads(max(1, torch.get_num_threads() - 1)):

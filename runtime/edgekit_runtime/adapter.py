@@ -15,6 +15,7 @@ from edgekit_runtime.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_ver
 from edgekit_runtime.onnx_base import KEY_LAYERS, LORA_A, LORA_B
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
+ADAPTER_SUFFIXES = (".gguf", ".onnx_adapter")
 KEY_SCHEMA = "edgekit.schema"
 KEY_NAME = "edgekit.name"
 KEY_VERSION = "edgekit.version"

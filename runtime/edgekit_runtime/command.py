@@ -31,6 +31,7 @@ _SYSTEM = {
 }
 INTERRUPTED = 128 + signal.SIGINT
 DEFECT = 1
+LEAST_MIB = 100 * 1024  # smaller sizes would be 0.0 or 0.1 of one
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -54,7 +55,7 @@ class Program:
         parser: argparse.ArgumentParser = self._commands.add_parser(
             name,
             help=help,
-            description=help[0].upper() + help[1:] + ".",
+            description=help[0].upper() + help[1:] + ("" if help.endswith("?") else "."),
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             parents=[self._frame],
@@ -100,6 +101,11 @@ def what_to_run(arguments: argparse.Namespace) -> Path:
 def print_json(document: Any) -> None:
     """Print the one JSON document of a command."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def size_text(size: int) -> str:
+    """Bytes as a column of sizes shows them: ``    87.5 MiB``, ``     3.2 KiB``."""
+    return f"{size / 1024**2:8.1f} MiB" if size >= LEAST_MIB else f"{size / 1024:8.1f} KiB"
 
 
 class _Parser(argparse.ArgumentParser):

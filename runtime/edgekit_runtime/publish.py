@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgekit_runtime.errors import InputError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
 
@@ -33,8 +34,7 @@ def publish(folder: Path, *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
+            _make_room(temporary)
             yield temporary
             _take_the_place(temporary, folder)
         except OSError as error:
@@ -56,6 +56,18 @@ def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
         raise InputError(f"{folder} is a file or link", "choose another output folder")
     if folder.is_dir() and any(folder.iterdir()) and not is_ours(folder):
         raise InputError(f"{folder} exists with other content", "choose another output folder, or empty it")
+
+
+def _make_room(temporary: Path) -> None:
+    """Whatever the system says here is about the place that the user chose."""
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        problem = f"no folder can be made in {temporary.parent} ({error.strerror})"
+        raise InputError(problem, "choose another output folder") from None
 
 
 def _take_the_place(temporary: Path, folder: Path) -> None:
@@ -85,7 +97,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _explained(error: OSError, folder: Path) -> InputError | None:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return InputError(f"the disk is full while writing {folder}", "free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return InputError(f"{folder} can't be written ({error.strerror})", "choose another output folder")

@@ -30,7 +30,7 @@ from edgekit_runtime.engines import (
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.generation import Generation, Stream
 from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.machine import decode_threads
+from edgekit_runtime.machine import MOST_THREADS, decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
 from edgekit_runtime.pictures import Source, listed, read_pictures
 from edgekit_runtime.prompts import Prompts
@@ -74,7 +74,7 @@ class Runtime:
 
         Raises:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
-            UsageError: a context or a number of requests that can't be had.
+            UsageError: a context, a number of threads or of requests that can't be had.
         """
         self._path = Path(bundle)
         self._added: dict[str, AdapterEntry] = {}  # at run time
@@ -404,6 +404,8 @@ class Runtime:
             raise UsageError(f"a context of {context} tokens can't be had", f"ask for 1 to {longest}")
         if not 0 < parallel <= MOST_PARALLEL:
             raise UsageError(f"{parallel} requests at once can't be had", f"ask for 1 to {MOST_PARALLEL}")
+        if threads is not None and not 0 < threads <= MOST_THREADS:
+            raise UsageError(f"{threads} threads can't be had", f"ask for 1 to {MOST_THREADS}")
         engine = open_engine(
             self._bundle.base_files,
             context=context or min(longest, DEFAULT_CONTEXT if parallel == 1 else SHARED_CONTEXT),

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit_runtime.adapter import ADAPTER_SCHEMA
+from edgekit_runtime.adapter import ADAPTER_SCHEMA, ADAPTER_SUFFIXES
 from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, file_digest
 from edgekit_runtime.errors import InputError
 
@@ -57,6 +57,9 @@ def sign(what: Path, key: Path) -> Path:
         InputError: no private key, or nothing that can be signed.
     """
     private = _private_key(key)
+    if what.is_file() and what.suffix not in ADAPTER_SUFFIXES:  # a bundle's .tar, most often: nobody would ask for it
+        mend = f"sign the bundle's folder and pack that, or an adapter file ({', '.join(ADAPTER_SUFFIXES)})"
+        raise InputError(f"{what} is no adapter file", mend)
     target = _signature_of(what)
     target.write_bytes(private.sign(_message(what)))
     return target

@@ -57,6 +57,20 @@ CASES: dict[str, tuple[Break, list[str], int, str]] = {
     "export before training": (_edit("rank: 4", "rank: 4"), ["export"], 3, "run `edgekit train small` first"),
     "an unknown quantisation": (_edit("rank: 4", "rank: 4"), ["export", "--quantize", "Q9"], 2, "Q9"),
     "an unknown device": (_edit("rank: 4", "rank: 4"), ["export", "--device", "toaster"], 2, "toaster"),
+    "a base folder that isn't there": (
+        _edit("base:", "base: ./nowhere #"),
+        ["train"],
+        3,
+        "there is no base './nowhere'",
+    ),
+    "an ONNX type that isn't one": (
+        _edit("quantize: F16", "format: onnx\n  quantize: int3"),
+        ["export"],
+        2,
+        "use one of fp32, fp16, int8, int4",
+    ),
+    "merging before training": (_edit("rank: 4", "rank: 4"), ["merge"], 3, "run `edgekit train small` first"),
+    "no rows to evaluate": (_edit("rank: 4", "rank: 4"), ["evaluate", "--limit", "0"], 2, "use at least 1"),
     "an unknown option": (_edit("rank: 4", "rank: 4"), ["export", "--fast"], 2, "--fast"),
 }
 
@@ -96,6 +110,39 @@ def test_an_output_with_other_content_is_left_alone(trained: Path, capsys: pytes
     assert main(["export", "--project", str(trained), "--output", str(other)]) == 3
     assert "exists with other content" in capsys.readouterr().err
     assert [file.name for file in other.iterdir()] == ["cat.jpg"]
+
+
+def test_a_default_adapter_that_is_not_exported_is_told_before_the_proof(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _edit("quantize: F16", "quantize: F16\n  default_adapter: nobody")(trained)
+    assert main(["export", "--project", str(trained)]) == 3
+    said = capsys.readouterr().err
+    assert "default_adapter nobody is not among the exported adapters" in said
+    assert "asking" not in said
+
+
+@pytest.mark.parametrize("place", ["notes/project", "notes/deep/project"])
+def test_a_place_that_cannot_be_a_folder_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    (tmp_path / "notes").write_text("a file")
+    assert main(["init", str(tmp_path / place)]) == 3
+    assert "no folder can be made in" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_what_init_says_next_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path / "line 3")]) == 0
+    assert f"cd '{tmp_path / 'line 3'}' && edgekit train" in capsys.readouterr().out
+
+
+def test_training_where_all_was_trained_elsewhere_says_so(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _edit("rank: 4", "path: adapters/small")(trained)
+    for line in ("max_steps: 3", "batch_size: 4", "base_precision: fp32"):
+        _edit(f"    {line}\n", "")(trained)
+    assert main(["train", "--project", str(trained)]) == 2
+    assert "go on with `edgekit export`" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_earlier_bundle(

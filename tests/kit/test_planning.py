@@ -48,7 +48,7 @@ def test_what_does_not_fit_ends_with_5_and_the_way_out(demo_base: Base, capsys: 
     assert main([*device, "--context", "8192", "--parallel", "4"]) == 5
     said = capsys.readouterr()
     assert "DOES NOT FIT" in said.out
-    assert "--context" in said.err
+    assert "run with --context" in said.err
     assert main([*device, "--context", "1024", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "edgekit.plan/1"
@@ -60,6 +60,14 @@ def test_more_memory_than_the_smallest_model_can_be_said(demo_base: Base, capsys
     plan = ["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-5", "--memory-mb", "8192", "--json"]
     assert main(plan) == 0
     assert json.loads(capsys.readouterr().out)["memory"]["available"] > 7000
+
+
+@pytest.mark.parametrize(
+    "option", ["--memory-mb=-5", "--context=0", "--prompt-tokens=0", "--parallel=0", "--min-decode-tps=nan"]
+)
+def test_figures_that_cannot_be_are_refused(demo_base: Base, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-5", option]) == 2
+    assert "at least 1" in capsys.readouterr().err
 
 
 def test_a_prompt_longer_than_the_context_is_refused(demo_base: Base) -> None:

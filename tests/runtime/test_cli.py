@@ -77,6 +77,17 @@ def test_an_unknown_adapter_is_answered_with_the_names_that_exist(demo_bundle: P
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    "option",
+    ["--temperature=-1", "--temperature=nan", "--top-k=-1", "--top-p=2", "--seed=-1", "--threads=0", "--threads=9999"],
+)
+def test_a_figure_that_means_nothing_is_wrong_usage(demo_bundle: Path, option: str) -> None:
+    done = run("run", str(demo_bundle), "--prompt", "x", "--max-tokens", "1", option)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+
+
 def test_ctrl_c_stops_quietly(demo_bundle: Path) -> None:
     command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli import main; sys.exit(main())"]
     arguments = ["run", str(demo_bundle), "--prompt", "Count up from one for ever.", "--max-tokens", "3000", "--stream"]

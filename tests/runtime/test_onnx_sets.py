@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,11 +58,23 @@ def test_each_row_gets_its_own_adapter_and_scale_out_of_a_set(layer: str) -> Non
             assert np.allclose(computed(made, names, name, layer, x), 0.5 * (x @ a) @ b)
 
 
-def test_wider_adapters_stand_first_so_that_no_ranks_of_a_module_straddle_a_new_sum() -> None:
-    spans = sets(a=adapter(8), b=adapter(16), c=adapter(32), d=adapter(64)).side(frozenset("abcd")).spans
-    for name, rank in (("b", 16), ("c", 32), ("d", 64)):
-        for start, _ in spans[name]:
-            assert start * TILE % rank == 0
+@pytest.mark.parametrize("ranks", [(8, 16, 32, 64), (16,) * 8, (24, 24, 24, 24), (24, 40, 16, 8, 200), (12, 96, 3)])
+def test_no_layers_ranks_stand_across_a_new_sum_where_they_do_not_alone(ranks: tuple[int, ...]) -> None:
+    """Sums begin at multiples of 128 ranks; a fused layer is three of the trained model's."""
+    names = [f"a{number}" for number in range(len(ranks))]
+    made = sets(**{name: adapter(rank) for name, rank in zip(names, ranks, strict=True)})
+    side = made.side(frozenset(names))
+    for name, rank in zip(names, ranks, strict=True):
+        for (start, _), parts in zip(side.spans[name], (1, 3), strict=True):
+            for first in range(0, parts * rank, rank):
+                alone = {at for at in range(first + 1, first + rank) if at % 128 == 0}
+                here = {at - start * TILE for at in range(start * TILE + 1, (start + 1000) * TILE) if at % 128 == 0}
+                assert alone == {at for at in here if first < at < first + rank}
+
+
+def test_files_that_do_not_tell_their_rank_are_taken_for_uneven() -> None:
+    assert sets(a=replace(adapter(16), rank=0)).side(frozenset("a")).grain == 0
+    assert sets(a=adapter(16)).side(frozenset("a")).grain == 16
 
 
 def test_a_smaller_set_uses_a_larger_one_only_when_that_is_exact_and_costs_little_more() -> None:

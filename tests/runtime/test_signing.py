@@ -38,6 +38,14 @@ def test_what_was_signed_is_trusted(bundle: Path, key: Path, tmp_path: Path) -> 
     check_signature(adapter, _public(key))
 
 
+def test_a_packed_bundle_is_not_signed_as_if_it_were_an_adapter(key: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "line-3.tar"
+    packed.write_bytes(b"a tar")
+    with pytest.raises(InputError, match="sign the bundle's folder"):
+        sign(packed, key)
+    assert not packed.with_name("line-3.tar.sig").exists()
+
+
 def test_any_key_of_the_trust_file_will_do(bundle: Path, key: Path, tmp_path: Path) -> None:
     other = make_key(tmp_path / "other.key")
     trust = tmp_path / "trust.pem"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgekit_runtime.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -33,6 +35,9 @@ class Sampling:
         top_p: only the most likely tokens that together have this probability.
         seed: of the random draw.
         grammar: GBNF that the answer has to follow, or None.
+
+    Raises:
+        UsageError: a value that means nothing.
     """
 
     temperature: float = 0.0
@@ -40,6 +45,16 @@ class Sampling:
     top_p: float = 0.95
     seed: int = 0
     grammar: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, least, most in (
+            ("temperature", self.temperature, 0, 1000),  # far beyond where all tokens are as likely
+            ("top_k", self.top_k, 0, 2**31 - 1),
+            ("top_p", self.top_p, 0, 1),
+            ("seed", self.seed, 0, 2**32 - 1),
+        ):
+            if not least <= value <= most:  # NaN is nowhere
+                raise UsageError(f"{name} {value} is not possible", f"use {least} to {most}")
 
 
 @dataclass(frozen=True)

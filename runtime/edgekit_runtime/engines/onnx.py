@@ -27,7 +27,7 @@ from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary, LogitsSampler
 from edgekit_runtime.engines.onnx_adapters import Loaded, Values, added, masks
-from edgekit_runtime.engines.onnx_sets import SPARE, AdapterSets, names_in
+from edgekit_runtime.engines.onnx_sets import SPARE, AdapterSets, Shape, names_in
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.onnx_base import LOGITS_FROM, LORA_A, MIXED_FILE, VOCABULARY_FILE
 
@@ -61,7 +61,7 @@ class OnnxEngine:
         self.holder: object = None
         self._adapters: dict[str, Loaded] = {}
         self._stack: Stack = BARE
-        self._exact: dict[tuple[int, ...], Exactness] = {}
+        self._exact: dict[Shape, Exactness] = {}
         self._lengths = [0] * sequences
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
@@ -306,10 +306,12 @@ class OnnxEngine:
         return {**side.values, **masks(side, stacks)}
 
     def _tried(self, stack: Stack) -> Exactness:
-        ranks = tuple(sorted(self._adapters[name].rank for name, _ in stack))
-        if ranks not in self._exact:
-            self._exact[ranks] = self._probe(stack) if self.sequences > 1 else Exactness(False, False)
-        return self._exact[ranks]
+        if self.sequences == 1:
+            return Exactness(batches=False, cuts=False)
+        shape = self._sets.shape(names_in([stack]))
+        if shape not in self._exact:
+            self._exact[shape] = self._probe(stack)
+        return self._exact[shape]
 
     def _probe(self, stack: Stack) -> Exactness:
         with self._scratch():
@@ -318,7 +320,7 @@ class OnnxEngine:
             return Exactness(probe.batches_are_exact(self, self.sequences), probe.cuts_are_exact(self))
 
     def _probe_mixing(self, stacks: Sequence[Stack]) -> bool:
-        """Decode a token under each stack alone and under all of them at once, compare all bits."""
+        """Decode a first token under each stack alone and under all of them at once, compare all bits."""
         names = names_in(stacks)
         rows = list(enumerate(itertools.islice(itertools.cycle(stacks), self.sequences)))
         least = max(2, -(-len(stacks) // SPARE))
@@ -326,12 +328,11 @@ class OnnxEngine:
         try:
             with self._scratch():
                 self._stack = BARE
-                probe.fill(self, self.sequences)
-                alone = [probe.last(self, [row])[0] for row in rows]
+                alone = [probe.step(self, [row], 0)[0] for row in rows]
                 self._sets.side(names)
                 self._sets.note(names, exact=True)  # for now: smaller batches are to use this set as well
                 batches = (rows[:size] for size in range(len(rows), least - 1, -1))
-                same = all(probe.same(probe.last(self, batch), alone) for batch in batches)
+                same = all(probe.same(probe.step(self, batch, 0), alone) for batch in batches)
         finally:
             self._sets.note(names, exact=same)
         return same

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgekit_runtime.adapter import KEY_INVOCATION
+from edgekit_runtime.adapter import KEY_INVOCATION, KEY_RANK
 from edgekit_runtime.engines.base import Stack
 from edgekit_runtime.onnx_adapter import read_onnx_adapter
-from edgekit_runtime.onnx_base import FUSED, LORA_A, LORA_B, MASK, MASK_FUSED, TILE
+from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B, MASK, MASK_FUSED, TILE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 Arrays: TypeAlias = "Mapping[str, NDArray[np.float32]]"
 Values: TypeAlias = Mapping[str, Any]  # onnxruntime.OrtValue by input name
 
+STRIDE = 128 // TILE  # tiles
+
 
 @dataclass(frozen=True)
 class Loaded:
     """One adapter: A [in, rank] and B [rank, out] by input name.
 
-    ``size`` is in bytes, ``rank`` the largest, ``invocation`` the tokens from which an activated LoRA works.
+    ``size`` is in bytes, ``rank`` the largest that a layer of the trained model has (0 when the file doesn't say),
+    ``invocation`` the tokens from which an activated LoRA works.
     """
 
     arrays: Arrays
@@ -42,9 +45,8 @@ class Loaded:
         """
         file = read_onnx_adapter(path)
         arrays = file.arrays()
-        ranks = [array.shape[1] for name, array in arrays.items() if name.endswith(LORA_A)]
         size = sum(array.nbytes for array in arrays.values())
-        return cls(arrays, size, max(ranks, default=0), tuple(file.facts.get(KEY_INVOCATION, ())))
+        return cls(arrays, size, int(file.facts.get(KEY_RANK, 0)), tuple(file.facts.get(KEY_INVOCATION, ())))
 
     @functools.cached_property
     def values(self) -> Values:
@@ -62,10 +64,12 @@ class Side:
     Attributes:
         arrays: A [tiles, in, 16] and B [ranks, out] by input name, of every layer of the graph.
         spans: whose tiles are which, in layers that are one of the trained model's and in fused ones.
+        grain: ranks of each layer of the trained model where they are everywhere the same power of two, else 0.
     """
 
     arrays: Arrays
     spans: Mapping[str, tuple[Span, Span]]
+    grain: int = 0
 
     @functools.cached_property
     def values(self) -> Values:
@@ -126,26 +130,41 @@ def in_tiles(name: str, adapter: Loaded, layers: Mapping[str, tuple[int, ...]]) 
             a[:, : own_a.shape[1]], b[: own_b.shape[0]] = own_a, own_b
         arrays[layer + LORA_A] = np.ascontiguousarray(a.reshape(len(a), tiles, TILE).transpose(1, 0, 2))
         arrays[layer + LORA_B] = b
-    return Side(arrays, {name: ((0, sizes[0]), (0, sizes[1]))})
+    return Side(arrays, {name: ((0, sizes[0]), (0, sizes[1]))}, _grain(adapter))
 
 
 def side_by_side(sides: Sequence[Side]) -> Side:
     """Several of :func:`in_tiles` as one.
 
-    Those with more ranks come first: then the ranks of a module stand where they would stand alone, seen from the
-    multiples of 128 at which matrix products begin new sums, unless their number is no power of two.
+    Matrix products begin new sums at multiples of 128 ranks, so that no layer's ranks may stand across one where they
+    don't when they are alone.  Powers of two never do when the larger come first; others get the room that they need.
     """
     import numpy as np
 
-    ordered = sorted(sides, key=lambda side: side.tiles, reverse=True)
+    ordered = sorted(sides, key=lambda side: (side.grain, side.tiles), reverse=True)
     spans: dict[str, tuple[Span, Span]] = {}
-    single = fused = 0
+    ends = [0, 0]
+    gaps: dict[int, list[int]] = {0: [], 1: []}
     for side in ordered:
-        ends = single + side.tiles[0], fused + side.tiles[1]
-        spans |= dict.fromkeys(side.spans, ((single, ends[0]), (fused, ends[1])))
-        single, fused = ends
-    arrays = {name: np.concatenate([side.arrays[name] for side in ordered]) for name in ordered[0].arrays}
-    return Side(arrays, spans)
+        places = []
+        for fused, width in enumerate(side.tiles):
+            start = ends[fused]
+            if not side.grain and start % STRIDE + width > STRIDE:
+                start += -start % STRIDE
+            gaps[fused].append(start - ends[fused])
+            ends[fused] = start + width
+            places.append((start, ends[fused]))
+        spans |= dict.fromkeys(side.spans, (places[0], places[1]))
+
+    def joined(name: str) -> NDArray[np.float32]:
+        ranks = TILE if name.endswith(LORA_B) else 1
+        pieces = []
+        for side, gap in zip(ordered, gaps[_is_fused(name)], strict=True):
+            own = side.arrays[name]
+            pieces += [np.zeros((gap * ranks, *own.shape[1:]), np.float32), own]
+        return np.concatenate(pieces)
+
+    return Side({name: joined(name) for name in ordered[0].arrays}, spans)
 
 
 def masks(side: Side, stacks: Sequence[Stack]) -> Values:
@@ -166,6 +185,13 @@ def _tiles(adapter: Loaded, *, fused: bool) -> int:
     """Tiles that an adapter needs in the widest of its layers that are fused, or that aren't."""
     ranks = [a.shape[1] for name, a in adapter.arrays.items() if name.endswith(LORA_A) and _is_fused(name) == fused]
     return -(-max(ranks, default=0) // TILE)
+
+
+def _grain(adapter: Loaded) -> int:
+    rank = adapter.rank
+    widths = {a.shape[1] for name, a in adapter.arrays.items() if name.endswith(LORA_A)}
+    even = rank.bit_count() == 1 and widths <= {rank * parts for parts in range(1, FUSED_PARTS + 1)}
+    return rank if even else 0
 
 
 def _is_fused(name: str) -> bool:

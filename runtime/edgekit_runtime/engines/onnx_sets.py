@@ -11,6 +11,7 @@ KEPT = 2  # sets; each is as large as its adapters together
 SPARE = 2  # times the bytes that are needed are not too many to be used for a smaller set
 
 Names = frozenset[str]
+Shape = tuple[tuple[int, ...], ...]
 
 
 class AdapterSets:
@@ -26,7 +27,7 @@ class AdapterSets:
         self._layers = layers
         self._alone: dict[str, Side] = {}
         self._sets: dict[Names, Side] = {}  # the one that was used last stands last
-        self._exact: dict[tuple[tuple[int, int], ...], bool] = {}
+        self._exact: dict[Shape, bool] = {}
 
     def add(self, name: str, adapter: Loaded) -> int:
         """Take an adapter.  Returns the bytes that it has in tiles."""
@@ -56,13 +57,17 @@ class AdapterSets:
 
     def exact(self, names: Names) -> bool | None:
         """Whether such a set gives the bits of its adapters alone; None when that has not been tried."""
-        return self._exact.get(self._shape(names), True if self._wider(names) else None)
+        return self._exact.get(self.shape(names), True if self._wider(names) else None)
 
     def note(self, names: Names, *, exact: bool) -> None:
         """Remember what a trial has shown."""
-        self._exact[self._shape(names)] = exact
+        self._exact[self.shape(names)] = exact
         if not exact:
             self._drop(names)
+
+    def shape(self, names: Names) -> Shape:
+        """What sums in a set depend on: the same for adapters of the same ranks."""
+        return tuple(sorted((self._alone[name].grain, *self._alone[name].tiles) for name in names))
 
     def _drop(self, names: Names) -> None:
         self.dropped |= self._sets.pop(names, None) is not None
@@ -71,12 +76,9 @@ class AdapterSets:
         """A larger set at hand that gives the same bits, and costs little more."""
         enough = SPARE * sum(self._alone[name].size for name in names)
         for kept, side in self._sets.items():
-            if names < kept and side.size <= enough and self._exact.get(self._shape(kept)):
+            if names < kept and side.size <= enough and self._exact.get(self.shape(kept)):
                 return kept
         return None
-
-    def _shape(self, names: Names) -> tuple[tuple[int, int], ...]:
-        return tuple(sorted(self._alone[name].tiles for name in names))
 
 
 def names_in(stacks: Iterable[Stack]) -> Names:

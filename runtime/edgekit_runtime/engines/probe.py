@@ -38,11 +38,11 @@ def fill(decoder: Decoder, sequences: int) -> None:
         decoder.decode([Part(sequence, 0, [sequence + token for token in range(1, TOKENS)])])
 
 
-def last(decoder: Decoder, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
-    """Logits of one more token in each of these filled sequences, decoded at once."""
+def step(decoder: Decoder, rows: Sequence[Row], position: int) -> list[NDArray[np.float32]]:
+    """Logits of one token in each of these sequences, which hold as many as its position, decoded at once."""
     for sequence, _ in rows:
-        decoder.forget(sequence, TOKENS - 1)
-    decoder.decode([Part(sequence, TOKENS - 1, [20 + sequence], stack=stack) for sequence, stack in rows])
+        decoder.forget(sequence, position)
+    decoder.decode([Part(sequence, position, [20 + sequence], stack=stack) for sequence, stack in rows])
     return [decoder.row(number).copy() for number in range(len(rows))]
 
 
@@ -54,10 +54,13 @@ def same(found: Sequence[NDArray[np.float32]], alone: Sequence[NDArray[np.float3
 
 
 def batches_are_exact(decoder: Decoder, sequences: int) -> bool:
-    """Whether a token gives the same logits alone and in batches of every size, under the selected adapters."""
+    """Whether a token in filled sequences gives the same logits alone and in batches of every size, under the selected
+    adapters.
+    """
+    last = TOKENS - 1
     rows: list[Row] = [(sequence, None) for sequence in range(sequences)]
-    alone = [last(decoder, [row])[0] for row in rows]
-    return all(same(last(decoder, rows[:size]), alone) for size in range(2, sequences + 1))
+    alone = [step(decoder, [row], last)[0] for row in rows]
+    return all(same(step(decoder, rows[:size], last), alone) for size in range(2, sequences + 1))
 
 
 def cuts_are_exact(decoder: Decoder) -> bool:

@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.adapter import AdapterFacts, check_fits
+from edgekit_runtime.adapter import ADAPTER_SUFFIXES, AdapterFacts, check_fits
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle, file_digest
 from edgekit_runtime.errors import EdgekitError, InputError
@@ -20,14 +20,15 @@ from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.server.canary import try_adapter
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 from edgekit_runtime.signing import SIGNATURE_SUFFIX
-from edgekit_runtime.store import ADAPTER_SUFFIXES, Store
+from edgekit_runtime.store import Store
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 SETTLE_SECONDS = 2.0  # a file that can't be read may still be on its way
 REJECTED = "rejected"
-KEPT_REJECTIONS = 20
+KEPT_REJECTIONS = 20  # shown
+KEPT_REFUSALS = 1000  # digests that aren't tried again
 
 
 class Adapters:
@@ -90,6 +91,8 @@ class Adapters:
             await try_adapter(self._base, path)
         except InputError as error:
             self._bad[digest] = str(error)
+            if len(self._bad) > KEPT_REFUSALS:
+                del self._bad[next(iter(self._bad))]  # the oldest: it would be tried once more
             raise
 
     async def _take(self, path: Path) -> None:

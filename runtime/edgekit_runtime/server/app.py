@@ -11,7 +11,7 @@ import hmac
 import importlib.resources
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,20 +183,39 @@ class _Service:
         if self._busy + len(asked.options) > max(self._queue, len(asked.options)):
             self.metrics.requests.labels(asked.model, "refused").inc()
             return _later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
+        # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
         if asked.stream:
-            events = self._events(asked, asked.options[0])
+            events = self._streamed(asked)
             await anext(events)  # accepted, or an error with a status of its own
             return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
-        answer = asyncio.ensure_future(self._whole(asked))
-        gone = asyncio.ensure_future(_gone(request))
+        with self._counted(len(asked.options)):
+            answer = asyncio.ensure_future(self._whole(asked))
+            gone = asyncio.ensure_future(_gone(request))
+            try:
+                await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+                return await answer if answer.done() else Response(status_code=GONE)
+            finally:
+                gone.cancel()
+                answer.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await answer
+
+    @contextlib.contextmanager
+    def _counted(self, prompts: int) -> Iterator[None]:
+        """Prompts that run or wait, for as long as they do."""
+        self._busy += prompts
+        self.metrics.busy.set(self._busy)
         try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            return await answer if answer.done() else Response(status_code=GONE)
+            yield
         finally:
-            gone.cancel()
-            answer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await answer
+            self._busy -= prompts
+            self.metrics.busy.set(self._busy)
+
+    async def _streamed(self, asked: Asked) -> AsyncGenerator[dict[str, Any], None]:
+        with self._counted(1):
+            async with contextlib.aclosing(self._events(asked, asked.options[0])) as events:
+                async for event in events:
+                    yield event
 
     async def _whole(self, asked: Asked) -> Response:
         """All prompts at once, each answer in one piece."""
@@ -241,11 +260,9 @@ class _Service:
             await events.aclose()
 
     async def _events(self, asked: Asked, options: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The worker's events for one prompt, counted and within the time."""
+        """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
         deadline = asyncio.get_running_loop().time() + self._timeout
         outcome = "cancelled"
-        self._busy += 1
-        self.metrics.busy.set(self._busy)
         events = self._supervisor.answer(options)
         try:
             while True:
@@ -267,8 +284,6 @@ class _Service:
             outcome = "unavailable"
             raise
         finally:
-            self._busy -= 1
-            self.metrics.busy.set(self._busy)
             self.metrics.requests.labels(asked.model, outcome).inc()
             await events.aclose()
 

@@ -12,14 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
+from edgekit_runtime.adapter import ADAPTER_SUFFIXES, AdapterFacts, adapter_entry, check_fits
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.manifest import needed_files
 from edgekit_runtime.signing import check_signature, public_keys
 from edgekit_runtime.store import generations, objects
-from edgekit_runtime.store.changes import find_installed, version_key, with_active, with_adapter, with_bundle, without
+from edgekit_runtime.store.changes import (
+    find_installed,
+    is_same,
+    version_key,
+    with_active,
+    with_adapter,
+    with_bundle,
+    without,
+)
 from edgekit_runtime.store.durable import replace_file
 from edgekit_runtime.store.generations import Generation, Generations
 from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
@@ -29,7 +37,6 @@ log = logging.getLogger(__name__)
 
 KEPT_GENERATIONS = 10
 TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
-ADAPTER_SUFFIXES = (".gguf", ".onnx_adapter")
 _NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
@@ -197,15 +204,18 @@ class Store:
         try:
             current = self._current_or_refuse()
         except InputError:
-            return self._last_sound()
+            return self._last_sound(before=self._pointed())
         if current.parent is None:
             raise _NOTHING_EARLIER
-        return self._generations.read(current.parent)
+        try:
+            return self._generations.read(current.parent)
+        except InputError as error:
+            log.warning("%s; going further back", error.problem)
+            return self._last_sound(before=current.parent)
 
-    def _last_sound(self) -> Generation:
-        number = self._pointed()
+    def _last_sound(self, before: int | None) -> Generation:
         for each in reversed(self._generations.numbers()):
-            if number is None or each < number:
+            if before is None or each < before:
                 with contextlib.suppress(InputError):
                     return self._generations.read(each)
         raise _NOTHING_EARLIER
@@ -218,20 +228,27 @@ class Store:
             return None
 
     def gc(self) -> tuple[int, int]:
-        """Drop old generations and every file that none of the kept ones needs.
+        """Drop old and damaged generations, and every file that none of the kept ones needs.
 
         Returns:
             Files removed, and bytes freed.
+
+        Raises:
+            InputError: the current generation is damaged; nothing is removed.
         """
         with self._writing():
-            current = self._generations.current_number()
+            current = self.current()
+            kept = {} if current is None else {current.number: current}
             numbers = self._generations.numbers()
-            kept = set(numbers[-KEPT_GENERATIONS:]) | ({current} if current is not None else set())
-            for number in set(numbers) - kept:
+            for number in numbers[-KEPT_GENERATIONS:]:
+                try:
+                    kept[number] = self._generations.read(number)
+                except InputError as error:  # nothing can be rolled back to it
+                    log.warning("%s; it is dropped", error.problem)
+            for number in set(numbers) - set(kept):
                 self._generations.drop(number)
-            needed = set().union(*(self._generations.read(number).digests() for number in sorted(kept)))
-            bases = {self._generations.read(number).manifest.base.digest for number in sorted(kept)}
-            drop_layouts(self.root, bases)
+            needed = set().union(*(generation.digests() for generation in kept.values()))
+            drop_layouts(self.root, {generation.manifest.base.digest for generation in kept.values()})
             count = size = 0
             for path in [*self._objects.all(), *(self.root / "tmp").iterdir()]:
                 if path.name not in needed:
@@ -305,8 +322,14 @@ class Store:
             self._commit(change(self._current_or_refuse()))
 
     def _commit(self, generation: Generation) -> None:
-        """Write the next generation and make it current; only the last step changes what readers see."""
+        """Write the next generation and make it current; only the last step changes what readers see.
+
+        Nothing happens when it says what the current one does: a rollback would seem to do nothing then.
+        """
         current = self._pointed()
+        with contextlib.suppress(InputError):  # a damaged one is replaced
+            if (active := self.current()) is not None and is_same(active, generation):
+                return
         number = max([*self._generations.numbers(), current or 0]) + 1
         created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._generations.write(replace(generation, number=number, parent=current, created=created))

@@ -167,12 +167,25 @@ def test_room_is_checked_before_anything_is_copied(store: Store, goods: Goods, m
         store.install(goods.two)
 
 
+def test_what_changes_nothing_is_no_generation(store: Store, goods: Goods) -> None:
+    store.install(goods.two)
+    number = store.number
+    store.install(goods.two)
+    store.activate("one")
+    store.install(goods.bundle)
+    assert store.number == number
+    store.rollback()  # to before the adapter came, however often it was installed
+    assert _active(store) == ["one 1.0.0"]
+
+
 def test_gc_removes_what_no_kept_generation_needs(store: Store, goods: Goods) -> None:
     store.install(goods.two)
     store.remove("two")
     assert store.gc() == (0, 0)  # a rollback may still need it
-    for _ in range(10):
-        store.activate("one")
+    for _ in range(5):
+        store.install(goods.nameless)
+        store.remove("from-elsewhere")
+    store.install(goods.nameless)
     count, size = store.gc()
     assert (count, size) == (1, goods.two.stat().st_size)
     assert store.bundle().manifest.adapters[0].name == "one"
@@ -185,6 +198,26 @@ def test_a_damaged_generation_is_told_and_rolled_back(store: Store, goods: Goods
         store.bundle()
     store.rollback()
     assert _active(store) == ["one 1.0.0"]
+
+
+def test_gc_goes_on_past_a_damaged_generation_and_a_rollback_too(store: Store, goods: Goods) -> None:
+    store.install(goods.two)
+    store.remove("two")
+    store.install(goods.nameless)
+    (store.root / "generations" / "3.json").write_text("{")
+    assert store.gc() == (0, 0)  # generation 2 needs adapter two still
+    assert not (store.root / "generations" / "3.json").exists()
+    assert store.rollback() == 2
+    assert _active(store) == ["one 1.0.0", "two 1.0.0"]
+
+
+def test_gc_removes_nothing_while_the_current_generation_is_damaged(store: Store, goods: Goods) -> None:
+    store.install(goods.two)
+    (store.root / "generations" / "2.json").write_text("{")
+    before = _files(store.root)
+    with pytest.raises(InputError, match="damaged"):
+        store.gc()
+    assert _files(store.root) == before
 
 
 @pytest.mark.parametrize("content", ["", "x", "99"])

@@ -1,0 +1,87 @@
+"""Limits of the front that don't need an engine: who is turned away, and what is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.server import adapters as adapters_module
+from edgekit_runtime.server.adapters import Adapters
+from edgekit_runtime.server.app import make_app
+from tests.goods import Goods
+
+ANSWER: dict[str, Any] = {
+    "text": "ok",
+    "adapter": None,
+    "finish_reason": "stop",
+    "echoed": [],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, "cached_tokens": 0},
+    "timings": {"ttft_ms": 1.0, "prefill_ms": 1.0, "decode_ms": 1.0, "switch_ms": 0.0, "decode_tps": 1.0},
+}
+
+
+class _Slow:
+    """A worker that answers when it is told to."""
+
+    ready, models, stats, restarts = True, (), {}, 0
+
+    def __init__(self) -> None:
+        self.go, self.asked = asyncio.Event(), 0
+
+    async def answer(self, _: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        self.asked += 1
+        yield {"op": "accepted"}
+        await self.go.wait()
+        yield {"op": "done", "value": ANSWER}
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_requests_of_the_same_moment_share_one_queue(streams: bool) -> None:
+    async def ask() -> tuple[list[int], int, dict[str, Any]]:
+        slow = _Slow()
+        app = make_app(slow, None, queue=2)  # type: ignore[arg-type]
+        body = {"model": "base", "prompt": "x", "stream": streams}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            asked = [asyncio.create_task(client.post("/v1/completions", json=body)) for _ in range(5)]
+            done, _ = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            while len(done) < 3:
+                done, _ = await asyncio.wait(asked, timeout=0.05)
+            slow.go.set()
+            codes = sorted([(await each).status_code for each in asked])
+            return codes, slow.asked, (await client.get("/health")).json()
+
+    codes, asked, health = asyncio.run(asyncio.wait_for(ask(), 30))
+    assert codes == [200, 200, 429, 429, 429]
+    assert asked == 2
+    assert health["busy"] == 0
+
+
+def test_what_was_refused_is_tried_again_when_much_else_was_since(
+    goods: Goods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    async def crash(_: object, path: Path) -> None:
+        tried.append(path.name)
+        raise InputError("it crashes")
+
+    monkeypatch.setattr(adapters_module, "try_adapter", crash)
+    monkeypatch.setattr(adapters_module, "KEPT_REFUSALS", 2)
+    files = [goods.two, goods.one_newer, goods.nameless]
+
+    async def load_all() -> None:
+        with open_bundle(goods.bundle) as bundle:
+            adapters = Adapters(None, bundle, store=None, watch=None)  # type: ignore[arg-type]
+            for each in (*files, files[-1], files[0]):
+                with pytest.raises(InputError, match="it crashes"):
+                    await adapters.load(None, each)
+
+    asyncio.run(load_all())
+    assert tried == [each.name for each in (*files, files[0])]
