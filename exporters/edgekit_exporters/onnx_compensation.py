@@ -19,7 +19,6 @@ from edgekit_exporters.onnx_blocks import BLOCK, Blocks, bounds, choose_grids, s
 DAMPING = 0.3  # of the mean square of all inputs, added to each: the texts are few
 LEAST = 1e-4  # of it, that an input weighs when a grid is chosen: what these texts don't use, others may
 SILENCE = 1e-8  # a mean square that stands for nothing at all
-OUTPUTS = 768  # whose grids are chosen at a time: what is computed on the way stays in the processor's cache
 PANEL = 256  # columns of a symmetric matrix that are computed at a time
 
 
@@ -70,7 +69,7 @@ def compensated(weight: Tensor, inputs: Inputs, bits: int) -> Blocks:
         start, stop = number * BLOCK, (number + 1) * BLOCK
         pull = inputs.factor[start:, start:stop].t()
         group = torch.addmm(columns[start:stop], pull[:, BLOCK:], errors[stop:], out=shifted[start:stop])
-        grids = _grids(group, inputs.squares[start:stop, None], bits)
+        grids = choose_grids(group, inputs.squares[start:stop, None], bits)
         _round_in_turn(group, columns[start:stop], errors[start:stop], pull[:, :BLOCK], grids, bits)
         scales[number], zeros[number] = grids
     codes = shifted.view(-1, BLOCK, len(weight)).add_(zeros.unsqueeze(1)).to(torch.uint8).flatten(0, 1)
@@ -82,12 +81,6 @@ def compensated(weight: Tensor, inputs: Inputs, bits: int) -> Blocks:
         zeros[blocks].t().to(torch.uint8).contiguous(),
         bits,
     )
-
-
-def _grids(group: Tensor, squares: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    pieces = [choose_grids(each, squares, bits) for each in group.split(OUTPUTS, 1)]
-    scales, zeros = (torch.cat(each) for each in zip(*pieces, strict=True))
-    return scales, zeros
 
 
 def _round_in_turn(
