@@ -178,27 +178,26 @@ def _weighed(importance: Mapping[str, Tensor], block: int) -> Choice:
 
 def _importance(folder: Path) -> dict[str, Tensor]:
     """Mean squares of the inputs [in] of every linear layer, by the model's names, on the text that exports use."""
-    found: dict[str, Tensor] = {}
-    Calibration(folder).watch(lambda name, _, inputs: found.__setitem__(name, inputs.square().mean(0)))
-    return found
+    return {name: rows.float().square().mean(0) for name, rows in Calibration(folder).inputs.items()}
 
 
 def _awq(folder: Path) -> Choice:
     """AWQ (Lin et al. 2023, arXiv:2306.00978): columns are scaled by a power of how large their inputs are, which the
     layer before would have to undo; the power is searched for each layer.
     """
-    moments: dict[str, Tensor] = {}
-    Calibration(folder).watch(lambda name, _, rows: moments.__setitem__(name, rows.t() @ rows / len(rows)))
+    inputs = Calibration(folder).inputs
 
     def choose(name: str, weight: Tensor) -> tuple[Tensor, float]:
-        sizes = moments[name].diagonal().sqrt()
+        rows = inputs[name].float()
+        moments = rows.t() @ rows / len(rows)
+        sizes = moments.diagonal().sqrt()
         sizes = (sizes / sizes.mean()).clamp(min=1e-4)
         tried = []
         for power in AWQ_POWERS:
             scales = sizes**power
             floats, bits = _fitted(weight * scales, None)
             error = floats / scales - weight
-            tried.append((float(((error @ moments[name]) * error).sum()), error + weight, bits))
+            tried.append((float(((error @ moments) * error).sum()), error + weight, bits))
         _, floats, bits = min(tried, key=lambda each: each[0])
         return floats, bits
 

@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,12 +117,12 @@ def write_base_onnx(
 
     destination.mkdir(parents=True)
     vocabulary = destination / VOCABULARY_FILE
-    with ThreadPoolExecutor(1) as beside:  # for what runs in processes of its own
+    with ThreadPoolExecutor(1) as beside:  # for what runs in processes of its own, one after the other
         making = beside.submit(make_graph)
+        converting = beside.submit(lambda: _write_vocabulary(base, making.result(), vocabulary))
         calibration = _calibration(source) if BITS.get(precision, HEAD_BITS) < HEAD_BITS else None
         graph = making.result()
         model = ir.load(graph / MODEL_FILE)
-        converting = beside.submit(_write_vocabulary, base, surgery.layer_shapes(model), vocabulary)
         blocks = _blocks(model, calibration, precision)
         converting.result()
     for path in graph.iterdir():
@@ -233,8 +233,13 @@ def _blocks(model: Any, calibration: Calibration | None, precision: str) -> dict
     return found
 
 
-def _write_vocabulary(base: Base, layers: Mapping[str, tuple[int, int]], destination: Path) -> None:
-    """Tokeniser, chat template and family as GGUF metadata, without weights, for the device's tokeniser."""
+def _write_vocabulary(base: Base, graph: Path, destination: Path) -> None:
+    """Tokeniser, chat template, family and layers as GGUF metadata, without weights, for the device's tokeniser."""
+    import onnx_ir as ir
+
+    from edgekit_exporters.onnx_graph import layer_shapes
+
+    layers = layer_shapes(ir.load(graph / MODEL_FILE))
     facts = {
         KEY_FAMILY: base.family,
         KEY_LAYERS: [f"{name} {inputs} {outputs}" for name, (inputs, outputs) in layers.items()],

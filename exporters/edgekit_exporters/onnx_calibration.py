@@ -1,98 +1,118 @@
-"""Blocks chosen for the inputs that layers see, on text that the base itself writes.
+"""Blocks chosen for the inputs that layers see, while the base itself writes text.
 
 No data is asked for, and the same base always gives the same blocks, whatever project it is exported for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edgekit_exporters.onnx_blocks import BLOCK, Blocks
 from edgekit_exporters.onnx_compensation import Inputs, compensated
-from edgekit_exporters.onnx_names import fused_rows, graph_layer
+from edgekit_exporters.onnx_names import graph_layer
 from edgekit_runtime.machine import describe
 
 SEED = 0
 BFLOAT16_UNITS = {"avx512_bf16", "bf16"}  # twice as fast as float32 there, and near enough
-TEXTS, TOKENS = 64, 48
+TEXTS, TOKENS = 64, 32
 
 
 class Calibration:
-    """A Hugging Face folder's model and a text of its own."""
+    """What the layers of a model see while it writes.
+
+    Attributes:
+        inputs: of each linear layer, by the model's names [texts * tokens, in]; one tensor where layers see the same.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Let the model write."""
+        """Let the model of a Hugging Face folder write."""
         from transformers import AutoModelForCausalLM
 
-        narrow = not BFLOAT16_UNITS.isdisjoint(describe()["flags"])
-        dtype = torch.bfloat16 if narrow else torch.float32
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-        with torch.inference_mode():
-            self._text = _written_by(self.model)
-        self._rows = fused_rows(folder)
-
-    def watch(self, see: Callable[[str, Any, Tensor], None]) -> None:
-        """Read the text.  ``see`` gets name, module and inputs [tokens, in] of each linear layer before it runs."""
-
-        def hook(name: str) -> Any:
-            return lambda module, inputs: see(name, module, inputs[0].flatten(0, -2).float())
-
-        layers = [(name, each) for name, each in self.model.named_modules() if isinstance(each, torch.nn.Linear)]
-        handles = [module.register_forward_pre_hook(hook(name)) for name, module in layers]
-        try:
-            with torch.inference_mode():
-                self.model.base_model(input_ids=self._text, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+        dtype = torch.float32 if BFLOAT16_UNITS.isdisjoint(describe()["flags"]) else torch.bfloat16
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+        # A processor is left to what runs beside: threads that wait for one another lose more than one of them adds.
+        with torch.inference_mode(), _threads(max(1, torch.get_num_threads() - 1)):
+            self.inputs = _seen_while_writing(model)
 
     def blocks(self, weights: Mapping[str, Any], bits: int) -> dict[str, Blocks]:
-        """Blocks for the layers of a graph, each for what it sees behind layers that are in blocks already.
-
-        The model has the blocks' numbers afterwards.
+        """Blocks for the layers of a graph, each for what it sees.
 
         Args:
             weights: the matrices [out, in], float32 arrays, by the graph's names; those that are no layer of the model
                 are left out.
             bits: 4 or 8.
         """
-        found: dict[str, Blocks] = {}
-        last: tuple[Tensor, Inputs] | None = None  # gate and up see the same
-
-        def see(name: str, module: Any, rows: Tensor) -> None:
-            nonlocal last
-            place, part = graph_layer(name, weights) or (None, None)
-            if place is None or rows.shape[1] % BLOCK:
-                return
-            if place not in found:  # q, k and v are one layer of the graph, and see the same
-                if last is None or not torch.equal(last[0], rows):
-                    last = rows, Inputs.seen(rows)
-                found[place] = compensated(torch.tensor(weights[place]), last[1], bits)
-            start, stop = self._rows[part] if part else (0, None)
-            module.weight.data = found[place].floats()[start:stop].to(module.weight.dtype)
-
-        self.watch(see)
-        return found
+        sharing: dict[int, tuple[Tensor, dict[str, Any]]] = {}
+        for name, rows in self.inputs.items():
+            place, _ = graph_layer(name, weights) or (None, None)
+            if place is not None and rows.shape[1] % BLOCK == 0:
+                sharing.setdefault(id(rows), (rows, {}))[1][place] = weights[place]
+        workers = torch.get_num_threads()
+        with _threads(1), ThreadPoolExecutor(workers) as pool:  # a thread for each layer's whole work
+            found = pool.map(lambda each: _fitted(each[0], each[1], bits), sharing.values())
+            return {name: blocks for each in found for name, blocks in each.items()}
 
 
-def _written_by(model: Any) -> Tensor:
-    """Token ids [texts, tokens], drawn from the model, each text from another first token."""
-    draws = torch.Generator().manual_seed(SEED)
-    ends = model.generation_config.eos_token_id
-    last = torch.randint(0, model.config.vocab_size, (TEXTS, 1), generator=draws)
-    texts, cache = [last], None
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """How many threads an operation of torch takes meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fitted(rows: Tensor, weights: Mapping[str, Any], bits: int) -> dict[str, Blocks]:
+    """Blocks of matrices that see the same: their outputs know nothing of each other, so they are one matrix here."""
+    with torch.inference_mode():
+        matrix = torch.from_numpy(np.concatenate(list(weights.values())))
+        whole = compensated(matrix, Inputs.seen(rows), bits)
+        parts = [len(weight) for weight in weights.values()]
+        pieces = zip(weights, *(each.split(parts) for each in (whole.codes, whole.scales, whole.zeros)), strict=True)
+        return {name: Blocks(codes, scales, zeros, bits) for name, codes, scales, zeros in pieces}
+
+
+def _seen_while_writing(model: Any) -> dict[str, Tensor]:
+    """Let it write texts, each from another first token, and keep what its linear layers see."""
+    pieces: dict[str, list[Tensor]] = {}
+    last: Tensor | None = None
+    seen: list[Tensor] = []
+
+    def see(name: str, given: Tensor) -> None:
+        nonlocal last, seen
+        if given is not last:
+            last, seen = given, pieces.setdefault(name, [])
+            seen.append(given.flatten(0, -2))
+        pieces[name] = seen
+
+    def hook(name: str) -> Any:
+        return lambda _, inputs: see(name, inputs[0])
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings():
+            module.register_forward_pre_hook(hook(name))
+    _write(model)
+    whole = {id(each): torch.cat(each) for each in pieces.values()}
+    return {name: whole[id(each)] for name, each in pieces.items()}
+
+
+def _write(model: Any) -> None:
+    """Draw ``TEXTS`` texts of ``TOKENS`` tokens from the model, by the whole of its distribution."""
+    chance = torch.Generator().manual_seed(SEED)
+    tokens = torch.randint(0, model.config.vocab_size, (TEXTS, 1), generator=chance)
+    past = None
     for _ in range(TOKENS):
-        found = model(input_ids=last, past_key_values=cache, use_cache=True)
-        logits, cache = found.logits[:, -1].float(), found.past_key_values
-        if ends is not None:
-            logits[:, ends] = -torch.inf
-        # One number a text: torch.multinomial draws one for each token of the vocabulary, slower than the model.
-        below = logits.softmax(-1).cumsum(-1)
-        last = torch.searchsorted(below, below[:, -1:] * torch.rand(TEXTS, 1, generator=draws))
-        texts.append(last)
-    return torch.cat(texts, 1)
+        found = model(input_ids=tokens, past_key_values=past, use_cache=True)
+        past = found.past_key_values
+        heights = found.logits[:, -1].float().softmax(-1).cumsum(-1)
+        tokens = torch.searchsorted(heights, heights[:, -1:] * torch.rand(TEXTS, 1, generator=chance))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 from edgekit.bases import resolve_base
 from edgekit_exporters.base import Base
@@ -23,7 +24,8 @@ pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install '
 from edgekit_exporters.onnx_adapter import write_adapter_onnx
 from edgekit_exporters.onnx_base import base_onnx, layers_of, source_digest
 from edgekit_exporters.onnx_blocks import Blocks, fit_blocks
-from edgekit_exporters.onnx_compensation import Inputs, compensated
+from edgekit_exporters.onnx_calibration import TEXTS, TOKENS, Calibration
+from edgekit_exporters.onnx_compensation import DAMPING, Inputs, compensated
 from edgekit_runtime.engines.onnx import OnnxEngine
 
 
@@ -221,6 +223,59 @@ def test_compensation_bears_inputs_that_are_always_zero() -> None:
         assert floats.isfinite().all()
         assert (floats - weight).abs().max() < 1
         assert not floats[3].any()
+
+
+def test_inputs_are_known_by_the_factor_of_their_damped_moments() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(400, 320) @ torch.randn(320, 320)  # more columns than are multiplied at a time
+    known = Inputs.seen(rows)
+    moments = rows[:, known.order].t() @ rows[:, known.order] / len(rows)
+    torch.testing.assert_close(known.squares, moments.diagonal(), rtol=1e-4, atol=0)
+    assert known.squares.view(-1, 32).mean(1).diff().min() >= 0
+    moments.diagonal().add_(DAMPING * moments.diagonal().mean())
+    inverse = torch.linalg.inv(known.factor.double())
+    left = inverse @ moments.double() @ inverse.t()
+    assert torch.equal(known.factor.triu(), torch.eye(320))
+    assert (left - left.diagonal().diag()).abs().max() < 1e-3 * left.diagonal().min()
+
+
+def test_layers_that_see_the_same_have_one_tensor(tiny_chat_base: Path) -> None:
+    inputs = Calibration(tiny_chat_base).inputs
+    layer = "model.layers.1."
+    queries, gates = inputs[f"{layer}self_attn.q_proj"], inputs[f"{layer}mlp.gate_proj"]
+    assert queries is inputs[f"{layer}self_attn.k_proj"] is inputs[f"{layer}self_attn.v_proj"]
+    assert gates is inputs[f"{layer}mlp.up_proj"]
+    assert not torch.equal(queries, gates)
+    assert not torch.equal(queries, inputs["model.layers.0.self_attn.q_proj"])
+    assert len(queries) == len(inputs[f"{layer}mlp.down_proj"]) == TEXTS * TOKENS
+    assert "lm_head" not in inputs
+
+
+def test_the_same_base_gives_the_same_blocks_whatever_the_number_of_threads(tiny_chat_base: Path) -> None:
+    torch.manual_seed(1)  # of no consequence
+    layers = {f"model.layers.0.mlp.{name}": torch.randn(*shape).numpy() for name, shape in _shapes(tiny_chat_base)}
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append(Calibration(tiny_chat_base).blocks(layers, 4))
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    first, second = found
+    assert first.keys() == second.keys() == layers.keys()
+    for name, blocks in first.items():
+        assert torch.equal(blocks.codes, second[name].codes)
+        assert torch.equal(blocks.scales, second[name].scales)
+        assert torch.equal(blocks.zeros, second[name].zeros)
+
+
+def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """[out, in] of the three matrices of an MLP."""
+    config = AutoConfig.from_pretrained(folder)
+    inner = (config.intermediate_size, config.hidden_size)
+    yield from (("gate_proj", inner), ("up_proj", inner), ("down_proj", inner[::-1]))
 
 
 def test_packed_codes_have_the_first_of_two_in_the_low_half() -> None:
