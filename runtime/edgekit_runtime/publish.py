@@ -75,12 +75,16 @@ def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
     """Refuse before any work is done.
 
     Raises:
-        InputError: ``folder`` exists with other content.
+        InputError: ``folder`` exists with other content, or this user may not write there.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise InputError(f"{folder} is a file or link", "choose another output folder")
     if folder.is_dir() and any(folder.iterdir()) and not is_ours(folder):
         raise InputError(f"{folder} exists with other content", "choose another output folder, or empty it")
+    there = next(each for each in folder.absolute().parents if each.exists())
+    why = "that is a file" if not there.is_dir() else "no permission"
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"no folder can be made in {there} ({why})", "choose another output folder")
 
 
 def _make_room(temporary: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.publish import publish, write_whole
+from edgekit_runtime.publish import check_replaceable, publish, write_whole
 from edgekit_runtime.signing import make_key
 from edgekit_runtime.system_errors import explained
 
@@ -81,3 +81,15 @@ def test_half_a_pair_of_keys_does_not_stay(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.key\.pub exists already"):
         make_key(tmp_path / "a.key")
     assert _names(tmp_path) == ["a.key.pub"]
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
+    place = tmp_path / "place"
+    place.write_text("a file") if is_file else place.mkdir()
+    if not is_file:
+        monkeypatch.setattr(os, "access", lambda path, _: Path(path) != place)  # root may write everywhere
+    with pytest.raises(InputError, match="that is a file" if is_file else "no permission"):
+        check_replaceable(place / "deep" / "bundle", lambda _: False)
