@@ -110,6 +110,8 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
     (site / "more").mkdir()
     activated = tmp_path / "activated.gguf"
     rewrite_metadata(goods.two, activated, {KEY_INVOCATION: [1, 2]})
+    for_onnx = tmp_path / "other.onnx_adapter"
+    for_onnx.write_bytes(b"\x18\0\0\0TORT" + bytes(64))
     (site / "more/two.gguf").write_bytes(goods.two.read_bytes())
     with hosting(site) as host, phone(browser, locale="en") as page:
         page.goto(host.url)
@@ -125,6 +127,8 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
         assert "another-base" in page.inner_text("#installing")
         page.set_input_files("#adapter-file", activated)
         expect(page.locator("#installing")).to_contain_text("activated LoRA")
+        page.set_input_files("#adapter-file", for_onnx)
+        expect(page.locator("#installing")).to_contain_text("export it with --format gguf")
         page.fill("#adapter-url", "https://elsewhere.example/x.gguf")
         page.click("#from-url button")
         expect(page.locator("#installing")).to_contain_text("--adapters-from")

@@ -4,6 +4,7 @@ import { EdgekitError } from "./errors.js";
 import { readGguf } from "./gguf.js";
 
 const NAME = /^[a-z0-9][a-z0-9._-]*$/;
+const ONNX_IDENTIFIER = "TORT";
 const FLOATS = ["F32", "F16", "BF16", "Q8_0"];
 const EMBEDDING = "token_embd.weight"; // llama.cpp stores its A transposed
 
@@ -27,6 +28,9 @@ const EMBEDDING = "token_embd.weight"; // llama.cpp stores its A transposed
  * @returns {Promise<AdapterFacts>}
  */
 export async function readAdapter(file, label) {
+  if (new TextDecoder().decode(await file.slice(4, 8).arrayBuffer()) === ONNX_IDENTIFIER) {
+    throw new EdgekitError("unsupported", `${label} is an adapter for ONNX Runtime`, "export it with --format gguf");
+  }
   const gguf = await readGguf(file, label);
   const { metadata } = gguf;
   if (metadata.get("general.type") !== "adapter" || metadata.get("adapter.type") !== "lora") {
