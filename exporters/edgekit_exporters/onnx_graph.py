@@ -188,7 +188,7 @@ class DataFile:
 def constant(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
     """A constant of the graph under the tensor's name."""
     value = ir.Value(
-        name=tensor.name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
     )
     graph.register_initializer(value)
     return value
@@ -207,7 +207,7 @@ def graph_input(graph: ir.Graph, name: str, shape: list[int | None], default: Ar
 def matrix_shape(value: ir.Value) -> tuple[int, int]:
     """Of a constant matrix."""
     assert value.const_value is not None
-    rows, columns = value.const_value.numpy().shape
+    rows, columns = value.const_value.shape.numpy()
     return int(rows), int(columns)
 
 
@@ -269,7 +269,7 @@ def _widened(graph: ir.Graph, name: str, half: ir.TensorProtocol) -> ir.Value:
     """A float32 value from a float16 constant, which an engine computes once, when it loads."""
     cast = ir.node("Cast", [constant(graph, half)], {"to": ir.DataType.FLOAT}, name=f"/widen/{name}")
     wide = cast.outputs[0]
-    wide.name, wide.type, wide.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape(half.numpy().shape)
+    wide.name, wide.type, wide.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape(half.shape.numpy())
     graph.insert_before(graph[0], cast)
     return wide
 

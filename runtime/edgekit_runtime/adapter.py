@@ -11,11 +11,12 @@ from typing import Any
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
+from edgekit_runtime.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
 from edgekit_runtime.onnx_base import KEY_LAYERS, LORA_A, LORA_B
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
-ADAPTER_SUFFIXES = (".gguf", ".onnx_adapter")
+ADAPTER_SUFFIXES = (".gguf", ONNX_SUFFIX)
 KEY_SCHEMA = "edgekit.schema"
 KEY_NAME = "edgekit.name"
 KEY_VERSION = "edgekit.version"

@@ -15,9 +15,10 @@ from edgekit.bases import resolve_base
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.engines import Part, Stack, forced_logits
+from edgekit_runtime.engines import Stack, forced_logits
 from edgekit_runtime.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 from tests.exporters.test_exactness import LENGTH, SEPARATE_ONLY, VARIANTS, _adapter, _peft_answers
+from tests.steps import alone, step
 
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 
@@ -110,17 +111,11 @@ def test_one_step_takes_another_adapter_for_each_row(base: Base, folder: Path, t
         engine.load_adapter(name, file)
         stacks.append(((name, 1.0),))
     stacks.append((("a", 0.5), ("b", 1.5)))
-    alone = []
-    for row, stack in enumerate(stacks):
-        engine.select(stack)
-        engine.decode([Part(row, 0, range(100, 108 + row))])
-        engine.decode([Part(row, 8 + row, [7])])
-        alone.append(engine.row(0).copy())
+    wanted = alone(engine, stacks)
     for rows in ([0, 1, 2, 3], [1, 3], [2, 0]):
-        engine.decode([Part(row, 8 + row, [7], stack=stacks[row]) for row in rows])
-        for number, row in enumerate(rows):
-            assert np.allclose(engine.row(number), alone[row], atol=1e-4)
-    assert all(not np.allclose(alone[0], other, atol=0.1) for other in alone[1:])
+        for found, row in zip(step(engine, rows, stacks), rows, strict=True):
+            assert np.allclose(found, wanted[row], atol=1e-4)
+    assert all(not np.allclose(wanted[0], other, atol=0.1) for other in wanted[1:])
     engine.close()
 
 

@@ -15,6 +15,7 @@ from edgekit_runtime.engines import BARE, Part, Stack
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.onnx_base import MIXED_FILE
 from edgekit_runtime.store import Store
+from tests.steps import alone, step
 
 PROMPTS = ("Name three colours.", "What is a belt?", "Write one line about rust.")
 
@@ -31,15 +32,12 @@ def test_batches_with_one_adapter_are_the_steps_alone_to_the_bit(shared: Runtime
     stack = (("one", 1.0),)
     if not engine.batches_exactly(stack):
         pytest.skip("not on this machine: requests take turns")
-    engine.select(stack)
-    alone = []
-    for row in range(4):
-        engine.decode([Part(row, 0, range(100, 108 + row))])
-        engine.decode([Part(row, 8 + row, [7])])
-        alone.append(engine.row(0).copy())
+    stacks = [stack] * 4
+    wanted = alone(engine, stacks)
     for rows in ([0, 1, 2, 3], [1, 3], [2, 0]):
-        engine.decode([Part(row, 8 + row, [7]) for row in rows])
-        assert all(np.array_equal(engine.row(number), alone[row]) for number, row in enumerate(rows))
+        assert all(
+            np.array_equal(found, wanted[row]) for found, row in zip(step(engine, rows, stacks), rows, strict=True)
+        )
     engine.unload_adapter("one")
 
 
@@ -50,16 +48,12 @@ def test_steps_with_different_adapters_are_the_steps_alone_to_the_bit(shared: Ru
     stacks: list[Stack] = [BARE, (("one", 1.0),), (("two", 1.0),), (("one", 0.5), ("two", 1.5))]
     if not engine.mixes(stacks):
         pytest.skip("not on this machine: requests are decoded adapter by adapter")
-    alone = []
-    for row, stack in enumerate(stacks):
-        engine.select(stack)
-        engine.decode([Part(row, 0, range(100, 108 + row))])
-        engine.decode([Part(row, 8 + row, [7])])
-        alone.append(engine.row(0).copy())
+    wanted = alone(engine, stacks)
     for rows in ([0, 1, 2, 3], [3, 1], [2, 0], [1, 2], [3]):
-        engine.decode([Part(row, 8 + row, [7], stack=stacks[row]) for row in rows])
-        assert all(np.array_equal(engine.row(number), alone[row]) for number, row in enumerate(rows))
-    assert all(not np.array_equal(alone[0], other) for other in alone[1:])
+        assert all(
+            np.array_equal(found, wanted[row]) for found, row in zip(step(engine, rows, stacks), rows, strict=True)
+        )
+    assert all(not np.array_equal(wanted[0], other) for other in wanted[1:])
     for name in ("one", "two"):
         engine.unload_adapter(name)
 

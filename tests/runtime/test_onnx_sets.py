@@ -27,7 +27,7 @@ def adapter(rank: int, *, layers: tuple[str, ...] = (PLAIN, FUSED), seed: int = 
         ranks = 3 * rank if layer == FUSED else rank
         arrays[layer + LORA_A] = random.standard_normal((INPUTS, ranks), np.float32)
         arrays[layer + LORA_B] = random.standard_normal((ranks, OUTPUTS[layer]), np.float32)
-    return Loaded(arrays, 0, rank, ())
+    return Loaded(arrays, rank, ())
 
 
 def sets(**adapters: Loaded) -> AdapterSets:

@@ -87,11 +87,13 @@ class OnnxEngine:
         if name not in self._adapters:
             adapter = Loaded.read(path)
             if self.sequences > 1:
-                adapter = replace(adapter, size=self._sets.add(name, adapter), arrays={})
+                self._sets.add(name, adapter)
+                adapter = replace(adapter, arrays={})
             self._adapters[name] = adapter
             if self.sequences == 1:
                 self._binding(0, 1, [((name, 1.0),)])
-        return self._adapters[name].size
+        held = self._sets.side(frozenset([name])) if self.sequences > 1 else self._adapters[name]
+        return held.size
 
     def unload_adapter(self, name: str) -> None:
         """Free an adapter's memory."""

@@ -24,15 +24,30 @@ STRIDE = 128 // TILE  # tiles
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """One adapter: A [in, rank] and B [rank, out] by input name.
-
-    ``size`` is in bytes, ``rank`` the largest that a layer of the trained model has (0 when the file doesn't say),
-    ``invocation`` the tokens from which an activated LoRA works.
-    """
+class Matrices:
+    """A and B by input name."""
 
     arrays: Arrays
-    size: int
+
+    @functools.cached_property
+    def values(self) -> Values:
+        """The arrays as ONNX Runtime takes them; the memory is the same."""
+        return as_values(self.arrays)
+
+    @functools.cached_property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class Loaded(Matrices):
+    """One adapter: A [in, rank] and B [rank, out].
+
+    ``rank`` is the largest that a layer of the trained model has (0 when the file doesn't say), ``invocation`` the
+    tokens from which an activated LoRA works.
+    """
+
     rank: int
     invocation: tuple[int, ...]
 
@@ -44,42 +59,25 @@ class Loaded:
             InputError: it is not sound.
         """
         file = read_onnx_adapter(path)
-        arrays = file.arrays()
-        size = sum(array.nbytes for array in arrays.values())
-        return cls(arrays, size, int(file.facts.get(KEY_RANK, 0)), tuple(file.facts.get(KEY_INVOCATION, ())))
-
-    @functools.cached_property
-    def values(self) -> Values:
-        """The arrays as ONNX Runtime takes them; the memory is the same."""
-        return as_values(self.arrays)
+        rank, invocation = file.facts.get(KEY_RANK, 0), file.facts.get(KEY_INVOCATION, ())
+        return cls(file.arrays(), int(rank), tuple(invocation))
 
 
 Span: TypeAlias = "tuple[int, int]"  # first tile and the one behind the last
 
 
 @dataclass(frozen=True)
-class Side:
+class Side(Matrices):
     """Adapters for a graph with masks, side by side, each in whole tiles of ranks.
 
     Attributes:
-        arrays: A [tiles, in, 16] and B [ranks, out] by input name, of every layer of the graph.
+        arrays: A [tiles, in, 16] and B [ranks, out], of every layer of the graph.
         spans: whose tiles are which, in layers that are one of the trained model's and in fused ones.
         grain: ranks of each layer of the trained model where they are everywhere the same power of two, else 0.
     """
 
-    arrays: Arrays
     spans: Mapping[str, tuple[Span, Span]]
     grain: int = 0
-
-    @functools.cached_property
-    def values(self) -> Values:
-        """The arrays as ONNX Runtime takes them; the memory is the same."""
-        return as_values(self.arrays)
-
-    @functools.cached_property
-    def size(self) -> int:
-        """In bytes."""
-        return sum(array.nbytes for array in self.arrays.values())
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -144,25 +142,23 @@ def side_by_side(sides: Sequence[Side]) -> Side:
     ordered = sorted(sides, key=lambda side: (side.grain, side.tiles), reverse=True)
     spans: dict[str, tuple[Span, Span]] = {}
     ends = [0, 0]
-    gaps: dict[int, list[int]] = {0: [], 1: []}
     for side in ordered:
         places = []
         for fused, width in enumerate(side.tiles):
             start = ends[fused]
             if not side.grain and start % STRIDE + width > STRIDE:
                 start += -start % STRIDE
-            gaps[fused].append(start - ends[fused])
             ends[fused] = start + width
             places.append((start, ends[fused]))
         spans |= dict.fromkeys(side.spans, (places[0], places[1]))
 
     def joined(name: str) -> NDArray[np.float32]:
-        ranks = TILE if name.endswith(LORA_B) else 1
-        pieces = []
-        for side, gap in zip(ordered, gaps[_is_fused(name)], strict=True):
-            own = side.arrays[name]
-            pieces += [np.zeros((gap * ranks, *own.shape[1:]), np.float32), own]
-        return np.concatenate(pieces)
+        fused, ranks = _is_fused(name), TILE if name.endswith(LORA_B) else 1
+        total = np.zeros((ends[fused] * ranks, *ordered[0].arrays[name].shape[1:]), np.float32)
+        for side in ordered:
+            start, stop = spans[next(iter(side.spans))][fused]
+            total[start * ranks : stop * ranks] = side.arrays[name]
+        return total
 
     return Side({name: joined(name) for name in ordered[0].arrays}, spans)
 

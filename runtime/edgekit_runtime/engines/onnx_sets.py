@@ -29,10 +29,9 @@ class AdapterSets:
         self._sets: dict[Names, Side] = {}  # the one that was used last stands last
         self._exact: dict[Shape, bool] = {}
 
-    def add(self, name: str, adapter: Loaded) -> int:
-        """Take an adapter.  Returns the bytes that it has in tiles."""
+    def add(self, name: str, adapter: Loaded) -> None:
+        """Take an adapter."""
         self._alone[name] = in_tiles(name, adapter, self._layers)
-        return self._alone[name].size
 
     def remove(self, name: str) -> None:
         """Free an adapter and the sets that it is in."""
@@ -57,7 +56,8 @@ class AdapterSets:
 
     def exact(self, names: Names) -> bool | None:
         """Whether such a set gives the bits of its adapters alone; None when that has not been tried."""
-        return self._exact.get(self.shape(names), True if self._wider(names) else None)
+        known = self._exact.get(self.shape(names))
+        return True if known is None and self._wider(names) else known
 
     def note(self, names: Names, *, exact: bool) -> None:
         """Remember what a trial has shown."""
