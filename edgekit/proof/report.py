@@ -182,9 +182,9 @@ def _plot(proofs: Sequence[Proof]) -> str:
         *(at + 0.2, [proof.device_score for proof in proofs], 0.38),
         yerr=[below, above], label="device", color="#3b6ea5", ecolor="#555555", capsize=4,
     )  # fmt: skip
-    scores.bar_label(bars, fmt="%.1f", label_type="center", color="white")
+    scores.bar_label(bars, fmt="%.1f")  # above the whisker: a bar may be too low to hold it
     scores.set_xticks(at, [proof.adapter for proof in proofs])
-    scores.set(title="score; whisker: 95 % interval of the loss", ylim=(0, 109))
+    scores.set(title="score; whisker: 95 % interval of the loss", ylim=(0, 130), yticks=range(0, 101, 20))
     scores.legend(loc="upper right", ncols=2)
     edges = np.geomspace(1e-6, 10, 43)
     for proof in proofs:
