@@ -24,12 +24,16 @@ class Row:
         answer: what the model shall say.
         images: files of an image row, in the order in which the messages speak of them.
         where: ``file:line``, for errors and reports.
+        tools: descriptions of functions that the model may call, as chat templates take them.
+        reply: the answer as a whole message where it is more than text (tool calls, reasoning); None where not.
     """
 
     messages: tuple[Message, ...]
     answer: str
     images: tuple[Path, ...]
     where: str
+    tools: tuple[dict[str, Any], ...] = ()
+    reply: Message | None = None
 
 
 def load_rows(path: Path) -> list[Row]:
