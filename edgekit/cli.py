@@ -304,12 +304,8 @@ def _add_verify(program: Program) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     from edgekit_runtime.bundle import open_bundle
 
-    with open_bundle(arguments.bundle) as bundle:
+    with open_bundle(arguments.bundle, trust=arguments.trust) as bundle:
         manifest = bundle.manifest
-        if arguments.trust is not None:
-            from edgekit_runtime.signing import check_signature
-
-            check_signature(bundle.root, arguments.trust)
     if arguments.json:
         print_json({"bundle": manifest.name, "version": manifest.version, "files": len(manifest.files), "ok": True})
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import NAME_PATTERN, TASKS
+from edgekit_runtime.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.runtime import BASE
 
 PROJECT_FILE = "edgekit.yaml"
@@ -24,7 +24,6 @@ MODES = ("separate", "merged")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 TARGET_WORDS = ("all-linear", "q/v")
 AUTO = "auto"  # export.quantize: choose by measurement
-VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 
 
 def _rule(**checks: Any) -> dict[str, Any]:
@@ -273,7 +272,10 @@ class _Reader:
             ("minimum" in rule and not value >= rule["minimum"], f"use at least {rule.get('minimum')}"),
             ("above" in rule and not value > rule["above"], f"use more than {rule.get('above')}"),
             ("maximum" in rule and not value <= rule["maximum"], f"use at most {rule.get('maximum')}"),
-            ("pattern" in rule and not re.fullmatch(rule["pattern"], str(value)), "use letters, digits, . _ and -"),
+            (
+                "pattern" in rule and not re.fullmatch(rule["pattern"], str(value)),
+                "use up to 64 letters, digits, . _ and -",
+            ),
         ):
             if bad:
                 raise self.error(node, each.name, f"{value!r} is not possible", problem, place)

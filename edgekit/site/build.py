@@ -28,11 +28,10 @@ from edgekit.site.assets import PACKAGES, vendored_files
 from edgekit.site.policy import content_security_policy, response_headers
 from edgekit.site.probes import template_facts
 from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, open_bundle
+from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from edgekit_runtime.publish import check_replaceable, publish
-from edgekit_runtime.signing import check_signature
 
 SITE_SCHEMA = "edgekit.site/1"
 SITE_FILE = "site.json"
@@ -65,11 +64,9 @@ def build_site(
     """
     check_replaceable(output, is_site)
     origins = [_origin(each) for each in adapters_from]
-    with open_bundle(bundle) as opened:
+    with open_bundle(bundle, trust=trust) as opened:
         manifest = opened.manifest
         _check_fit_for_browsers(opened)
-        if trust is not None:
-            check_signature(opened.root, trust)
         with publish(output, is_ours=is_site) as folder:
             _copy_app(folder, content_security_policy(origins))
             for name, content in vendored_files():

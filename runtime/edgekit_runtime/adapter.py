@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
+from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.gguf import ADAPTER_METADATA, GgufFile, read_gguf
+from edgekit_runtime.manifest import NAME_MEND, NAME_PATTERN, AdapterEntry, check_version
 from edgekit_runtime.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
 from edgekit_runtime.onnx_base import KEY_LAYERS, LORA_A, LORA_B
@@ -73,7 +73,7 @@ class AdapterFacts:
         """
         if is_onnx_adapter(Path(path)):
             return _onnx_facts(read_onnx_adapter(path))
-        gguf = read_gguf(path)
+        gguf = read_gguf(path, budget=ADAPTER_METADATA)
         metadata = gguf.metadata
         if metadata.get(KEY_KIND) != "adapter" or metadata.get(KEY_ADAPTER_TYPE) != "lora":
             raise InputError(
@@ -113,10 +113,12 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
     """
     name = name or facts.name or re.sub(r"[^a-z0-9._-]+", "-", facts.path.stem.lower()).strip("._-")
     if not re.fullmatch(NAME_PATTERN, name):
-        raise InputError(f"{name!r} is no name for an adapter", "use a-z, 0-9, . _ and -")
+        raise InputError(f"{shown(name)} is no name for an adapter", NAME_MEND)
+    version = facts.version or "0"
+    check_version(version, str(facts.path))
     return AdapterEntry(
         name=name,
-        version=facts.version or "0",
+        version=version,
         file=file,
         rank=facts.rank,
         targets=tuple(sorted({target.removesuffix(".weight").rpartition(".")[2] for target in facts.pairs})),

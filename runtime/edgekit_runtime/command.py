@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from edgekit_runtime.errors import EdgekitError, UsageError
+from edgekit_runtime.errors import EdgekitError, UsageError, one_line
 from edgekit_runtime.system_errors import explained
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -131,22 +131,28 @@ def _report(error: Exception) -> int:
     if not isinstance(error, EdgekitError):
         error = explained(error) or error
     if isinstance(error, EdgekitError):
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     name = type(error).__name__
     print(
-        f"error: {name}: {_one_line(str(error))}: this is a defect; run again with --debug and report it",
+        f"error: {name}: {one_line(str(error))}: this is a defect; run again with --debug and report it",
         file=sys.stderr,
     )
     return DEFECT
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+class _Lines(logging.Formatter):
+    """A record is one line, whatever names it has; what is for developers stays as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        text = super().formatMessage(record)
+        return text if record.levelno <= logging.DEBUG else one_line(text)
 
 
 def _start_logging(debug: bool) -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     if not debug:
         warnings.simplefilter("ignore")  # libraries' notes to developers
     logging.getLogger("bitsandbytes").setLevel(logging.DEBUG if debug else logging.ERROR)

@@ -19,8 +19,8 @@ from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.server.canary import try_adapter
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
-from edgekit_runtime.signing import SIGNATURE_SUFFIX
 from edgekit_runtime.store import Store
+from edgekit_runtime.trust import SIGNATURE_SUFFIX
 
 log = logging.getLogger(__name__)
 

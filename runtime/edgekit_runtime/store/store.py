@@ -6,18 +6,19 @@ import contextlib
 import datetime
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from edgekit_runtime.adapter import ADAPTER_SUFFIXES, AdapterFacts, adapter_entry, check_fits
-from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
+from edgekit_runtime.bundle import Bundle, file_digest
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.manifest import needed_files
-from edgekit_runtime.signing import check_signature, public_keys
 from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.changes import (
     find_installed,
@@ -28,15 +29,15 @@ from edgekit_runtime.store.changes import (
     with_bundle,
     without,
 )
-from edgekit_runtime.store.durable import replace_file
 from edgekit_runtime.store.generations import Generation, Generations
+from edgekit_runtime.store.incoming import Incoming, is_in_use, take_bundle, take_file
 from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
+from edgekit_runtime.store.trusted import Trusted
 
 log = logging.getLogger(__name__)
 
 KEPT_GENERATIONS = 10
-TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
 _NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
@@ -82,13 +83,14 @@ class Store:
         self.root = Path(root).expanduser().absolute()
         if create:
             try:
-                for folder in (objects.FOLDER, generations.FOLDER, "tmp"):
+                for folder in (objects.FOLDER, generations.FOLDER, objects.SCRATCH):
                     (self.root / folder).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"no store can be made in {self.root} ({error.strerror})", "choose another") from None
         elif not is_store(self.root):
             raise InputError(f"there is no store in {self.root}", _INSTALL_FIRST)
         self._objects, self._generations = Objects(self.root), Generations(self.root)
+        self._trusted = Trusted(self.root)
 
     def current(self) -> Generation | None:
         """What is active; None in an empty store.
@@ -151,11 +153,21 @@ class Store:
         """
         path = Path(path)
         if path.is_file() and path.suffix in ADAPTER_SUFFIXES:
-            self.check_trust(path)
-            return self._install_adapter(path, allow_downgrade)
-        with open_bundle(path) as bundle:
-            self.check_trust(bundle.root)
+            with self.take(path) as incoming:
+                return self._install_adapter(incoming.path, allow_downgrade)
+        with take_bundle(path, self._objects, self._trusted.keys()) as bundle:
             return self._install_bundle(bundle, allow_downgrade)
+
+    def take(self, path: Path) -> AbstractContextManager[Incoming]:
+        """A private copy of an adapter file, whose signature is checked where the store trusts keys.
+
+        Whoever wants to check, try or load a file of somebody else's does it with this copy: what is at ``path`` may be
+        another file a moment later.
+
+        Raises:
+            InputError: no regular file, no room for it, or not signed by a trusted key.
+        """
+        return take_file(path, self._objects, self._trusted.keys())
 
     def trust(self, key: Path) -> None:
         """Trust what the holder of a public key signs, and from now on nothing unsigned.
@@ -163,11 +175,8 @@ class Store:
         Raises:
             InputError: no Ed25519 public key.
         """
-        public_keys(key)
         with self._writing():
-            file = self.root / TRUST_FILE
-            content = (file.read_bytes() if file.exists() else b"") + key.read_bytes().rstrip() + b"\n"
-            replace_file(file, content, scratch=self.root / "tmp")
+            self._trusted.add(key)
 
     def activate(self, name: str, version: str | None = None) -> None:
         """Make a version of an adapter the one that answers; the newest when ``version`` is None.
@@ -250,10 +259,11 @@ class Store:
             needed = set().union(*(generation.digests() for generation in kept.values()))
             drop_layouts(self.root, {generation.manifest.base.digest for generation in kept.values()})
             count = size = 0
-            for path in [*self._objects.all(), *(self.root / "tmp").iterdir()]:
+            left = (path for path in self._objects.scratch.iterdir() if not is_in_use(path))
+            for path in [*self._objects.all(), *left]:
                 if path.name not in needed:
-                    count, size = count + 1, size + path.stat().st_size
-                    path.unlink()
+                    freed = _remove(path)
+                    count, size = count + len(freed), size + sum(freed)
             return count, size
 
     def _install_bundle(self, bundle: Bundle, allow_downgrade: bool) -> list[str]:
@@ -263,7 +273,6 @@ class Store:
             check_fits(AdapterFacts.read(bundle.root / entry.file), header, family=manifest.base.family)
         needed = needed_files(manifest.base, manifest.adapters)
         files = [file for file in manifest.files if file.path in needed]
-        self._objects.check_room([(file.sha256, file.size) for file in files])
         placed = replace(
             manifest,
             base=replace(
@@ -288,7 +297,6 @@ class Store:
         check_fits(facts, read_gguf(self.bundle().base_files.header), family=base.family)
         digest = file_digest(path)
         entry = adapter_entry(facts, family=base.family, file=self._name(digest), digest=digest)
-        self._objects.check_room([(digest, path.stat().st_size)])
         with self._writing():
             self._objects.add(path, digest)
             current = self._current_or_refuse()
@@ -304,14 +312,15 @@ class Store:
             return None
 
     def check_trust(self, what: Path) -> None:
-        """Check a signature against the trusted keys, where there are any.
+        """Check the signature of an adapter file against the trusted keys, where there are any.
+
+        It holds for what is at that path now: :meth:`take` is for what is used afterwards.
 
         Raises:
             InputError: not signed by a trusted key, or altered since.
         """
-        trust = self.root / TRUST_FILE
-        if trust.exists():
-            check_signature(what, trust)
+        with self.take(what):
+            pass
 
     @property
     def _sizes(self) -> dict[str, int]:
@@ -350,6 +359,19 @@ class Store:
         with (self.root / "lock").open("a+b") as stream:
             _lock(stream)
             yield
+
+
+def _remove(path: Path) -> list[int]:
+    """Remove a file, or a folder that a process left when it was killed; the sizes of what was in it."""
+    files = (
+        [path] if path.is_symlink() or not path.is_dir() else [each for each in path.rglob("*") if not each.is_dir()]
+    )
+    sizes = [each.lstat().st_size for each in files]
+    if files == [path]:
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+    return sizes
 
 
 def _lock(stream: IO[bytes]) -> None:
