@@ -1,7 +1,8 @@
-"""Making keys and Ed25519 signatures (RFC 8032) of bundles and adapter files; :mod:`~edgekit_runtime.trust` checks them.
+"""Making keys and Ed25519 signatures (RFC 8032) of bundles and adapter files.
 
 A bundle's ``manifest.sig`` is the raw signature, 64 bytes, of the bytes of ``manifest.json``.  An adapter file's
 ``NAME.gguf.sig`` signs the line ``edgekit.adapter/1 SHA256``.  Keys are PEM files.
+:mod:`~edgekit_runtime.trust` checks signatures.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class _Pass:
             said.size = int(records["size"])
 
     def pax_records(self, content: bytes) -> dict[str, str]:
-        """``LENGTH KEY=VALUE\\n`` after each other, as POSIX has it."""
+        """``LENGTH KEY=VALUE``, each ended by a newline, as POSIX has it."""
         records: dict[str, str] = {}
         at = 0
         while at < len(content) and content[at]:

@@ -1,7 +1,7 @@
 """What comes from outside is copied into the store before anything looks at it, and checked while it is written.
 
-A path can lead to other bytes each time that it is opened.  So a file is opened once, its private copy is what its digest
-and signature are of, and that copy is what is read, tried and renamed into place.
+A path can lead to other bytes each time that it is opened.  So a file is opened once, its private copy is what its
+digest and signature are of, and that copy is what is read, tried and renamed into place.
 """
 
 from __future__ import annotations

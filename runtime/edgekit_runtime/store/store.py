@@ -362,15 +362,13 @@ class Store:
 
 
 def _remove(path: Path) -> list[int]:
-    """Remove a file, or a folder that a process left when it was killed; the sizes of what was in it."""
-    files = (
-        [path] if path.is_symlink() or not path.is_dir() else [each for each in path.rglob("*") if not each.is_dir()]
-    )
-    sizes = [each.lstat().st_size for each in files]
-    if files == [path]:
+    """Remove a file, or a folder that a process left when it was killed; the sizes of the files that went."""
+    if not path.is_dir() or path.is_symlink():
+        size = path.lstat().st_size
         path.unlink()
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+        return [size]
+    sizes = [each.lstat().st_size for each in path.rglob("*") if not each.is_dir()]
+    shutil.rmtree(path, ignore_errors=True)
     return sizes
 
 

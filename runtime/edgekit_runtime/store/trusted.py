@@ -1,7 +1,7 @@
 """The keys that a store trusts.
 
-``trust.pem`` has them.  ``trust.on`` says that there have been some: a store whose ``trust.pem`` got lost takes nothing,
-where it would take everything if the file alone decided.
+``trust.pem`` has them.  ``trust.on`` says that there have been some: a store whose ``trust.pem`` got lost takes
+nothing, where it would take everything if the file alone decided.
 """
 
 from __future__ import annotations
