@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import re
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgekit.demo_vlm.build import demo_vlm_folder
 from edgekit.project import AUTO, Export, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.codeless import DATA, link, without_code
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
 from edgekit_exporters.onnx_base import onnx_precision
@@ -116,7 +118,7 @@ def _from_hub(name: str) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    wanted = [f"*{suffix}" for suffix in DATA]
     try:
         folder = snapshot_download(name, allow_patterns=wanted)
     except RepositoryNotFoundError:
@@ -146,6 +148,7 @@ def _from_folder(folder: Path, name: str) -> Base:
         raise InputError(f"{folder} has no .safetensors weights", "convert or download the model as safetensors")
     if not any("CausalLM" in each or "ConditionalGeneration" in each for each in architectures):
         raise InputError(f"{folder} is no causal language model but {architectures}", "choose a text generation model")
+    folder = without_code(folder, name)
     digest = hashlib.sha256()
     for path in weights:
         digest.update(_remembered_digest(path).encode())
@@ -179,8 +182,13 @@ def _unpack(path: Path, destination: Path) -> None:
 
     log.info("unpacking %s to float weights (once)", path.name)
     try:
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(destination)
-        model = _float_model(path)
+        with tempfile.TemporaryDirectory(prefix="edgekit-base-") as alone:  # not with what else lies in its folder
+            file = Path(alone, path.name)
+            link(path, file)
+            AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False).save_pretrained(
+                destination
+            )
+            model = _float_model(file)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(
             f"transformers can't read {path} ({str(error).splitlines()[0]})",
@@ -196,18 +204,20 @@ def _float_model(path: Path) -> Any:
 
     from edgekit.packed import dequantised_state
 
-    config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     config.__dict__.pop("quantization_config", None)
     try:
         state = dequantised_state(path, config)
     except InputError:
-        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, trust_remote_code=False, dtype=torch.float32
+        )
         # It is float now: without this, save_pretrained refuses it as a quantised model.
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)
         return model
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
     model.load_state_dict(state, assign=True, strict=False)  # a tied output matrix has no entry
     model.tie_weights()
     return model

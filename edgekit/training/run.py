@@ -181,7 +181,7 @@ def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:
 
 
 def _max_length(adapter: Adapter, base: Base) -> int:
-    context = transformers.AutoConfig.from_pretrained(base.folder).max_position_embeddings
+    context = transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False).max_position_embeddings
     if adapter.max_length and adapter.max_length > context:
         raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
     return int(adapter.max_length or context)

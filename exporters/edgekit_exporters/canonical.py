@@ -176,11 +176,14 @@ def _adapted_modules(folder: Path, base: Base, *, with_weights: bool) -> dict[st
     config = LoraConfig.from_pretrained(str(folder))
     config.modules_to_save = None  # the connector, which the text model alone doesn't have
     if with_weights:
-        model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            base.folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
     else:
         config.init_lora_weights = False
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.folder))
+            settings = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(settings, trust_remote_code=False)
     try:
         wrapped = get_peft_model(model, config)
     except ValueError as error:

@@ -23,11 +23,13 @@ def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> 
 
     for folder in adapters:
         check_mergeable(folder)
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        base.folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
     for folder in adapters:
         model = attach(model, folder).merge_and_unload(safe_merge=True)
     model.save_pretrained(destination)
-    AutoTokenizer.from_pretrained(base.folder).save_pretrained(destination)
+    AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False).save_pretrained(destination)
 
 
 def check_mergeable(folder: Path) -> None:

@@ -25,6 +25,8 @@ def attach(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     read_config(folder)
+    if not (folder / WEIGHTS_FILE).is_file():  # PEFT would take a pickle
+        raise InputError(f"{folder} has no {WEIGHTS_FILE}", "save the adapter again with safetensors")
     try:
         return PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError) as error:
@@ -53,6 +55,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
         raise InputError(f"{folder} holds a {kind or 'nameless'} adapter", "only LoRA adapters can be exported")
+    if config.get("megatron_config"):  # PEFT would import the module that the config names
+        raise InputError(f"{folder} holds an adapter of Megatron", "save it as a plain PEFT adapter")
     return config
 
 

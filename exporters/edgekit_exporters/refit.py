@@ -28,7 +28,9 @@ def refit(folder: Path, base: Base, rank: int) -> tuple[CanonicalAdapter, float]
     """
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        base.folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     linear = {f"{name}.weight": name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     merged = attach(model, folder).merge_and_unload(safe_merge=True)

@@ -1,8 +1,8 @@
 """Whose signatures count: Ed25519 (RFC 8032) over bytes that the caller holds, by one of the keys of a trust file.
 
 What is signed of a bundle are the bytes of its ``manifest.json``, which has the sha256 of every other file; of an
-adapter file the line ``edgekit.adapter/1 SHA256``.  Nothing here opens what is signed: whoever checks a path and then reads it
-again has checked other bytes than those that are used.
+adapter file the line ``edgekit.adapter/1 SHA256``.  Nothing here opens what is signed: whoever checks a path and then
+reads it again has checked other bytes than those that are used.
 """
 
 from __future__ import annotations
