@@ -13,6 +13,7 @@ from typing import Any
 
 from edgekit.proof.compare import Proof, RowProof
 from edgekit.proof.ladder import Rung, pareto_front
+from edgekit.proof.markdown import literal
 
 REPORT_SCHEMA = "edgekit.report/1"
 WORST_ROWS = 8
@@ -65,7 +66,14 @@ def _worst(proof: Proof) -> list[RowProof]:
 
 def _markdown(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
     heading, *rows = proof_table(proofs)
-    lines = ["# Proof", "", *_verdict(proofs, quality), "", _md_row(heading), _md_row(["---"] * len(heading))]
+    lines = [
+        "# Proof",
+        "",
+        *map(literal, _verdict(proofs, quality)),
+        "",
+        _md_row(heading),
+        _md_row(["---"] * len(heading)),
+    ]
     lines += [_md_row(row) for row in rows]
     if quality.get("ladder"):
         heading, *rows = _ladder_table(quality["ladder"])
@@ -79,10 +87,7 @@ def _markdown(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
             "| | expected | torch | device |",
             "|---|---|---|---|",
         ]
-        lines += [
-            _md_row([Path(row.where).name, *(f"`{_cell(text)}`" for text in (row.reference, row.torch, row.device))])
-            for row in _worst(proof)
-        ]
+        lines += [_md_row([Path(row.where).name, row.reference, row.torch, row.device]) for row in _worst(proof)]
     return "\n".join(lines) + "\n"
 
 
@@ -101,11 +106,7 @@ def _ladder_table(ladder: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def _md_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")
+    return f"| {' | '.join(map(literal, cells))} |"
 
 
 _STYLE = """
