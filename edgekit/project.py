@@ -318,8 +318,10 @@ class _Reader:
                 raise self.error(entry, name, f"the column {column!r} is ignored too", "drop it from ignore", inside)
             if list(files.columns.values()).count(column) > 1:
                 raise self.error(entry, name, f"{column!r} would stand for two keys", "keep one", inside)
-        read_as = {"ignore": files.ignore, "columns": files.columns}
-        return replace(files, train=replace(files.train, **read_as), eval=replace(files.eval, **read_as))
+        train, evaluation = (
+            replace(each, ignore=files.ignore, columns=files.columns) for each in (files.train, files.eval)
+        )
+        return replace(files, train=train, eval=evaluation)
 
     def source(self, node: Any, key: str, place: str) -> DataSource:
         """A path, ``hub:owner/name``, ``owner/name`` that is no path, or a mapping with more of them."""

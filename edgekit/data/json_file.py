@@ -16,7 +16,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def starts_with_json(text: str) -> bool:
-    """Whether the file is JSON whatever its name says: its first line is a whole object, or begins a list of objects."""
+    """Whether a file is JSON whatever its name says: it begins with a whole object on a line, or a list of objects."""
     return re.match(r"\s*\[\s*\{", text) is not None or (text.lstrip()[:1] == "{" and _is_whole(_first_line(text)))
 
 
@@ -35,7 +35,7 @@ def json_records(text: str, label: str, *, by_line: bool) -> Iterable[Record]:
         return _Document(text, label).items()
     first = _first_line(text)
     if _is_whole(first):
-        if first == text.strip() and _holds_list(parse_json(first)):
+        if first == text.strip() and _holds_list(json.loads(first)):
             return _Document(text, label).items()
         return _lines(text, label)
     try:

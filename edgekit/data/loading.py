@@ -23,7 +23,8 @@ def load_rows(source: DataSource | Path) -> list[Row]:
         source: what a project names, or a file.
 
     Raises:
-        InputError: missing, unreadable or empty, a hub that can't be reached, or a row of no known kind; names file and line.
+        InputError: missing, unreadable or empty, a hub that can't be reached, or a row of no known kind; names file
+            and line.
     """
     source = _source(source)
     columns = Columns(source.ignore, source.columns)

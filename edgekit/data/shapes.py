@@ -23,7 +23,7 @@ _TOOLS = ("tools", "functions")
 _HISTORY = "history"
 _RENDERED = "text"  # Alpaca's fourth key: the row once more, as its prompt template writes it
 _ALPACA = "Below is"  # how that template begins
-_KINDS = 'use {"messages"}, {"conversations"}, {"prompt", "completion"}, {"question", "answer"} or {"instruction", "input", "output"}'
+_KINDS = 'use {"messages"}, {"conversations"}, {"prompt", "completion"} or {"instruction", "input", "output"}'
 _PREFERRED = ("chosen", "rejected")
 
 
@@ -83,12 +83,11 @@ def _read_pair(document: dict[str, Any], where: str) -> Draft:
     given = _one(document, [key for key in _GIVEN if key in document and key != question_key], where, optional=True)
     if given:
         question = _joined(_text(document, question_key, where), _text(document, given, where))
-    asked = (
-        question
-        if isinstance(question, list)
-        else [{"role": "user", "content": _text_in(question, question_key, where)}]
-    )
-    if isinstance(question, str) and not question.strip():
+    if isinstance(question, list):
+        asked = question
+    elif _text_in(question, question_key, where).strip():
+        asked = [{"role": "user", "content": question}]
+    else:
         raise InputError(f"{where}: {question_key} is empty", "write one, or drop the row")
     if isinstance(answer, list):
         _check_completion(answer, answer_key, where)

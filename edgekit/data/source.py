@@ -55,7 +55,8 @@ def is_hub_name(text: str) -> bool:
 def means_hub(text: str, folder: Path) -> bool:
     """Whether ``text`` in a project file means the hub without saying so.
 
-    It does when it reads ``owner/name``, has no suffix of a data file, and neither it nor its first part lies in ``folder``.
+    It does when it reads ``owner/name``, has no suffix of a data file, and neither it nor its first part lies in
+    ``folder``.
     """
     if text.count("/") != 1 or not is_hub_name(text) or text.lower().endswith((*SUFFIXES, PACKED)):
         return False
