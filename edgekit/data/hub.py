@@ -67,6 +67,7 @@ def fetch(known: Snapshot, names: Sequence[str]) -> None:
 
 @contextmanager
 def _told(hub: str, revision: str | None) -> Iterator[None]:
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -91,9 +92,11 @@ def _told(hub: str, revision: str | None) -> Iterator[None]:
     except HFValidationError:
         raise InputError(f"{hub!r} is no name of a data set", "write owner/name") from None
     except (transport, OSError) as error:  # type: ignore[misc]  # mypy takes no computed class here
+        offline = constants.is_offline_mode()
+        reason = "HF_HUB_OFFLINE is set, and the cache lacks it" if offline else _reason(error)
         raise InputError(
-            f"the hub can't be reached for the data set {hub} ({_reason(error)})",
-            "connect (HF_HUB_OFFLINE is not set then), or give a local file or folder",
+            f"the hub can't be reached for the data set {hub} ({reason})",
+            f"{'unset HF_HUB_OFFLINE' if offline else 'connect'}, or give a local file or folder",
         ) from None
 
 
