@@ -6,10 +6,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit_runtime import machine
-from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.adapter import AdapterFacts
+from edgekit_runtime.engines import Prompt
+from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.runtime import BASE, Runtime
+
+if TYPE_CHECKING:
+    from edgekit_runtime.engines.trial import Trial
 
 MIB = 1024 * 1024
 LEAST_FREE_MB = 64  # for generations, logs and a new adapter
@@ -26,7 +32,7 @@ class Check:
 
 
 def examine(subject: Path | None) -> Iterator[Check]:
-    """Look at the machine and the engine, and with ``subject`` (a bundle or store) run each adapter once."""
+    """Look at the machine and the engine, and with ``subject`` (a bundle or store) try the base and each adapter."""
     yield _machine()
     yield _attempt("engine", _engine)
     if subject is None:
@@ -42,8 +48,9 @@ def examine(subject: Path | None) -> Iterator[Check]:
         base = manifest.base
         yield Check("bundle", ok=True, found=f"{manifest.name} {manifest.version}, {base.family} {base.quantization}")
         yield _memory(manifest.requires.memory_mb)
-        for name in [BASE, *(entry.name for entry in manifest.adapters)]:
-            yield _attempt(f"answer of {name}", lambda name=name: _answer(runtime, name))  # type: ignore[misc]
+        yield from _tried(runtime, BASE)
+        for entry in manifest.adapters:
+            yield from _tried(runtime, entry.name)
 
 
 def _machine() -> Check:
@@ -75,11 +82,37 @@ def _memory(needed_mb: int) -> Check:
     return Check("memory", ok=True, found=f"{available} MiB available, at most {needed_mb} MiB needed{advice}")
 
 
-def _answer(runtime: Runtime, name: str) -> str:
-    answer = runtime.generate(CANARY_PROMPT, adapter=name, max_tokens=CANARY_TOKENS, temperature=0)
-    timings = answer.timings
-    count = answer.usage.completion_tokens
-    return f"{count} tokens, the first after {timings.ttft_ms:.0f} ms, {timings.decode_tps:.0f} tokens/s"
+def _tried(runtime: Runtime, name: str) -> Iterator[Check]:
+    """What the engine computes with an adapter or the bare base, and whether an adapter changes anything."""
+    try:
+        prompt = _prompt(runtime, name)
+        trial = runtime.trial(prompt, name, tokens=CANARY_TOKENS)
+    except (EdgekitError, OSError) as error:
+        yield Check(f"answer of {name}", ok=False, found=str(error))
+        return
+    speed = f"{trial.tokens} tokens, the first after {trial.first_ms:.0f} ms, {trial.tokens_per_second:.0f} tokens/s"
+    yield Check(f"answer of {name}", ok=True, found=speed)
+    if name != BASE:
+        yield _attempt(f"effect of {name}", lambda: _effect(runtime, name, prompt, trial))
+
+
+def _prompt(runtime: Runtime, name: str) -> Prompt:
+    """A question as an adapter is asked it, with what activates it where it needs that."""
+    prompt = runtime.encode([{"role": "user", "content": CANARY_PROMPT}], name)
+    if name == BASE:
+        return prompt
+    call = AdapterFacts.read(runtime.adapter_path(name)).invocation
+    return prompt.followed_by([*call, *prompt.tokens[-1:]]) if call else prompt
+
+
+def _effect(runtime: Runtime, name: str, prompt: Prompt, trial: Trial) -> str:
+    bare = runtime.trial(prompt, BASE, tokens=1)
+    if not trial.differs_from(bare):
+        raise InputError(
+            "it changes nothing, its logits are the base's to the bit",
+            f"export it again from an adapter that is trained, or `edgekit-runtime adapters remove {name}`",
+        )
+    return "its logits are others than the base's"
 
 
 def _attempt(what: str, action: Callable[[], str]) -> Check:
