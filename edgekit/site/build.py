@@ -28,10 +28,10 @@ from edgekit.site.assets import PACKAGES, vendored_files
 from edgekit.site.policy import content_security_policy, response_headers
 from edgekit.site.probes import template_facts
 from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.intake import take_in_bundle
 from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, open_bundle
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.intake import take_in_bundle
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
 from edgekit_runtime.signing import check_signature

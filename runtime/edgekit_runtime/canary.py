@@ -29,6 +29,7 @@ SECONDS = 60.0  # for the base, and for each adapter
 _ENGINE_MODULES = {ONNX: "onnxruntime"}
 _LLAMA_MODULE = "llama_cpp"
 _MEND = "train or export it again"
+OTHER_CPU = "copy the base again, or install the engine that was built for this CPU"
 
 
 def missing_engine(base: BaseFiles) -> str | None:
@@ -63,7 +64,7 @@ async def try_adapters_async(base: BaseFiles, adapters: Sequence[Path]) -> list[
     """The same without blocking the event loop; the process ends when this is cancelled."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *_command(base, adapters), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=_environment()
+        *_command(base, adapters), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=engine_environment()
     )
     asked = asyncio.ensure_future(process.communicate())
     try:
@@ -81,16 +82,28 @@ async def try_adapters_async(base: BaseFiles, adapters: Sequence[Path]) -> list[
 def _started(base: BaseFiles, adapters: Sequence[Path]) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
     command = _command(base, adapters)
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=_environment())
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=engine_environment())
 
 
 def _command(base: BaseFiles, adapters: Sequence[Path]) -> list[str]:
     return [sys.executable, "-m", "edgekit_runtime.canary", *base.as_arguments(), "--", *map(str, adapters)]
 
 
-def _environment() -> dict[str, str]:
-    """Without this ggml runs a debugger before it aborts."""
+def engine_environment() -> dict[str, str]:
+    """For processes in which an engine may crash: ggml runs a debugger then unless it is told not to."""
     return {**os.environ, "GGML_NO_BACKTRACE": "1"}
+
+
+def ending(code: int, problems: bytes) -> str:
+    """How a process ended that should not have: its signal, or the last line that it said."""
+    if -code in set(signal.Signals):
+        return signal.Signals(-code).name
+    return last_line(problems) or f"exit code {code}"
+
+
+def last_line(problems: bytes) -> str:
+    """What a process said last."""
+    return (problems.decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
 def _limit(adapters: Sequence[Path]) -> float:
@@ -98,22 +111,26 @@ def _limit(adapters: Sequence[Path]) -> float:
 
 
 def _hangs(said: bytes, base: BaseFiles) -> InputError:
-    return InputError(f"the engine hangs over {_at_work(said, base)}", _MEND)
+    return _refused("hangs over", said, base)
 
 
 def _judge(base: BaseFiles, adapters: Sequence[Path], code: int | None, said: bytes, problems: bytes) -> list[bool]:
     """What a process that has ended says of each adapter."""
-    last = (problems.decode(errors="replace").strip().splitlines() or [""])[-1]
     if code == InputError.exit_code:
-        raise InputError(last)
+        raise InputError(last_line(problems))
     if code:
-        how = f" ({signal.Signals(-code).name})" if -code in set(signal.Signals) else f" ({last})" if last else ""
-        raise InputError(f"the engine crashes over {_at_work(said, base)}{how}", _MEND)
+        raise _refused(f"crashes ({ending(code, problems)}) over", said, base)
     found = {each["tried"]: each["alive"] is True for each in _lines(said) if "tried" in each}
-    for each in (base.model, *adapters):
-        if str(each) not in found:
-            raise InputError(f"the engine says nothing about {each}", _MEND)
+    if not {str(each) for each in (base.model, *adapters)} <= found.keys():
+        raise _refused("says nothing about", said, base)
     return [found[str(each)] for each in adapters]
+
+
+def _refused(what: str, said: bytes, base: BaseFiles) -> InputError:
+    """Tells the file that was tried last, the base where none was."""
+    tried = [str(each["trying"]) for each in _lines(said) if "trying" in each]
+    last = tried[-1] if tried else str(base.model)
+    return InputError(f"the engine {what} {last}", OTHER_CPU if last == str(base.model) else _MEND)
 
 
 def _lines(said: bytes) -> list[dict[str, object]]:
@@ -126,11 +143,6 @@ def _lines(said: bytes) -> list[dict[str, object]]:
         if isinstance(document, dict):
             documents.append(document)
     return documents
-
-
-def _at_work(said: bytes, base: BaseFiles) -> str:
-    """What was tried last."""
-    return next((str(each["trying"]) for each in reversed(_lines(said)) if "trying" in each), str(base.model))
 
 
 def main(*arguments: str) -> int:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime import machine
 from edgekit_runtime.adapter import AdapterFacts
+from edgekit_runtime.canary import OTHER_CPU, ending, engine_environment
 from edgekit_runtime.engines import Prompt
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.runtime import BASE, Runtime
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 LEAST_FREE_MB = 64  # for generations, logs and a new adapter
 CANARY_PROMPT, CANARY_TOKENS = "Say something.", 8
+SILENT_SECONDS = 300.0  # for loading a large base from a slow card
 
 
 @dataclass(frozen=True)
@@ -38,19 +45,89 @@ def examine(subject: Path | None) -> Iterator[Check]:
     if subject is None:
         return
     yield _room(subject)
+    yield from _in_a_process(subject)
+
+
+def _in_a_process(subject: Path) -> Iterator[Check]:
+    """The checks that run the engine, where its crash is one more thing that was found."""
+    command = [sys.executable, "-m", "edgekit_runtime.doctor", str(subject)]
+    at_work = "bundle"
+    with tempfile.TemporaryFile() as problems:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=problems, env=engine_environment()
+        ) as process:
+            assert process.stdout is not None
+            watch = _Watch(process)
+            try:
+                for line in process.stdout:
+                    watch.again()
+                    document = json.loads(line)
+                    at_work = document.get("trying", at_work)
+                    if "what" in document:
+                        yield Check(**document)
+                process.wait()
+            finally:
+                watch.stop()
+                process.kill()  # where nobody wants to hear the rest
+        problems.seek(0)
+        how = "it hangs" if watch.bitten else f"the engine crashes ({ending(process.returncode, problems.read())})"
+    if process.returncode or watch.bitten:
+        yield Check(at_work, ok=False, found=f"{how}: {OTHER_CPU}")
+
+
+class _Watch:
+    """Kills a process that says nothing for long."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.bitten = False
+        self._start()
+
+    def again(self) -> None:
+        """It has said something."""
+        self.stop()
+        self._start()
+
+    def stop(self) -> None:
+        """No more."""
+        self._timer.cancel()
+
+    def _start(self) -> None:
+        self._timer = threading.Timer(SILENT_SECONDS, self._bite)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _bite(self) -> None:
+        self.bitten = True
+        self._process.kill()
+
+
+def main(subject: str) -> int:
+    """The process for it: one line of JSON for each check, and one before what may crash."""
     try:
-        runtime = Runtime(subject)
+        runtime = Runtime(Path(subject))
     except EdgekitError as error:
-        yield Check("bundle", ok=False, found=str(error))
-        return
+        _say(vars(Check("bundle", ok=False, found=str(error))))
+        return 0
     with runtime:
-        manifest = runtime.manifest
-        base = manifest.base
-        yield Check("bundle", ok=True, found=f"{manifest.name} {manifest.version}, {base.family} {base.quantization}")
-        yield _memory(manifest.requires.memory_mb)
-        yield from _tried(runtime, BASE)
-        for entry in manifest.adapters:
-            yield from _tried(runtime, entry.name)
+        for check in _checks(runtime):
+            _say(vars(check))
+    return 0
+
+
+def _say(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def _checks(runtime: Runtime) -> Iterator[Check]:
+    manifest = runtime.manifest
+    base = manifest.base
+    yield Check("bundle", ok=True, found=f"{manifest.name} {manifest.version}, {base.family} {base.quantization}")
+    yield _memory(manifest.requires.memory_mb)
+    for name in [BASE, *(entry.name for entry in manifest.adapters)]:
+        _say({"trying": f"answer of {name}"})
+        yield from _tried(runtime, name)
 
 
 def _machine() -> Check:
@@ -67,7 +144,8 @@ def _engine() -> str:
 
 
 def _room(subject: Path) -> Check:
-    free = shutil.disk_usage(subject if subject.exists() else subject.parent).free // MIB
+    there = next(each for each in (subject, *subject.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free // MIB
     mend = "" if free >= LEAST_FREE_MB else ": free some space, or run `edgekit-runtime adapters gc`"
     return Check("storage", ok=free >= LEAST_FREE_MB, found=f"{free} MiB free{mend}")
 
@@ -120,3 +198,7 @@ def _attempt(what: str, action: Callable[[], str]) -> Check:
         return Check(what, ok=True, found=action())
     except (EdgekitError, ImportError, OSError) as error:
         return Check(what, ok=False, found=str(error))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))
