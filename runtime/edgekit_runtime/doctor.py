@@ -51,7 +51,7 @@ def examine(subject: Path | None) -> Iterator[Check]:
 def _in_a_process(subject: Path) -> Iterator[Check]:
     """The checks that run the engine, where its crash is one more thing that was found."""
     command = [sys.executable, "-m", "edgekit_runtime.doctor", str(subject)]
-    at_work = "bundle"
+    at_work, done = "bundle", False
     with tempfile.TemporaryFile() as problems:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=problems, env=engine_environment()
@@ -63,15 +63,19 @@ def _in_a_process(subject: Path) -> Iterator[Check]:
                     watch.again()
                     document = json.loads(line)
                     at_work = document.get("trying", at_work)
+                    done = document.get("done", False)
                     if "what" in document:
-                        yield Check(**document)
+                        yield Check(document["what"], ok=document["ok"], found=document["found"])
                 process.wait()
             finally:
                 watch.stop()
                 process.kill()  # where nobody wants to hear the rest
         problems.seek(0)
-        how = "it hangs" if watch.bitten else f"the engine crashes ({ending(process.returncode, problems.read())})"
-    if process.returncode or watch.bitten:
+        crash = ending(process.returncode, problems.read())
+    if watch.bitten or process.returncode or not done:
+        how = (
+            "it hangs" if watch.bitten else f"the engine crashes ({crash})" if process.returncode else "it says nothing"
+        )
         yield Check(at_work, ok=False, found=f"{how}: {OTHER_CPU}")
 
 
@@ -107,11 +111,12 @@ def main(subject: str) -> int:
     try:
         runtime = Runtime(Path(subject))
     except EdgekitError as error:
-        _say(vars(Check("bundle", ok=False, found=str(error))))
+        _say({"done": True} | vars(Check("bundle", ok=False, found=str(error))))
         return 0
     with runtime:
         for check in _checks(runtime):
             _say(vars(check))
+    _say({"done": True})
     return 0
 
 

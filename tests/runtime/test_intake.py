@@ -111,9 +111,7 @@ ALPHAS: dict[str, Callable[[gguf.GGUFWriter], object]] = {
 
 
 @pytest.mark.parametrize("stored", ALPHAS)
-def test_an_alpha_of_a_type_that_llama_cpp_aborts_over_is_refused(
-    base: GgufFile, tmp_path: Path, stored: str
-) -> None:
+def test_an_alpha_of_a_type_that_llama_cpp_aborts_over_is_refused(base: GgufFile, tmp_path: Path, stored: str) -> None:
     refused(write_lora(tmp_path / "a.gguf", matrices(), alpha=ALPHAS[stored]), base, f"stored as {stored}")
 
 
