@@ -24,6 +24,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE, attach
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -39,7 +40,6 @@ from edgekit_exporters.cache import cache_folder
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.onnx_base import PRECISIONS, base_onnx
-from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE, attach
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, forced_logits
