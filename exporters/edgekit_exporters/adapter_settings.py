@@ -104,7 +104,7 @@ def checked_settings(raw: Mapping[str, Any], file: Path) -> Settings:
         told = kind if isinstance(kind, str) and kind else "nameless"
         raise InputError(f"{file}: peft_type: it is a {told} adapter", "only LoRA adapters can be exported")
     for key, reason in REFUSED.items():
-        if raw.get(key):
+        if raw.get(key) or raw.get(key) == {}:  # PEFT takes an empty one as all defaults
             raise InputError(f"{file}: {key} is on, which edgekit can't do: {reason}", f"train without {key}")
     known = {*_RULES, *REFUSED, *TOLD}
     for key, value in raw.items():

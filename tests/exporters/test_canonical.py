@@ -143,7 +143,10 @@ def test_damaged_weights_and_strange_folders_are_refused(
     (folder / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="damaged"):
         canonicalise(folder, tiny_base)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="not a PEFT adapter"):
+        canonicalise(tmp_path / "empty", tiny_base)
+    with pytest.raises(InputError, match="not there"):
         canonicalise(tmp_path / "nowhere", tiny_base)
 
 
