@@ -15,9 +15,10 @@ import torch
 
 from edgekit_exporters.adapter_files import AdapterFiles, find_adapter, stamp, tell_once
 from edgekit_exporters.adapter_names import PREFIX, TensorName, normalisation, understand
-from edgekit_exporters.adapter_places import BaseModules, Resolved, base_modules, resolve
+from edgekit_exporters.adapter_places import Resolved, resolve
 from edgekit_exporters.adapter_settings import Settings, checked_settings
 from edgekit_exporters.base import Base
+from edgekit_exporters.base_modules import BaseModules, base_modules
 from edgekit_exporters.lora_gguf import read_lora_gguf
 from edgekit_runtime.errors import EdgekitError, InputError
 

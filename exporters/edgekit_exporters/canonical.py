@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -19,6 +18,7 @@ from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from edgekit_exporters.adapter_intake import TakenAdapter, take_in
 from edgekit_exporters.adapter_names import PREFIX
 from edgekit_exporters.base import Base
+from edgekit_exporters.float_model import load_float
 from edgekit_exporters.ways_out import NotAdditive, refuse_what_is_not_additive
 from edgekit_runtime.errors import InputError
 
@@ -179,9 +179,8 @@ def _starts(adapter: TakenAdapter) -> dict[str, tuple[torch.Tensor, torch.Tensor
     """A and B of each layer before training, which PEFT computes from the base's weights."""
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
-    from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(adapter.base.folder, dtype=torch.float32)
+    model = load_float(adapter.base.folder)
     wrapped = get_peft_model(model, adapter.peft_config())
     return {
         name.removeprefix(PREFIX): (module.lora_A["default"].weight.detach(), module.lora_B["default"].weight.detach())

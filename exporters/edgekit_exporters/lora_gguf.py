@@ -45,6 +45,10 @@ def read_lora_gguf(
         raise InputError(
             f"{path} was trained for the base {facts.family}, not for {base.family}", "name the base that it is for"
         )
+    paired = {target + suffix for target in facts.pairs for suffix in (keys.SUFFIX_A, keys.SUFFIX_B)}
+    for name in file.tensors:
+        if name not in paired:
+            raise InputError(f"{path}: {name} is no half of a LoRA pair", "export it again, with pairs alone")
     conversion = _conversion(facts.architecture, path, config)
     modules = _modules(facts.architecture, parameters, config)
     tensors: dict[str, torch.Tensor] = {}

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from edgekit_exporters.adapter_intake import TakenAdapter, attach, is_dead, take_in
-from edgekit_exporters.adapter_places import base_modules
 from edgekit_exporters.base import Base
+from edgekit_exporters.base_modules import base_modules
+from edgekit_exporters.float_model import load_float
 from edgekit_exporters.ways_out import check_mergeable
 from edgekit_runtime.errors import EdgekitError, InputError
 
@@ -32,19 +33,19 @@ def merge_to_folder(base: Base, adapters: Sequence[Path], destination: Path) -> 
         InputError: an adapter that isn't sound, doesn't fit the base or changes nothing; that works in a part of the
             prompt only, or has trained an image base's connector.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     taken = [take_in(path, base) for path in adapters]
     _check_order(taken)
     ids = _probe(base, taken)
-    model: Any = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32).eval()
+    model = load_float(base.folder)
     wanted = _logits(model, ids)
     for adapter in taken:
         model, wanted = _merged(model, adapter, ids, wanted)
     model.save_pretrained(destination)
-    AutoTokenizer.from_pretrained(base.folder).save_pretrained(destination)
+    AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False).save_pretrained(destination)
     del model
-    written: Any = AutoModelForCausalLM.from_pretrained(destination, dtype=torch.float32).eval()
+    written = load_float(destination)
     off = float((_logits(written, ids) - wanted).abs().max())
     if not off <= NOISE * float(wanted.abs().max()):
         raise EdgekitError(
@@ -128,9 +129,7 @@ def _untie(wrapped: Any) -> None:
 
 
 def _is_base(merged: Any, base: Base) -> bool:
-    from transformers import AutoModelForCausalLM
-
-    own: Any = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    own = load_float(base.folder)
     before, after = (dict(model.named_parameters(remove_duplicate=False)) for model in (own, merged))
     return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 

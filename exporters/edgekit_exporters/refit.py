@@ -14,6 +14,7 @@ import torch
 from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CanonicalAdapter, LowRank, folded
+from edgekit_exporters.float_model import load_float
 from edgekit_exporters.merge import merged_model
 from edgekit_runtime.errors import InputError
 
@@ -27,10 +28,8 @@ def refit(path: Path, base: Base, rank: int) -> tuple[CanonicalAdapter, float]:
     Raises:
         InputError: not an adapter of this base, or it also changes what isn't the weight of a linear layer.
     """
-    from transformers import AutoModelForCausalLM
-
     adapter = take_in(path, base)
-    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    model = load_float(base.folder)
     before = {name: value.detach().clone() for name, value in model.named_parameters(remove_duplicate=False)}
     linear = {f"{name}.weight": name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     merged = merged_model(model, adapter)

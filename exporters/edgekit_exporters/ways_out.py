@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from edgekit_exporters.adapter_intake import TakenAdapter
 from edgekit_exporters.adapter_names import PREFIX
-from edgekit_exporters.adapter_places import base_modules
+from edgekit_exporters.base_modules import base_modules
 from edgekit_runtime.errors import InputError
 
 

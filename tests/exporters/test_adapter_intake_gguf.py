@@ -23,7 +23,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.llama_tools import run_converter
 from edgekit_runtime.errors import InputError
-from tests.exporters.intake import IDS, own_logits, peft_answers, save_adapter
+from tests.exporters.intake import own_logits, peft_answers, save_adapter
 
 SIZES = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -147,7 +147,3 @@ def test_a_gguf_that_is_cut_short_is_refused(llama: Base, made: Path, tmp_path: 
         (tmp_path / "cut.gguf").write_bytes(content[:size])
         with pytest.raises(InputError):
             take_in(tmp_path / "cut.gguf", llama)
-
-
-def test_ids_are_of_the_vocabulary() -> None:
-    assert int(IDS.max()) < SIZES["vocab_size"]
