@@ -130,7 +130,7 @@ def _in_folder(path: Path) -> AdapterFiles:
         return _newest_whole(path, checkpoints)
     named = [each for each in sorted(path.iterdir()) if each.is_dir() and _is_there(each / CONFIG_FILE)]
     if len(named) == 1:  # PEFT puts an adapter that isn't called "default" into a folder of its name
-        log.info("the adapter in %s is its folder %s", path, named[0].name)
+        tell_once(f"taking {named[0].name}, the only adapter in {path}")
         return AdapterFiles(path, _weights_in(named[0]), named[0] / CONFIG_FILE)
     if named:
         raise InputError(
@@ -176,7 +176,7 @@ def _newest_whole(path: Path, checkpoints: list[Path]) -> AdapterFiles:
         )
     skipped = checkpoints[: checkpoints.index(whole)]
     broken = f"; {', '.join(each.name for each in skipped)} is not whole" if skipped else ""
-    log.warning("taking %s, the newest whole checkpoint of %s%s", whole.name, path, broken)
+    tell_once(f"taking {whole.name}, the newest whole checkpoint of {path}{broken}")
     return AdapterFiles(path, _weights_in(whole), whole / CONFIG_FILE)
 
 

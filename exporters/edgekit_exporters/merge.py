@@ -15,7 +15,7 @@ from edgekit_exporters.adapter_intake import TakenAdapter, attach, is_dead, take
 from edgekit_exporters.base import Base
 from edgekit_exporters.base_modules import base_modules
 from edgekit_exporters.float_model import load_float
-from edgekit_exporters.ways_out import check_mergeable
+from edgekit_exporters.ways_out import check_mergeable, way_to_separate
 from edgekit_runtime.errors import EdgekitError, InputError
 
 TOKENS = 24  # that merged and unmerged model are compared on
@@ -72,6 +72,11 @@ def _merged(model: Any, adapter: TakenAdapter, ids: torch.Tensor, before: torch.
     with _quiet():
         wrapped = attach(model, adapter).eval()
         wanted = _logits(wrapped, ids)
+        if not torch.isfinite(wanted).all():
+            raise InputError(
+                f"{adapter.path} makes {adapter.base.name} answer with numbers that are not finite",
+                "the training diverged: take an earlier checkpoint",
+            )
         _untie(wrapped)
         merged = _unloaded(wrapped, adapter)
     found = _logits(merged, ids)
@@ -85,7 +90,7 @@ def _merged(model: Any, adapter: TakenAdapter, ids: torch.Tensor, before: torch.
         raise InputError(
             f"{adapter.path} can't be merged exactly: logits are off by {off:.3g}, and the adapter moves them by "
             f"{effect:.3g}",
-            "export it with --mode separate",
+            _instead(adapter),
         )
     return merged, found
 
@@ -95,10 +100,15 @@ def _unloaded(wrapped: Any, adapter: TakenAdapter) -> Any:
         merged = wrapped.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{adapter.path} can't be merged ({reason})", "export it with --mode separate") from None
+        raise InputError(f"{adapter.path} can't be merged ({reason})", _instead(adapter)) from None
     output, embedding = merged.get_output_embeddings(), merged.get_input_embeddings()
     merged.config.tie_word_embeddings = bool(output is not None and output.weight is embedding.weight)
     return merged
+
+
+def _instead(adapter: TakenAdapter) -> str:
+    mend = way_to_separate(adapter)
+    return "train it as plain LoRA" if "merged" in mend else mend
 
 
 def _check_order(adapters: Sequence[TakenAdapter]) -> None:

@@ -45,7 +45,8 @@ def check_mergeable(adapter: TakenAdapter) -> None:
     """
     reason = _unmergeable(adapter)
     if reason is not None:
-        raise InputError(f"{adapter.path} {reason[0]}", reason[1])
+        mend = "train without lora_bias" if adapter.settings.lora_bias else way_to_separate(adapter)
+        raise InputError(f"{adapter.path} {reason}", mend)
 
 
 def refuse_ends(adapter: TakenAdapter, layers: Iterable[str], *, onnx: bool) -> None:
@@ -90,24 +91,28 @@ def _pair_names(adapter: TakenAdapter) -> set[str]:
     return {name for pair in adapter.resolved.pairs.values() for name in pair}
 
 
-def _unmergeable(adapter: TakenAdapter) -> tuple[str, str] | None:
-    """Why it can't be merged, and what helps."""
+def way_to_separate(adapter: TakenAdapter) -> str:
+    """What to do with an adapter that can't be merged: a separate file where it can be one."""
+    try:
+        refuse_what_is_not_additive(adapter)
+        refuse_ends(adapter, adapter.resolved.pairs, onnx=False)
+    except InputError as error:
+        return error.mend or "train it as plain LoRA"
+    return "export it with --mode separate"
+
+
+def _unmergeable(adapter: TakenAdapter) -> str | None:
+    """Why it can't be merged."""
     settings = adapter.settings
     if settings.invocation:
-        return (
-            "is an activated LoRA: it works from its invocation on, and weights always work",
-            "export it with --mode separate",
-        )
+        return "is an activated LoRA: it works from its invocation on, and weights always work"
     if adapter.connector is not None:
-        return "has trained the connector, which isn't merged", "export it as it is"
+        return "has trained the connector, which isn't merged"
     if settings.lora_bias:
         parameters = base_modules(adapter.base).parameters
         bare = [name for name in adapter.resolved.pairs if f"{name}.bias" not in parameters]
         if bare:
-            return (
-                f"trains biases (lora_bias), and {bare[0]} of {adapter.base.name} has none to add them to",
-                "train without lora_bias",
-            )
+            return f"trains biases (lora_bias), and {bare[0]} of {adapter.base.name} has none to add them to"
     return None
 
 

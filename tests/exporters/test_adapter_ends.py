@@ -127,6 +127,8 @@ def test_what_float32_can_not_hold_is_refused(base: Base, tmp_path: Path) -> Non
     edit_weights(folder, scale)
     with pytest.raises(InputError, match="too large for any float type"):
         canonicalise(folder, base)
+    with pytest.raises(InputError, match="answer with numbers that are not finite"):
+        merge_to_folder(base, [folder], tmp_path / "merged")
 
 
 @given(
