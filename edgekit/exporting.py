@@ -18,16 +18,18 @@ from edgekit.proof.gate import prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.trained import adapter_source, shipped_base, trained_at, trained_folder
+from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, is_bundle, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.gguf_metadata import rewrite_metadata
-from edgekit_exporters.merge import check_mergeable, merge_to_folder
+from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
 from edgekit_exporters.onnx_builder import require_onnx
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
+from edgekit_exporters.ways_out import check_mergeable
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.errors import GateRefused, InputError, UsageError
 from edgekit_runtime.manifest import Manifest
@@ -115,9 +117,9 @@ def export(
         # Refuses in a second what proving would take minutes to get to.
         trained_at(project, adapter, base)
         if mode == "separate":
-            canonical_adapter(source, base)
+            canonical_adapter(source, base, onnx=onnx)
         else:
-            check_mergeable(source.folder)
+            check_mergeable(take_in(source.folder, base))
     references = _references(project, adapters)
     prover = functools.partial(
         prove_bundle,

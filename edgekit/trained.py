@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.deployed import blocks_digest, trained_blocks
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.training import adapter_folder, base_precision
 from edgekit.training.record import read_record
+from edgekit_exporters.adapter_files import CONFIG_FILE, find_adapter
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector, with_connector
 from edgekit_exporters.gguf_adapter import AdapterSource
@@ -36,17 +38,16 @@ class TrainedAt:
 
 
 def trained_folder(project: Project, adapter: Adapter) -> Path:
-    """The adapter's PEFT folder.
+    """Where the adapter is: its PEFT folder, or what an imported one's ``path`` names.
 
     Raises:
-        InputError: it has not been trained yet, or the imported folder is missing.
+        InputError: it has not been trained yet, or there is nothing at the imported one's path.
     """
     folder = adapter_folder(project, adapter)
-    if not (folder / "adapter_config.json").exists():
-        mend = (
-            f"run `edgekit train {adapter.name}` first" if adapter.path is None else "correct its path in edgekit.yaml"
-        )
-        raise InputError(f"adapter {adapter.name} is not in {folder}", mend)
+    if adapter.path is None and not (folder / CONFIG_FILE).exists():
+        raise InputError(f"adapter {adapter.name} is not in {folder}", f"run `edgekit train {adapter.name}` first")
+    if not (folder.exists() or folder.is_symlink()):
+        raise InputError(f"adapter {adapter.name} is not in {folder}", "correct its path in edgekit.yaml")
     return folder
 
 
@@ -72,7 +73,7 @@ def shipped_base(project: Project, adapters: Sequence[Adapter], base: Base) -> B
     Raises:
         InputError: such an adapter among others, or as :func:`trained_folder`.
     """
-    trained = {each.name: trained_connector(trained_folder(project, each)) for each in adapters}
+    trained = {each.name: trained_connector(trained_folder(project, each), base) for each in adapters}
     own = {name: weight for name, weight in trained.items() if weight is not None}
     if own and len(trained) > 1:
         raise InputError(
@@ -82,13 +83,22 @@ def shipped_base(project: Project, adapters: Sequence[Adapter], base: Base) -> B
     return with_connector(base, next(iter(own.values()))) if own else base
 
 
+def _record(project: Project, adapter: Adapter) -> dict[str, Any] | None:
+    """What training has written down; a GGUF has no folder of its own where that could lie."""
+    folder = adapter_folder(project, adapter)
+    if adapter.path is None:
+        return read_record(folder)
+    files = find_adapter(folder)
+    return None if files.is_gguf else read_record(files.folder)
+
+
 def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:
     """The base as it was in training, by the run record where there is one; an imported adapter's is float.
 
     Raises:
         InputError: the adapter was trained for another base, or on blocks that the project makes no longer.
     """
-    record = read_record(adapter_folder(project, adapter))
+    record = _record(project, adapter)
     if record is None:
         precision, quantization = ("fp32", None) if adapter.path else base_precision(project, adapter, base)
     else:

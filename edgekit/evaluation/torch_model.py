@@ -16,9 +16,9 @@ from edgekit.seeing import RowImages, let_see, row_images
 from edgekit.trained import TrainedAt, trained_at, trained_folder
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
+from edgekit_exporters.adapter_intake import attach, take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector
-from edgekit_exporters.peft_folder import attach
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def trained_model(project: Project, adapter: Adapter, base: Base) -> tuple[Torch
         InputError: it isn't trained, or not for this base and its blocks.
     """
     folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
-    images = row_images(project, base, connector=trained_connector(folder) is not None)
+    images = row_images(project, base, connector=trained_connector(folder, base) is not None)
     return TorchModel(base, trained, folder, images), trained
 
 
@@ -41,13 +41,14 @@ class TorchModel:
 
     def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None, images: RowImages | None = None) -> None:
         """Load base and adapter; a packed base is unpacked to the same values, which answers faster."""
+        taken = None if adapter is None else take_in(adapter, base)  # before anything is loaded
         self.encoder = Encoder(base.folder, images=images)
         if trained.blocks is not None:
             model = load_dense(base, trained.blocks, compute_dtype())
         else:
             model = load_base(base, trained.precision)
         model = let_see(model, images)
-        self._model: Any = (model if adapter is None else attach(model, adapter)).eval()
+        self._model: Any = (model if taken is None else attach(model, taken)).eval()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
         """One greedy answer a row, in the order of ``rows``.

@@ -26,8 +26,8 @@ from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
+from edgekit_exporters.adapter_intake import CONNECTOR
 from edgekit_exporters.base import Base
-from edgekit_exporters.connector import MODULE as CONNECTOR
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
