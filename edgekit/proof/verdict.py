@@ -28,13 +28,14 @@ def dead(proof: Proof) -> str | None:
     """Where the adapter changes nothing: "in torch", "on the device engine", or None where it is alive in both.
 
     A merged one is held against torch's base, which differs from the device's by its quantisation too.  It is dead when
-    its change has certainly not arrived.
+    its change has certainly not arrived and nothing as large has come in its place: what is broken is unfaithful.
     """
     if not Change(proof.torch_change, proof.torch_largest).alive:
         return "in torch"
     if not Change(proof.device_change, proof.device_largest).alive:
         return "on the device engine"
-    if proof.merged and at_most(proof.reach_interval[1], DEAD_REACH):
+    arrived = not at_most(proof.reach_interval[1], DEAD_REACH) or not at_most(proof.device_change, proof.torch_change)
+    if proof.merged and not arrived:
         return "on the device engine"
     return None
 
