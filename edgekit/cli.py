@@ -183,7 +183,9 @@ def _add_export(program: Program) -> None:
     takes_python(parser)
     _takes_base(parser)
     parser.add_argument(
-        "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
+        "--accept-loss",
+        metavar="REASON",
+        help="ship although the gate refuses: worse than the trained model, or no better than the base",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="bundle folder (default: dist/PROJECT)")
     _takes_project(parser)
@@ -210,6 +212,7 @@ def _export(arguments: argparse.Namespace) -> None:
         min_decode_tps=arguments.min_decode_tps,
     )
     archive = None if pack is None else pack(folder)
+    from edgekit.proof.words import headline, proof_lines
     from edgekit.site import site_for_device
 
     site = site_for_device(folder, arguments.device or project.export.device)
@@ -221,20 +224,18 @@ def _export(arguments: argparse.Namespace) -> None:
                 "site": site and str(site),
                 "version": manifest.version,
                 "quality": manifest.quality,
-                "adapters": {entry.name: entry.quality for entry in manifest.adapters},
+                "adapters": manifest.proofs(),
                 "files": [vars(file) for file in manifest.files],
             }
         )
     else:
         for file in manifest.files:
             print(f"{size_text(file.size)}  {file.path}")
-        for entry in manifest.adapters:
-            if entry.quality:
-                print(
-                    "{0}: {torch_score:.1f} in torch, {device_score:.1f} on the device engine ({metric}, {rows} rows), "
-                    "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
-                )
-        print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
+        for name, figures in manifest.proofs().items():
+            print(f"{name}:")
+            for question, said in proof_lines(figures):
+                print(f"  {question:8}  {said}")
+        print(f"gate {headline(manifest.quality)}; bundle {manifest.name} {manifest.version}: {folder}")
         if archive is not None:
             print(f"for the device: {archive}; there: tar xf {archive.name} && sh {archive.stem}/install.sh")
         if site is not None:

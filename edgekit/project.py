@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -122,15 +123,19 @@ class Export:
 
 @dataclass(frozen=True)
 class Gate:
-    """How much worse than the trained model exported files may answer.
+    """How much worse than the trained model exported files may answer, and how good they have to be.
 
     ``rows`` bounds the evaluation rows that are asked, 0 switches the gate off; ``max_loss_points`` are points of the
-    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token.
+    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token; ``min_score`` is the least score on
+    the device; ``min_gain`` are points over the bare base that the low end of the gain's 95 % interval has to reach,
+    None asks for more than zero.
     """
 
     rows: int = field(default=48, metadata=_rule(minimum=0))
     max_loss_points: float = field(default=1.0, metadata=_rule(minimum=0, maximum=100))
     max_mean_kl: float = field(default=0.05, metadata=_rule(minimum=0))
+    min_score: float | None = field(default=None, metadata=_rule(minimum=0, maximum=100))
+    min_gain: float | None = field(default=None, metadata=_rule(minimum=-100, maximum=100))
 
 
 @dataclass(frozen=True)
@@ -274,6 +279,8 @@ class _Reader:
             value = float(value)
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise self.error(node, key, f"{value!r} is not {word}", "correct it", place)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(node, key, f"{value!r} is no number to compare with", "write one, 0.5 say", place)
         return wanted(value)  # plain Python values instead of the YAML reader's own types
 
     def check(self, each: Field[Any], node: Any, value: Any, place: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.command import Program, print_json, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.serve_command import add_serve
+from edgekit_runtime.strict_json import strict_json
 
 if TYPE_CHECKING:
     from edgekit_runtime.pictures import Picture
@@ -279,7 +280,7 @@ def show_bench(document: dict[str, Any], arguments: argparse.Namespace) -> None:
 
     print_json(document) if arguments.json else print(table(document))
     if arguments.output is not None:
-        write_whole(arguments.output, (json.dumps(document, indent=1) + "\n").encode())
+        write_whole(arguments.output, (strict_json(document, indent=1) + "\n").encode())
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from edgekit_runtime.errors import EdgekitError, UsageError, one_line
+from edgekit_runtime.strict_json import strict_json
 from edgekit_runtime.system_errors import explained
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -112,7 +112,7 @@ def what_to_run(arguments: argparse.Namespace) -> Path:
 
 def print_json(document: Any) -> None:
     """Print the one JSON document of a command."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(strict_json(document, indent=2))
 
 
 def size_text(size: int) -> str:

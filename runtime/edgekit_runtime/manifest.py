@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.strict_json import strict_json
 
 BUNDLE_SCHEMA = "edgekit.bundle/1"
 ENGINES = ("llama.cpp", "onnxruntime-genai")
@@ -140,7 +141,12 @@ class Manifest:
         for entry in (document["base"], *document["adapters"]):
             for key in [key for key, value in entry.items() if value is None]:
                 del entry[key]
-        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        return (strict_json(document, indent=2) + "\n").encode()
+
+    def proofs(self) -> dict[str, dict[str, Any]]:
+        """The figures of each proven adapter by name; those of merged ones are in the bundle's quality."""
+        merged = self.quality.get("merged") or {}
+        return {entry.name: entry.quality for entry in self.adapters if entry.quality} | dict(merged)
 
     def adapter(self, name: str) -> AdapterEntry:
         """The entry called ``name``.
