@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import NAME_PATTERN, TASKS
 from edgekit_runtime.runtime import BASE
@@ -149,13 +149,12 @@ class Project:
         Raises:
             InputError: no such adapter, or several and no name.
         """
-        names = ", ".join(self.adapters)
         if name is None and len(self.adapters) == 1:
             return next(iter(self.adapters.values()))
         if name is None:
-            raise InputError("the project has several adapters", f"name one of {names}")
+            raise InputError("the project has several adapters", f"name one of {', '.join(self.adapters)}")
         if name not in self.adapters:
-            raise InputError(f"the project has no adapter {name!r}", f"it has {names}")
+            raise InputError(f"the project has no adapter {name!r}", did_you_mean(name, self.adapters, "it has"))
         return self.adapters[name]
 
     def data_for(self, name: str) -> DataFiles:
@@ -221,9 +220,7 @@ class _Reader:
         allowed = {each.name: each for each in fields(kind) if each.name not in known}
         for key in node:
             if key not in allowed:
-                close = difflib.get_close_matches(str(key), allowed, 1)
-                mend = f"did you mean {close[0]}?" if close else f"the keys here are {', '.join(allowed)}"
-                raise self.error(node, key, "unknown key", mend, place)
+                raise self.error(node, key, "unknown key", did_you_mean(key, allowed, "the keys here are"), place)
         values = {key: self.value(allowed[key], node, place) for key in node}
         for name, each in allowed.items():
             if name not in values and each.default is MISSING and each.default_factory is MISSING:
@@ -269,7 +266,7 @@ class _Reader:
     def check(self, each: Field[Any], node: Any, value: Any, place: str) -> None:
         rule = each.metadata
         for bad, problem in (
-            ("choices" in rule and value not in rule["choices"], f"use one of {', '.join(rule.get('choices', ()))}"),
+            ("choices" in rule and value not in rule["choices"], did_you_mean(value, rule.get("choices", ()))),
             ("minimum" in rule and not value >= rule["minimum"], f"use at least {rule.get('minimum')}"),
             ("above" in rule and not value > rule["above"], f"use more than {rule.get('above')}"),
             ("maximum" in rule and not value <= rule["maximum"], f"use at most {rule.get('maximum')}"),

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.deployed import blocks_digest, trained_blocks
+from edgekit.folders import adapter_folder, trained_folder
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
-from edgekit.training import adapter_folder, base_precision
+from edgekit.training import base_precision
 from edgekit.training.record import read_record
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector, with_connector
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_runtime.errors import InputError
+
+__all__ = ["TrainedAt", "adapter_source", "shipped_base", "trained_at", "trained_folder"]
 
 CHANGES_BLOCKS = {
     "gguf": "export.imatrix and export.tensor_types",
@@ -33,21 +36,6 @@ class TrainedAt:
     def label(self) -> str:
         """For tables: the quantisation where there is one."""
         return self.quantization if self.blocks and self.quantization else self.precision
-
-
-def trained_folder(project: Project, adapter: Adapter) -> Path:
-    """The adapter's PEFT folder.
-
-    Raises:
-        InputError: it has not been trained yet, or the imported folder is missing.
-    """
-    folder = adapter_folder(project, adapter)
-    if not (folder / "adapter_config.json").exists():
-        mend = (
-            f"run `edgekit train {adapter.name}` first" if adapter.path is None else "correct its path in edgekit.yaml"
-        )
-        raise InputError(f"adapter {adapter.name} is not in {folder}", mend)
-    return folder
 
 
 def adapter_source(project: Project, adapter: Adapter) -> AdapterSource:

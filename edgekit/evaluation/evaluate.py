@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.torch_model import TorchModel, trained_model
+from edgekit.folders import told
+from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
@@ -84,6 +86,7 @@ def evaluate(
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
     """
     adapter = project.adapter(name)
+    check_evaluate(project, adapter.name, artifact=artifact)
     base, rows, max_tokens = questions(project, adapter, limit)
     if artifact is not None:
         with _as_bundle(artifact, project, adapter) as bundle:
@@ -132,6 +135,7 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> tuple[Ba
     if limit is not None and limit < 1:
         raise UsageError(f"no row is left with a limit of {limit}", "use at least 1")
     rows = load_rows(project.data_for(adapter.name).eval)[:limit]
+    rows = [replace(row, where=told(project, row.where)) for row in rows]  # it gets into reports
     base = resolve_base(project.base, relative_to=project.folder)
     return base, rows, answer_limit(rows, adapter, base)
 

@@ -18,6 +18,8 @@ import transformers
 from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
 from edgekit.data import Row, data_digest, load_rows
 from edgekit.deployed import blocks_digest, trained_blocks
+from edgekit.folders import adapter_folder, is_adapter_folder
+from edgekit.preflight import check_train
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.seeing import let_see, row_images
 from edgekit.training.base_model import device, fast_bfloat16, load_base
@@ -44,11 +46,6 @@ CONNECTOR_RATE = 0.1  # of the adapter's: it is trained already, and moves as a 
 LORAPLUS_RATIO = 16  # lr(B) / lr(A), as recommended in the LoRA+ paper (arXiv 2402.12354)
 
 
-def adapter_folder(project: Project, adapter: Adapter) -> Path:
-    """Where the trained (or imported) adapter of a project lies, as a PEFT folder."""
-    return adapter.path if adapter.path is not None else project.folder / "adapters" / adapter.name
-
-
 def train(project: Project, name: str | None = None, *, resume: bool = False) -> Path:
     """Train the adapter ``name`` of ``project`` (the only one when None) and return its PEFT folder.
 
@@ -65,8 +62,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
     adapter = project.adapter(name)
-    if adapter.path is not None:
-        raise UsageError(f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is")
+    check_train(project, [adapter.name])
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = resolve_base(project.base, relative_to=project.folder)
@@ -138,7 +134,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         result={key: float(value) for key, value in outcome.metrics.items()},
     )
     folder = adapter_folder(project, adapter)
-    with publish(folder, is_ours=lambda old: (old / "adapter_config.json").exists()) as temporary:
+    with publish(folder, is_ours=is_adapter_folder) as temporary:
         _save_adapter(model, temporary, initial if adapter.method in CHANGES_BASE else None)
         record.save(temporary)
         plot_losses(losses, f"{adapter.name} on {base.name}", temporary / PLOT_FILE)

@@ -14,7 +14,7 @@ from edgekit_exporters import onnx_base as onnx
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import quantization_of
-from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, verify_bundle
+from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, FileEntry, Manifest, PartEntry, Requires
@@ -75,14 +75,6 @@ class Quality:
 
 
 NOT_PROVEN = Quality({"gate": "skipped", "reference": None, "artifact": None}, {})
-
-
-def is_bundle(folder: Path) -> bool:
-    """Whether ``folder`` is a bundle that an export may replace."""
-    try:
-        return BUNDLE_SCHEMA.encode() in (folder / MANIFEST_FILE).read_bytes()
-    except OSError:
-        return False
 
 
 def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality] | None = None) -> Manifest:

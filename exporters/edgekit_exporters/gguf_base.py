@@ -15,7 +15,7 @@ from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.imatrix import read_imatrix
 from edgekit_exporters.llama_tools import engine_version, run_converter
-from edgekit_exporters.quantise import canonical_quantization, quantise
+from edgekit_exporters.quantise import QUANTIZATIONS, canonical_quantization, quantise
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.gguf import read_gguf
 
@@ -97,10 +97,8 @@ def gguf_from_folder(folder: Path, destination: Path, recipe: Recipe | str, *, l
 
 def quantization_of(path: Path) -> str | None:
     """The quantisation that a GGUF file says it has, ``Q4_K_M`` say, or None when it doesn't tell."""
-    from edgekit_exporters.quantise import quantizations
-
     number = read_gguf(path).metadata.get(FILE_TYPE)
-    return next((name for name, value in quantizations().items() if value == number), None)
+    return next((name for name, value in QUANTIZATIONS.items() if value == number), None)
 
 
 def _make(base: Base, recipe: Recipe, destination: Path) -> None:

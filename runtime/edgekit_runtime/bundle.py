@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import Manifest, is_safe_path
+from edgekit_runtime.manifest import BUNDLE_SCHEMA, Manifest, is_safe_path
 
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
@@ -76,6 +76,14 @@ def open_bundle(path: Path | str, *, verify: bool = True) -> Iterator[Bundle]:
             yield Bundle(root, verify_bundle(root) if verify else read_manifest(root))
     else:
         raise InputError(f"there is no bundle at {path}", "give a bundle's folder or .tar; `edgekit export` makes one")
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether ``folder`` is a bundle that an export may replace."""
+    try:
+        return BUNDLE_SCHEMA.encode() in (folder / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return False
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit_runtime.arguments import number, whole
 from edgekit_runtime.command import Program, print_json, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.machine import MOST_THREADS
 from edgekit_runtime.serve_command import add_serve
 
 if TYPE_CHECKING:
@@ -50,16 +52,16 @@ def _add_run(program: Program) -> None:
     add(
         "--image", action="append", default=[], metavar="FILE", help="image to ask about, - for stdin (can be repeated)"
     )
-    add("--max-tokens", type=int, help="longest answer")
-    add("--temperature", type=float, help="0 is greedy, the default")
-    add("--top-k", type=int, help="sample from the k likeliest tokens")
-    add("--top-p", type=float, help="sample from the likeliest tokens of this total probability")
-    add("--seed", type=int, help="same seed, same answer")
+    add("--max-tokens", type=whole(), help="longest answer")
+    add("--temperature", type=number(0), help="0 is greedy, the default")
+    add("--top-k", type=whole(0), help="sample from the k likeliest tokens")
+    add("--top-p", type=number(0, most=1), help="sample from the likeliest tokens of this total probability")
+    add("--seed", type=whole(0), help="same seed, same answer")
     add("--stop", action="append", default=[], metavar="TEXT", help="end the answer here (can be repeated)")
     add("--schema", type=Path, metavar="FILE", help="JSON schema that the answer has to follow")
     add("--stream", action="store_true", help="print the answer as it comes")
-    add("--threads", type=int, help="default: physical cores")
-    add("--context", type=int, help="tokens of prompt and answer together")
+    add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
+    add("--context", type=whole(), help="tokens of prompt and answer together")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -234,10 +236,10 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
         help="a bundle folder or .tar, a device store, or two results",
     )
     add("--output", type=Path, metavar="FILE", help="write the result as JSON")
-    add("--repeats", type=int, default=5, help="how often each figure is taken (5)")
-    add("--prompt-tokens", type=int, default=256, help="length of the prompt (256)")
-    add("--decode-tokens", type=int, default=64, help="tokens decoded after it (64)")
-    add("--threads", type=int, help="default: physical cores")
+    add("--repeats", type=whole(), default=5, help="how often each figure is taken (5)")
+    add("--prompt-tokens", type=whole(), default=256, help="length of the prompt (256)")
+    add("--decode-tokens", type=whole(), default=64, help="tokens decoded after it (64)")
+    add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--image-size", default="640x480", metavar="WxH", help="images of a caption bundle, pixels (640x480)")
     add("--quick", action="store_true", help="everything once, to see that it works")
     return parser
