@@ -16,6 +16,7 @@ from typing import Any
 
 from edgekit.demo_vlm.build import NAME as DEMO_VLM
 from edgekit.demo_vlm.build import demo_vlm_folder
+from edgekit.folders import told
 from edgekit.project import AUTO, Export, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
@@ -69,6 +70,17 @@ def _no_base(name: str) -> InputError:
         "give a hub id (owner/name), a Hugging Face folder or a GGUF file, or "
         + did_you_mean(name, (*PACKAGED, DEMO_VLM)),
     )
+
+
+def base_label(project: Project, base: Base) -> str:
+    """The base as files name it that leave this machine: a hub id, a short name, a place in the project, or a name."""
+    known = base.on_hub or base.name in PACKAGED or base.name == DEMO_VLM
+    return base.name if known else told(project, Path(base.name).expanduser())
+
+
+def loading_name(base: Base) -> str:
+    """What PEFT is told as the base: a hub id or short name; for a place on this machine its family."""
+    return base.name if base.on_hub or base.name in PACKAGED or base.name == DEMO_VLM else base.family
 
 
 def check_base(name: str, *, relative_to: Path | None = None) -> None:
@@ -141,7 +153,8 @@ def _from_hub(name: str) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    log.info("fetching the base %s from the hub (once)", name)
+    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "README.md"]
     try:
         folder = snapshot_download(name, allow_patterns=wanted)
     except RepositoryNotFoundError:

@@ -13,13 +13,14 @@ from pathlib import Path
 from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
 from edgekit.deployed import deployed_base, deployed_recipe
 from edgekit.devices import device_profile
-from edgekit.folders import bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.preflight import check_export, check_merge, with_options
 from edgekit.project import AUTO, Adapter, Export, Project
 from edgekit.proof.gate import prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.training.card import CardScore, add_scores
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
@@ -27,6 +28,7 @@ from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.merge import check_mergeable, merge_to_folder
 from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
+from edgekit_exporters.progress import stage
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.adapter import KEY_FAMILY
@@ -112,11 +114,12 @@ def export(
     job = _Job(project, base, shipped, mode, sources, isa)
     for adapter, source in zip(adapters, sources, strict=True):
         # Refuses in a second what proving would take minutes to get to.
-        trained_at(project, adapter, base)
-        if mode == "separate":
-            canonical_adapter(source, base)
-        else:
-            check_mergeable(source.folder)
+        with stage(f"reading adapter {adapter.name}"):
+            trained_at(project, adapter, base)
+            if mode == "separate":
+                canonical_adapter(source, base)
+            else:
+                check_mergeable(source.folder)
     references = _references(project, adapters)
     prover = functools.partial(
         prove_bundle,
@@ -128,12 +131,28 @@ def export(
     with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
         if quantization is not None:
             plan = job.plan(quantization, Path(scratch))
-            return output, write_bundle(plan, output, None if references is None else prover)
+            manifest = write_bundle(plan, output, None if references is None else prover)
+            _tell_cards(project, manifest)
+            return output, manifest
         assert references is not None  # check_export has seen evaluation rows
         measure = functools.partial(
             measure_rung, references=references, gate=project.gate, max_mb=max_mb, min_decode_tps=min_decode_tps
         )
-        return output, _smallest_that_passes(job, output, Path(scratch), measure, prover)
+        manifest = _smallest_that_passes(job, output, Path(scratch), measure, prover)
+        _tell_cards(project, manifest)
+        return output, manifest
+
+
+def _tell_cards(project: Project, manifest: Manifest) -> None:
+    """What the proof has found, into the model cards of the adapters."""
+    for entry in manifest.adapters:
+        if entry.quality is None:
+            continue
+        found = entry.quality
+        engines = (("torch", found["runs_on"], "torch_score"), (manifest.engine, found["quantization"], "device_score"))
+        rows, metric = found["rows"], found["metric"]
+        scores = [CardScore(f"{engine}, {at}", rows, metric, None, found[key]) for engine, at, key in engines]
+        add_scores(adapter_folder(project, project.adapter(entry.name)), scores)
 
 
 def _quantization(project: Project, base: Base, wanted: str | None) -> str | None:
@@ -196,17 +215,21 @@ class _Job:
             return named
         folder, file = scratch / "merged", scratch / f"{quantization}.gguf"
         if not folder.exists():
-            merge_to_folder(self.base, [self.sources[0].folder], folder)
+            self._merge(folder)
         if not file.exists():
             recipe = deployed_recipe(self.project, self.base, quantization)
             gguf_from_folder(folder, file, recipe, like=self.base.gguf)
         return file
 
+    def _merge(self, folder: Path) -> None:
+        with stage(f"merging {self.sources[0].name} into the base"):
+            merge_to_folder(self.base, [self.sources[0].folder], folder)
+
     def _onnx_base(self, precision: str, scratch: Path) -> Path:
         if self.mode != "merged":
             return base_onnx(self.base, precision)
         folder = scratch / "merged"
-        merge_to_folder(self.base, [self.sources[0].folder], folder)
+        self._merge(folder)
         onnx_from_folder(folder, self.base, precision, scratch / "onnx")
         return scratch / "onnx"
 
@@ -251,7 +274,8 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
     trained = [trained_folder(project, adapter) for adapter in adapters]
     with publish(output, is_ours=is_merged_folder) as folder:
         base = resolve_base(project.base, relative_to=project.folder)
-        merge_to_folder(base, trained, folder)
+        with stage(f"merging {', '.join(adapter.name for adapter in adapters)} into the base"):
+            merge_to_folder(base, trained, folder)
     return output
 
 
@@ -266,7 +290,6 @@ def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference
         return None
     references = []
     for adapter in adapters:
-        log.info("asking the trained model %s in torch", adapter.name)
         references.append(take_reference(project, adapter, project.gate.rows))
     return references
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from edgekit.data import Row
+from edgekit_exporters.progress import staged
 from edgekit_runtime.runtime import BASE, Runtime
-
-log = logging.getLogger(__name__)
 
 
 class Artifact:
@@ -38,7 +36,7 @@ class Artifact:
         ``system`` is what the trained adapter had; the bundle's own copy is used when the adapter runs.
         """
         answers: list[str] = []
-        for number, row in enumerate(rows, 1):
+        for row in staged(rows, f"asking {adapter or 'the base'} on the device engine", len(rows)):
             messages = list(row.messages)
             if adapter is None and system is not None and messages[0]["role"] != "system":
                 messages.insert(0, {"role": "system", "content": system})
@@ -50,6 +48,4 @@ class Artifact:
                 image=row.images,
             )
             answers.append(result.text.strip())
-            if number % 20 == 0 or number == len(rows):
-                log.info("answered %d of %d rows", number, len(rows))
         return answers

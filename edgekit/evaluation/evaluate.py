@@ -14,12 +14,13 @@ from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.torch_model import TorchModel, trained_model
-from edgekit.folders import told
+from edgekit.folders import adapter_folder, told
 from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
 from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.training.card import CardScore, add_scores
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
@@ -94,7 +95,7 @@ def evaluate(
     else:
         engine, runs_on, base_answers, answers = _torch_answers(project, adapter, base, rows, max_tokens, with_base)
     references = [row.answer for row in rows]
-    return Evaluation(
+    evaluation = Evaluation(
         adapter=adapter.name,
         engine=engine,
         runs_on=runs_on,
@@ -106,6 +107,19 @@ def evaluate(
             {"where": row.where, "reference": row.answer, "answer": answer}
             for row, answer in zip(rows, answers, strict=True)
         ],
+    )
+    add_scores(adapter_folder(project, adapter), [_card_score(evaluation)])
+    return evaluation
+
+
+def _card_score(evaluation: Evaluation) -> CardScore:
+    score, bare = evaluation.adapter_score, evaluation.base_score
+    return CardScore(
+        answers_of=f"{evaluation.engine}, {evaluation.runs_on}",
+        rows=evaluation.rows,
+        metric=score.metric,
+        base=None if bare is None else 100 * bare.value,
+        adapter=100 * score.value,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from edgekit.data import Row
 from edgekit.project import Adapter, Project
@@ -19,8 +20,7 @@ from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector
 from edgekit_exporters.peft_folder import attach
-
-log = logging.getLogger(__name__)
+from edgekit_exporters.progress import Stage, stage, staged
 
 BATCH_ROWS = 32
 
@@ -42,12 +42,14 @@ class TorchModel:
     def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None, images: RowImages | None = None) -> None:
         """Load base and adapter; a packed base is unpacked to the same values, which answers faster."""
         self.encoder = Encoder(base.folder, images=images)
-        if trained.blocks is not None:
-            model = load_dense(base, trained.blocks, compute_dtype())
-        else:
-            model = load_base(base, trained.precision)
-        model = let_see(model, images)
-        self._model: Any = (model if adapter is None else attach(model, adapter)).eval()
+        self._name = "the base" if adapter is None else adapter.name
+        with stage(f"loading {self._name} in torch at {trained.label}"):
+            if trained.blocks is not None:
+                model = load_dense(base, trained.blocks, compute_dtype())
+            else:
+                model = load_base(base, trained.precision)
+            model = let_see(model, images)
+            self._model: Any = (model if adapter is None else attach(model, adapter)).eval()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
         """One greedy answer a row, in the order of ``rows``.
@@ -61,24 +63,29 @@ class TorchModel:
         prompts = [self.encoder.model_ids(self.encoder.prompt_ids(row, system)) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))
         answers = [""] * len(rows)
-        for start in range(0, len(order), BATCH_ROWS):
-            batch = order[start : start + BATCH_ROWS]
-            for index, text in zip(
-                batch, self._batch([prompts[i] for i in batch], max_tokens, with_adapter), strict=True
-            ):
-                answers[index] = text
-            log.info("answered %d of %d rows", min(start + BATCH_ROWS, len(order)), len(order))
+        asked = self._name if with_adapter else "the base"
+        with stage(f"asking {asked} in torch", len(rows)) as shown:
+            for start in range(0, len(order), BATCH_ROWS):
+                batch = order[start : start + BATCH_ROWS]
+                tell = functools.partial(_reach, shown, start)
+                texts = self._batch([prompts[i] for i in batch], max_tokens, with_adapter, tell)
+                for index, text in zip(batch, texts, strict=True):
+                    answers[index] = text
+                shown.reach(start + len(batch))
         return answers
 
     def answer_logprobs(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Iterator[Any]:
         """Teacher-forced log-probabilities, one float32 array [answer tokens, vocabulary] a row, with the adapter."""
-        for prompt, answer in zip(prompts, answers, strict=True):
+        pairs = zip(prompts, answers, strict=True)
+        for prompt, answer in staged(pairs, f"reading the reference answers with {self._name} in torch", len(prompts)):
             ids = torch.tensor([self.encoder.model_ids(prompt) + answer], device=self._model.device)
             with torch.inference_mode():
                 logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
             yield torch.log_softmax(logits.float(), -1).cpu().numpy()
 
-    def _batch(self, prompts: list[list[int]], max_tokens: int, with_adapter: bool) -> list[str]:
+    def _batch(
+        self, prompts: list[list[int]], max_tokens: int, with_adapter: bool, tell: Callable[[int], None]
+    ) -> list[str]:
         pad = int(self.encoder.tokenizer.pad_token_id)
         width = max(map(len, prompts))
         ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
@@ -92,5 +99,22 @@ class TorchModel:
                 do_sample=False,
                 eos_token_id=sorted(self.encoder.end_tokens()),
                 pad_token_id=pad,
+                stopping_criteria=StoppingCriteriaList([_Answered(width, self.encoder.end_tokens(), tell)]),
             )
         return [self.encoder.decode(row[width:]) for row in output.tolist()]
+
+
+class _Answered(StoppingCriteria):
+    """Stops nothing, and tells after each token how many rows of the batch have come to their end."""
+
+    def __init__(self, width: int, ends: set[int], tell: Callable[[int], None]) -> None:
+        self._width, self._ends, self._tell = width, sorted(ends), tell
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        ends = torch.tensor(self._ends, device=input_ids.device)
+        self._tell(int(torch.isin(input_ids[:, self._width :], ends).any(-1).sum()))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _reach(shown: Stage, before: int, done: int) -> None:
+    shown.reach(before + done)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
+from edgekit.bases import base_label, deployed_precision, deployed_quantization, loading_name, resolve_base
 from edgekit.data import Row, data_digest, load_rows
 from edgekit.deployed import blocks_digest, trained_blocks
 from edgekit.folders import adapter_folder, is_adapter_folder
@@ -23,6 +23,7 @@ from edgekit.preflight import check_train
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.seeing import let_see, row_images
 from edgekit.training.base_model import device, fast_bfloat16, load_base
+from edgekit.training.card import write_card
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
@@ -96,8 +97,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         checkpointing=_checkpointing(),
         invocation=invocation,
     )
-    # As PEFT has it: what loads the base again.
-    model.peft_config["default"].base_model_name_or_path = base.name if base.on_hub else str(base.folder)
+    model.peft_config["default"].base_model_name_or_path = loading_name(base)
     initial = work / "initial"
     if adapter.method in CHANGES_BASE and checkpoint is None:
         _save_initial(model, initial)
@@ -115,6 +115,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
 
+    label = base_label(project, base)
     losses = [
         {key: float(value) for key, value in entry.items() if key in ("step", "epoch", "loss", "eval_loss")}
         for entry in trainer.state.log_history
@@ -122,7 +123,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     ]
     record = RunRecord(
         adapter=adapter.name,
-        base=project.base,
+        base=label,
         family=base.family,
         base_precision=precision,
         quantization=quantization,
@@ -137,7 +138,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     with publish(folder, is_ours=is_adapter_folder) as temporary:
         _save_adapter(model, temporary, initial if adapter.method in CHANGES_BASE else None)
         record.save(temporary)
-        plot_losses(losses, f"{adapter.name} on {base.name}", temporary / PLOT_FILE)
+        plot_losses(losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)
+        write_card(temporary, record, base, task=project.task)
     shutil.rmtree(work, ignore_errors=True)
     return folder
 

@@ -14,6 +14,7 @@ from edgekit_exporters import onnx_base as onnx
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import quantization_of
+from edgekit_exporters.progress import stage
 from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
@@ -90,18 +91,8 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
         InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
     """
     with publish(output, is_ours=is_bundle) as folder:
-        if plan.is_onnx:
-            shutil.copytree(plan.base_file, folder / BASE_FOLDER)
-        else:
-            (folder / BASE_FOLDER).mkdir()
-            shutil.copyfile(plan.base_file, folder / BASE_FILE)
-        if plan.projector is not None:
-            shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
-        if plan.adapters:
-            (folder / "adapters").mkdir()
-        entries = tuple(_write_adapter(source, plan, folder) for source in plan.adapters)
-        manifest = _manifest(plan, folder, entries)
-        (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+        with stage(f"writing the bundle {plan.name}"):
+            manifest, entries = _write_files(plan, folder)
         if prove is not None:
             quality = prove(folder)
             manifest = replace(
@@ -112,6 +103,23 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
             )
             (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         return verify_bundle(folder)
+
+
+def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[AdapterEntry, ...]]:
+    """Base, adapters and a manifest without a proof."""
+    if plan.is_onnx:
+        shutil.copytree(plan.base_file, folder / BASE_FOLDER)
+    else:
+        (folder / BASE_FOLDER).mkdir()
+        shutil.copyfile(plan.base_file, folder / BASE_FILE)
+    if plan.projector is not None:
+        shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
+    if plan.adapters:
+        (folder / "adapters").mkdir()
+    entries = tuple(_write_adapter(source, plan, folder) for source in plan.adapters)
+    manifest = _manifest(plan, folder, entries)
+    (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+    return manifest, entries
 
 
 def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> AdapterEntry:
