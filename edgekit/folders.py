@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edgekit.project import Adapter, Project
@@ -58,7 +59,5 @@ def told(project: Project, path: str | Path) -> str:
 
     What stands behind the path, ``:3`` of a row say, stays.
     """
-    path = Path(path)
-    if not path.is_absolute():
-        path = project.folder / path
+    path = Path(os.path.normpath(project.folder / path))
     return path.relative_to(project.folder).as_posix() if path.is_relative_to(project.folder) else path.name

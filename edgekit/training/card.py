@@ -66,7 +66,7 @@ def write_card(folder: Path, record: RunRecord, base: Base, *, task: str) -> Non
     parts = [
         _header(record, base, task, license),
         f"# {record.adapter}",
-        f"A LoRA adapter for {_named(record, base)}, trained with [edgekit](https://pypi.org/project/edgekit/).",
+        f"A LoRA adapter for {_named(record, base)}, trained with edgekit.",
         "## Base",
         _table(("", ""), _base_facts(record, base, license)),
         "## Data",
@@ -77,15 +77,15 @@ def write_card(folder: Path, record: RunRecord, base: Base, *, task: str) -> Non
         _table(("setting", "value"), _settings(record)),
         *([] if not record.system else ["The system prompt that it was trained with:", _quoted(record.system)]),
         "## Scores",
-        f"{_BEGIN}\n\nNot measured yet: `edgekit evaluate {record.adapter}` and `edgekit export` write them here.\n\n{_END}",
+        _BEGIN,
+        f"Not measured yet: `edgekit evaluate {record.adapter}` and `edgekit export` write them here.",
+        _END,
         "## How to use it",
         _usage(record, base),
     ]
     if license:
-        parts += [
-            "## License",
-            f"The base is under `{license}`; what it asks of models made from it holds for this one.",
-        ]
+        said = f"The base is under `{license}`; what it asks of models made from it holds for this one."
+        parts += ["## License", said]
     (folder / CARD_FILE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -105,7 +105,7 @@ def add_scores(folder: Path, scores: Sequence[CardScore]) -> None:
         return
     rows = {cells[:_ENOUGH]: cells for cells in _rows_in(section)}
     rows |= {score.cells()[:_ENOUGH]: score.cells() for score in scores}
-    explained = "Scores are of 100, on evaluation rows that the adapter wasn't trained on."
+    explained = "Scores are of 100, on the first evaluation rows of the project."
     new = f"{before}{_BEGIN}\n\n{_table(_HEADING, list(rows.values()))}\n\n{explained}\n\n{_END}{after}"
     if new == text:
         return
@@ -149,7 +149,7 @@ def _header(record: RunRecord, base: Base, task: str, license: str | None) -> st
 
 
 def _named(record: RunRecord, base: Base) -> str:
-    return f"[{base.name}](https://huggingface.co/{base.name})" if base.on_hub else f"`{record.base}`"
+    return f"`{base.name if base.on_hub else record.base}`"
 
 
 def _base_facts(record: RunRecord, base: Base, license: str | None) -> list[tuple[str, str]]:
@@ -197,7 +197,8 @@ def _losses(record: RunRecord) -> list[str]:
 
 
 def _usage(record: RunRecord, base: Base) -> str:
-    edgekit = f"With edgekit, in the project's folder:\n\n```sh\nedgekit evaluate {record.adapter}\nedgekit export {record.adapter}\n```"
+    commands = f"edgekit evaluate {record.adapter}\nedgekit export {record.adapter}"
+    edgekit = f"With edgekit, in the project's folder:\n\n```sh\n{commands}\n```"
     if base.vision is not None:  # it stands on the text model, which PEFT can't take out of the whole one
         return edgekit
     name = base.name if base.on_hub else "FOLDER OF THE BASE"
@@ -211,10 +212,9 @@ def _usage(record: RunRecord, base: Base) -> str:
         'model = PeftModel.from_pretrained(base, "FOLDER OF THIS ADAPTER")',
     ]
     made = versions()
-    with_versions = (
-        f"With PEFT (made with peft {made['peft']}, transformers {made['transformers']}, torch {made['torch']}):"
-    )
-    return "\n\n".join([edgekit, with_versions, "```python\n" + "\n".join(lines) + "\n```"])
+    packages = ", ".join(f"{name} {made[name]}" for name in ("peft", "transformers", "torch"))
+    code = "\n".join(lines)
+    return f"{edgekit}\n\nWith PEFT (made with {packages}):\n\n```python\n{code}\n```"
 
 
 def _quoted(text: str) -> str:

@@ -103,7 +103,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         _save_initial(model, initial)
     trainer = _trainer(model, encoder, datasets, adapter, work)
     log.info(
-        "training %s: %d rows, %d trainable parameters, base %s at %s",
+        "%s: %d rows, %d trainable parameters, base %s at %s",
         *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
         quantization if precision == "gguf" and quantization else precision,
     )
