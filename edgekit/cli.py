@@ -342,6 +342,11 @@ def _add_demo(program: Program) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    from edgekit.project import PROJECT_FILE
+    from edgekit_runtime.publish import check_replaceable
+
+    if not (arguments.folder / PROJECT_FILE).exists():
+        check_replaceable(arguments.folder, lambda _: False)
     from edgekit.demo import run_demo
 
     document = run_demo(arguments.folder, quiet=arguments.json)

@@ -1,4 +1,4 @@
-"""Numbers on the command line, checked while it is read: nothing slow has been imported yet."""
+"""Values on the command line, checked while it is read: nothing slow has been imported yet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Callable
 
 PORTS = (1, 65535)
 ANY_PORT = (0, PORTS[1])  # 0 is one that is free
+
+
+def filled(text: str) -> str:
+    """Text that isn't empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, leave it out")
+    return text
 
 
 def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:

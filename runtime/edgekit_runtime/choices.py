@@ -6,12 +6,16 @@ import difflib
 from collections.abc import Iterable
 
 FEW = 12  # so many names still fit into an error line
+_ALIKE = str.maketrans("ol_. ", "01---")  # signs that are taken for one another
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``name`` most likely means; None when none is like it.  Case doesn't count."""
-    by_spelling = {each.lower(): each for each in known}
-    close = difflib.get_close_matches(str(name).lower(), by_spelling, 1)
+    """The one of ``known`` that ``name`` most likely means; None when none is like it.
+
+    Case doesn't count, nor do O for 0 and _ for -.
+    """
+    by_spelling = {_spelled(each): each for each in known}
+    close = difflib.get_close_matches(_spelled(name), by_spelling, 1)
     return by_spelling[close[0]] if close else None
 
 
@@ -29,3 +33,7 @@ def did_you_mean(name: object, known: Iterable[str], lead: str = "use one of") -
     if near is None:
         return listed
     return f"did you mean {near}?" if len(names) > FEW else f"{listed}; did you mean {near}?"
+
+
+def _spelled(name: object) -> str:
+    return str(name).lower().lstrip("-").translate(_ALIKE)

@@ -160,7 +160,7 @@ class _Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return
-        what = action.option_strings[0] if action.option_strings else action.metavar or action.dest
+        what = action.option_strings[0] if action.option_strings else action.dest
         raise UsageError(f"there is no {what} {value!r}", did_you_mean(value, map(str, action.choices)))
 
 

@@ -98,10 +98,19 @@ def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
 
 
 def _check_parent(path: Path, problem: str, mend: str) -> None:
+    """Look that something can be made where ``path`` shall be, by making it: permissions don't tell all."""
     there = next(each for each in path.parents if each.exists())
-    why = "that is a file" if not there.is_dir() else "no permission"
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{problem} in {there} ({why})", mend)
+    trial = there / f".{uuid.uuid4().hex[:8]}.trial"
+    try:
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "that is a file")
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        why = "no permission" if error.errno in (errno.EACCES, errno.EPERM) else error.strerror
+        raise InputError(f"{problem} in {there} ({why})", mend) from None
 
 
 def _make_room(temporary: Path) -> None:
