@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit_runtime.arguments import ANY_PORT, number, whole
 from edgekit_runtime.command import Program, what_to_run
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -64,6 +64,10 @@ def _serve(arguments: argparse.Namespace) -> None:
     if arguments.print_unit:
         print(_unit(arguments), end="")
         return
+    for name, folder in (("--watch", arguments.watch), ("--image-files", arguments.image_files)):
+        made = name == "--watch" and folder is not None and not folder.exists()  # the service makes it
+        if folder is not None and not made and not folder.is_dir():
+            raise InputError(f"{name} {folder} is no folder", "give the folder of the files")
     from edgekit_runtime.server import serve
 
     memory = arguments.adapter_memory
