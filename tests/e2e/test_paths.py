@@ -99,7 +99,7 @@ def _adapter(**settings: object) -> str:
 
 def test_no_file_tells_of_the_machine_that_made_it(workstation: Workstation) -> None:
     base = str(workstation.root / f"{MARK}-models" / "tiny-chat")
-    workstation.write(_adapter() + "export: {quantize: Q8_0}\n", base)
+    workstation.write(_adapter() + "export: {quantize: F16}\n", base)
     workstation.run("edgekit", "train")
     workstation.run("edgekit", "export")
     workstation.run("edgekit", "export", "--mode", "merged", "--output", "dist/merged")
