@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,11 +153,13 @@ def _packaged(name: str) -> Path:
 def _from_hub(name: str) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from tqdm import tqdm
 
-    log.info("fetching the base %s from the hub (once)", name)
+    log.info("taking the base %s from the hub", name)
+    bar = tqdm if sys.stderr.isatty() else None  # downloads of gigabytes show how far they are
     wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "README.md"]
     try:
-        folder = snapshot_download(name, allow_patterns=wanted)
+        folder = snapshot_download(name, allow_patterns=wanted, tqdm_class=bar)
     except RepositoryNotFoundError:
         raise InputError(f"the hub has no model {name!r}", "check the name, and log in if it is private") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -32,8 +33,16 @@ class Stage:
         self._next_line = time.monotonic() + EVERY_SECONDS
         if sys.stderr is not None and sys.stderr.isatty():
             form = _UNCOUNTED if total is None else _COUNTED
+            columns, lines = shutil.get_terminal_size()  # 80 x 24 where a terminal says none, which would hide the line
             self._bar = tqdm(
-                total=total, initial=done, desc=what, unit=unit, file=sys.stderr, bar_format=form, dynamic_ncols=True
+                total=total,
+                initial=done,
+                desc=what,
+                unit=unit,
+                file=sys.stderr,
+                bar_format=form,
+                ncols=columns,
+                nrows=lines,
             )
         else:
             log.info("%s", what)
