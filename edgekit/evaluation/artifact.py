@@ -36,7 +36,8 @@ class Artifact:
         ``system`` is what the trained adapter had; the bundle's own copy is used when the adapter runs.
         """
         answers: list[str] = []
-        for row in staged(rows, f"asking {adapter or 'the base'} on the device engine", len(rows)):
+        asked = "the base" if adapter in (None, BASE) else adapter
+        for row in staged(rows, f"asking {asked} on the device engine", len(rows)):
             messages = list(row.messages)
             if adapter is None and system is not None and messages[0]["role"] != "system":
                 messages.insert(0, {"role": "system", "content": system})

@@ -97,7 +97,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         checkpointing=_checkpointing(),
         invocation=invocation,
     )
-    model.peft_config["default"].base_model_name_or_path = loading_name(base)
+    # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
+    model.peft_config["default"].base_model_name_or_path = str(base.folder)
     initial = work / "initial"
     if adapter.method in CHANGES_BASE and checkpoint is None:
         _save_initial(model, initial)
@@ -136,6 +137,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     )
     folder = adapter_folder(project, adapter)
     with publish(folder, is_ours=is_adapter_folder) as temporary:
+        model.peft_config["default"].base_model_name_or_path = loading_name(base)
         _save_adapter(model, temporary, initial if adapter.method in CHANGES_BASE else None)
         record.save(temporary)
         plot_losses(losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)

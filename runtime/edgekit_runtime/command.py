@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -133,8 +134,8 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse does, but an unknown option is told before what it leaves missing."""
         given = sys.argv[1:] if args is None else list(args)
-        if self._subparsers is None:
-            self._check_options(given)
+        own = itertools.takewhile(lambda word: word.startswith("-"), given)  # what follows is a command's
+        self._check_options(given if self._subparsers is None else list(own))
         parsed, rest = super().parse_known_args(given, namespace)
         if rest:
             self._check_options(rest)
