@@ -68,9 +68,9 @@ def write_card(folder: Path, record: RunRecord, base: Base, *, task: str) -> Non
         f"# {record.adapter}",
         f"A LoRA adapter for {_named(record, base)}, trained with edgekit.",
         "## Base",
-        _table(("", ""), _base_facts(record, base, license)),
+        _list(_base_facts(record, base, license)),
         "## Data",
-        _table(("", ""), _data_facts(record)),
+        _list(_data_facts(record)),
         "## Training",
         f"![Loss over the steps of training]({PLOT_FILE})",
         *_losses(record),
@@ -170,13 +170,15 @@ def _data_facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _settings(record: RunRecord) -> list[tuple[str, str]]:
-    shown = {key: value for key, value in record.hyperparameters.items() if key != "system" and value not in (None, {})}
-    return [(key.replace("_", " "), _cell(_value(value))) for key, value in shown.items()]
+    idle = {"system", *(["epochs"] if record.hyperparameters.get("max_steps") else [])}  # max_steps wins
+    given = record.hyperparameters.items()
+    shown = {key: value for key, value in given if key not in idle and value is not None and value is not False}
+    return [(key.replace("_", " "), _cell(_value(value))) for key, value in shown.items() if value != {}]
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is True:
+        return "yes"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
@@ -220,6 +222,10 @@ def _usage(record: RunRecord, base: Base) -> str:
 def _quoted(text: str) -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
+
+
+def _list(facts: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"* {name}: {value}" for name, value in facts)
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

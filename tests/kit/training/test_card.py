@@ -25,7 +25,15 @@ RECORD = RunRecord(
     quantization="Q4_0",
     blocks=None,
     system="You | inspect.\n```\nparts\n```",
-    hyperparameters={"rank": 4, "alpha": 8, "targets": ("q_proj", "v_proj"), "max_steps": None, "rank_pattern": {}},
+    hyperparameters={
+        "rank": 4,
+        "alpha": 8,
+        "targets": ("q_proj", "v_proj"),
+        "max_steps": None,
+        "seed": 0,
+        "connector": False,
+        "rank_pattern": {},
+    },
     data={"digest": "ab" * 32, "train_rows": 24, "eval_rows": 4},
     losses=[{"step": 1.0, "loss": 3.0}, {"step": 2.0, "loss": 2.5}, {"step": 2.0, "eval_loss": 2.75}],
     result={},
@@ -49,7 +57,7 @@ def test_training_leaves_a_filled_card(tiny_project: MakeProject) -> None:
     assert "[More Information Needed]" not in text
     for fact in (
         "tiny-chat",
-        "| training rows | 24 |",
+        "* training rows: 24",
         "| rank | 4 |",
         "You inspect parts.",
         "](loss.png)",
@@ -70,6 +78,8 @@ def test_a_hub_base_is_linked_and_gives_its_license(tmp_path: Path) -> None:
     assert 'from_pretrained("owner/tiny")' in text
     assert "2.500 on training rows and 2.750 on evaluation rows" in text
     assert "max steps" not in text
+    assert "| seed | 0 |" in text
+    assert "connector" not in text
     assert "````text\nYou | inspect.\n```\nparts\n```\n````" in text
 
 
