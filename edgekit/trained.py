@@ -84,7 +84,7 @@ def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:
         if record["family"] != base.family:
             raise InputError(
                 f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
-                f"give --base {record['base']}, or train it again",
+                f"give {record['base']} with --base, or train it again",
             )
     blocks = trained_blocks(project, base, precision, quantization)
     if blocks is not None and record is not None and record["blocks"] != blocks_digest(blocks):
