@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from edgekit.data.shapes import ROW_KEYS
 from edgekit.data.source import HUB_PREFIX, DataSource, is_hub_name, means_hub
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.runtime import BASE
@@ -157,13 +157,12 @@ class Project:
         Raises:
             InputError: no such adapter, or several and no name.
         """
-        names = ", ".join(self.adapters)
         if name is None and len(self.adapters) == 1:
             return next(iter(self.adapters.values()))
         if name is None:
-            raise InputError("the project has several adapters", f"name one of {names}")
+            raise InputError("the project has several adapters", f"name one of {', '.join(self.adapters)}")
         if name not in self.adapters:
-            raise InputError(f"the project has no adapter {name!r}", f"it has {names}")
+            raise InputError(f"the project has no adapter {name!r}", did_you_mean(name, self.adapters, "it has"))
         return self.adapters[name]
 
     def data_for(self, name: str) -> DataFiles:
@@ -229,9 +228,7 @@ class _Reader:
         allowed = {each.name: each for each in fields(kind) if each.name not in known}
         for key in node:
             if key not in allowed:
-                close = difflib.get_close_matches(str(key), allowed, 1)
-                mend = f"did you mean {close[0]}?" if close else f"the keys here are {', '.join(allowed)}"
-                raise self.error(node, key, "unknown key", mend, place)
+                raise self.error(node, key, "unknown key", did_you_mean(key, allowed, "the keys here are"), place)
         values = {key: self.value(allowed[key], node, place) for key in node}
         for name, each in allowed.items():
             if name not in values and each.default is MISSING and each.default_factory is MISSING:
@@ -286,7 +283,7 @@ class _Reader:
     def check(self, each: Field[Any], node: Any, value: Any, place: str) -> None:
         rule = each.metadata
         for bad, problem in (
-            ("choices" in rule and value not in rule["choices"], f"use one of {', '.join(rule.get('choices', ()))}"),
+            ("choices" in rule and value not in rule["choices"], did_you_mean(value, rule.get("choices", ()))),
             ("minimum" in rule and not value >= rule["minimum"], f"use at least {rule.get('minimum')}"),
             ("above" in rule and not value > rule["above"], f"use more than {rule.get('above')}"),
             ("maximum" in rule and not value <= rule["maximum"], f"use at most {rule.get('maximum')}"),
@@ -320,9 +317,7 @@ class _Reader:
         for name, column in files.columns.items():
             entry, inside = node[key]["columns"], f"{place}{key}.columns."
             if name not in ROW_KEYS:
-                close = difflib.get_close_matches(name, ROW_KEYS, 1)
-                mend = f"did you mean {close[0]}?" if close else f"the keys of rows are {', '.join(ROW_KEYS)}"
-                raise self.error(entry, name, "no row has this key", mend, inside)
+                raise self.error(entry, name, "no row has this key", did_you_mean(name, ROW_KEYS), inside)
             if column in files.ignore:
                 raise self.error(entry, name, f"the column {column!r} is ignored too", "drop it from ignore", inside)
             if list(files.columns.values()).count(column) > 1:

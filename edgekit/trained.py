@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.deployed import blocks_digest, trained_blocks
+from edgekit.folders import adapter_folder, trained_folder
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
-from edgekit.training import adapter_folder, base_precision
+from edgekit.training import base_precision
 from edgekit.training.record import read_record
-from edgekit_exporters.adapter_files import CONFIG_FILE, find_adapter
+from edgekit_exporters.adapter_files import find_adapter
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector, with_connector
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_runtime.errors import InputError
+
+__all__ = ["TrainedAt", "adapter_source", "shipped_base", "trained_at", "trained_folder"]
 
 CHANGES_BLOCKS = {
     "gguf": "export.imatrix and export.tensor_types",
@@ -35,20 +38,6 @@ class TrainedAt:
     def label(self) -> str:
         """For tables: the quantisation where there is one."""
         return self.quantization if self.blocks and self.quantization else self.precision
-
-
-def trained_folder(project: Project, adapter: Adapter) -> Path:
-    """Where the adapter is: its PEFT folder, or what an imported one's ``path`` names.
-
-    Raises:
-        InputError: it has not been trained yet, or there is nothing at the imported one's path.
-    """
-    folder = adapter_folder(project, adapter)
-    if adapter.path is None and not (folder / CONFIG_FILE).exists():
-        raise InputError(f"adapter {adapter.name} is not in {folder}", f"run `edgekit train {adapter.name}` first")
-    if not (folder.exists() or folder.is_symlink()):
-        raise InputError(f"adapter {adapter.name} is not in {folder}", "correct its path in edgekit.yaml")
-    return folder
 
 
 def adapter_source(project: Project, adapter: Adapter) -> AdapterSource:
@@ -106,7 +95,7 @@ def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:
         if record["family"] != base.family:
             raise InputError(
                 f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
-                f"give --base {record['base']}, or train it again",
+                f"give {record['base']} with --base, or train it again",
             )
     blocks = trained_blocks(project, base, precision, quantization)
     if blocks is not None and record is not None and record["blocks"] != blocks_digest(blocks):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,8 @@ from types import TracebackType
 
 from edgekit.data import Row
 from edgekit.evaluation.finite import not_finite
+from edgekit_exporters.progress import staged
 from edgekit_runtime.runtime import BASE, Runtime
-
-log = logging.getLogger(__name__)
 
 DEVICE = "the device engine"
 
@@ -50,7 +48,8 @@ class Artifact:
             InputError: what the engine computes are no numbers.
         """
         answers: list[str] = []
-        for number, row in enumerate(rows, 1):
+        asked = "the base" if adapter in (None, BASE) else adapter
+        for row in staged(rows, f"asking {asked} on the device engine", len(rows)):
             messages = list(row.messages)
             if adapter is None and system is not None and messages[0]["role"] != "system":
                 messages.insert(0, {"role": "system", "content": system})
@@ -65,6 +64,4 @@ class Artifact:
             answers.append("".join(stream).strip())
             if not all(score.logprob is not None and math.isfinite(score.logprob) for score in stream.scores):
                 raise not_finite(DEVICE, self.owner(adapter), row)
-            if number % 20 == 0 or number == len(rows):
-                log.info("answered %d of %d rows", number, len(rows))
         return answers

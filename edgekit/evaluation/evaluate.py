@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,13 @@ from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.bare import bare_answers
 from edgekit.evaluation.torch_model import TorchModel, trained_model
+from edgekit.folders import adapter_folder, told
+from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
 from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.training.card import CardScore, add_scores
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
@@ -86,6 +89,7 @@ def evaluate(
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
     """
     adapter = project.adapter(name)
+    check_evaluate(project, adapter.name, artifact=artifact)
     base, rows, max_tokens, free_text = questions(project, adapter, limit)
     if artifact is not None:
         with _as_bundle(artifact, project, adapter) as bundle:
@@ -93,7 +97,7 @@ def evaluate(
     else:
         engine, runs_on, base_answers, answers = _torch_answers(project, adapter, base, rows, max_tokens, with_base)
     references = [row.answer for row in rows]
-    return Evaluation(
+    evaluation = Evaluation(
         adapter=adapter.name,
         engine=engine,
         runs_on=runs_on,
@@ -105,6 +109,19 @@ def evaluate(
             {"where": row.where, "reference": row.answer, "answer": answer}
             for row, answer in zip(rows, answers, strict=True)
         ],
+    )
+    add_scores(adapter_folder(project, adapter), [_card_score(evaluation)])
+    return evaluation
+
+
+def _card_score(evaluation: Evaluation) -> CardScore:
+    score, bare = evaluation.adapter_score, evaluation.base_score
+    return CardScore(
+        answers_of=f"{evaluation.engine}, {evaluation.runs_on}",
+        rows=evaluation.rows,
+        metric=score.metric,
+        base=None if bare is None else 100 * bare.value,
+        adapter=100 * score.value,
     )
 
 
@@ -143,7 +160,7 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> Question
     """
     if limit is not None and limit < 1:
         raise UsageError(f"no row is left with a limit of {limit}", "use at least 1")
-    rows = load_rows(project.data_for(adapter.name).eval)
+    rows = [replace(row, where=told(project, row.where)) for row in load_rows(project.data_for(adapter.name).eval)]
     free_text = free_text_fields([row.answer for row in rows], adapter.schema)
     base = resolve_base(project.base, relative_to=project.folder)
     return Questions(base, rows[:limit], answer_limit(rows[:limit], adapter, base), free_text)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from edgekit.data import Row
 from edgekit.evaluation.finite import not_finite
@@ -21,8 +21,7 @@ from edgekit.training.tokens import Encoder
 from edgekit_exporters.adapter_intake import attach, take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector
-
-log = logging.getLogger(__name__)
+from edgekit_exporters.progress import Stage, stage, staged
 
 BATCH_ROWS = 32
 
@@ -54,12 +53,13 @@ class TorchModel:
         self._name = name
         taken = None if adapter is None else take_in(adapter, base)  # before anything is loaded
         self.encoder = Encoder(base.folder, images=images)
-        if trained.blocks is not None:
-            model = load_dense(base, trained.blocks, compute_dtype())
-        else:
-            model = load_base(base, trained.precision)
-        model = let_see(model, images)
-        self._model: Any = (model if taken is None else attach(model, taken)).eval()
+        with stage(f"loading {name or 'the base'} in torch at {trained.label}"):
+            if trained.blocks is not None:
+                model = load_dense(base, trained.blocks, compute_dtype())
+            else:
+                model = load_base(base, trained.precision)
+            model = let_see(model, images)
+            self._model: Any = (model if taken is None else attach(model, taken)).eval()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
         """One greedy answer a row, in the order of ``rows``.
@@ -76,14 +76,17 @@ class TorchModel:
         prompts = [self.encoder.model_ids(self.encoder.prompt_ids(row, system)) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))
         answers = [""] * len(rows)
-        for start in range(0, len(order), BATCH_ROWS):
-            batch = order[start : start + BATCH_ROWS]
-            texts = self._batch([prompts[index] for index in batch], max_tokens, with_adapter)
-            for index, text in zip(batch, texts, strict=True):
-                if text is None:
-                    raise not_finite("torch", self._name if with_adapter else None, rows[index])
-                answers[index] = text
-            log.info("answered %d of %d rows", min(start + BATCH_ROWS, len(order)), len(order))
+        name = self._name if with_adapter else None
+        with stage(f"asking {name or 'the base'} in torch", len(rows)) as shown:
+            for start in range(0, len(order), BATCH_ROWS):
+                batch = order[start : start + BATCH_ROWS]
+                tell = functools.partial(_reach, shown, start)
+                texts = self._batch([prompts[index] for index in batch], max_tokens, with_adapter, tell)
+                for index, text in zip(batch, texts, strict=True):
+                    if text is None:
+                        raise not_finite("torch", name, rows[index])
+                    answers[index] = text
+                shown.reach(start + len(batch))
         return answers
 
     def answer_logprobs(
@@ -94,12 +97,16 @@ class TorchModel:
         Raises:
             InputError: a logit of a row, of its prompt too, is no number.
         """
-        for row, prompt, answer in zip(rows, prompts, answers, strict=True):
+        name = self._name if with_adapter else None
+        known = zip(rows, prompts, answers, strict=True)
+        for row, prompt, answer in staged(
+            known, f"reading the answers with {name or 'the base'} in torch", len(prompts)
+        ):
             ids = torch.tensor([self.encoder.model_ids(prompt) + answer], device=self._model.device)
             with torch.inference_mode(), self._with(with_adapter):
                 logits = self._model(input_ids=ids).logits[0].float()
             if not torch.isfinite(logits).all():
-                raise not_finite("torch", self._name if with_adapter else None, row)
+                raise not_finite("torch", name, row)
             yield torch.log_softmax(logits[len(prompt) - 1 : -1], -1).cpu().numpy()
 
     def _with(self, adapter: bool) -> AbstractContextManager[Any]:
@@ -107,7 +114,9 @@ class TorchModel:
         context: AbstractContextManager[Any] = self._model.disable_adapter() if bare else nullcontext()
         return context
 
-    def _batch(self, prompts: list[list[int]], max_tokens: int, with_adapter: bool) -> list[str | None]:
+    def _batch(
+        self, prompts: list[list[int]], max_tokens: int, with_adapter: bool, tell: Callable[[int], None]
+    ) -> list[str | None]:
         """Answers; None in the place of one that was computed from what are no numbers."""
         pad = int(self.encoder.tokenizer.pad_token_id)
         width = max(map(len, prompts))
@@ -123,6 +132,7 @@ class TorchModel:
                 eos_token_id=sorted(self.encoder.end_tokens()),
                 pad_token_id=pad,
                 logits_processor=LogitsProcessorList([watch]),
+                stopping_criteria=StoppingCriteriaList([_Answered(width, self.encoder.end_tokens(), tell)]),
             )
         broken = watch.broken(len(prompts))
         texts = (self.encoder.decode(row[width:]) for row in output.tolist())
@@ -143,3 +153,19 @@ class _Watch(LogitsProcessor):
     def broken(self, rows: int) -> list[bool]:
         """For each row, whether there were any."""
         return [False] * rows if self._bad is None else self._bad.tolist()
+
+
+class _Answered(StoppingCriteria):
+    """Stops nothing, and tells after each token how many rows of the batch have come to their end."""
+
+    def __init__(self, width: int, ends: set[int], tell: Callable[[int], None]) -> None:
+        self._width, self._ends, self._tell = width, sorted(ends), tell
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        ends = torch.tensor(self._ends, device=input_ids.device)
+        self._tell(int(torch.isin(input_ids[:, self._width :], ends).any(-1).sum()))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _reach(shown: Stage, before: int, done: int) -> None:
+    shown.reach(before + done)

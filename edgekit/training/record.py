@@ -67,6 +67,7 @@ def versions() -> dict[str, str]:
 def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
     """Draw training and evaluation loss over steps as a PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
     axes = figure.add_subplot()
@@ -75,6 +76,7 @@ def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker=marker)
     axes.set(title=title, xlabel="optimiser step", ylabel="loss per answer token (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -15,12 +15,15 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
+from edgekit.bases import base_label, deployed_precision, deployed_quantization, loading_name, resolve_base
 from edgekit.data import Row, data_digest, load_rows
 from edgekit.deployed import blocks_digest, trained_blocks
+from edgekit.folders import adapter_folder, is_adapter_folder
+from edgekit.preflight import check_train
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.seeing import let_see, row_images
 from edgekit.training.base_model import device, fast_bfloat16, load_base
+from edgekit.training.card import write_card
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
@@ -44,11 +47,6 @@ CONNECTOR_RATE = 0.1  # of the adapter's: it is trained already, and moves as a 
 LORAPLUS_RATIO = 16  # lr(B) / lr(A), as recommended in the LoRA+ paper (arXiv 2402.12354)
 
 
-def adapter_folder(project: Project, adapter: Adapter) -> Path:
-    """Where the trained (or imported) adapter of a project lies, as a PEFT folder."""
-    return adapter.path if adapter.path is not None else project.folder / "adapters" / adapter.name
-
-
 def train(project: Project, name: str | None = None, *, resume: bool = False) -> Path:
     """Train the adapter ``name`` of ``project`` (the only one when None) and return its PEFT folder.
 
@@ -65,8 +63,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
     adapter = project.adapter(name)
-    if adapter.path is not None:
-        raise UsageError(f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is")
+    check_train(project, [adapter.name])
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = resolve_base(project.base, relative_to=project.folder)
@@ -100,14 +97,14 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         checkpointing=_checkpointing(),
         invocation=invocation,
     )
-    # As PEFT has it: what loads the base again.
-    model.peft_config["default"].base_model_name_or_path = base.name if base.on_hub else str(base.folder)
+    # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
+    model.peft_config["default"].base_model_name_or_path = str(base.folder)
     initial = work / "initial"
     if adapter.method in CHANGES_BASE and checkpoint is None:
         _save_initial(model, initial)
     trainer = _trainer(model, encoder, datasets, adapter, work)
     log.info(
-        "training %s: %d rows, %d trainable parameters, base %s at %s",
+        "%s: %d rows, %d trainable parameters, base %s at %s",
         *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
         quantization if precision == "gguf" and quantization else precision,
     )
@@ -119,6 +116,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
 
+    label = base_label(project, base)
     losses = [
         {key: float(value) for key, value in entry.items() if key in ("step", "epoch", "loss", "eval_loss")}
         for entry in trainer.state.log_history
@@ -126,7 +124,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     ]
     record = RunRecord(
         adapter=adapter.name,
-        base=project.base,
+        base=label,
         family=base.family,
         base_precision=precision,
         quantization=quantization,
@@ -138,10 +136,12 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         result={key: float(value) for key, value in outcome.metrics.items()},
     )
     folder = adapter_folder(project, adapter)
-    with publish(folder, is_ours=lambda old: (old / "adapter_config.json").exists()) as temporary:
+    with publish(folder, is_ours=is_adapter_folder) as temporary:
+        model.peft_config["default"].base_model_name_or_path = loading_name(base)
         _save_adapter(model, temporary, initial if adapter.method in CHANGES_BASE else None)
         record.save(temporary)
-        plot_losses(losses, f"{adapter.name} on {base.name}", temporary / PLOT_FILE)
+        plot_losses(losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)
+        write_card(temporary, record, base, task=project.task)
     shutil.rmtree(work, ignore_errors=True)
     return folder
 

@@ -14,7 +14,8 @@ from edgekit_exporters import onnx_base as onnx
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import quantization_of
-from edgekit_runtime.bundle import file_digest, verify_bundle
+from edgekit_exporters.progress import stage
+from edgekit_runtime.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import (
@@ -86,14 +87,6 @@ class Quality:
 NOT_PROVEN = Quality({"gate": "skipped", "reference": None, "artifact": None}, {})
 
 
-def is_bundle(folder: Path) -> bool:
-    """Whether ``folder`` is a bundle that an export may replace."""
-    try:
-        return BUNDLE_SCHEMA.encode() in (folder / MANIFEST_FILE).read_bytes()
-    except OSError:
-        return False
-
-
 def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality] | None = None) -> Manifest:
     """Write the bundle to ``output``; an earlier bundle there is replaced in one step.
 
@@ -107,18 +100,8 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
         InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
     """
     with publish(output, is_ours=is_bundle) as folder:
-        if plan.is_onnx:
-            shutil.copytree(plan.base_file, folder / BASE_FOLDER)
-        else:
-            (folder / BASE_FOLDER).mkdir()
-            shutil.copyfile(plan.base_file, folder / BASE_FILE)
-        if plan.projector is not None:
-            shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
-        if plan.adapters:
-            (folder / "adapters").mkdir()
-        entries = tuple(_write_adapter(source, plan, folder) for source in plan.adapters)
-        manifest = _manifest(plan, folder, entries)
-        (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+        with stage(f"writing the bundle {plan.name}"):
+            manifest, entries = _write_files(plan, folder)
         if prove is not None:
             quality = prove(folder)
             manifest = replace(
@@ -129,6 +112,23 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
             )
             (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         return verify_bundle(folder)
+
+
+def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[AdapterEntry, ...]]:
+    """Base, adapters and a manifest without a proof."""
+    if plan.is_onnx:
+        shutil.copytree(plan.base_file, folder / BASE_FOLDER)
+    else:
+        (folder / BASE_FOLDER).mkdir()
+        shutil.copyfile(plan.base_file, folder / BASE_FILE)
+    if plan.projector is not None:
+        shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
+    if plan.adapters:
+        (folder / "adapters").mkdir()
+    entries = tuple(_write_adapter(source, plan, folder) for source in plan.adapters)
+    manifest = _manifest(plan, folder, entries)
+    (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+    return manifest, entries
 
 
 def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> AdapterEntry:

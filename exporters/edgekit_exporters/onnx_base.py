@@ -23,6 +23,7 @@ from edgekit_exporters.onnx_builder import BUILDER, build_graph, float_graph, re
 from edgekit_runtime import onnx_base as names
 from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
@@ -47,7 +48,7 @@ def onnx_precision(name: str) -> str:
         UsageError: no such precision.
     """
     if name.lower() not in PRECISIONS:
-        raise UsageError(f"ONNX files have no precision {name!r}", f"use one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"ONNX files have no precision {name!r}", did_you_mean(name, PRECISIONS))
     return name.lower()
 
 

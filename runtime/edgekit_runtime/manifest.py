@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.strict_json import strict_json
 
@@ -157,8 +158,9 @@ class Manifest:
         for entry in self.adapters:
             if entry.name == name:
                 return entry
-        names = ", ".join(entry.name for entry in self.adapters) or "no adapters"
-        raise InputError(f"the bundle {self.name} has no adapter {name!r}", f"it has {names}")
+        names = [entry.name for entry in self.adapters]
+        mend = did_you_mean(name, names, "it has") if names else "it has no adapters"
+        raise InputError(f"the bundle {self.name} has no adapter {name!r}", mend)
 
 
 _MEND = "export or copy the bundle again"

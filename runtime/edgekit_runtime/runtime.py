@@ -32,7 +32,7 @@ from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.generation import Generation, Stream
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.intake import recognise, take_in, take_in_bundle
-from edgekit_runtime.machine import MOST_THREADS, decode_threads
+from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS, decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
 from edgekit_runtime.pictures import Source, listed, read_pictures
 from edgekit_runtime.prompts import Prompts
@@ -43,7 +43,6 @@ BASE = "base"  # the adapter name that asks for the bare base
 DEFAULT_MAX_TOKENS = 256
 LARGEST_SCALE = 2.0
 CACHE_FOLDER = "cache"  # in a store
-MOST_PARALLEL = 64
 
 
 class Runtime:
