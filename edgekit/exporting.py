@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
+from edgekit.bases import deployed_precision, deployed_quantization, project_base
 from edgekit.deployed import deployed_base, deployed_recipe
 from edgekit.devices import device_profile
 from edgekit.project import AUTO, FORMATS, Adapter, Export, Project
@@ -32,12 +32,14 @@ from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.errors import GateRefused, InputError, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
+from edgekit_runtime.template import stopped_clock
 
 log = logging.getLogger(__name__)
 
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 
 
+@stopped_clock()
 def export(
     project: Project,
     names: Sequence[str] | None = None,
@@ -101,10 +103,10 @@ def export(
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     output = output or project.folder / "dist" / (settings.name or project.project)
     check_replaceable(output, is_bundle)
-    base = resolve_base(project.base, relative_to=project.folder)
+    base = project_base(project)
     quantization = _onnx_quantization(settings, quantize) if onnx else _quantization(project, base, quantize)
     isa = _isa(device or settings.device)
-    sources = [replace(adapter_source(project, each), refit_rank=refit_rank) for each in adapters]
+    sources = [replace(adapter_source(project, each, base), refit_rank=refit_rank) for each in adapters]
     if mode == "separate":
         _default(settings.default_adapter, sources)
     shipped = shipped_base(project, adapters, base)
@@ -252,7 +254,7 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
     output = output or project.folder / "dist" / label
     trained = [trained_folder(project, adapter) for adapter in adapters]
     with publish(output, is_ours=lambda old: (old / "config.json").exists() and not is_bundle(old)) as folder:
-        base = resolve_base(project.base, relative_to=project.folder)
+        base = project_base(project)
         merge_to_folder(base, trained, folder)
     return output
 

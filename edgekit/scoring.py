@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit_runtime.reasoning import answer_part
+
 BOOTSTRAP_SAMPLES = 1000
 CONFIDENCE = 0.95
 
@@ -53,13 +55,14 @@ class Score:
 
 
 def score(references: Sequence[str], answers: Sequence[str]) -> Score:
-    """Compare answers with references, row by row.
+    """Compare answers with references, row by row; reasoning before an answer doesn't count.
 
     Raises:
         ValueError: not one answer a reference, or none at all.
     """
     if len(references) != len(answers) or not references:
         raise ValueError(f"{len(answers)} answers to {len(references)} references")
+    references, answers = list(map(answer_part, references)), list(map(answer_part, answers))
     objects = [json_object(reference) for reference in references]
     if all(each is not None for each in objects):
         return _score_json([each for each in objects if each is not None], answers)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from edgekit.data import Row
 from edgekit_runtime.runtime import BASE, Runtime
@@ -32,10 +33,19 @@ class Artifact:
     ) -> None:
         self.runtime.close()
 
-    def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, adapter: str | None) -> list[str]:
+    def answers(
+        self,
+        rows: Sequence[Row],
+        system: str | None,
+        max_tokens: int,
+        *,
+        adapter: str | None,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> list[str]:
         """One greedy answer a row; ``adapter`` None asks the bare base.
 
-        ``system`` is what the trained adapter had; the bundle's own copy is used when the adapter runs.
+        ``system`` and ``template_arguments`` are what the trained adapter had; the bundle's own copies are used when
+        the adapter runs.
         """
         answers: list[str] = []
         for number, row in enumerate(rows, 1):
@@ -48,6 +58,8 @@ class Artifact:
                 max_tokens=max_tokens,
                 temperature=0.0,
                 image=row.images,
+                tools=row.tools,
+                template_arguments=template_arguments if adapter is None else None,
             )
             answers.append(result.text.strip())
             if number % 20 == 0 or number == len(rows):

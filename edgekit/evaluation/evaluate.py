@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bases import resolve_base
+from edgekit.bases import project_base, resolve_base, templated
 from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
-from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.trained import adapter_source, shipped_base, trained_at, trained_reasoning
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
@@ -116,7 +116,8 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
     base, rows, max_tokens = questions(project, adapter, limit)
     if artifact is not None:
         with Artifact(artifact) as opened:
-            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
+            asked = row_encoder(project, adapter, base).arguments
+            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None, template_arguments=asked)
     else:
         model = TorchModel(base, trained_at(project, adapter, base), None, row_images(project, base))
         answers = model.answers(rows, adapter.system, max_tokens, with_adapter=False)
@@ -132,13 +133,20 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> tuple[Ba
     if limit is not None and limit < 1:
         raise UsageError(f"no row is left with a limit of {limit}", "use at least 1")
     rows = load_rows(project.data_for(adapter.name).eval)[:limit]
-    base = resolve_base(project.base, relative_to=project.folder)
-    return base, rows, answer_limit(rows, adapter, base)
+    base = project_base(project)
+    encoder = row_encoder(project, adapter, base)
+    rows = [encoder.settled(row, adapter.system) for row in rows]
+    return base, rows, answer_limit(rows, adapter, encoder)
 
 
-def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
+def row_encoder(project: Project, adapter: Adapter, base: Base) -> Encoder:
+    """What makes texts of rows as in training."""
+    reasoning = trained_reasoning(project, adapter)
+    return Encoder(base.folder, reads_images=base.vision is not None, reasoning=reasoning)
+
+
+def answer_limit(rows: Sequence[Row], adapter: Adapter, encoder: Encoder) -> int:
     """Tokens that an answer may have: a little more than the longest reference, on every engine alike."""
-    encoder = Encoder(base.folder, reads_images=base.vision is not None)
     return max(len(encoder.answer_ids(row, adapter.system)) for row in rows) + ANSWER_SLACK
 
 
@@ -175,7 +183,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
     if not artifact.is_file() or artifact.suffix != ".gguf":
         yield artifact
         return
-    base = resolve_base(str(artifact.resolve()))
+    base = templated(project, resolve_base(str(artifact.resolve())))
     with tempfile.TemporaryDirectory(prefix="edgekit-evaluate-") as scratch:
         plan = BundlePlan(
             name=project.project,
@@ -184,7 +192,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             base=base,
             base_file=artifact,
             merged=[],
-            adapters=[adapter_source(project, adapter)],
+            adapters=[adapter_source(project, adapter, base)],
             default_adapter=None,
             isa=ANY_ISA,
             projector=_projector(project, adapter) if project.task == "caption" else None,
@@ -194,5 +202,5 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
 
 
 def _projector(project: Project, adapter: Adapter) -> Path:
-    base = resolve_base(project.base, relative_to=project.folder)
+    base = project_base(project)
     return projector_gguf(shipped_base(project, [adapter], base), project.export.projector)

@@ -41,7 +41,7 @@ class TorchModel:
 
     def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None, images: RowImages | None = None) -> None:
         """Load base and adapter; a packed base is unpacked to the same values, which answers faster."""
-        self.encoder = Encoder(base.folder, images=images)
+        self.encoder = Encoder(base.folder, images=images, reasoning=trained.reasoning)
         if trained.blocks is not None:
             model = load_dense(base, trained.blocks, compute_dtype())
         else:

@@ -92,7 +92,7 @@ def prove(artifact: Artifact, reference: Reference) -> Proof:
     The adapter is the bundle's file of that name, or the base that it was merged into.
     """
     runtime, adapter, name = artifact.runtime, reference.adapter, _name_in(artifact, reference)
-    prompts = [runtime.encode(row.messages, name, row.images).tokens for row in reference.rows]
+    prompts = [runtime.encode(row.messages, name, row.images, row.tools).tokens for row in reference.rows]
     answers = artifact.answers(reference.rows, adapter.system, reference.max_tokens, adapter=name)
     return _proof(reference, runtime.manifest.base.quantization, prompts, answers, compare_tokens(artifact, reference))
 
@@ -127,7 +127,7 @@ def compare_tokens(artifact: Artifact, reference: Reference) -> Tokens:
     same: list[NDArray[Any]] = []
     torch_nll = device_nll = 0.0
     for row, forced, expected in zip(reference.rows, reference.forced, reference.logprobs, strict=False):
-        prompt = runtime.encode(row.messages, name, row.images)
+        prompt = runtime.encode(row.messages, name, row.images, row.tools)
         found = _log_softmax(runtime.logits(prompt.followed_by(forced), name)[len(prompt.tokens) - 1 : -1])
         wanted = expected.astype(np.float32)
         kl.append((np.exp(wanted) * (wanted - found)).sum(-1))
