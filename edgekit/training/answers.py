@@ -65,15 +65,16 @@ def answer_text(
     thought, bare = take_apart(reply)
     if mode == DROP:
         thought = ""
-    forms = [reply, {**bare, REASONING[0]: thought}] if thought else [bare]
-    for form in forms:
+    plain = render(bare)
+    mentions = (plain or "").count(thought)  # by chance: in the answer, or in a role's name
+    for form in [reply, {**bare, REASONING[0]: thought}] if thought else [bare]:
         whole = render(form)
-        if whole is not None and whole.startswith(prompt) and thought in whole[len(prompt) :]:
+        if whole is not None and whole.startswith(prompt) and (not thought or whole.count(thought) > mentions):
             return _checked(whole[len(prompt) :], reply)
     # The template opens the reasoning in the prompt and leaves it out of answers, or knows nothing of it.
     tail = tags.tail.search(prompt)
     head = prompt[: tail.start()] if tail else prompt
-    whole = render(bare)
+    whole = plain
     if whole is None or not whole.startswith(head) or not (thought or tail):
         raise InputError(
             "the base's chat template renders the conversation differently when this answer follows",
@@ -88,7 +89,17 @@ def answer_text(
         raise InputError("the base's chat template ends the reasoning in the prompt", "set reasoning: drop")
     else:
         block = ""
+    if text_of(bare).strip() and not said.strip():
+        raise leaves_answer_out()
     return _checked(block + said, reply)
+
+
+def leaves_answer_out() -> InputError:
+    """The template renders nothing where the answer should be."""
+    return InputError(
+        "the base's chat template leaves the answer out",
+        "give a template that renders answers, as chat_template: in edgekit.yaml",
+    )
 
 
 def _checked(text: str, reply: Message) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.data import Row
-from edgekit.training.answers import TOOL_CALLS, answer_text, reply_of, turns_of, without_reasoning
+from edgekit.training.answers import TOOL_CALLS, answer_text, leaves_answer_out, reply_of, turns_of, without_reasoning
 from edgekit_exporters.templates import load_tokenizer, tokenizer_facts
 from edgekit_runtime.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages
 from edgekit_runtime.errors import InputError
@@ -51,9 +51,8 @@ class Encoder:
         from transformers import AutoConfig
 
         self.tokenizer: Any = load_tokenizer(folder)
-        facts = tokenizer_facts(self.tokenizer, folder)
-        self.template = ChatTemplate.of(facts)
-        self.template_digest = facts.digest
+        self.facts = tokenizer_facts(self.tokenizer, folder)
+        self.template = ChatTemplate.of(self.facts)
         self.reasoning = reasoning
         self.arguments = template_arguments(self.template, reasoning)
         self.bos = str(self.tokenizer.bos_token or "")
@@ -122,13 +121,10 @@ class Encoder:
 
         with _telling_where(row):
             text = answer_text(prompt, reply_of(row), render, tags_of(self.template), self.reasoning)
-        ids = self._following(prompt, text, starts_text=len(before) == 1)
+            ids = self._following(prompt, text, starts_text=len(before) == 1)
+            if row.answer.strip() and not self.decode(ids):
+                raise leaves_answer_out()
         ends = [position for position, token in enumerate(ids) if token in self.end_tokens()]
-        if not self.decode(ids) and row.answer.strip():
-            raise InputError(
-                f"{row.where}: the base's chat template leaves the answer out",
-                "give a template that renders answers, as chat_template: in edgekit.yaml",
-            )
         return ids[: ends[-1] + 1] if ends else [*ids, int(self.tokenizer.eos_token_id)]
 
     def invocation_ids(self, text: str | None) -> list[int]:
