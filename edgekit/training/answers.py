@@ -6,6 +6,7 @@ that has become history.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +18,9 @@ from edgekit_runtime.template import REASONING
 
 ASSISTANT = "assistant"
 TOOL_CALLS = "tool_calls"
+_OTHER = "\N{SNOWMAN}"  # an answer that begins as no row's does
+_LINE = "\n"
+LONGEST_HEADER = 256  # of what stands between a prompt and an answer's first sign
 
 
 def reply_of(row: Row) -> Message:
@@ -48,12 +52,13 @@ def turns_of(row: Row) -> list[Row]:
 
 
 def answer_text(
-    prompt: str, reply: Message, render: Callable[[Message], str | None], tags: Tags, mode: str | None
+    prompt: str, question: str, reply: Message, render: Callable[[Message], str | None], tags: Tags, mode: str | None
 ) -> str:
     """What follows ``prompt``.
 
     Args:
         prompt: as the template renders it.
+        question: the text of the last message before the answer.
         reply: the answer.
         render: prompt and an answer as the template renders them; None where it renders the conversation otherwise.
         tags: what the base's reasoning stands between.
@@ -71,27 +76,59 @@ def answer_text(
         whole = render(form)
         if whole is not None and whole.startswith(prompt) and (not thought or whole.count(thought) > mentions):
             return _checked(whole[len(prompt) :], reply)
-    # The template opens the reasoning in the prompt and leaves it out of answers, or knows nothing of it.
+    # The template opens the reasoning in the prompt and leaves it out of answers, or knows nothing of it, or renders
+    # what comes before another way when an answer follows.
     tail = tags.tail.search(prompt)
     head = prompt[: tail.start()] if tail else prompt
-    whole = plain
-    if whole is None or not whole.startswith(head) or not (thought or tail):
+    said = _behind(head, plain, render({"role": ASSISTANT, "content": _OTHER}), question)
+    if said is None:
         raise InputError(
             "the base's chat template renders the conversation differently when this answer follows",
             "give a template that only appends, as chat_template: in edgekit.yaml",
         )
-    said = tags.block.sub("", whole[len(head) :], count=1) if tags.block.match(whole, len(head)) else whole[len(head) :]
-    if tail is None:
-        block = f"{tags.start}\n{thought}\n{tags.end}\n\n"
-    elif tail[1] is None:
-        block = f"{'' if prompt.endswith(chr(10)) else chr(10)}{thought}\n{tags.end}\n\n"
-    elif thought:
-        raise InputError("the base's chat template ends the reasoning in the prompt", "set reasoning: drop")
-    else:
-        block = ""
+    said = tags.block.sub("", said, count=1) if tags.block.match(said) else said
     if text_of(bare).strip() and not said.strip():
         raise leaves_answer_out()
-    return _checked(block + said, reply)
+    return _checked(_block(prompt, tail, thought, tags) + said, reply)
+
+
+def _behind(head: str, whole: str | None, other: str | None, question: str) -> str | None:
+    """What ``whole`` has behind ``head``; None where that can't be told.
+
+    Some templates take a system prompt out of the last message when an answer follows it: then it is what stands behind
+    the same question.
+
+    Args:
+        head: a prompt.
+        whole: a conversation with an answer.
+        other: the same with another answer: where the two part, the answer has begun.
+        question: the text of the last message before the answer.
+    """
+    if whole is not None and whole.startswith(head):
+        return whole[len(head) :]
+    if whole is None or other is None or not question:
+        return None
+    parting = _common(whole, other)
+    ends = range(max(0, parting - LONGEST_HEADER), parting + 1)
+    shared, end = max((_common(head[::-1], whole[end - 1 :: -1] if end else ""), end) for end in ends)
+    return whole[end:] if question in head[len(head) - shared :] else None
+
+
+def _common(one: str, other: str) -> int:
+    """How long the beginning is that two texts share."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _block(prompt: str, tail: re.Match[str] | None, thought: str, tags: Tags) -> str:
+    """What reasoning makes of the answer's beginning; ``tail`` is what the prompt has begun of it."""
+    if tail is None:
+        return f"{tags.start}\n{thought}\n{tags.end}\n\n" if thought else ""
+    if tail[1] is None:
+        return f"{'' if prompt.endswith(_LINE) else _LINE}{thought}\n{tags.end}\n\n"
+    if thought:
+        raise InputError("the base's chat template ends the reasoning in the prompt", "set reasoning: drop")
+    return ""
 
 
 def leaves_answer_out() -> InputError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.data import Row
 from edgekit.training.answers import TOOL_CALLS, answer_text, leaves_answer_out, reply_of, turns_of, without_reasoning
 from edgekit_exporters.templates import load_tokenizer, tokenizer_facts
-from edgekit_runtime.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages
+from edgekit_runtime.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages, text_of
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.reasoning import DROP, tags_of, template_arguments
 from edgekit_runtime.template import ChatTemplate
@@ -120,7 +120,8 @@ class Encoder:
             return whole[-1] if whole[:-1] == before[:-1] else None
 
         with _telling_where(row):
-            text = answer_text(prompt, reply_of(row), render, tags_of(self.template), self.reasoning)
+            question = text_of(row.messages[-1]).strip()
+            text = answer_text(prompt, question, reply_of(row), render, tags_of(self.template), self.reasoning)
             ids = self._following(prompt, text, starts_text=len(before) == 1)
             if row.answer.strip() and not self.decode(ids):
                 raise leaves_answer_out()

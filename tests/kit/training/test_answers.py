@@ -205,6 +205,16 @@ def test_tools_that_a_template_leaves_out_are_told_once(
     ]
 
 
+def test_a_system_prompt_that_moves_when_an_answer_follows_does_not_matter(encoder_of: Callable[..., Encoder]) -> None:
+    row = _row({"role": "system", "content": "You are terse."}, USER)
+    for mode in MODES:
+        encoder = encoder_of(forms.MISTRAL, reasoning=mode)
+        assert encoder.prompt(row, None)[-1].endswith("[INST] You are terse.\n\nscratch of 3 mm[/INST]")
+        assert _learnt(encoder, row) == " rework<|im_end|>"
+    thinking = _row(*row.messages, reply={"role": "assistant", "content": "rework", "reasoning_content": "long"})
+    assert _learnt(encoder_of(forms.MISTRAL), thinking) == "<think>\nlong\n</think>\n\n rework<|im_end|>"
+
+
 @pytest.mark.parametrize(
     ("template", "problem"),
     [
