@@ -181,11 +181,12 @@ def as_templates_take(messages: Iterable[Message]) -> list[Message]:
 
 
 @contextmanager
-def stopped_clock() -> Iterator[None]:
+def stopped_clock() -> Iterator[datetime.datetime]:
     """Let templates that read the clock see one moment: what is compared has to be rendered at the same time."""
-    token = _stopped_at.set(_now())
+    moment = _now()
+    token = _stopped_at.set(moment)
     try:
-        yield
+        yield moment
     finally:
         _stopped_at.reset(token)
 

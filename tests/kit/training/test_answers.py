@@ -219,7 +219,7 @@ def test_a_system_prompt_that_moves_when_an_answer_follows_does_not_matter(encod
     ("template", "problem"),
     [
         (
-            "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}",
+            "{% for m in messages %}{{ m.content | upper if messages[1:] else m.content }}{% endfor %}",
             "renders the conversation differ",
         ),
         (
