@@ -24,7 +24,7 @@ from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
 from edgekit.evaluation import evaluate
 from edgekit.evaluation.artifact import Artifact
-from edgekit.evaluation.evaluate import answer_limit
+from edgekit.evaluation.evaluate import answer_limit, row_encoder
 from edgekit.project import Adapter, Project, load_project
 from edgekit.scoring import bootstrap_interval, score
 from edgekit.templates import init_project
@@ -120,7 +120,7 @@ def _measure(project: Project, rows: Sequence[Row], engine: str) -> Cell:
         return _cell(rows, [sample["answer"] for sample in result.samples])
     bundle = _bundle(project, engine)
     adapter = project.adapters[NAME]
-    limit = answer_limit(rows, adapter, resolve_base(project.base))
+    limit = answer_limit(rows, adapter, row_encoder(project, adapter, resolve_base(project.base)))
     with Artifact(bundle) as artifact:
         return _cell(rows, artifact.answers(rows, adapter.system, limit, adapter=NAME))
 

@@ -27,12 +27,14 @@ from edgekit_exporters.gguf_base import quantization_of
 from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
 from edgekit_exporters.onnx_base import onnx_precision
 from edgekit_exporters.quantise import canonical_quantization
+from edgekit_exporters.templates import with_template
 from edgekit_exporters.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.template import KEY_NAMES, TemplateFacts
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +104,24 @@ def check_base(name: str, *, relative_to: Path | None = None) -> None:
         _base_metadata(path.resolve())
     elif not _HUB_ID.fullmatch(name):
         raise _no_base(name)
+
+
+def project_base(project: Project) -> Base:
+    """The base of a project, with the project's chat template where it names one.
+
+    Raises:
+        InputError: as :func:`resolve_base`, or the template can't be read.
+    """
+    return templated(project, resolve_base(project.base, relative_to=project.folder))
+
+
+def templated(project: Project, base: Base) -> Base:
+    """``base`` with the project's chat template where it names one.
+
+    Raises:
+        InputError: the template can't be read.
+    """
+    return base if project.chat_template is None else with_template(base, project.chat_template)
 
 
 def on_base(project: Project, name: str | None) -> Project:
@@ -225,7 +245,9 @@ def _from_gguf(path: Path, name: str) -> Base:
 def _unpacked(path: Path, family: str) -> Path:
     """The float Hugging Face folder of a GGUF: what its blocks stand for, its config and tokenizer."""
     digest = _remembered_digest(path)
-    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}"
+    # transformers reads one template of several that a file may have.
+    several = "-templates" if KEY_NAMES in read_gguf(path).metadata else ""
+    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}{several}"
     return cached(target, lambda temporary: _unpack(path, temporary))
 
 
@@ -237,9 +259,10 @@ def _unpack(path: Path, destination: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="edgekit-base-") as alone:  # not with what else lies in its folder
             file = Path(alone, path.name)
             link(path, file)
-            AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False).save_pretrained(
-                destination
-            )
+            tokenizer: Any = AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False)
+            if KEY_NAMES in read_gguf(path).metadata:
+                tokenizer.chat_template = dict(TemplateFacts.read(read_gguf(path)).sources)
+            tokenizer.save_pretrained(destination)
             model = _float_model(file)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
+from edgekit.bases import deployed_precision, deployed_quantization, project_base
 from edgekit.deployed import deployed_base, deployed_recipe
 from edgekit.devices import device_profile
 from edgekit.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
@@ -38,12 +38,14 @@ from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.errors import GateRefused, UsageError
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import publish
+from edgekit_runtime.template import stopped_clock
 
 log = logging.getLogger(__name__)
 
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 
 
+@stopped_clock()
 def export(
     project: Project,
     names: Sequence[str] | None = None,
@@ -110,10 +112,10 @@ def export(
     mode = mode or settings.mode
     adapters = [project.adapter(name) for name in (names or project.adapters)]
     output = bundle_folder(project, output)
-    base = resolve_base(project.base, relative_to=project.folder)
+    base = project_base(project)
     quantization = _onnx_quantization(settings, quantize) if onnx else _quantization(project, base, quantize)
     isa = _isa(device or settings.device)
-    sources = [replace(adapter_source(project, each), refit_rank=refit_rank) for each in adapters]
+    sources = [replace(adapter_source(project, each, base), refit_rank=refit_rank) for each in adapters]
     shipped = shipped_base(project, adapters, base)
     if shipped is not base and mode == "merged":
         raise UsageError(f"{adapters[0].name} has trained the connector, which isn't merged", "leave out --mode merged")
@@ -284,7 +286,7 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
     output = merged_folder(project, adapters, output)
     trained = [trained_folder(project, adapter) for adapter in adapters]
     with publish(output, is_ours=is_merged_folder) as folder:
-        base = resolve_base(project.base, relative_to=project.folder)
+        base = project_base(project)
         with stage(f"merging {', '.join(adapter.name for adapter in adapters)} into the base"):
             merge_to_folder(base, trained, folder)
     return output

@@ -15,6 +15,7 @@ from edgekit.data.source import HUB_PREFIX, DataSource, is_hub_name, means_hub
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
+from edgekit_runtime.reasoning import MODES as REASONING
 from edgekit_runtime.runtime import BASE
 
 PROJECT_FILE = "edgekit.yaml"
@@ -24,6 +25,7 @@ ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
+LOSSES = ("last", "all")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 TARGET_WORDS = ("all-linear", "q/v")
 AUTO = "auto"  # export.quantize: choose by measurement
@@ -66,7 +68,8 @@ class Adapter:
     alpha, as in PEFT; ``base_precision`` None is decided by training; ``max_length`` is in
     tokens, None for the base's context; ``warmup_ratio`` is a share of all steps; ``connector`` also trains the layer
     between encoder and text model of a base that reads images; ``invocation`` is the text from which
-    an activated LoRA (method alora) works, None for what the chat template puts before an answer.
+    an activated LoRA (method alora) works, None for what the chat template puts before an answer; ``loss`` is on the
+    last or on all turns of the assistant; ``reasoning`` None is decided by the rows.
     """
 
     name: str
@@ -91,6 +94,8 @@ class Adapter:
     max_length: int | None = field(default=None, metadata=_rule(minimum=8))
     seed: int = field(default=0, metadata=_rule(minimum=0))
     system: str | None = None
+    reasoning: str | None = field(default=None, metadata=_rule(choices=REASONING))
+    loss: str = field(default="last", metadata=_rule(choices=LOSSES))
     version: str = field(default="1.0.0", metadata=_rule(pattern=VERSION_PATTERN))
     schema: dict[str, Any] | None = None
     generation: Generation = field(default_factory=Generation)
@@ -140,7 +145,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Project:
-    """A project file; relative paths in it are resolved against ``folder``."""
+    """A project file; relative paths in it are resolved against ``folder``.
+
+    ``chat_template`` is a file that takes the place of the base's own template.
+    """
 
     folder: Path
     project: str = field(metadata=_rule(pattern=NAME_PATTERN))
@@ -148,6 +156,7 @@ class Project:
     adapters: Mapping[str, Adapter]
     task: str = field(default="text", metadata=_rule(choices=TASKS))
     data: DataFiles | None = None
+    chat_template: Path | None = None
     export: Export = field(default_factory=Export)
     gate: Gate = field(default_factory=Gate)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.answers import FieldPath, agreement, free_text_fields, json_object, same, token_f1
+from edgekit_runtime.reasoning import answer_part
 
 BOOTSTRAP_SAMPLES = 1000
 CONFIDENCE = 0.95
@@ -55,7 +56,7 @@ class Score:
 
 
 def score(references: Sequence[str], answers: Sequence[str], *, free_text: frozenset[FieldPath] | None = None) -> Score:
-    """Compare answers with references, row by row.
+    """Compare answers with references, row by row; reasoning before an answer doesn't count.
 
     Args:
         references: what is right.
@@ -67,6 +68,7 @@ def score(references: Sequence[str], answers: Sequence[str], *, free_text: froze
     """
     if len(references) != len(answers) or not references:
         raise ValueError(f"{len(answers)} answers to {len(references)} references")
+    references, answers = list(map(answer_part, references)), list(map(answer_part, answers))
     objects = [json_object(reference) for reference in references]
     if all(each is not None for each in objects):
         free = free_text_fields(references) if free_text is None else free_text

@@ -16,7 +16,10 @@ from edgekit_exporters.adapter_files import find_adapter
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector, with_connector
 from edgekit_exporters.gguf_adapter import AdapterSource
+from edgekit_exporters.templates import template_facts
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.reasoning import template_arguments
+from edgekit_runtime.template import ChatTemplate
 
 __all__ = ["TrainedAt", "adapter_source", "shipped_base", "trained_at", "trained_folder"]
 
@@ -28,11 +31,14 @@ CHANGES_BLOCKS = {
 
 @dataclass(frozen=True)
 class TrainedAt:
-    """``precision`` of the base in training; on blocks that devices run also these and their ``quantization``."""
+    """``precision`` of the base in training; on blocks that devices run also these and their ``quantization``;
+    ``reasoning`` as :func:`trained_reasoning` has it.
+    """
 
     precision: str
     quantization: str | None
     blocks: Path | None
+    reasoning: str | None = None
 
     @property
     def label(self) -> str:
@@ -40,12 +46,31 @@ class TrainedAt:
         return self.quantization if self.blocks and self.quantization else self.precision
 
 
-def adapter_source(project: Project, adapter: Adapter) -> AdapterSource:
+def trained_reasoning(project: Project, adapter: Adapter) -> str | None:
+    """``keep`` or ``drop`` as in training; of an imported adapter what the project says, None where it says nothing.
+
+    Raises:
+        InputError: the project says otherwise than training did.
+    """
+    record = read_record(adapter_folder(project, adapter))
+    if record is None or "reasoning" not in record:
+        return adapter.reasoning
+    trained: str | None = record["reasoning"]
+    if adapter.reasoning not in (None, trained):
+        raise InputError(
+            f"adapter {adapter.name} was trained with reasoning: {trained}, and edgekit.yaml says {adapter.reasoning}",
+            "put it back as it was, or train it again",
+        )
+    return trained
+
+
+def adapter_source(project: Project, adapter: Adapter, base: Base) -> AdapterSource:
     """The adapter as exporters take it.
 
     Raises:
-        InputError: as :func:`trained_folder`.
+        InputError: as :func:`trained_folder`, or ``base`` has no chat template.
     """
+    template = ChatTemplate.of(template_facts(base.folder))
     return AdapterSource(
         name=adapter.name,
         version=adapter.version,
@@ -53,6 +78,7 @@ def adapter_source(project: Project, adapter: Adapter) -> AdapterSource:
         system=adapter.system,
         generation=adapter.generation.as_dict(),
         output_schema=adapter.schema,
+        template_arguments=template_arguments(template, trained_reasoning(project, adapter)) or None,
     )
 
 
@@ -97,10 +123,20 @@ def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:
                 f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
                 f"give {record['base']} with --base, or train it again",
             )
+        _check_template(adapter, record, base)
     blocks = trained_blocks(project, base, precision, quantization)
     if blocks is not None and record is not None and record["blocks"] != blocks_digest(blocks):
         raise InputError(
             f"adapter {adapter.name} was trained on other blocks than are made now from {CHANGES_BLOCKS[precision]}",
             "put these back as they were, or train it again",
         )
-    return TrainedAt(precision, quantization, blocks)
+    return TrainedAt(precision, quantization, blocks, trained_reasoning(project, adapter))
+
+
+def _check_template(adapter: Adapter, record: dict[str, Any], base: Base) -> None:
+    digest = template_facts(base.folder).digest
+    if record.get("template", digest) != digest:
+        raise InputError(
+            f"adapter {adapter.name} was trained with another chat template than {base.name} has now",
+            "put chat_template: back as it was, or train it again",
+        )

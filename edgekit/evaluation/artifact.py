@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from edgekit.data import Row
 from edgekit.evaluation.finite import not_finite
@@ -39,10 +40,19 @@ class Artifact:
         merged = self.runtime.manifest.base.merged
         return adapter if adapter not in (None, BASE) else merged[0] if merged else None
 
-    def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, adapter: str | None) -> list[str]:
+    def answers(
+        self,
+        rows: Sequence[Row],
+        system: str | None,
+        max_tokens: int,
+        *,
+        adapter: str | None,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> list[str]:
         """One greedy answer a row; ``adapter`` None asks the bare base.
 
-        ``system`` is what the trained adapter had; the bundle's own copy is used when the adapter runs.
+        ``system`` and ``template_arguments`` are what the trained adapter had; the bundle's own copies are used when
+        the adapter runs.
 
         Raises:
             InputError: what the engine computes are no numbers.
@@ -60,6 +70,8 @@ class Artifact:
                 temperature=0.0,
                 image=row.images,
                 logprobs=0,
+                tools=row.tools,
+                template_arguments=template_arguments if adapter is None else None,
             )
             answers.append("".join(stream).strip())
             if not all(score.logprob is not None and math.isfinite(score.logprob) for score in stream.scores):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgekit.answers import FieldPath, free_text_fields
-from edgekit.bases import resolve_base
+from edgekit.bases import project_base, resolve_base, templated
 from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.bare import bare_answers
@@ -20,7 +20,7 @@ from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
-from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.trained import adapter_source, shipped_base, trained_at, trained_reasoning
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
@@ -135,7 +135,8 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
     base, rows, max_tokens, free_text = questions(project, adapter, limit)
     if artifact is not None:
         with Artifact(artifact) as opened:
-            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
+            asked = row_encoder(project, adapter, base).arguments
+            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None, template_arguments=asked)
     else:
         trained = trained_at(project, adapter, base)
         model = TorchModel(base, trained, None, row_images(project, base))
@@ -161,14 +162,21 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> Question
     if limit is not None and limit < 1:
         raise UsageError(f"no row is left with a limit of {limit}", "use at least 1")
     rows = [replace(row, where=told(project, row.where)) for row in load_rows(project.data_for(adapter.name).eval)]
+    base = project_base(project)
+    encoder = row_encoder(project, adapter, base)
+    rows = [encoder.settled(row, adapter.system) for row in rows]
     free_text = free_text_fields([row.answer for row in rows], adapter.schema)
-    base = resolve_base(project.base, relative_to=project.folder)
-    return Questions(base, rows[:limit], answer_limit(rows[:limit], adapter, base), free_text)
+    return Questions(base, rows[:limit], answer_limit(rows[:limit], adapter, encoder), free_text)
 
 
-def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
+def row_encoder(project: Project, adapter: Adapter, base: Base) -> Encoder:
+    """What makes texts of rows as in training."""
+    reasoning = trained_reasoning(project, adapter)
+    return Encoder(base.folder, reads_images=base.vision is not None, reasoning=reasoning)
+
+
+def answer_limit(rows: Sequence[Row], adapter: Adapter, encoder: Encoder) -> int:
     """Tokens that an answer may have: a little more than the longest reference, on every engine alike."""
-    encoder = Encoder(base.folder, reads_images=base.vision is not None)
     return max(len(encoder.answer_ids(row, adapter.system)) for row in rows) + ANSWER_SLACK
 
 
@@ -205,7 +213,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
     if not artifact.is_file() or artifact.suffix != ".gguf":
         yield artifact
         return
-    base = resolve_base(str(artifact.resolve()))
+    base = templated(project, resolve_base(str(artifact.resolve())))
     with tempfile.TemporaryDirectory(prefix="edgekit-evaluate-") as scratch:
         plan = BundlePlan(
             name=project.project,
@@ -214,7 +222,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             base=base,
             base_file=artifact,
             merged=[],
-            adapters=[adapter_source(project, adapter)],
+            adapters=[adapter_source(project, adapter, base)],
             default_adapter=None,
             isa=ANY_ISA,
             projector=_projector(project, adapter) if project.task == "caption" else None,
@@ -224,5 +232,5 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
 
 
 def _projector(project: Project, adapter: Adapter) -> Path:
-    base = resolve_base(project.base, relative_to=project.folder)
+    base = project_base(project)
     return projector_gguf(shipped_base(project, [adapter], base), project.export.projector)

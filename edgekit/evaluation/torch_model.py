@@ -52,7 +52,7 @@ class TorchModel:
         """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster."""
         self._name = name
         taken = None if adapter is None else take_in(adapter, base)  # before anything is loaded
-        self.encoder = Encoder(base.folder, images=images)
+        self.encoder = Encoder(base.folder, images=images, reasoning=trained.reasoning)
         with stage(f"loading {name or 'the base'} in torch at {trained.label}"):
             if trained.blocks is not None:
                 model = load_dense(base, trained.blocks, compute_dtype())

@@ -136,7 +136,7 @@ def prove(artifact: Artifact, reference: Reference) -> Proof:
         InputError: the device's engine computes what are no numbers.
     """
     runtime, adapter, name = artifact.runtime, reference.adapter, name_in(artifact, reference)
-    prompts = [runtime.encode(row.messages, name, row.images).tokens for row in reference.rows]
+    prompts = [runtime.encode(row.messages, name, row.images, row.tools).tokens for row in reference.rows]
     tokens = compare_tokens(artifact, reference, with_base=True)  # first: it finds what are no numbers
     answers = artifact.answers(reference.rows, adapter.system, reference.max_tokens, adapter=name)
     return _proof(reference, runtime.manifest.base.quantization, name == BASE, prompts, answers, tokens)

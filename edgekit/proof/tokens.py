@@ -64,7 +64,7 @@ def compare_tokens(artifact: Artifact, reference: Reference, *, with_base: bool 
     torch_nll = device_nll = 0.0
     kept = zip(reference.forced, reference.logprobs, reference.likeliest, strict=True)
     for row, (forced, expected, likeliest) in zip(reference.rows, kept, strict=False):
-        prompt = runtime.encode(row.messages, name, row.images)
+        prompt = runtime.encode(row.messages, name, row.images, row.tools)
         found = _device_logprobs(artifact, row, prompt, forced, name)
         wanted = expected.astype(np.float32)
         kl.append(token_kl(wanted, found))

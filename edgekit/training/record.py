@@ -21,7 +21,8 @@ PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "acceler
 class RunRecord:
     """Everything needed to know, and to repeat, how an adapter came about.
 
-    ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was.
+    ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``template`` that of chat
+    template and special tokens.
     """
 
     adapter: str
@@ -31,6 +32,8 @@ class RunRecord:
     quantization: str | None
     blocks: str | None
     system: str | None
+    template: str
+    reasoning: str | None
     hyperparameters: dict[str, Any]
     data: dict[str, Any]
     losses: list[dict[str, float]]

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import base_label, deployed_precision, deployed_quantization, loading_name, resolve_base
+from edgekit.bases import base_label, deployed_precision, deployed_quantization, loading_name, project_base
 from edgekit.data import Row, data_digest, load_rows
 from edgekit.deployed import blocks_digest, trained_blocks
 from edgekit.folders import adapter_folder, is_adapter_folder
 from edgekit.preflight import check_train
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.seeing import let_see, row_images
+from edgekit.training.answers import default_reasoning
 from edgekit.training.base_model import device, fast_bfloat16, load_base
 from edgekit.training.card import write_card
 from edgekit.training.interrupt import StopOnInterrupt
@@ -34,6 +35,7 @@ from edgekit_exporters.base import Base
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
+from edgekit_runtime.reasoning import KEEP, knows_reasoning
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +68,16 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     check_train(project, [adapter.name])
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
-    base = resolve_base(project.base, relative_to=project.folder)
+    base = project_base(project)
     precision, quantization = base_precision(project, adapter, base)
     blocks = trained_blocks(project, base, precision, quantization)
     images = row_images(project, base, connector=adapter.connector)
-    encoder = Encoder(base.folder, images=images)
+    encoder = Encoder(base.folder, images=images, reasoning=adapter.reasoning or default_reasoning(train_rows))
+    _tell_of_reasoning(adapter, encoder)
     limit = _max_length(adapter, base)
     invocation = encoder.invocation_ids(adapter.invocation) if adapter.method == "alora" else []
     datasets = [
-        [_invoked(encoder.encode(row, adapter.system, limit), row, invocation) for row in rows]
+        [example for row in rows for example in _examples(encoder, row, adapter, limit, invocation)]
         for rows in (train_rows, eval_rows[:LOSS_EVAL_ROWS])
     ]
 
@@ -83,6 +86,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         "precision": precision,
         "quantization": quantization,
         "blocks": blocks_digest(blocks) if blocks else None,
+        "template": encoder.facts.digest,
+        "reasoning": encoder.reasoning,
         "hyperparameters": _hyperparameters(adapter),
         "data": data_digest([files.train, files.eval]),
     }
@@ -130,6 +135,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         quantization=quantization,
         blocks=None if recipe["blocks"] is None else str(recipe["blocks"]),
         system=adapter.system,
+        template=encoder.facts.digest,
+        reasoning=encoder.reasoning,
         hyperparameters=_hyperparameters(adapter),
         data={"digest": recipe["data"], "train_rows": len(train_rows), "eval_rows": len(eval_rows)},
         losses=losses,
@@ -167,6 +174,19 @@ def _hyperparameters(adapter: Adapter) -> dict[str, Any]:
     for key in ("name", "path", "data", "version", "schema", "generation"):
         settings.pop(key, None)
     return settings | {"alpha": adapter.lora_alpha}
+
+
+def _tell_of_reasoning(adapter: Adapter, encoder: Encoder) -> None:
+    if adapter.reasoning is None and (encoder.reasoning == KEEP or knows_reasoning(encoder.template)):
+        found = "some training rows have it" if encoder.reasoning == KEEP else "no training row has any"
+        log.info("reasoning: %s, as %s (edgekit.yaml can say otherwise)", encoder.reasoning, found)
+
+
+def _examples(encoder: Encoder, row: Row, adapter: Adapter, limit: int, invocation: list[int]) -> list[Encoded]:
+    """What is learnt of a row; an activated LoRA works from one place of an example, so its turns share none."""
+    every = adapter.loss == "all"
+    examples = encoder.encode(row, adapter.system, limit, every_turn=every, join=not invocation)
+    return [_invoked(example, row, invocation) for example in examples] if invocation else examples
 
 
 def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:

@@ -14,7 +14,9 @@ from edgekit_exporters import onnx_base as onnx
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import quantization_of
+from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.progress import stage
+from edgekit_exporters.templates import template_facts
 from edgekit_runtime.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
@@ -120,7 +122,8 @@ def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[Adapte
         shutil.copytree(plan.base_file, folder / BASE_FOLDER)
     else:
         (folder / BASE_FOLDER).mkdir()
-        shutil.copyfile(plan.base_file, folder / BASE_FILE)
+        # A file may come from anywhere; the template is the one that adapters are trained with.
+        rewrite_metadata(plan.base_file, folder / BASE_FILE, template_facts(plan.base.folder).metadata())
     if plan.projector is not None:
         shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
     if plan.adapters:
@@ -151,6 +154,7 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
         system=source.system,
         generation=source.generation,
         schema=source.output_schema,
+        template_arguments=source.template_arguments,
     )
 
 
@@ -180,6 +184,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
             system=asked_as.system if asked_as else None,
             generation=asked_as.generation if asked_as else None,
             schema=asked_as.output_schema if asked_as else None,
+            template_arguments=asked_as.template_arguments if asked_as else None,
             parts=tuple(
                 PartEntry(Path(entry.path).name, entry.path, entry.sha256)
                 for entry in files

@@ -77,7 +77,7 @@ def _replaced(base: Base, weight: torch.Tensor, label: str) -> Base:
     digest = hashlib.sha256(weight.contiguous().numpy().tobytes()).hexdigest()[:DIGITS]
     family = f"{base.family}-{label}-{digest}"
     folder = cached(cache_folder("connectors", base.key) / family, lambda target: _stage(base, weight, target))
-    return replace(base, family=family, vision=folder)
+    return replace(base, family=family, vision=folder, stock=None)
 
 
 def _stage(base: Base, weight: torch.Tensor, folder: Path) -> None:

@@ -35,6 +35,7 @@ class AdapterSource:
         system: system prompt that it was trained with.
         generation: defaults for the device, ``{"max_tokens": 128}`` say.
         output_schema: JSON schema of its answers.
+        template_arguments: variables that the chat template gets, as in training.
         refit_rank: rank of the closest LoRA for an adapter that isn't additive; None refuses such a one.
     """
 
@@ -44,6 +45,7 @@ class AdapterSource:
     system: str | None = None
     generation: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
     refit_rank: int | None = None
 
 
@@ -106,6 +108,7 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
         keys.KEY_SYSTEM: source.system,
         keys.KEY_GENERATION: source.generation,
         keys.KEY_OUTPUT_SCHEMA: source.output_schema,
+        keys.KEY_TEMPLATE_ARGUMENTS: source.template_arguments,
         keys.KEY_INVOCATION: list(canonical.invocation) or None,
     }
     return {key: value for key, value in facts.items() if value is not None}
@@ -114,7 +117,7 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
 def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
     """The facts as GGUF can hold them: documents as JSON text."""
     facts = adapter_facts(source, base, canonical)
-    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA):
+    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA, keys.KEY_TEMPLATE_ARGUMENTS):
         document = facts.pop(key, None)
         if document:
             facts[key] = json.dumps(document, sort_keys=True)

@@ -72,6 +72,7 @@ def base_gguf(base: Base, recipe: Recipe | str) -> Path:
         InputError: the base can't be converted or quantised.
     """
     recipe = Recipe(canonical_quantization(recipe)) if isinstance(recipe, str) else recipe
+    base = base.stock or base  # a bundle gets its template when it is written; blocks don't depend on it
     folder = cache_folder("bases", base.key)
     target = folder / f"{recipe.label}-llama-cpp-python-{engine_version()}.gguf"
     return cached(target, lambda temporary: _make(base, recipe, temporary))

@@ -60,12 +60,15 @@ class BaseEntry:
     system: str | None = None  # the system prompt that a merged adapter was trained with
     generation: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
     parts: tuple[PartEntry, ...] = ()
 
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """One adapter file: ``schema`` is the JSON schema of its answers, ``generation`` its sampling defaults."""
+    """One adapter file: ``schema`` is the JSON schema of its answers, ``generation`` its sampling defaults,
+    ``template_arguments`` are variables that the chat template gets, ``enable_thinking`` say.
+    """
 
     name: str
     version: str
@@ -77,6 +80,7 @@ class AdapterEntry:
     system: str | None = None
     generation: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
 
 
