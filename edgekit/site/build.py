@@ -30,6 +30,8 @@ from edgekit.site.probes import template_facts
 from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, open_bundle
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.intake import take_in_bundle
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.publish import check_replaceable, publish
 from edgekit_runtime.signing import check_signature
@@ -136,6 +138,7 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
             f"the base has {size / 1e9:.1f} GB, and a page's engine, of 4 GiB, takes {LARGEST_BASE / 1e9:.1f}",
             "choose a smaller quantisation (--quantize Q4_0) or a smaller base",
         )
+    take_in_bundle(bundle, read_gguf(bundle.base_files.header))
     for entry in manifest.adapters:
         if AdapterFacts.read(bundle.adapter_path(entry.name)).invocation:
             raise InputError(

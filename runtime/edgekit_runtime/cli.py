@@ -153,10 +153,12 @@ def _adapters(arguments: argparse.Namespace) -> None:
         raise UsageError(f"adapters {action} {'needs to know what' if what is None else 'takes no name'}", "see --help")
     store = Store(arguments.store or default_store(), create=action in ("install", "trust"))
     said: list[str] = []
+    notes: list[str] = []
     if action == "install":
-        said = [f"active: {each}" for each in store.install(what, allow_downgrade=arguments.allow_downgrade)]
+        installed = store.install(what, allow_downgrade=arguments.allow_downgrade, tell=notes.append)
+        said = [f"active: {each}" for each in installed]
     elif action == "activate":
-        store.activate(what, version)
+        store.activate(what, version, tell=notes.append)
     elif action == "remove":
         store.remove(what, version)
     elif action == "trust":
@@ -167,10 +169,10 @@ def _adapters(arguments: argparse.Namespace) -> None:
     elif action == "gc":
         count, size = store.gc()
         said = [f"removed {count} files, {size / 1024**2:.1f} MiB"]
-    _show_store(store, said, as_json=arguments.json)
+    _show_store(store, said, notes, as_json=arguments.json)
 
 
-def _show_store(store: Store, said: list[str], *, as_json: bool) -> None:
+def _show_store(store: Store, said: list[str], notes: list[str], *, as_json: bool) -> None:
     generation, adapters = store.current(), store.installed()
     if as_json:
         document = {
@@ -178,10 +180,11 @@ def _show_store(store: Store, said: list[str], *, as_json: bool) -> None:
             "generation": generation and generation.number,
             "base": generation and vars(generation.manifest.base),
             "adapters": list(map(vars, adapters)),
+            "notes": notes,
         }
         print_json(document)
         return
-    for line in said:
+    for line in [*said, *(f"warning: {note}" for note in notes)]:
         print(line)
     if generation is None:
         print(f"{store.root} is empty")

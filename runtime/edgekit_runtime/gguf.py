@@ -31,6 +31,7 @@ MAX_ELEMENTS = 1 << 40
 # GGUF value types -> struct code; 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+VALUE_NAMES = ("U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64")
 
 # ggml type number -> (name, elements in a block, bytes of a block); from ggml.h and ggml-common.h.
 TENSOR_TYPES = {
@@ -88,6 +89,7 @@ class GgufFile:
         path: the file.
         version: of the format.
         metadata: key -> value; arrays are lists.
+        types: key -> how its value is stored: "F32", and "[U32]" for an array.
         spans: key -> (start, end) of the whole key-value pair in the file, for copying it as it stands.
         tensors: name -> description, in file order.
         tensor_table: (start, end) of the tensor descriptions in the file.
@@ -98,6 +100,7 @@ class GgufFile:
     path: Path
     version: int
     metadata: dict[str, Any]
+    types: dict[str, str]
     spans: dict[str, tuple[int, int]]
     tensors: dict[str, TensorInfo]
     tensor_table: tuple[int, int]
@@ -137,13 +140,16 @@ class _Reader:
         tensor_count = self.count("Q", MAX_TENSORS, "tensors")
         key_count = self.count("Q", MAX_KEYS, "metadata keys")
         metadata: dict[str, Any] = {}
+        types: dict[str, str] = {}
         spans: dict[str, tuple[int, int]] = {}
         for _ in range(key_count):
             start = self.at
             key = self.text(MAX_KEY_BYTES)
             if key in metadata:
                 self.fail(f"metadata key {key} stands twice")
-            metadata[key] = self.value(self.number("I"))
+            kind, at = self.number("I"), self.at
+            metadata[key] = self.value(kind)
+            types[key] = f"[{VALUE_NAMES[self.content[at]]}]" if kind == ARRAY else VALUE_NAMES[kind]
             spans[key] = (start, self.at)
         alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
@@ -153,7 +159,7 @@ class _Reader:
         table = (start, self.at)
         data_offset = -(-self.at // alignment) * alignment
         tensors = self.placed(raw, alignment, data_offset)
-        return GgufFile(self.path, version, metadata, spans, tensors, table, alignment, data_offset)
+        return GgufFile(self.path, version, metadata, types, spans, tensors, table, alignment, data_offset)
 
     def placed(self, raw: list[TensorInfo], alignment: int, data_offset: int) -> dict[str, TensorInfo]:
         tensors: dict[str, TensorInfo] = {}

@@ -7,18 +7,21 @@ import datetime
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from edgekit_runtime.adapter import ADAPTER_SUFFIXES, AdapterFacts, adapter_entry, check_fits
+from edgekit_runtime.adapter import ADAPTER_SUFFIXES, adapter_entry
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
+from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.intake import take_in, take_in_bundle
 from edgekit_runtime.manifest import needed_files
 from edgekit_runtime.signing import check_signature, public_keys
 from edgekit_runtime.store import generations, objects
+from edgekit_runtime.store.admission import Admission, Tell, Trial
 from edgekit_runtime.store.changes import (
     find_installed,
     is_same,
@@ -73,13 +76,19 @@ def is_store(path: Path) -> bool:
 class Store:
     """A device store.  Writers take turns; readers never wait, and see one whole generation."""
 
-    def __init__(self, root: Path | str, *, create: bool = False) -> None:
+    def __init__(self, root: Path | str, *, create: bool = False, trial: Trial = try_adapters) -> None:
         """Open a store.
+
+        Args:
+            root: its folder.
+            create: make it where there is none.
+            trial: runs a base and adapters once, before they become active.
 
         Raises:
             InputError: there is none, and ``create`` doesn't ask for one; or the folder can't be written.
         """
         self.root = Path(root).expanduser().absolute()
+        self._trial = trial
         if create:
             try:
                 for folder in (objects.FOLDER, generations.FOLDER, "tmp"):
@@ -136,26 +145,39 @@ class Store:
             for entry in sorted(generation.installed, key=lambda entry: (entry.name, version_key(entry.version)))
         ]
 
-    def install(self, path: Path | str, *, allow_downgrade: bool = False) -> list[str]:
+    def install(
+        self,
+        path: Path | str,
+        *,
+        allow_downgrade: bool = False,
+        tried: Collection[str] = (),
+        tell: Tell = log.warning,
+    ) -> list[str]:
         """Install a bundle (folder or .tar) or an adapter file, and make what it holds active.
 
         A bundle whose base is the installed one adds its adapters; another base replaces it, and only adapters of its
-        family stay.
+        family stay.  What becomes active is run once, in a process of its own.
+
+        Args:
+            path: the bundle or file.
+            allow_downgrade: take an older version too.
+            tried: digests of adapters that have been run on the active base already.
+            tell: is called with what a user should know of what was installed.
 
         Returns:
             ``NAME VERSION`` of what is active now because of this.
 
         Raises:
-            InputError: not sound, not signed by a trusted key, of another base, older than what is active, or there
-                is no room; nothing changes.
+            InputError: not sound, not signed by a trusted key, of another base, older than what is active, there is no
+                room, or the engine can't run it; nothing changes.
         """
         path = Path(path)
         if path.is_file() and path.suffix in ADAPTER_SUFFIXES:
             self.check_trust(path)
-            return self._install_adapter(path, allow_downgrade)
+            return self._install_adapter(path, allow_downgrade, tried, tell)
         with open_bundle(path) as bundle:
             self.check_trust(bundle.root)
-            return self._install_bundle(bundle, allow_downgrade)
+            return self._install_bundle(bundle, allow_downgrade, tell)
 
     def trust(self, key: Path) -> None:
         """Trust what the holder of a public key signs, and from now on nothing unsigned.
@@ -169,13 +191,17 @@ class Store:
             content = (file.read_bytes() if file.exists() else b"") + key.read_bytes().rstrip() + b"\n"
             replace_file(file, content, scratch=self.root / "tmp")
 
-    def activate(self, name: str, version: str | None = None) -> None:
+    def activate(self, name: str, version: str | None = None, *, tell: Tell = log.warning) -> None:
         """Make a version of an adapter the one that answers; the newest when ``version`` is None.
 
         Raises:
-            InputError: it is not installed.
+            InputError: it is not installed, or the engine can't run it; nothing changes.
         """
-        self._switch(lambda old: with_active(old, find_installed(old, name, version), self._sizes))
+        with self._writing():
+            old = self._current_or_refuse()
+            new = with_active(old, find_installed(old, name, version), self._sizes)
+            self._admission(tell).check(old, new, self.bundle().base_files)
+            self._commit(new)
 
     def remove(self, name: str, version: str | None = None) -> None:
         """Take an adapter out, or one version of it; a rollback brings it back.
@@ -256,11 +282,9 @@ class Store:
                     path.unlink()
             return count, size
 
-    def _install_bundle(self, bundle: Bundle, allow_downgrade: bool) -> list[str]:
+    def _install_bundle(self, bundle: Bundle, allow_downgrade: bool, tell: Tell) -> list[str]:
         manifest = bundle.manifest
-        header = read_gguf(bundle.base_files.header)
-        for entry in manifest.adapters:
-            check_fits(AdapterFacts.read(bundle.root / entry.file), header, family=manifest.base.family)
+        take_in_bundle(bundle, read_gguf(bundle.base_files.header))
         needed = needed_files(manifest.base, manifest.adapters)
         files = [file for file in manifest.files if file.path in needed]
         self._objects.check_room([(file.sha256, file.size) for file in files])
@@ -274,26 +298,35 @@ class Store:
             ),
             adapters=tuple(replace(entry, file=self._name(entry.digest)) for entry in manifest.adapters),
         )
+        sizes = {self._name(file.sha256): file.size for file in files}
+        coming = {entry.digest: bundle.root / entry.file for entry in manifest.adapters}
         with self._writing():
+            old = self._sound()
+            new = with_bundle(old, placed, self._sizes | sizes, allow_downgrade=allow_downgrade)
+            self._admission(tell).check(old, new, bundle.base_files, coming)
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
             lay_out(self.root, placed)
-            self._commit(with_bundle(self._sound(), placed, self._sizes, allow_downgrade=allow_downgrade))
+            self._commit(new)
         return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
 
-    def _install_adapter(self, path: Path, allow_downgrade: bool) -> list[str]:
-        facts = AdapterFacts.read(path)
-        generation = self._current_or_refuse()
-        base = generation.manifest.base
-        check_fits(facts, read_gguf(self.bundle().base_files.header), family=base.family)
-        digest = file_digest(path)
-        entry = adapter_entry(facts, family=base.family, file=self._name(digest), digest=digest)
-        self._objects.check_room([(digest, path.stat().st_size)])
+    def _install_adapter(self, path: Path, allow_downgrade: bool, tried: Collection[str], tell: Tell) -> list[str]:
+        family = self._current_or_refuse().manifest.base.family
+        facts = take_in(path, read_gguf(self.bundle().base_files.header), family=family)
+        digest, size = file_digest(path), path.stat().st_size
+        entry = adapter_entry(facts, family=family, file=self._name(digest), digest=digest)
+        self._objects.check_room([(digest, size)])
         with self._writing():
+            old = self._current_or_refuse()
+            sizes = self._sizes | {entry.file: size}
+            new = with_adapter(old, entry, sizes, allow_downgrade=allow_downgrade)
+            self._admission(tell, tried).check(old, new, self.bundle().base_files, {digest: path})
             self._objects.add(path, digest)
-            current = self._current_or_refuse()
-            self._commit(with_adapter(current, entry, self._sizes, allow_downgrade=allow_downgrade))
+            self._commit(new)
         return [f"{entry.name} {entry.version}"]
+
+    def _admission(self, tell: Tell, tried: Collection[str] = ()) -> Admission:
+        return Admission(self._objects, self._trial, tell, tried)
 
     def _sound(self) -> Generation | None:
         """What is active, or nothing when that is damaged: a bundle has all that a store needs."""
