@@ -24,7 +24,6 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
-from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE, attach
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -34,6 +33,8 @@ from edgekit.project import load_project
 from edgekit.templates import init_project
 from edgekit.training.base_model import load_dense
 from edgekit.training.tokens import Encoder
+from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from edgekit_exporters.adapter_intake import attach, take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.cache import cache_folder
@@ -256,7 +257,9 @@ def _forced(base: Base, adapter: Path, folder: Path) -> Iterator[tuple[list[int]
     project = load_project(folder / "project")
     encoder = Encoder(base.folder)
     system = project.adapters["inspection"].system
-    model: Any = attach(AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32), adapter).eval()
+    model: Any = attach(
+        AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32), take_in(adapter, base)
+    ).eval()
     for row in load_rows(project.data_for("inspection").eval)[:KL_ROWS]:
         prompt = encoder.prompt_ids(row, system)
         ids = prompt + encoder.answer_ids(row, system)
