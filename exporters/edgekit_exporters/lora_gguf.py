@@ -19,8 +19,6 @@ from edgekit_runtime import adapter as keys
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, TensorInfo, read_gguf
 
-EMBEDDING = "token_embd.weight"
-
 
 def read_lora_gguf(
     path: Path, base: Base, parameters: Mapping[str, tuple[int, ...]], config: Any
@@ -62,7 +60,7 @@ def read_lora_gguf(
         if heads is not None and b.shape[0] % (2 * heads) == 0:  # of another shape it is refused later
             b = unpaired(b, heads)
         ranks[module] = rank
-        if target == EMBEDDING:
+        if target == keys.EMBEDDING:
             tensors |= {f"{PREFIX}{module}.lora_embedding_A": a.T, f"{PREFIX}{module}.lora_embedding_B": b}
         else:
             tensors |= {f"{PREFIX}{module}.lora_A.weight": a, f"{PREFIX}{module}.lora_B.weight": b}
@@ -96,15 +94,14 @@ def _modules(architecture: str, parameters: Mapping[str, tuple[int, ...]], confi
 
 
 def _config(facts: keys.AdapterFacts, ranks: Mapping[str, int]) -> dict[str, Any]:
-    """llama.cpp multiplies by alpha / rank of each pair, and by 1 where alpha is 0."""
+    """llama.cpp multiplies by alpha / rank of each pair, as PEFT does."""
     rank = max(ranks.values())
     return {
         "peft_type": "LORA",
         "r": rank,
-        "lora_alpha": facts.alpha or rank,
+        "lora_alpha": facts.alpha,
         "target_modules": list(ranks),
         "rank_pattern": {re.escape(module): each for module, each in ranks.items() if each != rank},
-        "alpha_pattern": {} if facts.alpha else {re.escape(m): each for m, each in ranks.items() if each != rank},
         INVOCATION: list(facts.invocation) or None,
     }
 

@@ -96,7 +96,7 @@ def test_an_interrupted_training_goes_on_with_its_connector(
     smolvlm: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = _changed(write_project(tmp_path, smolvlm.folder), connector=True, learning_rate=0.05, max_steps=4)
-    whole = trained_connector(train(project))
+    whole = trained_connector(train(project), resolve_base(project.base))
 
     class Stopping(StopOnInterrupt):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> Any:
@@ -107,7 +107,7 @@ def test_an_interrupted_training_goes_on_with_its_connector(
     with pytest.raises(KeyboardInterrupt):
         train(project)
     monkeypatch.undo()
-    again = trained_connector(train(project, resume=True))
+    again = trained_connector(train(project, resume=True), resolve_base(project.base))
     assert whole is not None
     assert again is not None
     assert torch.allclose(whole, again, atol=1e-4)
