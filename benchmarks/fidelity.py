@@ -146,8 +146,9 @@ def _bundle(project: Project, quantization: str) -> Path:
 
 
 def _cell(rows: Sequence[Row], answers: Sequence[str]) -> Cell:
-    per_row = [score([row.answer], [answer]) for row, answer in zip(rows, answers, strict=True)]
-    return Cell([each.value for each in per_row], [each.exact for each in per_row])
+    references = [row.answer for row in rows]
+    exact = [score([want], [answer]).exact for want, answer in zip(references, answers, strict=True)]
+    return Cell(score(references, answers).per_row, exact)
 
 
 def _report(cells: dict[tuple[str, str, int], Cell], options: argparse.Namespace) -> str:

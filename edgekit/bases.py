@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from edgekit.folders import told
 from edgekit.project import AUTO, Export, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.codeless import DATA, link, without_code
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
 from edgekit_exporters.onnx_base import onnx_precision
@@ -157,7 +159,7 @@ def _from_hub(name: str) -> Base:
 
     log.info("taking the base %s from the hub", name)
     bar = tqdm if sys.stderr.isatty() else None  # downloads of gigabytes show how far they are
-    wanted = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "README.md"]
+    wanted = [f"*{suffix}" for suffix in DATA]
     try:
         folder = snapshot_download(name, allow_patterns=wanted, tqdm_class=bar)
     except RepositoryNotFoundError:
@@ -192,6 +194,7 @@ def _checked_weights(folder: Path) -> list[Path]:
 
 
 def _from_folder(folder: Path, name: str) -> Base:
+    folder = without_code(folder, name)
     digest = hashlib.sha256()
     for path in _checked_weights(folder):
         digest.update(_remembered_digest(path).encode())
@@ -231,8 +234,13 @@ def _unpack(path: Path, destination: Path) -> None:
 
     log.info("unpacking %s to float weights (once)", path.name)
     try:
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(destination)
-        model = _float_model(path)
+        with tempfile.TemporaryDirectory(prefix="edgekit-base-") as alone:  # not with what else lies in its folder
+            file = Path(alone, path.name)
+            link(path, file)
+            AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False).save_pretrained(
+                destination
+            )
+            model = _float_model(file)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(
             f"transformers can't read {path} ({str(error).splitlines()[0]})",
@@ -248,18 +256,20 @@ def _float_model(path: Path) -> Any:
 
     from edgekit.packed import dequantised_state
 
-    config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     config.__dict__.pop("quantization_config", None)
     try:
         state = dequantised_state(path, config)
     except InputError:
-        model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, trust_remote_code=False, dtype=torch.float32
+        )
         # It is float now: without this, save_pretrained refuses it as a quantised model.
         model.hf_quantizer = None
         model.config.__dict__.pop("quantization_config", None)
         return model
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
     model.load_state_dict(state, assign=True, strict=False)  # a tied output matrix has no entry
     model.tie_weights()
     return model

@@ -67,7 +67,9 @@ def measure_importance(
     """
     import transformers
 
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32).eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        base.folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    ).eval()
     names = _tensor_names(base, model)
     let_see(model, images)
     sums: dict[str, np.ndarray] = {}

@@ -200,7 +200,9 @@ def _add_export(program: Program) -> None:
     takes_python(parser)
     _takes_base(parser)
     parser.add_argument(
-        "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
+        "--accept-loss",
+        metavar="REASON",
+        help="ship although the gate refuses: worse than the trained model, or no better than the base",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="bundle folder (default: dist/PROJECT)")
     _takes_project(parser)
@@ -231,6 +233,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
     folder, manifest = export(project, arguments.names, **options)
     archive = None if pack is None else pack(folder)
+    from edgekit.proof.words import headline, proof_lines
     from edgekit.site import site_for_device
 
     site = site_for_device(folder, arguments.device or project.export.device)
@@ -242,20 +245,18 @@ def _export(arguments: argparse.Namespace) -> None:
                 "site": site and str(site),
                 "version": manifest.version,
                 "quality": manifest.quality,
-                "adapters": {entry.name: entry.quality for entry in manifest.adapters},
+                "adapters": manifest.proofs(),
                 "files": [vars(file) for file in manifest.files],
             }
         )
     else:
         for file in manifest.files:
             print(f"{size_text(file.size)}  {file.path}")
-        for entry in manifest.adapters:
-            if entry.quality:
-                print(
-                    "{0}: {torch_score:.1f} in torch, {device_score:.1f} on the device engine ({metric}, {rows} rows), "
-                    "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
-                )
-        print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
+        for name, figures in manifest.proofs().items():
+            print(f"{name}:")
+            for question, said in proof_lines(figures):
+                print(f"  {question:8}  {said}")
+        print(f"gate {headline(manifest.quality)}; bundle {manifest.name} {manifest.version}: {folder}")
         if archive is not None:
             print(f"for the device: {archive}; there: tar xf {archive.name} && sh {archive.stem}/install.sh")
         if site is not None:
@@ -322,12 +323,8 @@ def _add_verify(program: Program) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     from edgekit_runtime.bundle import open_bundle
 
-    with open_bundle(arguments.bundle) as bundle:
+    with open_bundle(arguments.bundle, trust=arguments.trust) as bundle:
         manifest = bundle.manifest
-        if arguments.trust is not None:
-            from edgekit_runtime.signing import check_signature
-
-            check_signature(bundle.root, arguments.trust)
     if arguments.json:
         print_json({"bundle": manifest.name, "version": manifest.version, "files": len(manifest.files), "ok": True})
     else:

@@ -16,21 +16,24 @@ from edgekit.devices import device_profile
 from edgekit.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.preflight import check_export, check_merge, with_options
 from edgekit.project import AUTO, Adapter, Export, Project
-from edgekit.proof.gate import prove_bundle
+from edgekit.proof.gate import NotGood, prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
+from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.trained import adapter_source, shipped_base, trained_at
 from edgekit.training.card import CardScore, add_scores
+from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.gguf_metadata import rewrite_metadata
-from edgekit_exporters.merge import check_mergeable, merge_to_folder
+from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
 from edgekit_exporters.progress import stage
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
+from edgekit_exporters.ways_out import check_mergeable
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.errors import GateRefused, UsageError
 from edgekit_runtime.manifest import Manifest
@@ -71,7 +74,8 @@ def export(
         imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
         tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
         refit_rank: rank of the closest LoRA for adapters that aren't additive (DoRA); such are refused when None.
-        accept_loss: the reason to ship files that answer worse than the trained model; it goes into the manifest.
+        accept_loss: the reason to ship files that answer worse than the trained model, or no better than the bare
+            base; it goes into the manifest.
         max_mb: with "auto", the largest base and adapters together, 10^6 bytes.
         min_decode_tps: with "auto", the least decode speed on this machine, tokens per second.
 
@@ -79,9 +83,11 @@ def export(
         The bundle's folder and its manifest.
 
     Raises:
-        InputError: an adapter that isn't trained, doesn't fit or can't be separate; an output that can't be replaced.
+        InputError: an adapter that isn't trained, doesn't fit, can't be separate, changes nothing or computes no
+            numbers; an output that can't be replaced.
         UsageError: several adapters with mode "merged", or an unknown quantisation or device.
-        GateRefused: the exported files answer worse than the trained model; an earlier bundle stays in place.
+        GateRefused: the exported files answer worse than the trained model, or the adapter no better than its base; an
+            earlier bundle stays in place.
     """
     check_export(
         project,
@@ -117,14 +123,17 @@ def export(
         with stage(f"reading adapter {adapter.name}"):
             trained_at(project, adapter, base)
             if mode == "separate":
-                canonical_adapter(source, base)
+                canonical_adapter(source, base, onnx=onnx)
             else:
-                check_mergeable(source.folder)
+                check_mergeable(take_in(source.folder, base))
     references = _references(project, adapters)
+    proven = adapters if references else []
+    origin = Origin.of(project, proven, base, device or settings.device)
     prover = functools.partial(
         prove_bundle,
         references=references or [],
         gate=project.gate,
+        origin=origin,
         accept_loss=accept_loss,
         refused_report=output.with_name(f"{output.name}-refused"),
     )
@@ -250,6 +259,8 @@ def _smallest_that_passes(
         try:
             plan = job.plan(each.quantization, scratch)
             return write_bundle(plan, output, functools.partial(prover, ladder=rungs))
+        except NotGood:  # a larger one answers no better than the trained model does
+            raise
         except GateRefused as error:  # its token distributions are fine, its answers are not: the next larger one
             log.warning("%s: %s", each.quantization, error.problem)
             refused = error

@@ -22,17 +22,16 @@ def is_adapter_folder(folder: Path) -> bool:
 
 
 def trained_folder(project: Project, adapter: Adapter) -> Path:
-    """The adapter's PEFT folder.
+    """Where the adapter is: its PEFT folder, or what an imported one's ``path`` names.
 
     Raises:
-        InputError: it has not been trained yet, or the imported folder is missing.
+        InputError: it has not been trained yet, or there is nothing at the imported one's path.
     """
     folder = adapter_folder(project, adapter)
-    if not is_adapter_folder(folder):
-        mend = (
-            f"run `edgekit train {adapter.name}` first" if adapter.path is None else "correct its path in edgekit.yaml"
-        )
-        raise InputError(f"adapter {adapter.name} is not in {folder}", mend)
+    if adapter.path is None and not is_adapter_folder(folder):
+        raise InputError(f"adapter {adapter.name} is not in {folder}", f"run `edgekit train {adapter.name}` first")
+    if not (folder.exists() or folder.is_symlink()):
+        raise InputError(f"adapter {adapter.name} is not in {folder}", "correct its path in edgekit.yaml")
     return folder
 
 

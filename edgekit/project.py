@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.data.shapes import ROW_KEYS
+from edgekit.data.source import HUB_PREFIX, DataSource, is_hub_name, means_hub
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import NAME_PATTERN, TASKS
+from edgekit_runtime.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.runtime import BASE
 
 PROJECT_FILE = "edgekit.yaml"
@@ -24,7 +27,6 @@ MODES = ("separate", "merged")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 TARGET_WORDS = ("all-linear", "q/v")
 AUTO = "auto"  # export.quantize: choose by measurement
-VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 
 
 def _rule(**checks: Any) -> dict[str, Any]:
@@ -34,10 +36,12 @@ def _rule(**checks: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Training and evaluation rows (JSONL)."""
+    """Training and evaluation rows; ``ignore`` and ``columns`` are part of both sources."""
 
-    train: Path
-    eval: Path
+    train: DataSource
+    eval: DataSource
+    ignore: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,15 +123,19 @@ class Export:
 
 @dataclass(frozen=True)
 class Gate:
-    """How much worse than the trained model exported files may answer.
+    """How much worse than the trained model exported files may answer, and how good they have to be.
 
     ``rows`` bounds the evaluation rows that are asked, 0 switches the gate off; ``max_loss_points`` are points of the
-    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token.
+    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token; ``min_score`` is the least score on
+    the device; ``min_gain`` are points over the bare base that the low end of the gain's 95 % interval has to reach,
+    None asks for more than zero.
     """
 
     rows: int = field(default=48, metadata=_rule(minimum=0))
     max_loss_points: float = field(default=1.0, metadata=_rule(minimum=0, maximum=100))
     max_mean_kl: float = field(default=0.05, metadata=_rule(minimum=0))
+    min_score: float | None = field(default=None, metadata=_rule(minimum=0, maximum=100))
+    min_gain: float | None = field(default=None, metadata=_rule(minimum=-100, maximum=100))
 
 
 @dataclass(frozen=True)
@@ -231,13 +239,18 @@ class _Reader:
         key, value, kind = each.name, node[each.name], str(each.type)
         if value is None and ("None" in kind or each.default_factory is not MISSING):
             return None if each.default_factory is MISSING else each.default_factory()
+        if kind.startswith("DataFiles"):
+            return self.data(node, key, place)
+        if kind == "DataSource":
+            return self.source(node, key, place)
         if kind in _RECORDS:
             return self.record(_RECORDS[kind], value, f"{place}{key}.")
         if kind == "Mapping[str, Adapter]":
             return self.adapters(node, key)
         if kind in ("Mapping[str, str]", "Mapping[str, int]"):
             if not isinstance(value, dict):
-                raise self.error(node, key, "it has to be a mapping", f"{key}: {{down_proj: …}}", place)
+                example = "prompt: question" if key == "columns" else "down_proj: …"
+                raise self.error(node, key, "it has to be a mapping", f"{key}: {{{example}}}", place)
             item = kind[-4:-1]
             return {str(name): self.plain(value, name, item, f"{place}{key}.") for name in value}
         if kind == "bool":
@@ -248,6 +261,8 @@ class _Reader:
             return self.path_in(node, key, self.plain(node, key, "str", place), place)
         if kind.startswith("dict"):
             return self.json_schema(node, key, place)
+        if kind == "tuple[str, ...]":
+            return self.words(node, key, place)
         if "tuple" in kind:
             return self.targets(node, key, place)
         value = self.plain(node, key, kind.removesuffix(" | None"), place)
@@ -261,6 +276,8 @@ class _Reader:
             value = float(value)
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise self.error(node, key, f"{value!r} is not {word}", "correct it", place)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(node, key, f"{value!r} is no number to compare with", "write one, 0.5 say", place)
         return wanted(value)  # plain Python values instead of the YAML reader's own types
 
     def check(self, each: Field[Any], node: Any, value: Any, place: str) -> None:
@@ -270,7 +287,10 @@ class _Reader:
             ("minimum" in rule and not value >= rule["minimum"], f"use at least {rule.get('minimum')}"),
             ("above" in rule and not value > rule["above"], f"use more than {rule.get('above')}"),
             ("maximum" in rule and not value <= rule["maximum"], f"use at most {rule.get('maximum')}"),
-            ("pattern" in rule and not re.fullmatch(rule["pattern"], str(value)), "use letters, digits, . _ and -"),
+            (
+                "pattern" in rule and not re.fullmatch(rule["pattern"], str(value)),
+                "use up to 64 letters, digits, . _ and -",
+            ),
         ):
             if bad:
                 raise self.error(node, each.name, f"{value!r} is not possible", problem, place)
@@ -291,6 +311,49 @@ class _Reader:
                 raise self.error(entries[name], "invocation", "only an activated LoRA has one", "method: alora", place)
             result[name] = adapter
         return result
+
+    def data(self, node: Any, key: str, place: str) -> DataFiles:
+        files: DataFiles = self.record(DataFiles, node[key], f"{place}{key}.")
+        for name, column in files.columns.items():
+            entry, inside = node[key]["columns"], f"{place}{key}.columns."
+            if name not in ROW_KEYS:
+                raise self.error(entry, name, "no row has this key", did_you_mean(name, ROW_KEYS), inside)
+            if column in files.ignore:
+                raise self.error(entry, name, f"the column {column!r} is ignored too", "drop it from ignore", inside)
+            if list(files.columns.values()).count(column) > 1:
+                raise self.error(entry, name, f"{column!r} would stand for two keys", "keep one", inside)
+        train, evaluation = (
+            replace(each, ignore=files.ignore, columns=files.columns) for each in (files.train, files.eval)
+        )
+        return replace(files, train=train, eval=evaluation)
+
+    def source(self, node: Any, key: str, place: str) -> DataSource:
+        """A path, ``hub:owner/name``, ``owner/name`` that is no path, or a mapping with more of them."""
+        value = node[key]
+        if isinstance(value, dict):
+            found: DataSource = self.record(DataSource, value, f"{place}{key}.", part=key, ignore=(), columns={})
+        else:
+            text = self.plain(node, key, "str", place)
+            if text.startswith(HUB_PREFIX) or means_hub(text, self.path.parent):
+                found = DataSource(hub=text, part=key)
+            else:
+                found = DataSource(path=self.path_in(node, key, text, place), part=key)
+        if found.hub is not None:
+            found = replace(found, hub=found.hub.removeprefix(HUB_PREFIX))
+            if not is_hub_name(found.hub or ""):
+                raise self.error(node, key, f"{found.hub!r} is no data set of the hub", "write hub:owner/name", place)
+        if (found.path is None) == (found.hub is None):
+            raise self.error(node, key, "it names no data, or two", "give either path or hub", place)
+        if found.path is not None and found.revision is not None:
+            raise self.error(node, key, "only a data set of the hub has a revision", "remove revision", place)
+        return found
+
+    def words(self, node: Any, key: str, place: str) -> tuple[str, ...]:
+        value = node[key]
+        several = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str) for item in several):
+            raise self.error(node, key, f"{value!r} is no list of names", f"{key}: [id, source]", place)
+        return tuple(map(str, several))
 
     def targets(self, node: Any, key: str, place: str) -> str | tuple[str, ...]:
         value = node[key]
@@ -331,8 +394,6 @@ class _Reader:
 
 
 _RECORDS: dict[str, type[Any]] = {
-    "DataFiles": DataFiles,
-    "DataFiles | None": DataFiles,
     "Generation": Generation,
     "Export": Export,
     "Gate": Gate,

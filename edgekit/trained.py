@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.deployed import blocks_digest, trained_blocks
 from edgekit.folders import adapter_folder, trained_folder
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.training import base_precision
 from edgekit.training.record import read_record
+from edgekit_exporters.adapter_files import find_adapter
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector, with_connector
 from edgekit_exporters.gguf_adapter import AdapterSource
@@ -60,7 +62,7 @@ def shipped_base(project: Project, adapters: Sequence[Adapter], base: Base) -> B
     Raises:
         InputError: such an adapter among others, or as :func:`trained_folder`.
     """
-    trained = {each.name: trained_connector(trained_folder(project, each)) for each in adapters}
+    trained = {each.name: trained_connector(trained_folder(project, each), base) for each in adapters}
     own = {name: weight for name, weight in trained.items() if weight is not None}
     if own and len(trained) > 1:
         raise InputError(
@@ -70,13 +72,22 @@ def shipped_base(project: Project, adapters: Sequence[Adapter], base: Base) -> B
     return with_connector(base, next(iter(own.values()))) if own else base
 
 
+def _record(project: Project, adapter: Adapter) -> dict[str, Any] | None:
+    """What training has written down; a GGUF has no folder of its own where that could lie."""
+    folder = adapter_folder(project, adapter)
+    if adapter.path is None:
+        return read_record(folder)
+    files = find_adapter(folder)
+    return None if files.is_gguf else read_record(files.folder)
+
+
 def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:
     """The base as it was in training, by the run record where there is one; an imported adapter's is float.
 
     Raises:
         InputError: the adapter was trained for another base, or on blocks that the project makes no longer.
     """
-    record = read_record(adapter_folder(project, adapter))
+    record = _record(project, adapter)
     if record is None:
         precision, quantization = ("fp32", None) if adapter.path else base_precision(project, adapter, base)
     else:

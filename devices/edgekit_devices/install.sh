@@ -165,7 +165,8 @@ try:
     for model in [each["id"] for each in ask("/v1/models")["data"]]:
         body = {"model": model, "messages": [message], "max_tokens": 8, "temperature": 0}
         tokens = ask("/v1/chat/completions", body)["usage"]["completion_tokens"]
-        print(f"canary: {model} answers, {tokens} tokens")
+        said = f"answers, {tokens} tokens" if tokens else "ends its answer at once; its logits were tried when it was installed"
+        print(f"canary: {model} {said}")
 except Exception as error:
     said = error.read().decode() if hasattr(error, "read") else ""
     sys.exit(f"error: the service gives no answer ({error} {said}): look at journalctl -u edgekit")

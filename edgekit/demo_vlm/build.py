@@ -80,11 +80,13 @@ def assemble(text: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, SmolVLMConfig, SmolVLMForConditionalGeneration
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(text)
+    tokenizer: Any = AutoTokenizer.from_pretrained(text, trust_remote_code=False)
     known = len(tokenizer)
     tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)
     tokenizer.chat_template = TEMPLATE
-    language: Any = AutoModelForCausalLM.from_pretrained(text, dtype=torch.float32)
+    language: Any = AutoModelForCausalLM.from_pretrained(
+        text, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    )
     language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8, mean_resizing=False)
     rows = language.get_input_embeddings().weight.data
     rows[known:] = rows[:known].mean(0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from edgekit.data import Row
+from edgekit.evaluation.finite import not_finite
 from edgekit_exporters.progress import staged
 from edgekit_runtime.runtime import BASE, Runtime
+
+DEVICE = "the device engine"
 
 
 class Artifact:
@@ -30,10 +34,18 @@ class Artifact:
     ) -> None:
         self.runtime.close()
 
+    def owner(self, adapter: str | None) -> str | None:
+        """Whose answers these are: of an adapter, of one that is merged into the base, or (None) of the bare base."""
+        merged = self.runtime.manifest.base.merged
+        return adapter if adapter not in (None, BASE) else merged[0] if merged else None
+
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, adapter: str | None) -> list[str]:
         """One greedy answer a row; ``adapter`` None asks the bare base.
 
         ``system`` is what the trained adapter had; the bundle's own copy is used when the adapter runs.
+
+        Raises:
+            InputError: what the engine computes are no numbers.
         """
         answers: list[str] = []
         asked = "the base" if adapter in (None, BASE) else adapter
@@ -41,12 +53,15 @@ class Artifact:
             messages = list(row.messages)
             if adapter is None and system is not None and messages[0]["role"] != "system":
                 messages.insert(0, {"role": "system", "content": system})
-            result = self.runtime.generate(
+            stream = self.runtime.stream(
                 messages=messages,
                 adapter=adapter or BASE,
                 max_tokens=max_tokens,
                 temperature=0.0,
                 image=row.images,
+                logprobs=0,
             )
-            answers.append(result.text.strip())
+            answers.append("".join(stream).strip())
+            if not all(score.logprob is not None and math.isfinite(score.logprob) for score in stream.scores):
+                raise not_finite(DEVICE, self.owner(adapter), row)
         return answers

@@ -38,7 +38,7 @@ def load_packed(
             :func:`~edgekit.packed.onnx_mapping.onnx_tensors`, or blocks of an unsupported type.
 
     """
-    config = transformers.AutoConfig.from_pretrained(hf_folder)
+    config = transformers.AutoConfig.from_pretrained(hf_folder, trust_remote_code=False)
     model = _skeleton(config, dtype)
     tied = tied_output(model)
     layers: dict[str, dict[str, StoredTensor]] = {}
@@ -88,7 +88,7 @@ def _tensors(path: Path, model: Any, hf_folder: Path | None) -> Iterator[tuple[s
 def _skeleton(config: Any, dtype: torch.dtype) -> Any:
     """The model with parameters that take no memory; buffers (rotary frequencies) are computed."""
     with init_empty_weights(include_buffers=False):
-        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype)
 
 
 def _fill(model: Any, name: str, tensors: dict[str, StoredTensor], dtype: torch.dtype) -> None:

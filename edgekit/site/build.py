@@ -28,11 +28,12 @@ from edgekit.site.assets import PACKAGES, vendored_files
 from edgekit.site.policy import content_security_policy, response_headers
 from edgekit.site.probes import template_facts
 from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, Bundle, open_bundle
+from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.intake import take_in_bundle
+from edgekit_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from edgekit_runtime.publish import check_replaceable, publish
-from edgekit_runtime.signing import check_signature
 
 SITE_SCHEMA = "edgekit.site/1"
 SITE_FILE = "site.json"
@@ -65,11 +66,9 @@ def build_site(
     """
     check_replaceable(output, is_site)
     origins = [_origin(each) for each in adapters_from]
-    with open_bundle(bundle) as opened:
+    with open_bundle(bundle, trust=trust) as opened:
         manifest = opened.manifest
         _check_fit_for_browsers(opened)
-        if trust is not None:
-            check_signature(opened.root, trust)
         with publish(output, is_ours=is_site) as folder:
             _copy_app(folder, content_security_policy(origins))
             for name, content in vendored_files():
@@ -136,6 +135,7 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
             f"the base has {size / 1e9:.1f} GB, and a page's engine, of 4 GiB, takes {LARGEST_BASE / 1e9:.1f}",
             "choose a smaller quantisation (--quantize Q4_0) or a smaller base",
         )
+    take_in_bundle(bundle, read_gguf(bundle.base_files.header))
     for entry in manifest.adapters:
         if AdapterFacts.read(bundle.adapter_path(entry.name)).invocation:
             raise InputError(

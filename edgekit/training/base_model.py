@@ -56,7 +56,7 @@ def load_base(base: Base, precision: str, blocks: Path | None = None) -> Any:
         from edgekit.packed import load_packed
 
         return load_packed(blocks, base.folder, dtype=compute_dtype(), device=device())
-    options: dict[str, Any] = {"device_map": {"": device()}}
+    options: dict[str, Any] = {"device_map": {"": device()}, "use_safetensors": True}
     if precision in FLOATS:
         options["dtype"] = FLOATS[precision]
     elif precision in ("nf4", "int8"):
@@ -64,16 +64,16 @@ def load_base(base: Base, precision: str, blocks: Path | None = None) -> Any:
         options["quantization_config"] = _bitsandbytes(precision)
     else:
         raise UsageError(f"no base_precision is called {precision!r}", did_you_mean(precision, PRECISIONS))
-    return transformers.AutoModelForCausalLM.from_pretrained(base.folder, **options)
+    return transformers.AutoModelForCausalLM.from_pretrained(base.folder, trust_remote_code=False, **options)
 
 
 def load_dense(base: Base, blocks: Path, dtype: torch.dtype) -> Any:
     """The base with the float weights that ``blocks`` stand for: a GGUF file or the folder of an ONNX base."""
     from edgekit.packed import dequantised_state
 
-    config = transformers.AutoConfig.from_pretrained(base.folder)
+    config = transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
     with torch.device(device()), no_init_weights():
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype)
     state = dequantised_state(blocks, config, hf_folder=base.folder)
     model.load_state_dict(state, strict=False)  # a tied output matrix has no entry
     model.tie_weights()

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.strict_json import strict_json
+
 RECORD_FILE = "run.json"
 PLOT_FILE = "loss.png"
 RECORD_SCHEMA = "edgekit.run/1"
@@ -42,7 +44,7 @@ class RunRecord:
             "versions": versions(),
             "machine": platform.platform(),
         }
-        (folder / RECORD_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / RECORD_FILE).write_text(strict_json(document, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -29,8 +29,8 @@ from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
+from edgekit_exporters.adapter_intake import CONNECTOR
 from edgekit_exporters.base import Base
-from edgekit_exporters.connector import MODULE as CONNECTOR
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
@@ -181,7 +181,7 @@ def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:
 
 
 def _max_length(adapter: Adapter, base: Base) -> int:
-    context = transformers.AutoConfig.from_pretrained(base.folder).max_position_embeddings
+    context = transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False).max_position_embeddings
     if adapter.max_length and adapter.max_length > context:
         raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
     return int(adapter.max_length or context)

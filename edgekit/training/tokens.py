@@ -34,7 +34,7 @@ class Encoder:
         from transformers import AutoConfig, AutoTokenizer
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"{folder} has no usable tokenizer ({str(error).splitlines()[0]})", "download the model again"
@@ -44,7 +44,9 @@ class Encoder:
         self.bos = str(self.tokenizer.bos_token or "")
         self.template = ChatTemplate(str(self.tokenizer.chat_template), self.bos, str(self.tokenizer.eos_token or ""))
         self.images = images
-        self._vocabulary = 0 if images is None else int(AutoConfig.from_pretrained(folder).vocab_size)
+        self._vocabulary = (
+            0 if images is None else int(AutoConfig.from_pretrained(folder, trust_remote_code=False).vocab_size)
+        )
         self._with_images = ImageTemplate(self.template) if reads_images or images is not None else None
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
         self._adds_bos = bool(self.bos) and self.tokenizer("a").input_ids[:1] == [self.tokenizer.bos_token_id]

@@ -15,10 +15,19 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_exporters.progress import stage
-from edgekit_runtime.bundle import MANIFEST_FILE, file_digest, is_bundle, verify_bundle
+from edgekit_runtime.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.manifest import BUNDLE_SCHEMA, AdapterEntry, BaseEntry, FileEntry, Manifest, PartEntry, Requires
+from edgekit_runtime.manifest import (
+    BUNDLE_SCHEMA,
+    MANIFEST_FILE,
+    AdapterEntry,
+    BaseEntry,
+    FileEntry,
+    Manifest,
+    PartEntry,
+    Requires,
+)
 from edgekit_runtime.onnx_adapter import SUFFIX
 from edgekit_runtime.onnx_base import DATA_FILE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE

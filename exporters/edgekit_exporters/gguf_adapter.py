@@ -1,4 +1,4 @@
-"""A PEFT folder as one GGUF adapter file that carries all a device needs to know of it."""
+"""An adapter as one GGUF adapter file that carries all a device needs to know of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CanonicalAdapter, NotAdditive, canonicalise
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
 from edgekit_exporters.refit import refit
+from edgekit_exporters.ways_out import refuse_ends
 from edgekit_runtime import adapter as keys
 
 log = logging.getLogger(__name__)
@@ -24,12 +26,12 @@ ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
 @dataclass(frozen=True)
 class AdapterSource:
-    """An adapter to export: its PEFT folder and what travels with it.
+    """An adapter to export: where it is and what travels with it.
 
     Attributes:
         name: file-name safe name.
         version: shown to users, and part of the file name.
-        folder: PEFT folder.
+        folder: the adapter, in any form that :func:`~edgekit_exporters.adapter_files.find_adapter` knows.
         system: system prompt that it was trained with.
         generation: defaults for the device, ``{"max_tokens": 128}`` say.
         output_schema: JSON schema of its answers.
@@ -45,19 +47,22 @@ class AdapterSource:
     refit_rank: int | None = None
 
 
-def canonical_adapter(source: AdapterSource, base: Base) -> CanonicalAdapter:
+def canonical_adapter(source: AdapterSource, base: Base, *, onnx: bool = False) -> CanonicalAdapter:
     """The adapter's pairs: exact where that can be, else refitted when ``source`` asks for it.
 
     Raises:
-        InputError: as :func:`~edgekit_exporters.canonical.canonicalise`.
+        InputError: as :func:`~edgekit_exporters.canonical.canonicalise`, or pairs that the engine has no place for.
     """
     try:
-        return canonicalise(source.folder, base)
+        canonical = canonicalise(source.folder, base)
     except NotAdditive:
         if source.refit_rank is None:
             raise
-    canonical, error = refit(source.folder, base, source.refit_rank)
-    log.warning("%s is refitted at rank %d: %.1f %% of its change is lost", source.name, source.refit_rank, 100 * error)
+        canonical, error = refit(source.folder, base, source.refit_rank)
+        log.warning(
+            "%s is refitted at rank %d: %.1f %% of its change is lost", source.name, source.refit_rank, 100 * error
+        )
+    refuse_ends(take_in(source.folder, base), canonical.layers, onnx=onnx)
     return canonical
 
 
@@ -66,6 +71,8 @@ def write_adapter_gguf(
 ) -> CanonicalAdapter:
     """Write ``destination``, a LoRA GGUF that stock llama.cpp tools load too.
 
+    F16 becomes F32 where half precision can't hold the numbers.
+
     Returns:
         The canonical adapter whose pairs are in the file.
 
@@ -73,6 +80,9 @@ def write_adapter_gguf(
         InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
     """
     canonical = canonical_adapter(source, base)
+    if float_type == "F16" and not canonical.fits_f16:
+        log.info("%s is written at F32: F16 can't hold its numbers", source.name)
+        float_type = "F32"
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:
         plain, converted = Path(scratch, "plain"), Path(scratch, "adapter.gguf")
         canonical.save(plain)

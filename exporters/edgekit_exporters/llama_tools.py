@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.codeless import carries_code
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ def run_converter(script: str, arguments: list[str | Path]) -> None:
     Raises:
         InputError: the converter refused the model or adapter; its last lines are in the message.
     """
+    for folder in (each for each in arguments if isinstance(each, Path) and each.is_dir()):
+        if carries_code(folder):  # they would run it
+            raise InputError(f"{folder} has code or pickles in it", "remove them, or let edgekit find the base")
     command = [sys.executable, str(tools_folder() / script), *map(str, arguments)]
     log.debug("running %s", " ".join(command))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}

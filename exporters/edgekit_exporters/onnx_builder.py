@@ -68,6 +68,8 @@ def build_graph(source: Path, destination: Path) -> None:
             "cpu",
             "-c",
             scratch,
+            "--extra_options",
+            "hf_remote=false",
         ]
         done = subprocess.run(command, capture_output=True, text=True)
     log.debug("%s%s", done.stdout, done.stderr)

@@ -37,7 +37,9 @@ class Calibration:
         from transformers import AutoModelForCausalLM
 
         dtype = torch.float32 if BFLOAT16_UNITS.isdisjoint(describe()["flags"]) else torch.bfloat16
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=False, use_safetensors=True, dtype=dtype, attn_implementation="eager"
+        ).eval()
         # A processor is left to what runs beside: threads that wait for one another lose more than one of them adds.
         with torch.inference_mode(), _threads(max(1, torch.get_num_threads() - 1)):
             self.inputs = _seen_while_writing(model)

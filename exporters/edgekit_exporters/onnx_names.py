@@ -38,7 +38,7 @@ def fused_rows(folder: Path) -> dict[str, tuple[int, int]]:
     """Which outputs of the fused layer are whose, by the config of a Hugging Face folder."""
     from transformers import AutoConfig
 
-    config: Any = AutoConfig.from_pretrained(folder)
+    config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     queries = config.num_attention_heads * head
     keys_end = queries + (config.num_key_value_heads or config.num_attention_heads) * head

@@ -48,13 +48,15 @@ def _write_text_part(folder: Path, destination: Path) -> None:
 
     log.info("taking the text model out of %s (once)", folder.name)
     try:
-        whole: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype="auto")
+        whole: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, trust_remote_code=False, use_safetensors=True, dtype="auto"
+        )
         output = whole.get_output_embeddings().weight.data
         config = whole.config.get_text_config()
         # The whole model's config decides, and the text model's own may say otherwise.
         config.tie_word_embeddings = output.data_ptr() == whole.get_input_embeddings().weight.data_ptr()
         with torch.device("meta"):
-            text: Any = AutoModelForCausalLM.from_config(config, dtype=whole.dtype)
+            text: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=whole.dtype)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"transformers can't take the text model out of {folder} ({str(error).splitlines()[0]})",
@@ -70,7 +72,7 @@ def _write_text_part(folder: Path, destination: Path) -> None:
     text.tie_weights()
     text.generation_config = whole.generation_config
     text.save_pretrained(destination)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     template = folder / "chat_template.json"  # where older processors keep it
     if not tokenizer.chat_template and template.is_file():
         tokenizer.chat_template = json.loads(template.read_text(encoding="utf-8"))["chat_template"]

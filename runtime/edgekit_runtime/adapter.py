@@ -1,4 +1,4 @@
-"""What an adapter file (LoRA GGUF or .onnx_adapter) says of itself, and whether it fits a base."""
+"""What an adapter file (LoRA GGUF or .onnx_adapter) says of itself."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.manifest import NAME_PATTERN, AdapterEntry
+from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.gguf import ADAPTER_METADATA, GgufFile, TensorInfo, read_gguf
+from edgekit_runtime.manifest import NAME_MEND, NAME_PATTERN, AdapterEntry, check_version
+from edgekit_runtime.matrix_values import MATRIX_TYPES
 from edgekit_runtime.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
-from edgekit_runtime.onnx_base import KEY_LAYERS, LORA_A, LORA_B
+from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
 ADAPTER_SUFFIXES = (".gguf", ONNX_SUFFIX)
@@ -34,15 +35,20 @@ KEY_ALPHA = "adapter.lora.alpha"
 KEY_INVOCATION = "adapter.alora.invocation_tokens"
 
 SUFFIX_A, SUFFIX_B = ".lora_a", ".lora_b"
+EMBEDDING = "token_embd.weight"
+NORM = "_norm.weight"
 MAX_INVOCATION = 1024  # tokens
-FLOAT_TYPES = ("F32", "F16", "BF16", "Q8_0")
+MAX_ALPHA = 1e6
+
+Pair: TypeAlias = "tuple[TensorInfo, TensorInfo]"  # A and B
 
 
 @dataclass(frozen=True)
 class AdapterFacts:
     """An adapter file's own account; the ``edgekit.*`` facts are None in files that others made.
 
-    ``pairs`` maps what is changed, the base's tensor or the ONNX graph's layer, to (input width, output width, rank);
+    ``pairs`` maps what is changed, the base's tensor or the ONNX graph's layer, to (input width, output width, rank),
+    and ``matrices`` to where A and B are in the file; ``stated_rank`` is the rank of the trained adapter;
     ``invocation`` are the tokens from which an activated LoRA works, none for any other.
     """
 
@@ -50,6 +56,8 @@ class AdapterFacts:
     architecture: str
     alpha: float
     pairs: dict[str, tuple[int, int, int]]
+    matrices: dict[str, Pair]
+    stated_rank: int | None
     name: str | None
     version: str | None
     family: str | None
@@ -61,8 +69,13 @@ class AdapterFacts:
 
     @property
     def rank(self) -> int:
-        """The largest rank."""
-        return max(rank for _, _, rank in self.pairs.values())
+        """The rank of the trained adapter, or the largest in the file where that doesn't say."""
+        return self.stated_rank or max(rank for _, _, rank in self.pairs.values())
+
+    @property
+    def knows_rank(self) -> bool:
+        """Whether :attr:`rank` is the trained adapter's: a fused layer of an ONNX graph has more."""
+        return self.stated_rank is not None or not self.onnx
 
     @classmethod
     def read(cls, path: Path | str) -> AdapterFacts:
@@ -73,26 +86,7 @@ class AdapterFacts:
         """
         if is_onnx_adapter(Path(path)):
             return _onnx_facts(read_onnx_adapter(path))
-        gguf = read_gguf(path)
-        metadata = gguf.metadata
-        if metadata.get(KEY_KIND) != "adapter" or metadata.get(KEY_ADAPTER_TYPE) != "lora":
-            raise InputError(
-                f"{path} is not a LoRA adapter but a {metadata.get(KEY_KIND, 'nameless file')}",
-                "give a LoRA GGUF, as `edgekit export` makes it",
-            )
-        return cls(
-            path=gguf.path,
-            architecture=_text(gguf, KEY_ARCHITECTURE) or "",
-            alpha=_number(gguf, KEY_ALPHA),
-            pairs=_pairs(gguf),
-            name=_text(gguf, KEY_NAME),
-            version=_text(gguf, KEY_VERSION),
-            family=_text(gguf, KEY_FAMILY),
-            system=_text(gguf, KEY_SYSTEM),
-            generation=_json(gguf, KEY_GENERATION),
-            output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
-            invocation=_tokens(gguf.path, metadata.get(KEY_INVOCATION)),
-        )
+        return _gguf_facts(read_gguf(path, budget=ADAPTER_METADATA))
 
 
 UNVERIFIED = {"verified": False}  # quality of an adapter that came without edgekit's facts
@@ -113,10 +107,12 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
     """
     name = name or facts.name or re.sub(r"[^a-z0-9._-]+", "-", facts.path.stem.lower()).strip("._-")
     if not re.fullmatch(NAME_PATTERN, name):
-        raise InputError(f"{name!r} is no name for an adapter", "use a-z, 0-9, . _ and -")
+        raise InputError(f"{shown(name)} is no name for an adapter", NAME_MEND)
+    version = facts.version or "0"
+    check_version(version, str(facts.path))
     return AdapterEntry(
         name=name,
-        version=facts.version or "0",
+        version=version,
         file=file,
         rank=facts.rank,
         targets=tuple(sorted({target.removesuffix(".weight").rpartition(".")[2] for target in facts.pairs})),
@@ -127,65 +123,6 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
         schema=facts.output_schema,
         quality=None if facts.family else UNVERIFIED,
     )
-
-
-def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = None) -> None:
-    """Check that ``adapter`` belongs to ``base``.
-
-    Args:
-        adapter: the adapter.
-        base: the base's header.
-        family: the base's family where a manifest tells it; otherwise the file's own is used, when it has one.
-
-    Raises:
-        InputError: other family or architecture, or a pair that matches no tensor of the base.
-    """
-    family = family or base.metadata.get(KEY_FAMILY)
-    if adapter.family and family and adapter.family != family:
-        raise InputError(
-            f"{adapter.path} was trained for the base {adapter.family}, and this base is {family}",
-            "use the adapter with its own base, or train it for this one",
-        )
-    if adapter.onnx != (KEY_LAYERS in base.metadata):
-        wanted = "gguf" if adapter.onnx else "onnx"  # what this base runs
-        raise InputError(f"{adapter.path} is for another engine than this base", f"export it with --format {wanted}")
-    known = base.metadata.get("tokenizer.ggml.tokens")
-    if adapter.invocation and known is not None and max(adapter.invocation) >= len(known):
-        raise InputError(
-            f"{adapter.path} is invoked by a token that the base doesn't have", "use the adapter with its own base"
-        )
-    if adapter.onnx:
-        _check_layers(adapter, base)
-        return
-    architecture = base.metadata.get(KEY_ARCHITECTURE)
-    if adapter.architecture != architecture:
-        raise InputError(
-            f"{adapter.path} is for the architecture {adapter.architecture}, and the base is {architecture}",
-            "use the adapter with its own base",
-        )
-    for name, (inputs, outputs, _) in adapter.pairs.items():
-        tensor = base.tensors.get(name)
-        if tensor is None or tensor.shape != (inputs, outputs):
-            found = (
-                "which the base lacks" if tensor is None else f"which has the shape {list(tensor.shape)} in the base"
-            )
-            raise InputError(
-                f"{adapter.path} changes {name} as [{inputs}, {outputs}], {found}",
-                "use the adapter with its own base",
-            )
-
-
-def _check_layers(adapter: AdapterFacts, base: GgufFile) -> None:
-    """An ONNX base tells which layers take adapters, and how wide they are."""
-    lines = [line.split() for line in base.metadata[KEY_LAYERS]]
-    layers = {name: (int(inputs), int(outputs)) for name, inputs, outputs in lines}
-    for name, (inputs, outputs, _) in adapter.pairs.items():
-        if layers.get(name) != (inputs, outputs):
-            found = "which the base lacks" if name not in layers else f"which is {list(layers[name])} in the base"
-            raise InputError(
-                f"{adapter.path} changes {name} as [{inputs}, {outputs}], {found}",
-                "use the adapter with its own base",
-            )
 
 
 def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
@@ -200,11 +137,15 @@ def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
     family = known(KEY_FAMILY, str)
     if family is not None and file.model_version != model_version(family):
         raise _unsound_onnx(file, f"its model version is not that of {family}")
+    matrices = _onnx_matrices(file)
+    pairs = {layer: _onnx_sizes(file, layer, *pair) for layer, pair in matrices.items()}
     return AdapterFacts(
         path=file.path,
         architecture="",
         alpha=1.0,
-        pairs=_onnx_pairs(file),
+        pairs=pairs,
+        matrices=matrices,
+        stated_rank=_onnx_rank(file, pairs),
         name=known(KEY_NAME, str),
         version=known(KEY_VERSION, str),
         family=family,
@@ -216,53 +157,117 @@ def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
     )
 
 
-def _onnx_pairs(file: OnnxAdapter) -> dict[str, tuple[int, int, int]]:
-    """A is [in, rank] and B [rank, out]."""
-    pairs: dict[str, tuple[int, int, int]] = {}
-    for name, a in file.parameters.items():
-        layer = name.removesuffix(LORA_A)
-        if layer == name:
-            if name.removesuffix(LORA_B) + LORA_A not in file.parameters:
-                raise _unsound_onnx(file, f"{name} is no half of a LoRA pair")
-            continue
-        b = file.parameters.get(layer + LORA_B)
-        if b is None:
-            raise _unsound_onnx(file, f"{layer} has no B matrix")
-        if a.shape[1] != b.shape[0]:
-            raise _unsound_onnx(file, f"the ranks of {layer} differ: A has {a.shape[1]}, B has {b.shape[0]}")
-        pairs[layer] = (a.shape[0], b.shape[1], a.shape[1])
-    if not pairs:
+def _onnx_matrices(file: OnnxAdapter) -> dict[str, Pair]:
+    found: dict[str, Pair] = {}
+    for name in file.parameters:
+        if not name.endswith((LORA_A, LORA_B)):
+            raise _unsound_onnx(file, f"{name} is no half of a LoRA pair")
+        layer = name[: -len(LORA_A)]
+        a, b = file.parameters.get(layer + LORA_A), file.parameters.get(layer + LORA_B)
+        if a is None or b is None:
+            raise _unsound_onnx(file, f"{layer} has no {'A' if a is None else 'B'} matrix")
+        if not all((*a.shape, *b.shape)):
+            raise _unsound_onnx(file, f"{layer} is empty: A is {list(a.shape)}, B is {list(b.shape)}")
+        found[layer] = (a.tensor, b.tensor)
+    if not found:
         raise _unsound_onnx(file, "it holds no LoRA pair")
-    return pairs
+    return found
+
+
+def _onnx_sizes(file: OnnxAdapter, layer: str, a: TensorInfo, b: TensorInfo) -> tuple[int, int, int]:
+    """A is [in, rank] and B [rank, out]."""
+    if a.shape[1] != b.shape[0]:
+        raise _unsound_onnx(file, f"the ranks of {layer} differ: A has {a.shape[1]}, B has {b.shape[0]}")
+    return a.shape[0], b.shape[1], a.shape[1]
+
+
+def _onnx_rank(file: OnnxAdapter, pairs: dict[str, tuple[int, int, int]]) -> int | None:
+    """What the trailer says, which some layer has; fused ones have the ranks of their parts in a row."""
+    rank = _rank(file.path, file.facts.get(KEY_RANK))
+    if rank is None:
+        return None
+    fused = {width for layer, (_, _, width) in pairs.items() if layer.endswith(f".{FUSED}")}
+    single = {width for layer, (_, _, width) in pairs.items() if not layer.endswith(f".{FUSED}")}
+    wholes = {rank * parts for parts in range(1, FUSED_PARTS + 1)}
+    if max(single, default=0) > rank or max(fused, default=0) > max(wholes) or not (rank in single or fused & wholes):
+        raise _unsound_onnx(file, f"{KEY_RANK} is {rank}, and its matrices have rank {max(single | fused)}")
+    return rank
 
 
 def _unsound_onnx(file: OnnxAdapter, problem: str) -> InputError:
     return InputError(f"{file.path} is not a sound adapter: {problem}", "copy or export it again")
 
 
-def _pairs(gguf: GgufFile) -> dict[str, tuple[int, int, int]]:
-    """A is [in, rank] and B is [rank, out] in ggml's order; the embedding's A is stored transposed by llama.cpp."""
-    pairs: dict[str, tuple[int, int, int]] = {}
-    for name, a in gguf.tensors.items():
-        target = name.removesuffix(SUFFIX_A)
-        if target == name:
-            if not name.endswith(SUFFIX_B) or name.removesuffix(SUFFIX_B) + SUFFIX_A not in gguf.tensors:
-                raise _unsound(gguf, f"tensor {name} is no half of a LoRA pair")
-            continue
-        b = gguf.tensors.get(target + SUFFIX_B)
-        if b is None:
-            raise _unsound(gguf, f"{target} has no B matrix")
-        if a.type_name not in FLOAT_TYPES or b.type_name not in FLOAT_TYPES:
-            raise _unsound(gguf, f"{target} is stored as {a.type_name}/{b.type_name}")
-        if len(a.shape) != 2 or len(b.shape) != 2:
-            raise _unsound(gguf, f"{target} is no pair of matrices")
-        inputs, rank = a.shape if target != "token_embd.weight" else a.shape[::-1]
-        if rank != b.shape[0]:
-            raise _unsound(gguf, f"the ranks of {target} differ: A has {rank}, B has {b.shape[0]}")
-        pairs[target] = (inputs, b.shape[1], rank)
-    if not pairs:
+def _gguf_facts(gguf: GgufFile) -> AdapterFacts:
+    metadata = gguf.metadata
+    if metadata.get(KEY_KIND) != "adapter" or metadata.get(KEY_ADAPTER_TYPE) != "lora":
+        raise InputError(
+            f"{gguf.path} is not a LoRA adapter but a {metadata.get(KEY_KIND, 'nameless file')}",
+            "give a LoRA GGUF, as `edgekit export` makes it",
+        )
+    matrices = _matrices(gguf)
+    pairs = {target: _sizes(gguf, target, *pair) for target, pair in matrices.items()}
+    rank = _rank(gguf.path, metadata.get(KEY_RANK))
+    largest = max(each for _, _, each in pairs.values())
+    if rank not in (None, largest):
+        raise _unsound(gguf, f"{KEY_RANK} is {rank}, and its matrices have rank {largest}")
+    if gguf.types.get(KEY_INVOCATION, "[U32]") != "[U32]":
+        raise _unsound(gguf, f"{KEY_INVOCATION} is stored as {gguf.types[KEY_INVOCATION]}, and llama.cpp reads [U32]")
+    return AdapterFacts(
+        path=gguf.path,
+        architecture=_text(gguf, KEY_ARCHITECTURE) or "",
+        alpha=_alpha(gguf),
+        pairs=pairs,
+        matrices=matrices,
+        stated_rank=rank,
+        name=_text(gguf, KEY_NAME),
+        version=_text(gguf, KEY_VERSION),
+        family=_text(gguf, KEY_FAMILY),
+        system=_text(gguf, KEY_SYSTEM),
+        generation=_json(gguf, KEY_GENERATION),
+        output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
+        invocation=_tokens(gguf.path, metadata.get(KEY_INVOCATION)),
+    )
+
+
+def _matrices(gguf: GgufFile) -> dict[str, Pair]:
+    """A and B by the tensor that they change; nothing else may be in the file."""
+    found: dict[str, Pair] = {}
+    for name, tensor in gguf.tensors.items():
+        if name.endswith(NORM):
+            raise _unsound(gguf, f"llama.cpp would leave out its tensor {name}")
+        if not name.endswith((SUFFIX_A, SUFFIX_B)):
+            raise _unsound(gguf, f"tensor {name} is no half of a LoRA pair")
+        target = name[: -len(SUFFIX_A)]
+        a, b = gguf.tensors.get(target + SUFFIX_A), gguf.tensors.get(target + SUFFIX_B)
+        if a is None or b is None:
+            raise _unsound(gguf, f"{target} has no {'A' if a is None else 'B'} matrix")
+        if tensor.type_name not in MATRIX_TYPES:
+            raise _unsound(gguf, f"{name} is stored as {tensor.type_name}, and may be {', '.join(MATRIX_TYPES)}")
+        found[target] = (a, b)
+    if not found:
         raise _unsound(gguf, "it holds no LoRA pair")
-    return pairs
+    return found
+
+
+def _sizes(gguf: GgufFile, target: str, a: TensorInfo, b: TensorInfo) -> tuple[int, int, int]:
+    """A is [in, rank] and B is [rank, out] in ggml's order, those of a layer's experts one behind the other.
+
+    Of an embedding A is [rank, out]: llama.cpp takes a token's row of it, and what comes in is B's other side.
+    """
+    embedding = target.endswith(EMBEDDING)
+    if len(a.shape) not in ((2,) if embedding else (2, 3)) or a.shape[2:] != b.shape[2:] or len(b.shape) < 2:
+        raise _unsound(gguf, f"{target} is no pair of matrices: A is {list(a.shape)}, B is {list(b.shape)}")
+    (rank, outputs), inputs = (a.shape, b.shape[1]) if embedding else ((a.shape[1], b.shape[1]), a.shape[0])
+    if rank != b.shape[0]:
+        raise _unsound(gguf, f"the ranks of {target} differ: A has {rank}, B has {b.shape[0]}")
+    return inputs, outputs, rank
+
+
+def _rank(path: Path, value: Any) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"{path} is not a sound adapter: {KEY_RANK} is no rank", "export it again")
+    return value
 
 
 def _text(gguf: GgufFile, key: str) -> str | None:
@@ -272,12 +277,16 @@ def _text(gguf: GgufFile, key: str) -> str | None:
     return value
 
 
-def _number(gguf: GgufFile, key: str) -> float:
-    value = gguf.metadata.get(key)
-    # The comparison is false for NaN too, which would make every logit NaN.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e6:
-        raise _unsound(gguf, f"{key} is no sensible number")
-    return float(value)
+def _alpha(gguf: GgufFile) -> float:
+    """llama.cpp aborts over an alpha of another type, and takes 0 for none at all."""
+    if KEY_ALPHA not in gguf.types:
+        raise _unsound(gguf, f"it has no {KEY_ALPHA}")
+    if gguf.types[KEY_ALPHA] != "F32":
+        raise _unsound(gguf, f"{KEY_ALPHA} is stored as {gguf.types[KEY_ALPHA]}, and llama.cpp reads F32")
+    value = float(gguf.metadata[KEY_ALPHA])
+    if not 0 < abs(value) < MAX_ALPHA:  # false for NaN too, which would make every logit NaN
+        raise _unsound(gguf, f"{KEY_ALPHA} is {value:g}, which is no sensible number")
+    return value
 
 
 def _json(gguf: GgufFile, key: str) -> dict[str, Any] | None:

@@ -116,7 +116,8 @@ def check_messages(messages: Sequence[Any], images: int = 0) -> list[Message]:
     """Check messages that came from outside.
 
     The content of a message is a text, or a list of parts ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
-    When no part stands for an image, all of them come first in the last message of the user.
+    When no part stands for an image, all of them come first in the last message of the user.  It is None in a message
+    of the assistant that calls tools instead; their arguments are objects then, as chat templates write them.
 
     Args:
         messages: the conversation.
@@ -131,9 +132,30 @@ def check_messages(messages: Sequence[Any], images: int = 0) -> list[Message]:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise InputError(f"message {number} has no known role", f"use one of {', '.join(ROLES)}")
         content = message.get("content")
+        if content is None and _calls_tools(message):
+            continue
         if not (isinstance(content, str) or (isinstance(content, list) and content and all(map(_is_part, content)))):
             raise InputError(f"message {number} has no text", 'give it as "content"')
-    return _with_images([dict(message) for message in messages], images)
+    return _with_images([{"content": None, **message} for message in messages], images)
+
+
+def _calls_tools(message: Message) -> bool:
+    """Whether the message is calls in the form that templates take; text as arguments they would quote once more."""
+    calls = message.get("tool_calls")
+    return (
+        message["role"] == "assistant"
+        and isinstance(calls, list)
+        and bool(calls)
+        and all(isinstance(call, dict) and _is_call(call.get("function")) for call in calls)
+    )
+
+
+def _is_call(function: Any) -> bool:
+    return (
+        isinstance(function, dict)
+        and isinstance(function.get("name"), str)
+        and isinstance(function.get("arguments"), dict)
+    )
 
 
 def _is_part(part: Any) -> bool:
@@ -153,8 +175,10 @@ def _with_images(messages: list[Message], images: int) -> list[Message]:
 
 
 def parts_of(message: Message) -> list[dict[str, Any]]:
-    """A message's content as a list of parts."""
+    """A message's content as a list of parts; none where it calls tools instead."""
     content = message["content"]
+    if content is None:
+        return []
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 

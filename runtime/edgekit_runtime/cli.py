@@ -16,6 +16,7 @@ from edgekit_runtime.command import Program, print_json, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.machine import MOST_THREADS
 from edgekit_runtime.serve_command import add_serve
+from edgekit_runtime.strict_json import strict_json
 
 if TYPE_CHECKING:
     from edgekit_runtime.pictures import Picture
@@ -171,10 +172,12 @@ def _adapters(arguments: argparse.Namespace) -> None:
         raise UsageError(f"adapters {action} {'needs to know what' if what is None else 'takes no name'}", "see --help")
     store = Store(arguments.store or default_store(), create=action in ("install", "trust"))
     said: list[str] = []
+    notes: list[str] = []
     if action == "install":
-        said = [f"active: {each}" for each in store.install(what, allow_downgrade=arguments.allow_downgrade)]
+        installed = store.install(what, allow_downgrade=arguments.allow_downgrade, tell=notes.append)
+        said = [f"active: {each}" for each in installed]
     elif action == "activate":
-        store.activate(what, version)
+        store.activate(what, version, tell=notes.append)
     elif action == "remove":
         store.remove(what, version)
     elif action == "trust":
@@ -185,10 +188,10 @@ def _adapters(arguments: argparse.Namespace) -> None:
     elif action == "gc":
         count, size = store.gc()
         said = [f"removed {count} files, {size / 1024**2:.1f} MiB"]
-    _show_store(store, said, as_json=arguments.json)
+    _show_store(store, said, notes, as_json=arguments.json)
 
 
-def _show_store(store: Store, said: list[str], *, as_json: bool) -> None:
+def _show_store(store: Store, said: list[str], notes: list[str], *, as_json: bool) -> None:
     generation, adapters = store.current(), store.installed()
     if as_json:
         document = {
@@ -196,10 +199,11 @@ def _show_store(store: Store, said: list[str], *, as_json: bool) -> None:
             "generation": generation and generation.number,
             "base": generation and vars(generation.manifest.base),
             "adapters": list(map(vars, adapters)),
+            "notes": notes,
         }
         print_json(document)
         return
-    for line in said:
+    for line in [*said, *(f"warning: {note}" for note in notes)]:
         print(line)
     if generation is None:
         print(f"{store.root} is empty")
@@ -299,7 +303,7 @@ def show_bench(document: dict[str, Any], arguments: argparse.Namespace) -> None:
 
     print_json(document) if arguments.json else print(table(document))
     if arguments.output is not None:
-        write_whole(arguments.output, (json.dumps(document, indent=1) + "\n").encode())
+        write_whole(arguments.output, (strict_json(document, indent=1) + "\n").encode())
 
 
 def _bench(arguments: argparse.Namespace) -> None:

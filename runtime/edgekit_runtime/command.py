@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import logging
 import os
 import signal
@@ -19,7 +18,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from edgekit_runtime.choices import did_you_mean, nearest
-from edgekit_runtime.errors import EdgekitError, UsageError
+from edgekit_runtime.errors import EdgekitError, UsageError, one_line
+from edgekit_runtime.strict_json import strict_json
 from edgekit_runtime.system_errors import explained
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -117,7 +117,7 @@ def what_to_run(arguments: argparse.Namespace) -> Path:
 
 def print_json(document: Any) -> None:
     """Print the one JSON document of a command."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(strict_json(document, indent=2))
 
 
 def size_text(size: int) -> str:
@@ -169,22 +169,28 @@ def _report(error: Exception) -> int:
     if not isinstance(error, EdgekitError):
         error = explained(error) or error
     if isinstance(error, EdgekitError):
-        print(f"error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return error.exit_code
     name = type(error).__name__
     print(
-        f"error: {name}: {_one_line(str(error))}: this is a defect; run again with --debug and report it",
+        f"error: {name}: {one_line(str(error))}: this is a defect; run again with --debug and report it",
         file=sys.stderr,
     )
     return DEFECT
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+class _Lines(logging.Formatter):
+    """A record is one line, whatever names it has; what is for developers stays as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        text = super().formatMessage(record)
+        return text if record.levelno <= logging.DEBUG else one_line(text)
 
 
 def _start_logging(debug: bool) -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     if not debug:
         warnings.simplefilter("ignore")  # libraries' notes to developers
         for name, value in QUIET.items():

@@ -13,6 +13,9 @@ Every message reads ``what is wrong: how to mend it``; the command line prints i
 
 from __future__ import annotations
 
+SHOWN = 60  # signs of what somebody else has named, in an error
+MAX_LINE = 4000
+
 
 class EdgekitError(Exception):
     """Root of every error that edgekit raises on purpose."""
@@ -39,7 +42,7 @@ class InputError(EdgekitError):
 
 
 class GateRefused(EdgekitError):
-    """The exported files answer worse than the trained model, and nobody accepted that."""
+    """The exported files answer worse than the trained model, or are not good enough, and nobody accepted that."""
 
     exit_code = 4
 
@@ -48,3 +51,19 @@ class TargetError(EdgekitError):
     """A device or service could not be reached, or failed on its side."""
 
     exit_code = 5
+
+
+def one_line(text: str) -> str:
+    """A text as one line that a terminal and a log can have: control signs written out, and not without end.
+
+    Names come from files that anybody may have made.
+    """
+    if len(text) > MAX_LINE:
+        text = f"{text[:MAX_LINE]}…"
+    text = " ".join(text.splitlines())
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def shown(name: str) -> str:
+    """What somebody else has named something, in quotes, for an error."""
+    return ascii(name if len(name) <= SHOWN else name[:SHOWN] + "...")

@@ -27,10 +27,15 @@ MAX_STRING_BYTES = 16 * 1024 * 1024
 MAX_ARRAY_ITEMS = 4 * 1024 * 1024
 MAX_DIMENSIONS = 4
 MAX_ELEMENTS = 1 << 40
+# Bytes of memory that the parsed metadata of a file may take: a base has a vocabulary, an adapter has not.
+BASE_METADATA = 512 * 1024 * 1024
+ADAPTER_METADATA = 1024 * 1024
+NUMBER_COST, TEXT_COST = 40, 64  # of a Python object and of the list's pointer to it, at most
 
 # GGUF value types -> struct code; 8 is a string, 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+VALUE_NAMES = ("U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64")
 
 # ggml type number -> (name, elements in a block, bytes of a block); from ggml.h and ggml-common.h.
 TENSOR_TYPES = {
@@ -88,6 +93,7 @@ class GgufFile:
         path: the file.
         version: of the format.
         metadata: key -> value; arrays are lists.
+        types: key -> how its value is stored: "F32", and "[U32]" for an array.
         spans: key -> (start, end) of the whole key-value pair in the file, for copying it as it stands.
         tensors: name -> description, in file order.
         tensor_table: (start, end) of the tensor descriptions in the file.
@@ -98,6 +104,7 @@ class GgufFile:
     path: Path
     version: int
     metadata: dict[str, Any]
+    types: dict[str, str]
     spans: dict[str, tuple[int, int]]
     tensors: dict[str, TensorInfo]
     tensor_table: tuple[int, int]
@@ -105,8 +112,12 @@ class GgufFile:
     data_offset: int
 
 
-def read_gguf(path: Path | str) -> GgufFile:
+def read_gguf(path: Path | str, *, budget: int = BASE_METADATA) -> GgufFile:
     """Read and check the header of a GGUF file.
+
+    Args:
+        path: the file.
+        budget: bytes of memory that its metadata may take.
 
     Raises:
         InputError: not there, not GGUF, truncated, or with counts, sizes or offsets that can't be right.
@@ -118,7 +129,7 @@ def read_gguf(path: Path | str) -> GgufFile:
             if stream.read(len(MAGIC)) != MAGIC:
                 raise InputError(f"{path} is not a GGUF file", "give a file in GGUF format")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Reader(path, content, size).read()
+                return _Reader(path, content, size, budget).read()
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror or error})", "check the path") from None
 
@@ -126,8 +137,8 @@ def read_gguf(path: Path | str) -> GgufFile:
 class _Reader:
     """A cursor over the file; every read checks what is left."""
 
-    def __init__(self, path: Path, content: mmap.mmap, size: int) -> None:
-        self.path, self.content, self.size = path, content, size
+    def __init__(self, path: Path, content: mmap.mmap, size: int, budget: int) -> None:
+        self.path, self.content, self.size, self.budget = path, content, size, budget
         self.at = len(MAGIC)
 
     def read(self) -> GgufFile:
@@ -137,13 +148,17 @@ class _Reader:
         tensor_count = self.count("Q", MAX_TENSORS, "tensors")
         key_count = self.count("Q", MAX_KEYS, "metadata keys")
         metadata: dict[str, Any] = {}
+        types: dict[str, str] = {}
         spans: dict[str, tuple[int, int]] = {}
         for _ in range(key_count):
             start = self.at
             key = self.text(MAX_KEY_BYTES)
+            self.spend(TEXT_COST + len(key))
             if key in metadata:
                 self.fail(f"metadata key {key} stands twice")
-            metadata[key] = self.value(self.number("I"))
+            kind, at = self.number("I"), self.at
+            metadata[key] = self.value(kind)
+            types[key] = f"[{VALUE_NAMES[self.content[at]]}]" if kind == ARRAY else VALUE_NAMES[kind]
             spans[key] = (start, self.at)
         alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
@@ -153,7 +168,7 @@ class _Reader:
         table = (start, self.at)
         data_offset = -(-self.at // alignment) * alignment
         tensors = self.placed(raw, alignment, data_offset)
-        return GgufFile(self.path, version, metadata, spans, tensors, table, alignment, data_offset)
+        return GgufFile(self.path, version, metadata, types, spans, tensors, table, alignment, data_offset)
 
     def placed(self, raw: list[TensorInfo], alignment: int, data_offset: int) -> dict[str, TensorInfo]:
         tensors: dict[str, TensorInfo] = {}
@@ -192,13 +207,16 @@ class _Reader:
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
-            return self.text(MAX_STRING_BYTES)
+            text = self.text(min(MAX_STRING_BYTES, self.budget))
+            self.spend(TEXT_COST + len(text))
+            return text
         if kind in SCALARS:
             return self.number(SCALARS[kind])
         if kind != ARRAY:
             self.fail(f"unknown metadata type {kind}")
         item = self.number("I")
         length = self.count("Q", MAX_ARRAY_ITEMS, "array items")
+        self.spend(length * (TEXT_COST if item == STRING else NUMBER_COST))
         if item == STRING:
             return self.strings(length)
         if item not in SCALARS:
@@ -208,7 +226,7 @@ class _Reader:
 
     def strings(self, length: int) -> list[str]:
         """The loop of :meth:`text` without its calls: a vocabulary has a quarter million of them."""
-        content, at, size = self.content, self.at, self.size
+        content, at, size, left = self.content, self.at, self.size, self.budget
         unpack: Callable[..., tuple[int]] = struct.Struct("<Q").unpack_from
         result: list[str] = []
         for _ in range(length):
@@ -216,12 +234,24 @@ class _Reader:
                 self.fail("it is truncated")
             (count,) = unpack(content, at)
             at += 8
+            left -= count
+            if left < 0:
+                self.too_much()
             if count > MAX_STRING_BYTES or at + count > size:
                 self.fail("it is truncated, or a string's length is wrong")
             result.append(content[at : at + count].decode("utf-8", "replace"))
             at += count
-        self.at = at
+        self.at, self.budget = at, left
         return result
+
+    def spend(self, cost: int) -> None:
+        """What is parsed takes many times the memory that it takes in the file; all of it has one budget."""
+        self.budget -= cost
+        if self.budget < 0:
+            self.too_much()
+
+    def too_much(self) -> NoReturn:
+        self.fail("it has more metadata than such a file needs")
 
     def text(self, limit: int) -> str:
         return self.take(self.count("Q", limit, "bytes of text")).decode("utf-8", "replace")

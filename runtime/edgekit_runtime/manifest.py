@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.choices import did_you_mean
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.strict_json import strict_json
 
 BUNDLE_SCHEMA = "edgekit.bundle/1"
 ENGINES = ("llama.cpp", "onnxruntime-genai")
 TASKS = ("text", "caption")
 GATES = ("passed", "failed", "skipped")
-NAME_PATTERN = r"[a-z0-9][a-z0-9._-]*"
+MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.sig"
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,99}"
+VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 DIGEST_PATTERN = r"[0-9a-f]{64}"
+NAME_MEND = "use up to 100 of a-z, 0-9, . _ and -"
+MAX_WORD = 256  # signs of what is one line: names, types, dates
+MAX_DEPTH, MAX_PATH, MAX_PART = 16, 1000, 255  # of a path: parts, bytes, bytes of a part
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ class Manifest:
         found = document.get("schema") if isinstance(document, dict) else None
         if found != BUNDLE_SCHEMA:
             raise InputError(
-                f"{where} has schema {found!r}, not {BUNDLE_SCHEMA}",
+                f"{where} has schema {shown(str(found))}, not {BUNDLE_SCHEMA}",
                 "update edgekit-runtime, or export again",
             )
         manifest: Manifest = _build(cls, document, where)
@@ -135,7 +142,12 @@ class Manifest:
         for entry in (document["base"], *document["adapters"]):
             for key in [key for key, value in entry.items() if value is None]:
                 del entry[key]
-        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        return (strict_json(document, indent=2) + "\n").encode()
+
+    def proofs(self) -> dict[str, dict[str, Any]]:
+        """The figures of each proven adapter by name; those of merged ones are in the bundle's quality."""
+        merged = self.quality.get("merged") or {}
+        return {entry.name: entry.quality for entry in self.adapters if entry.quality} | dict(merged)
 
     def adapter(self, name: str) -> AdapterEntry:
         """The entry called ``name``.
@@ -161,6 +173,7 @@ def read_adapter_entry(document: Any, where: str) -> AdapterEntry:
         InputError: a field is missing or of the wrong kind.
     """
     entry: AdapterEntry = _build(AdapterEntry, document, where)
+    _check_adapter(entry, where)
     return entry
 
 
@@ -229,16 +242,14 @@ def _check(manifest: Manifest, where: str) -> None:
     names = [entry.name for entry in manifest.adapters]
     gate = manifest.quality.get("gate", "skipped")
     for good, problem in (
-        (manifest.engine in ENGINES, f"engine {manifest.engine!r} is none of {', '.join(ENGINES)}"),
-        (manifest.task in TASKS, f"task {manifest.task!r} is none of {', '.join(TASKS)}"),
-        (gate in GATES, f"quality.gate {gate!r} is none of {', '.join(GATES)}"),
+        (manifest.engine in ENGINES, f"engine {shown(manifest.engine)} is none of {', '.join(ENGINES)}"),
+        (manifest.task in TASKS, f"task {shown(manifest.task)} is none of {', '.join(TASKS)}"),
+        (gate in GATES, f"quality.gate {shown(str(gate))} is none of {', '.join(GATES)}"),
         (len(files) == len(manifest.files), "a file is listed twice"),
         (len(set(names)) == len(names), "an adapter is listed twice"),
-        (all(map(is_safe_path, files)), "a path leaves the bundle"),
-        (
-            all(re.fullmatch(NAME_PATTERN, name) for name in names),
-            "an adapter's name has signs that file names can't have",
-        ),
+        (all(map(is_safe_path, files)), "a path leaves the bundle, or is no name that a file can have everywhere"),
+        (not {MANIFEST_FILE, SIGNATURE_FILE} & files.keys(), "it lists itself"),
+        (not any(_folders(path) & files.keys() for path in files), "a file lies in another file"),
         (
             all(re.fullmatch(DIGEST_PATTERN, entry.sha256) for entry in manifest.files),
             "a sha256 is malformed",
@@ -249,19 +260,64 @@ def _check(manifest: Manifest, where: str) -> None:
         ),
         (
             manifest.default_adapter in (None, *names),
-            f"default_adapter {manifest.default_adapter!r} is not in it",
+            f"default_adapter {shown(str(manifest.default_adapter))} is not in it",
         ),
     ):
         if not good:
             raise InputError(f"{where}: {problem}", _MEND)
+    check_version(manifest.version, where)
+    for name, line in _lines(manifest):
+        if not is_word(line):
+            raise InputError(f"{where}: {name} is {shown(line)}, which is no single line of text", _MEND)
+    for entry in manifest.adapters:
+        _check_adapter(entry, where)
     for part in manifest.base.parts:
         if "/" in part.name or not is_safe_path(part.name):
-            raise InputError(f"{where}: {part.name!r} is no name for a part of the base", _MEND)
+            raise InputError(f"{where}: {shown(part.name)} is no name for a part of the base", _MEND)
     for file, digest in needed_files(manifest.base, manifest.adapters).items():
         if file not in files:
             raise InputError(f"{where}: {file} is not among its files", _MEND)
         if files[file].sha256 != digest:
             raise InputError(f"{where}: the digest of {file} contradicts its sha256", _MEND)
+
+
+def _check_adapter(entry: AdapterEntry, where: str) -> None:
+    if not re.fullmatch(NAME_PATTERN, entry.name):
+        raise InputError(f"{where}: {shown(entry.name)} is no name for an adapter", NAME_MEND)
+    check_version(entry.version, where)
+    if not all(map(is_word, (entry.family, *entry.targets))):
+        raise InputError(f"{where}: adapter {entry.name}: family and targets have to be lines of text", _MEND)
+
+
+def check_version(version: str, where: str) -> None:
+    """Check that a version is one: it gets into file names, logs and comparisons.
+
+    Raises:
+        InputError: it isn't.
+    """
+    if not re.fullmatch(VERSION_PATTERN, version):
+        raise InputError(f"{where}: {shown(version)} is no version", "use up to 64 letters, digits, . _ + and -")
+
+
+def is_word(text: str) -> bool:
+    """Whether a text is one short line that can be printed: a newline in it would write a line into a log."""
+    return len(text) <= MAX_WORD and text.isprintable()
+
+
+def _lines(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """What is one line in a manifest, but for adapters."""
+    for name in ("name", "created"):
+        yield name, getattr(manifest, name)
+    for name in ("architecture", "quantization", "family"):
+        yield f"base.{name}", getattr(manifest.base, name)
+    for merged in manifest.base.merged:
+        yield "base.merged", merged
+    for name in ("runtime", "isa"):
+        yield f"requires.{name}", getattr(manifest.requires, name)
+
+
+def _folders(path: str) -> set[str]:
+    return {folder.as_posix() for folder in PurePosixPath(path).parents}
 
 
 def needed_files(base: BaseEntry, adapters: Iterable[AdapterEntry]) -> dict[str, str]:
@@ -274,10 +330,14 @@ def needed_files(base: BaseEntry, adapters: Iterable[AdapterEntry]) -> dict[str,
 
 
 def is_safe_path(path: str) -> bool:
-    """Whether a path of a bundle is relative, stays inside, and means the same on every system."""
+    """Whether a path of a bundle is relative, stays inside, can be made, and means the same on every system."""
+    if len(path) > MAX_PATH or not path.isprintable():
+        return False
     parts = PurePosixPath(path).parts
     return (
-        bool(parts)
+        0 < len(parts) <= MAX_DEPTH
+        and len(path.encode()) <= MAX_PATH
+        and all(len(part.encode()) <= MAX_PART for part in parts)
         and not path.startswith("/")
         and not any(part in ("..", ".") for part in path.split("/"))
         and not any(sign in path for sign in "\\:\0")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.gguf import TensorInfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +45,12 @@ class Parameter:
     name: str
     shape: tuple[int, int]
     offset: int
+
+    @property
+    def tensor(self) -> TensorInfo:
+        """The same as readers of GGUF tell it."""
+        rows, columns = self.shape
+        return TensorInfo(self.name, self.shape, "F32", self.offset, rows * columns * FLOAT_BYTES)
 
 
 @dataclass(frozen=True)

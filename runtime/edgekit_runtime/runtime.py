@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgekit_runtime.adapter import AdapterFacts, adapter_entry, check_fits
+from edgekit_runtime.adapter import adapter_entry
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import Message
@@ -27,9 +27,11 @@ from edgekit_runtime.engines import (
     Stack,
     forced_logits,
 )
+from edgekit_runtime.engines.trial import Trial, run_trial
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.generation import Generation, Stream
 from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.intake import recognise, take_in, take_in_bundle
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS, decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
 from edgekit_runtime.pictures import Source, listed, read_pictures
@@ -86,8 +88,8 @@ class Runtime:
             self.manifest: Manifest = self._bundle.manifest
             self._header = read_gguf(self._bundle.base_files.header)
             stored = is_store(self._path)
-            for entry in () if stored else self.manifest.adapters:
-                self._check_adapter(entry)
+            if not stored:
+                take_in_bundle(self._bundle, self._header)
             self._engine = self._load_engine(threads, context, parallel)
             self._images = self._load_images()
             self._prompts = Prompts(self._header, self._engine.tokenize, with_images=self._images is not None)
@@ -137,9 +139,8 @@ class Runtime:
         Raises:
             InputError: the file is not sound, or not for this base; what was there stays.
         """
-        facts = AdapterFacts.read(path)
         base = self.manifest.base
-        check_fits(facts, self._header, family=base.family)
+        facts = take_in(path, self._header, family=base.family)
         digest = file_digest(path)
         entry = adapter_entry(facts, family=base.family, file=str(path.absolute()), digest=digest, name=name)
         with self._lock:
@@ -306,12 +307,27 @@ class Runtime:
 
     def logits(self, tokens: Sequence[int] | Prompt, adapter: str | None = None) -> Any:
         """Teacher-forced logits [len(tokens), vocabulary], float32, under ``adapter`` (see :meth:`stream`)."""
+        with self._held(adapter) as stack:
+            return forced_logits(self._engine, tokens, stack)
+
+    def trial(self, prompt: Sequence[int] | Prompt, adapter: str | None = None, *, tokens: int) -> Trial:
+        """Read a prompt under ``adapter`` and decode ``tokens`` after it, whether the answer would end or not.
+
+        Raises:
+            InputError: unknown adapter, or logits that are no numbers.
+        """
+        with self._held(adapter) as stack:
+            return run_trial(self._engine, prompt, stack, tokens=tokens, who=adapter or "the default adapter")
+
+    @contextmanager
+    def _held(self, adapter: str | None) -> Iterator[Stack]:
+        """The engine alone, with an adapter loaded."""
         stack, files = self._stack(self._adapter_name(adapter), None)
         with self._lock:
             if not self.loop.pool.hold(files):
                 raise InputError("running requests leave no room for the adapter", "wait, or raise adapter_memory")
             try:
-                return forced_logits(self._engine, tokens, stack)
+                yield stack
             finally:
                 self.loop.pool.release(files)
 
@@ -380,20 +396,9 @@ class Runtime:
         name = self._adapter_name(adapter)
         return self.manifest.adapter(name) if name else self.manifest.base
 
-    def _check_adapter(self, entry: AdapterEntry) -> None:
-        family = self.manifest.base.family
-        if entry.family != family:
-            raise InputError(
-                f"adapter {entry.name} is for the base {entry.family}, and the bundle has {family}",
-                "export it with its own base",
-            )
-        check_fits(AdapterFacts.read(self.adapter_path(entry.name)), self._header, family=family)
-
     def _check_file(self, digest: str, path: Path) -> None:
-        """What is loaded is what was installed, and fits."""
-        if file_digest(path) != digest:
-            raise InputError(f"{path} has changed since it was installed", "install it again")
-        check_fits(AdapterFacts.read(path), self._header, family=self.manifest.base.family)
+        """What is loaded is what was taken in, and fits."""
+        recognise(path, digest, self._header, family=self.manifest.base.family)
 
     def _load_engine(self, threads: int | None, context: int | None, parallel: int) -> Engine:
         from edgekit_runtime.engines.opening import open_engine

@@ -1,26 +1,26 @@
-"""Ed25519 signatures (RFC 8032) of bundles and adapter files, and the keys that a device trusts.
+"""Making keys and Ed25519 signatures (RFC 8032) of bundles and adapter files.
 
-A bundle's ``manifest.sig`` is the raw signature, 64 bytes, of the bytes of ``manifest.json``, which has the sha256 of
-every other file.  An adapter file's ``NAME.gguf.sig`` signs the line ``edgekit.adapter/1 SHA256``.  Keys are PEM
-files; a trust file is any number of public ones, one after the other.
+A bundle's ``manifest.sig`` is the raw signature, 64 bytes, of the bytes of ``manifest.json``.  An adapter file's
+``NAME.gguf.sig`` signs the line ``edgekit.adapter/1 SHA256``.  Keys are PEM files.
+:mod:`~edgekit_runtime.trust` checks signatures.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit_runtime.adapter import ADAPTER_SCHEMA, ADAPTER_SUFFIXES
-from edgekit_runtime.bundle import MANIFEST_FILE, SIGNATURE_FILE, file_digest
+from edgekit_runtime.adapter import ADAPTER_SUFFIXES
+from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from edgekit_runtime.trust import adapter_message, signature_file
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-PUBLIC_SUFFIX, SIGNATURE_SUFFIX = ".pub", ".sig"
-_PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
+PUBLIC_SUFFIX = ".pub"
 
 
 def make_key(path: Path) -> Path:
@@ -70,31 +70,8 @@ def sign(what: Path, key: Path) -> Path:
     return target
 
 
-def check_signature(what: Path, trust: Path) -> None:
-    """Check that a bundle folder or adapter file is signed by one of the keys in the file ``trust``.
-
-    Raises:
-        InputError: unsigned, altered, or signed by somebody else; or no trust file.
-    """
-    from cryptography.exceptions import InvalidSignature
-
-    keys = public_keys(trust)
-    try:
-        given = _signature_of(what).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{what} is not signed, and this device asks for it", "sign it: `edgekit sign`") from None
-    message = _message(what)
-    for key in keys:
-        try:
-            key.verify(given, message)
-            return
-        except InvalidSignature:
-            continue
-    raise InputError(f"{what} is altered or signed by nobody that {trust.name} knows", "get it from its maker again")
-
-
 def _signature_of(what: Path) -> Path:
-    return what / SIGNATURE_FILE if what.is_dir() else what.with_name(what.name + SIGNATURE_SUFFIX)
+    return what / SIGNATURE_FILE if what.is_dir() else signature_file(what)
 
 
 def _message(what: Path) -> bytes:
@@ -105,10 +82,11 @@ def _message(what: Path) -> bytes:
             raise InputError(f"{what} is no bundle: it has no {MANIFEST_FILE}", "give a bundle's folder") from None
     if not what.is_file():
         raise InputError(f"there is no {what}", "give a bundle's folder or an adapter file")
-    return f"{ADAPTER_SCHEMA} {file_digest(what)}".encode("ascii")
+    return adapter_message(file_digest(what))
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -116,26 +94,8 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         key = load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror})", "make a key: `edgekit keygen`") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InputError(f"{path} is no private key ({error})", "make one: `edgekit keygen`") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise InputError(f"{path} is no Ed25519 key", "make one: `edgekit keygen`")
     return key
-
-
-def public_keys(path: Path) -> list[Ed25519PublicKey]:
-    """The keys in a trust file.
-
-    Raises:
-        InputError: it can't be read, or holds none.
-    """
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        keys = [load_pem_public_key(block) for block in _PEM.findall(path.read_bytes())]
-    except (OSError, ValueError) as error:
-        raise InputError(f"the trust file {path} can't be read ({error})", "put public keys (PEM) in it") from None
-    if not keys or not all(isinstance(key, Ed25519PublicKey) for key in keys):
-        raise InputError(f"{path} holds no Ed25519 public key", "put NAME.pub of `edgekit keygen` in it")
-    return [key for key in keys if isinstance(key, Ed25519PublicKey)]

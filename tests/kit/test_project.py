@@ -38,14 +38,14 @@ def test_values_defaults_and_paths_are_resolved(tmp_path: Path) -> None:
     assert (inspection.rank, inspection.lora_alpha, inspection.targets) == (8, 16, ("q_proj", "v_proj"))
     assert inspection.generation.as_dict() == {"max_tokens": 64, "temperature": 0.0}
     assert (imported.path, imported.version) == (tmp_path / "some/folder", "2.1.0")
-    assert project.data_for("inspection").train == tmp_path / "data/train.jsonl"
+    assert project.data_for("inspection").train.path == tmp_path / "data/train.jsonl"
     assert (project.export.format, project.export.quantize) == ("gguf", "Q4_0")
 
 
 def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
     project = load(tmp_path, GOOD.replace("rank: 8", "rank: 8\n    data: {train: a.jsonl, eval: b.jsonl}"))
-    assert project.data_for("inspection").eval == tmp_path / "b.jsonl"
-    assert project.data_for("imported").eval == tmp_path / "data/eval.jsonl"
+    assert project.data_for("inspection").eval.path == tmp_path / "b.jsonl"
+    assert project.data_for("imported").eval.path == tmp_path / "data/eval.jsonl"
 
 
 @pytest.mark.parametrize(

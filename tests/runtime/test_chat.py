@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from edgekit_runtime.chat import ChatTemplate, apply_system, check_messages
+from edgekit_runtime.chat import ChatTemplate, apply_system, check_messages, text_of
 from edgekit_runtime.errors import InputError
 
 CHATML = (
@@ -82,3 +82,28 @@ def test_the_adapters_system_prompt_comes_first_unless_the_caller_brought_one() 
 def test_messages_that_are_none_are_refused(messages: list[Any]) -> None:
     with pytest.raises(InputError):
         check_messages(messages)
+
+
+CALL = {"type": "function", "function": {"name": "measure", "arguments": {"part": 3}}}
+
+
+def test_a_message_that_calls_tools_needs_no_text() -> None:
+    checked = check_messages([{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [CALL]}])
+    assert checked[1]["content"] is None
+    assert text_of(checked[1]) == ""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant", "content": None, "tool_calls": ["measure"]},
+        # As OpenAI's clients send it: a template would write this JSON as a text in quotes.
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "measure", "arguments": "{}"}}]},
+        {"role": "user", "content": None, "tool_calls": [CALL]},
+    ],
+)
+def test_a_message_without_text_is_refused_unless_it_calls_tools(message: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="message 1 has no text"):
+        check_messages([message])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import gguf
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.gguf import ADAPTER_METADATA, BASE_METADATA, read_gguf
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,49 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
         read_gguf(path)
     with pytest.raises(InputError, match="can't be read"):
         read_gguf(tmp_path / "missing.gguf")
+
+
+def _array(code: int, count: int, content: bytes) -> bytes:
+    return struct.pack("<IIQ", 9, code, count) + content
+
+
+METADATA = {
+    "signed bytes": _array(1, 1_000_000, b"\x80" * 1_000_000),
+    "bytes": _array(0, 1_000_000, b"\xff" * 1_000_000),
+    "flags": _array(7, 1_000_000, b"\x01" * 1_000_000),
+    "short numbers": _array(3, 1_000_000, b"\x00\x80" * 1_000_000),
+    "empty texts": _array(8, 1_000_000, bytes(8_000_000)),
+    "short texts": _array(8, 500_000, (struct.pack("<Q", 2) + b"ab") * 500_000),
+    "a long text": struct.pack("<IQ", 8, 8_000_000) + b"x" * 8_000_000,
+    "a wide text": struct.pack("<IQ", 8, 8_000_000) + "\U0001f600".encode() * 2_000_000,
+}
+
+
+def _with_metadata(path: Path, values: list[bytes]) -> Path:
+    keys = [f"key.{number}".encode() for number in range(len(values))]
+    pairs = b"".join(struct.pack("<Q", len(key)) + key + value for key, value in zip(keys, values, strict=True))
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + pairs + bytes(64))
+    return path
+
+
+@pytest.mark.parametrize("value", METADATA.values(), ids=METADATA)
+def test_all_metadata_has_one_budget_of_memory(value: bytes, tmp_path: Path) -> None:
+    path = _with_metadata(tmp_path / "large.gguf", [value])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="more metadata than such a file needs|more than the .* allowed"):
+            read_gguf(path, budget=ADAPTER_METADATA)
+        assert tracemalloc.get_traced_memory()[1] < 8 * ADAPTER_METADATA
+        tracemalloc.reset_peak()
+        read_gguf(path, budget=BASE_METADATA)  # as much as a vocabulary
+        assert tracemalloc.get_traced_memory()[1] < BASE_METADATA / 4
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_small_keys_share_the_budget(tmp_path: Path) -> None:
+    few = _with_metadata(tmp_path / "few.gguf", [struct.pack("<IQ", 8, 100_000) + b"x" * 100_000] * 8)
+    assert len(read_gguf(few, budget=ADAPTER_METADATA).metadata) == 8
+    many = _with_metadata(tmp_path / "many.gguf", [struct.pack("<IQ", 8, 100_000) + b"x" * 100_000] * 12)
+    with pytest.raises(InputError, match="more metadata|are allowed"):
+        read_gguf(many, budget=ADAPTER_METADATA)

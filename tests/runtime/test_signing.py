@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.signing import check_signature, make_key, sign
+from edgekit_runtime.signing import make_key, sign
+from edgekit_runtime.trust import adapter_message, adapter_signature, check_signed
 
 
 @pytest.fixture
@@ -23,6 +25,15 @@ def bundle(tmp_path: Path) -> Path:
 def key(tmp_path: Path) -> Path:
     make_key(tmp_path / "line-3.key")
     return tmp_path / "line-3.key"
+
+
+def check_signature(what: Path, trust: Path) -> None:
+    if what.is_dir():
+        signature = what / "manifest.sig"
+        given = signature.read_bytes() if signature.exists() else None
+        check_signed((what / "manifest.json").read_bytes(), given, trust, "it")
+    else:
+        check_signed(adapter_message(file_digest(what)), adapter_signature(what), trust, "it")
 
 
 def _public(key: Path) -> Path:

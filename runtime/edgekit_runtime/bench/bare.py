@@ -10,6 +10,7 @@ from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines import PREFILL_CHUNK, Part
+from edgekit_runtime.engines.llama_library import model_parameters
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.onnx_base import ENGINE as ONNX
 
@@ -18,7 +19,7 @@ class BareLoop:
     """A model and context of its own on the same file as the runtime's."""
 
     def __init__(self, base: Path, *, context: int, threads: int) -> None:
-        self._model = llama.llama_model_load_from_file(str(base).encode(), llama.llama_model_default_params())
+        self._model = llama.llama_model_load_from_file(str(base).encode(), model_parameters())
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = context
         parameters.n_threads = parameters.n_threads_batch = threads

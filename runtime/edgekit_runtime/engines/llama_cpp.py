@@ -25,7 +25,7 @@ from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama_images import LlamaImages
-from edgekit_runtime.engines.llama_library import clear_errors, engine_info, reason, start_backend
+from edgekit_runtime.engines.llama_library import clear_errors, engine_info, model_parameters, reason, start_backend
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary
 from edgekit_runtime.engines.odd_rank import with_odd_rank
 from edgekit_runtime.errors import InputError
@@ -56,7 +56,7 @@ class LlamaEngine:
         self._exact: dict[tuple[int, ...], bool] = {}
         self._llama: LlamaContext | None = None
         clear_errors()
-        self._model = llama.llama_model_load_from_file(str(base).encode(), llama.llama_model_default_params())
+        self._model = llama.llama_model_load_from_file(str(base).encode(), model_parameters())
         if not self._model:
             raise InputError(f"llama.cpp refuses {base}{reason()}", "copy or export it again")
         try:

@@ -19,6 +19,7 @@ from edgekit_runtime.errors import InputError
 log = logging.getLogger(__name__)
 
 ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+AMX = "AMX_INT8"  # as llama_print_system_info names it
 
 # llama.cpp reports errors only through its log; the last ones explain what a null pointer doesn't.
 _errors: list[str] = []
@@ -82,6 +83,17 @@ def engine_info() -> dict[str, Any]:
         "version": f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}",
         "cpu_features": used,
     }
+
+
+def model_parameters() -> Any:
+    """How a model is loaded with its weights.
+
+    llama.cpp's AMX kernels crash on some machines (ggml-org/llama.cpp#20824), by how the compiler laid out their
+    tile configuration.  The only switch takes all repacked weights along, so they stay off where AMX is compiled in.
+    """
+    parameters = llama.llama_model_default_params()
+    parameters.use_extra_bufts = AMX not in engine_info()["cpu_features"]
+    return parameters
 
 
 MOST_REPEATS = 2000  # the converter writes each repetition out, which takes minutes and gigabytes for more

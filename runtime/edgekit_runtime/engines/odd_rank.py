@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit_runtime.adapter import KEY_ALPHA, SUFFIX_A, SUFFIX_B
+from edgekit_runtime.adapter import EMBEDDING, KEY_ALPHA, SUFFIX_A, SUFFIX_B
 from edgekit_runtime.gguf import MAGIC, GgufFile, TensorInfo, read_gguf
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 FLOATS = {"F32": "<f4", "F16": "<f2"}
 F32 = 0  # ggml's number of the type
-EMBEDDING = "token_embd.weight"  # its A is stored transposed; left as it is
 
 
 @contextmanager
@@ -57,6 +56,7 @@ def _common_rank(source: GgufFile) -> int | None:
     """The rank that all pairs have; None when they differ or are of types that are not floats."""
     ranks = set()
     for name, tensor in source.tensors.items():
+        # An embedding's A is stored transposed.
         if tensor.type_name not in FLOATS or len(tensor.shape) != 2 or name.startswith(EMBEDDING):
             return None
         ranks.add(tensor.shape[1] if name.endswith(SUFFIX_A) else tensor.shape[0])

@@ -12,15 +12,16 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.adapter import ADAPTER_SUFFIXES, AdapterFacts, check_fits
+from edgekit_runtime.adapter import ADAPTER_SUFFIXES
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle, file_digest
+from edgekit_runtime.canary import try_adapters_async
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.server.canary import try_adapter
+from edgekit_runtime.intake import take_in
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
-from edgekit_runtime.signing import SIGNATURE_SUFFIX
 from edgekit_runtime.store import Store
+from edgekit_runtime.trust import SIGNATURE_SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ POLL_SECONDS = 0.2
 SETTLE_SECONDS = 2.0  # a file that can't be read may still be on its way
 REJECTED = "rejected"
 KEPT_REJECTIONS = 20  # shown
-KEPT_REFUSALS = 1000  # digests that aren't tried again
+KEPT_DIGESTS = 1000  # of each kind, that aren't tried again
 
 
 class Adapters:
@@ -44,6 +45,7 @@ class Adapters:
         self._base, self._family = bundle.base_files, bundle.manifest.base.family
         self._base_digest = bundle.manifest.base.digest
         self._bad: dict[str, str] = {}  # by digest, why
+        self._good: dict[str, bool] = {}  # by digest, whether it changes anything on this base
         self._number = None if store is None else store.number
         self._seen: dict[Path, tuple[int, int]] = {}
         self.rejected: deque[dict[str, Any]] = deque(maxlen=KEPT_REJECTIONS)
@@ -83,17 +85,22 @@ class Adapters:
                 log.error("%s", error)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _try(self, path: Path) -> None:
+    async def _try(self, path: Path) -> str:
+        """Take a file in and run it once; its digest.  What was tried on this base is not tried again."""
         digest = await asyncio.to_thread(_examine, path, self._base, self._family)
         if digest in self._bad:
             raise InputError(self._bad[digest])
+        if digest in self._good:
+            return digest
         try:
-            await try_adapter(self._base, path)
+            (alive,) = await try_adapters_async(self._base, [path])
         except InputError as error:
-            self._bad[digest] = str(error)
-            if len(self._bad) > KEPT_REFUSALS:
-                del self._bad[next(iter(self._bad))]  # the oldest: it would be tried once more
+            _remember(self._bad, digest, str(error))
             raise
+        if not alive:
+            log.warning("%s changes nothing on %s: train it, or export it again", path, self._family)
+        _remember(self._good, digest, alive)
+        return digest
 
     async def _take(self, path: Path) -> None:
         """A file in the watched folder: live, or moved aside with the reason."""
@@ -109,8 +116,8 @@ class Adapters:
                 await self.load(None, path)
             else:
                 await asyncio.to_thread(self._store.check_trust, path)
-                await self._try(path)
-                said = await asyncio.to_thread(self._store.install, path)
+                digest = await self._try(path)
+                said = await asyncio.to_thread(self._store.install, path, tried={digest})
                 await self._follow(self._store)
                 log.info("installed from the watched folder: %s", ", ".join(said))
                 for each in (path, _signature(path)):
@@ -146,6 +153,9 @@ class Adapters:
             for entry in bundle.manifest.adapters:
                 if entry.digest not in known:
                     await self._try(bundle.adapter_path(entry.name))
+        else:
+            self._good.clear()
+            self._bad.clear()
         self._base, self._family = bundle.base_files, bundle.manifest.base.family
         self._base_digest = bundle.manifest.base.digest
         await self._supervisor.refresh()
@@ -153,9 +163,15 @@ class Adapters:
 
 
 def _examine(path: Path, base: BaseFiles, family: str) -> str:
-    """Read an adapter's header against the base's; its digest."""
-    check_fits(AdapterFacts.read(path), read_gguf(base.header), family=family)
+    """Check all of a file that can be known without the engine; its digest."""
+    take_in(path, read_gguf(base.header), family=family)
     return file_digest(path)
+
+
+def _remember(digests: dict[str, Any], digest: str, what: Any) -> None:
+    digests[digest] = what
+    if len(digests) > KEPT_DIGESTS:
+        del digests[next(iter(digests))]  # the oldest: it would be tried once more
 
 
 def _signature(path: Path) -> Path:

@@ -16,7 +16,7 @@ Sizes = Mapping[str, int]
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
     """Order of versions: numbers as numbers, ``1.10`` after ``1.9``, ``1.0`` after ``1.0-rc1``."""
-    parts = re.findall(r"\d+|[A-Za-z]+", version)
+    parts = re.findall(r"[0-9]+|[A-Za-z]+", version)
     return (*((1, int(part)) if part.isdecimal() else (0, part) for part in parts), (1, -1))
 
 
@@ -30,12 +30,14 @@ def with_bundle(old: Generation | None, manifest: Manifest, sizes: Sizes, *, all
         allow_downgrade: take an older bundle too.
 
     Raises:
-        InputError: the bundle is older than the one that is active.
+        InputError: the bundle, or an adapter in it, is older than the one that is active.
     """
     kept: tuple[AdapterEntry, ...] = ()
     if old is not None:
         _check_newer(manifest.name, manifest.version, old.manifest.version, allow_downgrade)
         kept = tuple(entry for entry in old.installed if entry.family == manifest.base.family)
+        for entry in manifest.adapters:
+            _check_no_older(entry, [each for each in old.manifest.adapters if each in kept], allow_downgrade)
     names = {entry.name for entry in manifest.adapters}
     active = old.manifest.adapters if old else ()
     still = tuple(entry for entry in active if entry in kept and entry.name not in names)
@@ -50,9 +52,7 @@ def with_adapter(old: Generation, entry: AdapterEntry, sizes: Sizes, *, allow_do
     Raises:
         InputError: it is older than the one that is active.
     """
-    for active in old.manifest.adapters:
-        if active.name == entry.name:
-            _check_newer(entry.name, entry.version, active.version, allow_downgrade)
+    _check_no_older(entry, old.manifest.adapters, allow_downgrade)
     replaced = {each.digest for each in old.installed if (each.name, each.version) == (entry.name, entry.version)}
     installed = (*(each for each in old.installed if each.digest not in replaced | {entry.digest}), entry)
     return with_active(replace(old, installed=installed), entry, sizes)
@@ -111,6 +111,12 @@ def _with_adapters(manifest: Manifest, adapters: Sequence[AdapterEntry], sizes: 
     files = tuple(FileEntry(file, sizes[file], digest) for file, digest in needed.items())
     default = manifest.default_adapter if manifest.default_adapter in [entry.name for entry in adapters] else None
     return replace(manifest, adapters=tuple(adapters), files=files, default_adapter=default)
+
+
+def _check_no_older(entry: AdapterEntry, actives: Sequence[AdapterEntry], allow_downgrade: bool) -> None:
+    for active in actives:
+        if active.name == entry.name:
+            _check_newer(entry.name, entry.version, active.version, allow_downgrade)
 
 
 def _check_newer(name: str, version: str, active: str, allow_downgrade: bool) -> None:

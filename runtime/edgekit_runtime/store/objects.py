@@ -2,70 +2,78 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.store.durable import durable_file, place
+from edgekit_runtime.store.durable import place
 
 FOLDER = "objects/sha256"
+SCRATCH = "tmp"
 MIB = 1024 * 1024
 HEADROOM = 16 * MIB  # left free for generations and logs
 
 
 class Objects:
-    """The objects of a store."""
+    """The objects of a store; ``scratch`` is on the same disk, for what shall become one."""
 
     def __init__(self, root: Path) -> None:
-        self._folder, self._scratch = root / FOLDER, root / "tmp"
+        self._folder, self.scratch = root / FOLDER, root / SCRATCH
 
     def path(self, digest: str) -> Path:
         """Where an object is."""
         return self._folder / digest
 
     def all(self) -> Iterator[Path]:
-        """Every object."""
-        yield from self._folder.iterdir()
+        """Every object; what is no file is none."""
+        for path in self._folder.iterdir():
+            if path.is_file():
+                yield path
 
-    def check_room(self, files: list[tuple[str, int]]) -> None:
+    def is_sound(self, digest: str) -> bool:
+        """Whether an object is there, and is what its name says."""
+        path = self.path(digest)
+        try:
+            return path.is_file() and file_digest(path) == digest
+        except OSError:  # a disk that fails
+            return False
+
+    def check_room(self, needed: int) -> None:
         """Refuse before anything is copied.
 
         Args:
-            files: sha256 and size in bytes of each file that shall be added.
+            needed: bytes.
 
         Raises:
-            InputError: they don't fit.
+            InputError: there are fewer.
         """
-        needed = sum(size for digest, size in files if not self.path(digest).exists()) + HEADROOM
         free = shutil.disk_usage(self._folder).free
-        if needed > free:
+        if needed + HEADROOM > free:
             raise InputError(
-                f"the store has {free // MIB} MiB free, and this needs {-(-needed // MIB)} MiB",
+                f"the store has {free // MIB} MiB free, and this needs {-(-(needed + HEADROOM) // MIB)} MiB",
                 "free some space, or run `edgekit-runtime adapters gc`",
             )
 
-    def add(self, source: Path, expected: str) -> None:
-        """Copy a file into the store under its sha256; one that is there already is not copied again.
+    def lend(self, digest: str, target: Path) -> None:
+        """Let an object be found under another name too, in the temporary area."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(self.path(digest), target)
+        except OSError:  # a file system without links
+            target.symlink_to(self.path(digest))
 
-        Raises:
-            InputError: its content isn't what ``expected`` says.
+    def add(self, source: Path, digest: str) -> None:
+        """Make an object of a file in the temporary area, which was hashed and brought to the disk as it was written.
+
+        One that is there already is replaced: it may be damaged.
         """
-        target = self.path(expected)
-        if target.exists():
+        target = self.path(digest)
+        if target.exists() and target.samefile(source):
             return
-        digest = hashlib.sha256()
-
-        def copy(output: BinaryIO) -> None:
-            with source.open("rb") as stream:
-                while chunk := stream.read(MIB):
-                    digest.update(chunk)
-                    output.write(chunk)
-
-        with durable_file(self._scratch, copy) as temporary:
-            if digest.hexdigest() != expected:
-                raise InputError(f"{source} is not the file that was announced: its sha256 differs", "copy it again")
-            temporary.chmod(0o444)
-            place(temporary, target)
+        if target.is_dir():
+            shutil.rmtree(target)
+        source.chmod(0o444)
+        place(source, target)

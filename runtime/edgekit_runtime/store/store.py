@@ -6,19 +6,23 @@ import contextlib
 import datetime
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from edgekit_runtime.adapter import ADAPTER_SUFFIXES, AdapterFacts, adapter_entry, check_fits
-from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
+from edgekit_runtime.adapter import ADAPTER_SUFFIXES, adapter_entry
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.intake import take_in, take_in_bundle
 from edgekit_runtime.manifest import needed_files
-from edgekit_runtime.signing import check_signature, public_keys
 from edgekit_runtime.store import generations, objects
+from edgekit_runtime.store.admission import Admission, Tell, Trial
 from edgekit_runtime.store.changes import (
     find_installed,
     is_same,
@@ -28,15 +32,15 @@ from edgekit_runtime.store.changes import (
     with_bundle,
     without,
 )
-from edgekit_runtime.store.durable import replace_file
 from edgekit_runtime.store.generations import Generation, Generations
+from edgekit_runtime.store.incoming import Incoming, is_in_use, take_bundle, take_file
 from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
+from edgekit_runtime.store.trusted import Trusted
 
 log = logging.getLogger(__name__)
 
 KEPT_GENERATIONS = 10
-TRUST_FILE = "trust.pem"  # public keys; once there, only what they signed is installed
 _NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
@@ -73,22 +77,29 @@ def is_store(path: Path) -> bool:
 class Store:
     """A device store.  Writers take turns; readers never wait, and see one whole generation."""
 
-    def __init__(self, root: Path | str, *, create: bool = False) -> None:
+    def __init__(self, root: Path | str, *, create: bool = False, trial: Trial = try_adapters) -> None:
         """Open a store.
+
+        Args:
+            root: its folder.
+            create: make it where there is none.
+            trial: runs a base and adapters once, before they become active.
 
         Raises:
             InputError: there is none, and ``create`` doesn't ask for one; or the folder can't be written.
         """
         self.root = Path(root).expanduser().absolute()
+        self._trial = trial
         if create:
             try:
-                for folder in (objects.FOLDER, generations.FOLDER, "tmp"):
+                for folder in (objects.FOLDER, generations.FOLDER, objects.SCRATCH):
                     (self.root / folder).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"no store can be made in {self.root} ({error.strerror})", "choose another") from None
         elif not is_store(self.root):
             raise InputError(f"there is no store in {self.root}", _INSTALL_FIRST)
         self._objects, self._generations = Objects(self.root), Generations(self.root)
+        self._trusted = Trusted(self.root)
 
     def current(self) -> Generation | None:
         """What is active; None in an empty store.
@@ -136,26 +147,49 @@ class Store:
             for entry in sorted(generation.installed, key=lambda entry: (entry.name, version_key(entry.version)))
         ]
 
-    def install(self, path: Path | str, *, allow_downgrade: bool = False) -> list[str]:
+    def install(
+        self,
+        path: Path | str,
+        *,
+        allow_downgrade: bool = False,
+        tried: Collection[str] = (),
+        tell: Tell = log.warning,
+    ) -> list[str]:
         """Install a bundle (folder or .tar) or an adapter file, and make what it holds active.
 
         A bundle whose base is the installed one adds its adapters; another base replaces it, and only adapters of its
-        family stay.
+        family stay.  What becomes active is run once, in a process of its own.
+
+        Args:
+            path: the bundle or file.
+            allow_downgrade: take an older version too.
+            tried: digests of adapters that have been run on the active base already.
+            tell: is called with what a user should know of what was installed.
 
         Returns:
             ``NAME VERSION`` of what is active now because of this.
 
         Raises:
-            InputError: not sound, not signed by a trusted key, of another base, older than what is active, or there
-                is no room; nothing changes.
+            InputError: not sound, not signed by a trusted key, of another base, older than what is active, there is no
+                room, or the engine can't run it; nothing changes.
         """
         path = Path(path)
         if path.is_file() and path.suffix in ADAPTER_SUFFIXES:
-            self.check_trust(path)
-            return self._install_adapter(path, allow_downgrade)
-        with open_bundle(path) as bundle:
-            self.check_trust(bundle.root)
-            return self._install_bundle(bundle, allow_downgrade)
+            with self.take(path) as incoming:
+                return self._install_adapter(incoming, allow_downgrade, tried, tell)
+        with take_bundle(path, self._objects, self._trusted.keys()) as bundle:
+            return self._install_bundle(bundle, allow_downgrade, tell)
+
+    def take(self, path: Path) -> AbstractContextManager[Incoming]:
+        """A private copy of an adapter file, whose signature is checked where the store trusts keys.
+
+        Whoever wants to check, try or load a file of somebody else's does it with this copy: what is at ``path`` may be
+        another file a moment later.
+
+        Raises:
+            InputError: no regular file, no room for it, or not signed by a trusted key.
+        """
+        return take_file(path, self._objects, self._trusted.keys())
 
     def trust(self, key: Path) -> None:
         """Trust what the holder of a public key signs, and from now on nothing unsigned.
@@ -163,19 +197,20 @@ class Store:
         Raises:
             InputError: no Ed25519 public key.
         """
-        public_keys(key)
         with self._writing():
-            file = self.root / TRUST_FILE
-            content = (file.read_bytes() if file.exists() else b"") + key.read_bytes().rstrip() + b"\n"
-            replace_file(file, content, scratch=self.root / "tmp")
+            self._trusted.add(key)
 
-    def activate(self, name: str, version: str | None = None) -> None:
+    def activate(self, name: str, version: str | None = None, *, tell: Tell = log.warning) -> None:
         """Make a version of an adapter the one that answers; the newest when ``version`` is None.
 
         Raises:
-            InputError: it is not installed.
+            InputError: it is not installed, or the engine can't run it; nothing changes.
         """
-        self._switch(lambda old: with_active(old, find_installed(old, name, version), self._sizes))
+        with self._writing():
+            old = self._current_or_refuse()
+            new = with_active(old, find_installed(old, name, version), self._sizes)
+            self._admission(tell).check(old, new, self.bundle().base_files)
+            self._commit(new)
 
     def remove(self, name: str, version: str | None = None) -> None:
         """Take an adapter out, or one version of it; a rollback brings it back.
@@ -250,20 +285,18 @@ class Store:
             needed = set().union(*(generation.digests() for generation in kept.values()))
             drop_layouts(self.root, {generation.manifest.base.digest for generation in kept.values()})
             count = size = 0
-            for path in [*self._objects.all(), *(self.root / "tmp").iterdir()]:
+            left = (path for path in self._objects.scratch.iterdir() if not is_in_use(path))
+            for path in [*self._objects.all(), *left]:
                 if path.name not in needed:
-                    count, size = count + 1, size + path.stat().st_size
-                    path.unlink()
+                    freed = _remove(path)
+                    count, size = count + len(freed), size + sum(freed)
             return count, size
 
-    def _install_bundle(self, bundle: Bundle, allow_downgrade: bool) -> list[str]:
+    def _install_bundle(self, bundle: Bundle, allow_downgrade: bool, tell: Tell) -> list[str]:
         manifest = bundle.manifest
-        header = read_gguf(bundle.base_files.header)
-        for entry in manifest.adapters:
-            check_fits(AdapterFacts.read(bundle.root / entry.file), header, family=manifest.base.family)
+        take_in_bundle(bundle, read_gguf(bundle.base_files.header))
         needed = needed_files(manifest.base, manifest.adapters)
         files = [file for file in manifest.files if file.path in needed]
-        self._objects.check_room([(file.sha256, file.size) for file in files])
         placed = replace(
             manifest,
             base=replace(
@@ -274,26 +307,36 @@ class Store:
             ),
             adapters=tuple(replace(entry, file=self._name(entry.digest)) for entry in manifest.adapters),
         )
+        sizes = {self._name(file.sha256): file.size for file in files}
+        coming = {entry.digest: bundle.root / entry.file for entry in manifest.adapters}
         with self._writing():
+            old = self._sound()
+            new = with_bundle(old, placed, self._sizes | sizes, allow_downgrade=allow_downgrade)
+            self._admission(tell).check(old, new, bundle.base_files, coming)
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
             lay_out(self.root, placed)
-            self._commit(with_bundle(self._sound(), placed, self._sizes, allow_downgrade=allow_downgrade))
+            self._commit(new)
         return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
 
-    def _install_adapter(self, path: Path, allow_downgrade: bool) -> list[str]:
-        facts = AdapterFacts.read(path)
-        generation = self._current_or_refuse()
-        base = generation.manifest.base
-        check_fits(facts, read_gguf(self.bundle().base_files.header), family=base.family)
-        digest = file_digest(path)
-        entry = adapter_entry(facts, family=base.family, file=self._name(digest), digest=digest)
-        self._objects.check_room([(digest, path.stat().st_size)])
+    def _install_adapter(
+        self, incoming: Incoming, allow_downgrade: bool, tried: Collection[str], tell: Tell
+    ) -> list[str]:
+        family = self._current_or_refuse().manifest.base.family
+        facts = take_in(incoming.path, read_gguf(self.bundle().base_files.header), family=family)
+        digest = incoming.digest
+        entry = adapter_entry(facts, family=family, file=self._name(digest), digest=digest)
         with self._writing():
-            self._objects.add(path, digest)
-            current = self._current_or_refuse()
-            self._commit(with_adapter(current, entry, self._sizes, allow_downgrade=allow_downgrade))
+            old = self._current_or_refuse()
+            sizes = self._sizes | {entry.file: incoming.size}
+            new = with_adapter(old, entry, sizes, allow_downgrade=allow_downgrade)
+            self._admission(tell, tried).check(old, new, self.bundle().base_files, {digest: incoming.path})
+            self._objects.add(incoming.path, digest)
+            self._commit(new)
         return [f"{entry.name} {entry.version}"]
+
+    def _admission(self, tell: Tell, tried: Collection[str] = ()) -> Admission:
+        return Admission(self._objects, self._trial, tell, tried)
 
     def _sound(self) -> Generation | None:
         """What is active, or nothing when that is damaged: a bundle has all that a store needs."""
@@ -304,14 +347,15 @@ class Store:
             return None
 
     def check_trust(self, what: Path) -> None:
-        """Check a signature against the trusted keys, where there are any.
+        """Check the signature of an adapter file against the trusted keys, where there are any.
+
+        It holds for what is at that path now: :meth:`take` is for what is used afterwards.
 
         Raises:
             InputError: not signed by a trusted key, or altered since.
         """
-        trust = self.root / TRUST_FILE
-        if trust.exists():
-            check_signature(what, trust)
+        with self.take(what):
+            pass
 
     @property
     def _sizes(self) -> dict[str, int]:
@@ -350,6 +394,17 @@ class Store:
         with (self.root / "lock").open("a+b") as stream:
             _lock(stream)
             yield
+
+
+def _remove(path: Path) -> list[int]:
+    """Remove a file, or a folder that a process left when it was killed; the sizes of the files that went."""
+    if not path.is_dir() or path.is_symlink():
+        size = path.lstat().st_size
+        path.unlink()
+        return [size]
+    sizes = [each.lstat().st_size for each in path.rglob("*") if not each.is_dir()]
+    shutil.rmtree(path, ignore_errors=True)
+    return sizes
 
 
 def _lock(stream: IO[bytes]) -> None:

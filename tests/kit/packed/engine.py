@@ -8,11 +8,13 @@ from pathlib import Path
 import llama_cpp.llama_cpp as engine
 import numpy as np
 
+from edgekit_runtime.engines.llama_library import model_parameters
+
 
 def engine_logits(path: Path, tokens: list[int]) -> np.ndarray:
     """[len(tokens), vocabulary], float32, with a float32 KV cache."""
     engine.llama_backend_init()
-    model = engine.llama_model_load_from_file(str(path).encode(), engine.llama_model_default_params())
+    model = engine.llama_model_load_from_file(str(path).encode(), model_parameters())
     assert model, f"llama.cpp can't load {path}"
     settings = engine.llama_context_default_params()
     settings.n_ctx, settings.n_threads, settings.n_threads_batch = 64, 1, 1

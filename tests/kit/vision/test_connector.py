@@ -56,7 +56,7 @@ def test_the_encoder_alone_gives_what_the_connector_reads(smolvlm: Model, tmp_pa
 
 def test_what_was_trained_is_what_runs(trained: Project, tmp_path: Path) -> None:
     base = resolve_base(trained.base)
-    weight = trained_connector(trained_folder(trained, trained.adapter("words")))
+    weight = trained_connector(trained_folder(trained, trained.adapter("words")), base)
     assert weight is not None
     assert (weight - base_connector(base)).abs().max() > 1e-3
     bundle, manifest = export(trained, ["words"], output=tmp_path / "bundle")

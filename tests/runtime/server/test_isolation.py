@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,7 @@ from typing import Any
 import pytest
 
 from edgekit_runtime import InputError
-from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.runtime import Runtime
-from edgekit_runtime.server import canary
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 from edgekit_runtime.server.wire import pack, unpack
 from edgekit_runtime.server.worker import Worker
@@ -165,25 +162,6 @@ def test_nobody_waits_for_ever_for_an_engine_that_does_not_come(goods: Goods, mo
             await supervisor.close()
 
     asyncio.run(scenario())
-
-
-def test_a_canary_finds_what_only_the_engine_can(goods: Goods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = BaseFiles("llama.cpp", next((goods.bundle / "base").glob("*.gguf")))
-    asyncio.run(canary.try_adapter(base, goods.two))
-    content = bytearray(goods.two.read_bytes())
-    content[-64:] = b"\x00\x7e" * 32  # NaN in F16
-    broken = tmp_path / "nan.gguf"
-    broken.write_bytes(content)
-    with pytest.raises(InputError, match="no number"):
-        asyncio.run(canary.try_adapter(base, broken))
-    with pytest.raises(InputError, match="llama.cpp refuses"):
-        asyncio.run(canary.try_adapter(BaseFiles("llama.cpp", tmp_path / "nowhere"), goods.two))
-    crash = tmp_path / "crash"
-    crash.write_text("#!/bin/sh\nkill -SEGV $$\n")
-    crash.chmod(crash.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("edgekit_runtime.server.canary.sys.executable", str(crash))
-    with pytest.raises(InputError, match="crashes over"):
-        asyncio.run(canary.try_adapter(base, goods.two))
 
 
 def test_a_defect_that_one_request_meets_leaves_the_engine_to_the_others(

@@ -69,12 +69,12 @@ def test_what_was_refused_is_tried_again_when_much_else_was_since(
 ) -> None:
     tried: list[str] = []
 
-    async def crash(_: object, path: Path) -> None:
-        tried.append(path.name)
+    async def crash(_: object, files: list[Path]) -> list[bool]:
+        tried.extend(each.name for each in files)
         raise InputError("it crashes")
 
-    monkeypatch.setattr(adapters_module, "try_adapter", crash)
-    monkeypatch.setattr(adapters_module, "KEPT_REFUSALS", 2)
+    monkeypatch.setattr(adapters_module, "try_adapters_async", crash)
+    monkeypatch.setattr(adapters_module, "KEPT_DIGESTS", 2)
     files = [goods.two, goods.one_newer, goods.nameless]
 
     async def load_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from edgekit_runtime.signing import make_key, sign
 from edgekit_runtime.store import Store
 from tests.goods import Goods
+from tests.runtime.store.test_admission import BAD, Change, changed
 from tests.service import Service, serving
 
 
@@ -92,3 +94,24 @@ def test_rubbish_in_the_folder_is_put_aside(goods: Goods, tmp_path: Path, conten
         service.wait_for((watch / "rejected" / "x.gguf").exists)
         assert (watch / "note.txt").exists()
         assert service.text()
+
+
+@pytest.mark.parametrize(("change", "why"), BAD)
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_bad_adapter_is_refused_by_folder_and_by_http(
+    goods: Goods, tmp_path: Path, change: Change, why: str, stored: bool
+) -> None:
+    bad, watch = changed(goods, tmp_path, change), tmp_path / "drop"
+    root = goods.bundle
+    if stored:
+        root = tmp_path / "store"
+        Store(root, create=True).install(goods.bundle)
+    with serving(root, "--watch", str(watch)) as service:
+        answer = service.http.post("/v1/load_lora_adapter", json={"lora_name": "two", "lora_path": str(bad)})
+        assert answer.status_code == 400
+        assert re.search(why, answer.text)
+        drop(bad, watch)
+        reason = watch / "rejected" / f"{bad.name}.txt"
+        service.wait_for(reason.exists)
+        assert re.search(why, reason.read_text())
+        assert names(service) == ["one"]

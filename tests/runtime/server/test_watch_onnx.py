@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from edgekit.bases import resolve_base
 from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.server import canary
 from tests.adapters import save_random_lora
 from tests.runtime.server.test_watch import drop, names
 from tests.service import serving
@@ -80,9 +79,9 @@ def test_a_dropped_adapter_is_live_and_bad_ones_are_put_aside(bundle: Path, writ
 
 def test_the_canary_refuses_an_adapter_that_makes_no_numbers(bundle: Path, write: Write) -> None:
     with open_bundle(bundle) as opened:
-        asyncio.run(canary.try_adapter(opened.base_files, write("sound")))
+        assert try_adapters(opened.base_files, [write("sound")]) == [True]
         with pytest.raises(InputError, match="no number"):
-            asyncio.run(canary.try_adapter(opened.base_files, write("mad", value=float("inf"))))
+            try_adapters(opened.base_files, [write("mad", value=float("inf"))])
 
 
 def _peft(base: Path, folder: Path, *, seed: int, value: float | None = None) -> Path:

@@ -20,7 +20,8 @@ import random, sys
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.store import Store
 root, seed, *files = sys.argv[1:]
-store, chosen = Store(root), random.Random(int(seed))
+store = Store(root, trial=lambda base, adapters: [True] * len(adapters))  # a second of every install
+chosen = random.Random(int(seed))
 print("ready", flush=True)
 while True:
     try:

@@ -1,17 +1,23 @@
-/** What a LoRA GGUF says of itself, and whether it fits a base: the same rules as edgekit_runtime.adapter. */
+/** What a LoRA GGUF says of itself: the same rules as edgekit_runtime.adapter. */
 
 import { EdgekitError } from "./errors.js";
 import { readGguf } from "./gguf.js";
+import { MATRIX_TYPES } from "./matrix-values.js";
 
 const NAME = /^[a-z0-9][a-z0-9._-]*$/;
 const ONNX_IDENTIFIER = "TORT";
-const FLOATS = ["F32", "F16", "BF16", "Q8_0"];
-const EMBEDDING = "token_embd.weight"; // llama.cpp stores its A transposed
+const ALPHA = "adapter.lora.alpha";
+const MAX_ALPHA = 1e6;
+const RANK = "edgekit.rank";
+const SUFFIX_A = ".lora_a";
+const SUFFIX_B = ".lora_b";
+export const EMBEDDING = "token_embd.weight";
 
 /**
  * @typedef {object} AdapterFacts
  * @property {string} architecture
  * @property {Map<string, [number, number, number]>} pairs the base's tensor -> input width, output width, rank
+ * @property {Map<string, [any, any]>} matrices the base's tensor -> A and B in the file
  * @property {string | undefined} name
  * @property {string | undefined} version
  * @property {string | undefined} family
@@ -44,9 +50,18 @@ export async function readAdapter(file, label) {
     if (value !== undefined && typeof value !== "string") throw unsound(label, `${key} is not text`);
     return value;
   };
+  checkAlpha(gguf, label);
+  const matrices = matricesOf(gguf, label);
+  const pairs = new Map([...matrices].map(([target, pair]) => [target, sizesOf(target, pair, label)]));
+  const largest = largestRank(pairs);
+  const stated = metadata.get(RANK);
+  if (stated !== undefined && stated !== largest) {
+    throw unsound(label, `${RANK} is ${stated}, and its matrices have rank ${largest}`);
+  }
   return {
     architecture: text("general.architecture") ?? "",
-    pairs: pairsOf(gguf, label),
+    pairs,
+    matrices,
     name: text("edgekit.name"),
     version: text("edgekit.version"),
     family: text("edgekit.family"),
@@ -54,40 +69,6 @@ export async function readAdapter(file, label) {
     generation: json(text("edgekit.generation"), "edgekit.generation", label),
     schema: json(text("edgekit.output_schema"), "edgekit.output_schema", label),
   };
-}
-
-/**
- * Check that an adapter belongs to a base.
- *
- * @param {AdapterFacts} facts
- * @param {string} label of the adapter, for messages
- * @param {import("./gguf.js").GgufHeader} base
- * @param {string} family of the base
- */
-export function checkFits(facts, label, base, family) {
-  const mend = "use the adapter with its own base";
-  if (facts.family && facts.family !== family) {
-    throw new EdgekitError(
-      "family", `${label} was trained for the base ${facts.family}, and this base is ${family}`, mend,
-      { label, theirs: facts.family, ours: family },
-    );
-  }
-  const architecture = base.metadata.get("general.architecture");
-  if (facts.architecture !== architecture) {
-    throw new EdgekitError(
-      "family", `${label} is for the architecture ${facts.architecture}, and the base is ${architecture}`, mend,
-      { label, theirs: facts.architecture, ours: architecture },
-    );
-  }
-  for (const [name, [inputs, outputs]] of facts.pairs) {
-    const shape = base.tensors.get(name)?.shape ?? [];
-    if (shape.length !== 2 || shape[0] !== inputs || shape[1] !== outputs) {
-      throw new EdgekitError(
-        "family", `${label} changes ${name} as [${inputs}, ${outputs}], which the base has as [${shape}]`, mend,
-        { label, theirs: `${name} [${inputs}, ${outputs}]`, ours: `[${shape}]` },
-      );
-    }
-  }
 }
 
 /**
@@ -108,7 +89,7 @@ export function adapterEntry(facts, { family, digest, label, size }) {
     version: facts.version ?? "0",
     file: label,
     size,
-    rank: Math.max(...[...facts.pairs.values()].map(([, , rank]) => rank)),
+    rank: largestRank(facts.pairs),
     targets: [...new Set([...facts.pairs.keys()].map((each) => each.replace(/\.weight$/, "").split(".").pop()))].sort(),
     family,
     digest,
@@ -119,23 +100,48 @@ export function adapterEntry(facts, { family, digest, label, size }) {
   };
 }
 
-/** A is [in, rank] and B is [rank, out] in ggml's order. */
-function pairsOf(gguf, label) {
-  const pairs = new Map();
-  for (const [name, a] of gguf.tensors) {
-    if (name.endsWith(".lora_b") && gguf.tensors.has(`${name.slice(0, -1)}a`)) continue;
-    if (!name.endsWith(".lora_a")) throw unsound(label, `tensor ${name} is no half of a LoRA pair`);
-    const target = name.slice(0, -".lora_a".length);
-    const b = gguf.tensors.get(`${target}.lora_b`);
-    if (!b) throw unsound(label, `${target} has no B matrix`);
-    if (!FLOATS.includes(a.type) || !FLOATS.includes(b.type)) throw unsound(label, `${target} is stored as ${a.type}`);
-    if (a.shape.length !== 2 || b.shape.length !== 2) throw unsound(label, `${target} is no pair of matrices`);
-    const [inputs, rank] = target === EMBEDDING ? [...a.shape].reverse() : a.shape;
-    if (rank !== b.shape[0]) throw unsound(label, `the ranks of ${target} differ`);
-    pairs.set(target, [inputs, b.shape[1], rank]);
+/** A and B by the tensor that they change; nothing else may be in the file. */
+function matricesOf(gguf, label) {
+  const found = new Map();
+  for (const [name, tensor] of gguf.tensors) {
+    if (name.endsWith("_norm.weight")) throw unsound(label, `llama.cpp would leave out its tensor ${name}`);
+    if (!name.endsWith(SUFFIX_A) && !name.endsWith(SUFFIX_B)) throw unsound(label, `tensor ${name} is no half of a LoRA pair`);
+    const target = name.slice(0, -SUFFIX_A.length);
+    const pair = [SUFFIX_A, SUFFIX_B].map((suffix) => ({ name: target + suffix, ...gguf.tensors.get(target + suffix) }));
+    const missing = pair.findIndex((half) => !half.shape);
+    if (missing >= 0) throw unsound(label, `${target} has no ${"AB"[missing]} matrix`);
+    if (!MATRIX_TYPES.includes(tensor.type)) throw unsound(label, `${name} is stored as ${tensor.type}`);
+    found.set(target, pair);
   }
-  if (!pairs.size) throw unsound(label, "it holds no LoRA pair");
-  return pairs;
+  if (!found.size) throw unsound(label, "it holds no LoRA pair");
+  return found;
+}
+
+/**
+ * A is [in, rank] and B is [rank, out] in ggml's order, those of a layer's experts one behind the other.  Of an embedding
+ * A is [rank, out]: llama.cpp takes a token's row of it, and what comes in is B's other side.
+ */
+function sizesOf(target, [a, b], label) {
+  const embedding = target.endsWith(EMBEDDING);
+  const sound = b.shape.length >= 2 && (a.shape.length === 2 || (a.shape.length === 3 && !embedding));
+  if (!sound || String(a.shape.slice(2)) !== String(b.shape.slice(2))) {
+    throw unsound(label, `${target} is no pair of matrices: A is [${a.shape}], B is [${b.shape}]`);
+  }
+  const [inputs, outputs, rank] = embedding ? [b.shape[1], a.shape[1], a.shape[0]] : [a.shape[0], b.shape[1], a.shape[1]];
+  if (rank !== b.shape[0]) throw unsound(label, `the ranks of ${target} differ: A has ${rank}, B has ${b.shape[0]}`);
+  return [inputs, outputs, rank];
+}
+
+/** llama.cpp aborts over an alpha of another type, and takes 0 for none at all. */
+function checkAlpha({ metadata, types }, label) {
+  if (!types.has(ALPHA)) throw unsound(label, `it has no ${ALPHA}`);
+  if (types.get(ALPHA) !== "F32") throw unsound(label, `${ALPHA} is stored as ${types.get(ALPHA)}, and llama.cpp reads F32`);
+  const size = Math.abs(metadata.get(ALPHA));
+  if (!(size > 0 && size < MAX_ALPHA)) throw unsound(label, `${ALPHA} is ${metadata.get(ALPHA)}, which is no sensible number`);
+}
+
+function largestRank(pairs) {
+  return Math.max(...[...pairs.values()].map(([, , rank]) => rank));
 }
 
 function json(text, key, label) {

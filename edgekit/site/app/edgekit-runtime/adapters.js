@@ -1,10 +1,11 @@
 /** The adapters of a runtime: installed, active, and the way back. */
 
-import { adapterEntry, checkFits, readAdapter } from "./adapter.js";
+import { adapterEntry } from "./adapter.js";
 import { findInstalled, withActive, withAdapter, without } from "./changes.js";
 import { EdgekitError } from "./errors.js";
 import { bring, checkRoom } from "./files.js";
 import { hex } from "./hex.js";
+import { takeIn } from "./intake.js";
 import { adapterMessage, checkSignature } from "./signing.js";
 
 const LARGEST_ADAPTER = 1024 ** 3; // bytes; it is held in memory once while it is checked
@@ -50,8 +51,7 @@ export class Adapters {
     const label = name ?? remote?.pathname.split("/").pop() ?? source.name ?? "adapter.gguf";
     const file = remote ? await this.fetch(remote) : source;
     if (file.size > LARGEST_ADAPTER) throw new EdgekitError("input", `${label} is too large for an adapter`, "check it");
-    const facts = await readAdapter(file, label);
-    checkFits(facts, label, this.runtime.header, this.runtime.manifest.base.family);
+    const facts = await takeIn(file, label, this.runtime.header, this.runtime.manifest.base.family);
     const digest = hex(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
     const { trust } = this.runtime.site;
     if (trust) {

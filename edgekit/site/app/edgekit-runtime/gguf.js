@@ -24,17 +24,19 @@ const SCALARS = {
   12: [8, "getFloat64"],
 };
 
-/** ggml type number -> name and bytes of an element, of those that LoRA matrices can have; others by number. */
-const TENSOR_TYPES = { 0: ["F32", 4], 1: ["F16", 2], 8: ["Q8_0", 34 / 32], 30: ["BF16", 2] };
+/** ggml type number -> name, bytes of an element and elements of a block, of those that LoRA matrices can have; others by number. */
+const TENSOR_TYPES = { 0: ["F32", 4], 1: ["F16", 2], 8: ["Q8_0", 34 / 32, 32], 30: ["BF16", 2] };
 const DEFAULT_ALIGNMENT = 32;
+const VALUE_NAMES = ["U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64"];
 
 class Truncated extends Error {}
 
 /**
  * @typedef {object} GgufHeader
  * @property {Map<string, any>} metadata key -> value; arrays of strings are {@link Strings}
- * @property {Map<string, {shape: number[], type: string, end: number}>} tensors name -> shape in ggml's order, and where
- *   its data ends
+ * @property {Map<string, string>} types key -> how its value is stored: "F32", and "[U32]" for an array
+ * @property {Map<string, {shape: number[], type: string, start: number, end: number}>} tensors name -> shape in ggml's
+ *   order, and where its data begins and ends in the file
  */
 
 /** An array of strings that is decoded when one of them is asked for: a vocabulary has a quarter million. */
@@ -87,10 +89,14 @@ class Reader {
     const tensorCount = this.count(10, MAX_TENSORS, "tensors");
     const keyCount = this.count(10, MAX_KEYS, "metadata keys");
     const metadata = new Map();
+    const types = new Map();
     for (let i = 0; i < keyCount; i++) {
       const key = this.string(MAX_KEY_BYTES);
       if (metadata.has(key)) throw unsound(this.name, `metadata key ${key} stands twice`);
-      metadata.set(key, this.value(this.number(4)));
+      const kind = this.number(4);
+      const start = this.at;
+      metadata.set(key, this.value(kind));
+      types.set(key, kind === ARRAY ? `[${VALUE_NAMES[this.bytes[start]]}]` : VALUE_NAMES[kind]);
     }
     const tensors = new Map();
     for (let i = 0; i < tensorCount; i++) {
@@ -99,11 +105,26 @@ class Reader {
       tensors.set(key, this.tensor(key));
     }
     const alignment = metadata.get("general.alignment") ?? DEFAULT_ALIGNMENT;
-    const data = Math.ceil(this.at / alignment) * alignment;
-    for (const [key, { end }] of tensors) {
-      if (!(data + end <= this.size)) throw unsound(this.name, `the data of tensor ${key} ends beyond the file`);
+    if (!Number.isInteger(alignment) || alignment < 8 || alignment > 2 ** 20 || alignment & (alignment - 1)) {
+      throw unsound(this.name, `alignment ${alignment} is no power of two in range`);
     }
-    return { metadata, tensors };
+    this.place(tensors, Math.ceil(this.at / alignment) * alignment, alignment);
+    return { metadata, types, tensors };
+  }
+
+  /** Where tensors are in the file: each within it, aligned, and none over another. */
+  place(tensors, data, alignment) {
+    for (const [key, tensor] of tensors) {
+      if (tensor.start % alignment) throw unsound(this.name, `tensor ${key} is not aligned`);
+      tensor.start += data;
+      tensor.end += data;
+      if (!(tensor.end <= this.size)) throw unsound(this.name, `the data of tensor ${key} ends beyond the file`);
+    }
+    let end = 0;
+    for (const [key, tensor] of [...tensors].sort(([, a], [, b]) => a.start - b.start)) {
+      if (tensor.start < end) throw unsound(this.name, `the data of tensor ${key} overlaps another's`);
+      end = tensor.end;
+    }
   }
 
   tensor(key) {
@@ -115,8 +136,9 @@ class Reader {
     }
     const number = this.number(4);
     const offset = this.number(10);
-    const [type, bytes] = TENSOR_TYPES[number] ?? [`type ${number}`, 0]; // the engine checks the others
-    return { shape, type, end: offset + bytes * shape.reduce((a, b) => a * b, 1) };
+    const [type, bytes, block = 1] = TENSOR_TYPES[number] ?? [`type ${number}`, 0]; // the engine checks the others
+    if (shape.length && shape[0] % block) throw unsound(this.name, `tensor ${key} has rows of ${shape[0]}, not of ${block}`);
+    return { shape, type, start: offset, end: offset + bytes * shape.reduce((a, b) => a * b, 1) };
   }
 
   value(kind) {

@@ -1,0 +1,69 @@
+"""What becomes active in a store is run once before, whichever way it came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.canary import missing_engine
+from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.intake import take_in
+from edgekit_runtime.store.generations import Generation
+from edgekit_runtime.store.objects import Objects
+
+Trial = Callable[[BaseFiles, Sequence[Path]], list[bool]]
+Tell = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Admission:
+    """How a store decides.
+
+    Attributes:
+        objects: where installed adapters are.
+        trial: runs a base and adapters; tells which of them change anything.
+        tell: is called with what isn't as it should be, but no reason to refuse.
+        tried: digests of adapters that need no trial on the active base any more.
+    """
+
+    objects: Objects
+    trial: Trial
+    tell: Tell
+    tried: Collection[str] = ()
+
+    def check(
+        self, old: Generation | None, new: Generation, base: BaseFiles, coming: Mapping[str, Path] | None = None
+    ) -> None:
+        """Run what has not been active together before: another base with all its adapters, or other adapters.
+
+        Args:
+            old: what is active.
+            new: what shall be.
+            base: the files of its base.
+            coming: by digest, adapters that have been taken in and are not in the store yet.
+
+        Raises:
+            InputError: the engine can't run the base or an adapter, or an adapter of the store is not sound.
+        """
+        manifest, coming = new.manifest, coming or {}
+        known = set(self.tried)
+        same_base = old is not None and old.manifest.base.digest == manifest.base.digest
+        if old is not None and same_base:
+            known |= {entry.digest for entry in old.manifest.adapters}
+        fresh = [entry for entry in manifest.adapters if entry.digest not in known]
+        if same_base and not fresh:
+            return
+        header = read_gguf(base.header)
+        for entry in fresh:
+            if entry.digest not in coming:
+                take_in(self.objects.path(entry.digest), header, family=manifest.base.family)
+        if missing := missing_engine(base):
+            self.tell(f"nothing was tried on the engine, as {missing} is not installed here")
+            return
+        files = [coming.get(entry.digest, self.objects.path(entry.digest)) for entry in fresh]
+        for entry, alive in zip(fresh, self.trial(base, files), strict=True):
+            if not alive:
+                name = f"{entry.name} {entry.version}"
+                self.tell(f"{name} changes nothing on {manifest.base.family}: train it, or export it again")

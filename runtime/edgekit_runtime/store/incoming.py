@@ -1,0 +1,184 @@
+"""What comes from outside is copied into the store before anything looks at it, and checked while it is written.
+
+A path can lead to other bytes each time that it is opened.  So a file is opened once, its private copy is what its
+digest and signature are of, and that copy is what is read, tried and renamed into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.bundle_source import BundleSource, open_source
+from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.manifest import FileEntry, needed_files
+from edgekit_runtime.regular_files import chunks_of, open_regular
+from edgekit_runtime.store.objects import Objects
+from edgekit_runtime.trust import adapter_message, adapter_signature, check_signed
+
+_FORGOTTEN_SECONDS = 24 * 3600.0  # where a folder can't be locked
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """The private copy of a file: ``path`` has its name, in a folder of its own in the store."""
+
+    path: Path
+    digest: str
+    size: int
+
+
+@contextmanager
+def take_file(source: Path, objects: Objects, trust: Path | None) -> Iterator[Incoming]:
+    """Copy an adapter file into the store's temporary area while hashing it, and check the signature of that copy.
+
+    Errors within the block name ``source``, not the copy, which is gone afterwards unless it was moved.
+
+    Args:
+        source: the file; its signature lies beside it.
+        objects: of the store.
+        trust: public keys, one of which has to have signed it; None takes unsigned ones too.
+
+    Raises:
+        InputError: no regular file, no room for it, or not signed by one of the keys.
+    """
+    with _private_folder(objects.scratch) as folder:
+        copy = folder / source.name
+        digest = hashlib.sha256()
+        with _opened(source) as stream, copy.open("xb") as output:
+            size = os.fstat(stream.fileno()).st_size
+            objects.check_room(size)
+            for chunk in chunks_of(stream, size, str(source)):
+                digest.update(chunk)
+                output.write(chunk)
+            _sync(output)
+        signature = adapter_signature(source)
+        if trust is not None:
+            check_signed(adapter_message(digest.hexdigest()), signature, trust, str(source))
+        with _named(copy, source):
+            yield Incoming(copy, digest.hexdigest(), size)
+
+
+@contextmanager
+def take_bundle(path: Path, objects: Objects, trust: Path | None) -> Iterator[Bundle]:
+    """Check a bundle, and copy what a device needs of it into the store's temporary area.
+
+    The bundle that is yielded is that copy, with the manifest whose signature was checked.  What the store has already
+    is linked, not copied.  Errors within the block name ``path``.
+
+    Raises:
+        InputError: no bundle, one that is not what its manifest says, no room, or not signed by one of the keys.
+    """
+    with open_source(path) as source, _private_folder(objects.scratch) as folder:
+        manifest = source.read_manifest(trust).manifest
+        source.check_listing(manifest)
+        needed = needed_files(manifest.base, manifest.adapters)
+        there = {digest for digest in needed.values() if objects.is_sound(digest)}
+        new = [file for file in manifest.files if file.path in needed and file.sha256 not in there]
+        objects.check_room(sum(file.size for file in new))
+        for file in manifest.files:
+            target = folder / file.path
+            if file not in new:
+                for _ in source.read(file):
+                    pass
+                if file.path in needed:
+                    objects.lend(file.sha256, target)
+            else:
+                _write(source, file, target)
+        with _named(folder, path):
+            yield Bundle(folder, manifest)
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether something in the temporary area belongs to a process that is at work."""
+    if sys.platform == "win32":
+        return time.time() - path.stat().st_mtime < _FORGOTTEN_SECONDS
+    import fcntl
+
+    if not path.is_dir():
+        return False  # small files, made and renamed under the store's lock
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextmanager
+def _private_folder(scratch: Path) -> Iterator[Path]:
+    """A folder for this user alone, locked for as long as it is needed: ``gc`` leaves it."""
+    while True:
+        folder = scratch / uuid.uuid4().hex
+        folder.mkdir(mode=0o700)
+        handle = _lock(folder)
+        if folder.is_dir():  # `gc` may have come between
+            break
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def _opened(source: Path) -> BinaryIO:
+    try:
+        return open_regular(source)
+    except FileNotFoundError:
+        raise InputError(f"there is no {source}", "give an adapter file") from None
+    except OSError as error:
+        raise InputError(f"{source} can't be read ({error.strerror})", "check its permissions") from None
+
+
+def _write(source: BundleSource, file: FileEntry, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as output:
+            for chunk in source.read(file):
+                output.write(chunk)
+            _sync(output)
+    except (FileExistsError, NotADirectoryError):  # names that differ in nothing but case, on some systems
+        raise InputError(f"{source.where} holds {file.path} twice", "export the bundle again") from None
+
+
+def _sync(output: BinaryIO) -> None:
+    output.flush()
+    os.fsync(output.fileno())
+
+
+@contextmanager
+def _named(copy: Path, source: Path) -> Iterator[None]:
+    """Let errors say where a file came from."""
+    try:
+        yield
+    except EdgekitError as error:
+        problem = error.problem.replace(str(copy), str(source))
+        if problem == error.problem:
+            raise
+        raise type(error)(problem, error.mend) from error
