@@ -24,6 +24,8 @@ RECORD = RunRecord(
     base_precision="fp32",
     quantization="Q4_0",
     blocks=None,
+    template="cd" * 32,
+    reasoning=None,
     system="You | inspect.\n```\nparts\n```",
     hyperparameters={
         "rank": 4,
