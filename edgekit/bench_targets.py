@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.devices import device_profile
 from edgekit.ssh import connect, parse_target
 from edgekit_runtime.bench import BENCH_SCHEMA, run_bench
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import TargetError, UsageError
 
 Document = dict[str, Any]
@@ -39,7 +40,7 @@ def bench_on(target: str, options: argparse.Namespace) -> Document:
     """
     kind = target.partition(":")[0]
     if kind not in TARGETS:
-        raise UsageError(f"there is no target {target!r}", f"use one of {', '.join(TARGETS)}: see --help")
+        raise UsageError(f"there is no target {target!r}", f"{did_you_mean(kind, TARGETS)}: see --help")
     document = TARGETS[kind](target, options)
     if document.get("schema") != BENCH_SCHEMA:
         raise TargetError(f"{target} measured with another version of edgekit", "deploy again, or use that version")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from edgekit.data import data_digest, load_rows
 from edgekit.project import Project
 from edgekit.seeing import RowImages, let_see, row_images
+from edgekit.training.answers import default_reasoning
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
@@ -36,18 +38,21 @@ def project_imatrix(project: Project, base: Base) -> Path:
     """
     adapters = [adapter for adapter in project.adapters.values() if adapter.data or project.data]
     files = [project.data_for(adapter.name).train for adapter in adapters]
-    systems = json.dumps([adapter.system for adapter in adapters])
+    rows = [load_rows(file) for file in files]
+    asked = [adapter.reasoning or default_reasoning(own) for adapter, own in zip(adapters, rows, strict=True)]
+    systems = json.dumps([[adapter.system, mode] for adapter, mode in zip(adapters, asked, strict=True)])
     seen_through = project.export.projector if project.task == "caption" else ""
     digest = hashlib.sha256(f"{data_digest(files)}{systems}{ROWS}{seen_through}".encode()).hexdigest()[:16]
     target = cache_folder("imatrix", base.key) / f"{digest}.gguf"
     if target.exists():
         return target
     images = row_images(project, base)
-    encoder = Encoder(base.folder, images=images)
+    encoders = {mode: Encoder(base.folder, images=images, reasoning=mode) for mode in set(asked)}
     texts = [
-        encoder.model_ids(encoder.prompt_ids(row, adapter.system)) + encoder.answer_ids(row, adapter.system)
-        for adapter, file in zip(adapters, files, strict=True)
-        for row in load_rows(file)[:ROWS]
+        example["input_ids"]
+        for adapter, mode, own in zip(adapters, asked, rows, strict=True)
+        for row in own[:ROWS]
+        for example in encoders[mode].encode(row, adapter.system, sys.maxsize)
     ]
     log.info("measuring the importance of weights on %d training rows (once)", len(texts))
     entries = measure_importance(base, texts, images)

@@ -7,7 +7,7 @@ import importlib.metadata
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.commands.bench import add_bench
 from edgekit.commands.build_runtime import add_build_runtime, takes_python
@@ -15,6 +15,7 @@ from edgekit.commands.deploy import add_deploy
 from edgekit.commands.devices import add_devices
 from edgekit.commands.plan import add_plan
 from edgekit.commands.site import add_serve_site, add_site
+from edgekit_runtime.arguments import number, whole
 from edgekit_runtime.command import Program, print_json, size_text
 from edgekit_runtime.errors import UsageError
 
@@ -86,6 +87,9 @@ def _train(arguments: argparse.Namespace) -> None:
     names = [adapter.name for adapter in wanted if arguments.name or adapter.path is None]
     if not names:
         raise UsageError("every adapter of the project was trained elsewhere", "go on with `edgekit export`")
+    from edgekit.preflight import check_train
+
+    check_train(project, names)
     from edgekit.training import train
 
     folders = {name: train(project, name, resume=arguments.resume) for name in names}
@@ -111,7 +115,7 @@ def _add_evaluate(program: Program) -> None:
         help="answer with exported files on the device runtime; a GGUF base is run with this adapter",
     )
     _takes_base(parser)
-    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N rows")
+    parser.add_argument("--limit", type=whole(), metavar="N", help="use only the first N rows")
     parser.add_argument("--no-base", action="store_true", help="leave the bare base out")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON document, with all answers")
     _takes_project(parser)
@@ -119,6 +123,9 @@ def _add_evaluate(program: Program) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
+    from edgekit.preflight import check_evaluate
+
+    check_evaluate(project, arguments.name, artifact=arguments.artifact, output=arguments.output)
     from edgekit.evaluation import evaluate, evaluation_table
 
     evaluation = evaluate(
@@ -144,6 +151,9 @@ def _add_merge(program: Program) -> None:
 
 def _merge(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
+    from edgekit.preflight import check_merge
+
+    check_merge(project, arguments.names, output=arguments.output)
     from edgekit.exporting import merge
 
     folder = merge(project, arguments.names or None, output=arguments.output)
@@ -167,14 +177,21 @@ def _add_export(program: Program) -> None:
         metavar="TYPE",
         help="F16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0, … or auto: by measurement; for ONNX fp32, fp16, int8, int4",
     )
-    parser.add_argument("--max-mb", type=float, metavar="MB", help="with auto: largest base and adapters together")
-    parser.add_argument("--min-decode-tps", type=float, metavar="TPS", help="with auto: least decode speed, here")
+    parser.add_argument(
+        "--max-mb", type=number(above=0), metavar="MB", help="with auto: largest base and adapters together"
+    )
+    parser.add_argument(
+        "--min-decode-tps", type=number(above=0), metavar="TPS", help="with auto: least decode speed, here"
+    )
     parser.add_argument("--imatrix", action="store_true", help="weigh the quantiser by the training rows")
     parser.add_argument(
         "--tensor-type", action="append", default=[], metavar="REGEX=TYPE", help="another type for some tensors"
     )
     parser.add_argument(
-        "--refit-rank", type=int, metavar="N", help="closest LoRA of rank N for adapters that aren't additive (DoRA)"
+        "--refit-rank",
+        type=whole(),
+        metavar="N",
+        help="closest LoRA of rank N for adapters that aren't additive (DoRA)",
     )
     parser.add_argument("--device", help="device profile; `edgekit devices` lists them")
     parser.add_argument(
@@ -183,7 +200,9 @@ def _add_export(program: Program) -> None:
     takes_python(parser)
     _takes_base(parser)
     parser.add_argument(
-        "--accept-loss", metavar="REASON", help="ship although the files answer worse than the trained model"
+        "--accept-loss",
+        metavar="REASON",
+        help="ship although the gate refuses: worse than the trained model, or no better than the base",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="bundle folder (default: dist/PROJECT)")
     _takes_project(parser)
@@ -191,25 +210,30 @@ def _add_export(program: Program) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
+    options: dict[str, Any] = {
+        "output": arguments.output,
+        "format": arguments.format,
+        "mode": arguments.mode,
+        "quantize": arguments.quantize,
+        "device": arguments.device,
+        "imatrix": arguments.imatrix,
+        "tensor_types": _tensor_types(arguments.tensor_type),
+        "refit_rank": arguments.refit_rank,
+        "accept_loss": arguments.accept_loss,
+        "max_mb": arguments.max_mb,
+        "min_decode_tps": arguments.min_decode_tps,
+    }
+    from edgekit.preflight import check_export
+
+    check_export(project, arguments.names, **options)
+    if arguments.python is not None and not arguments.offline:
+        raise UsageError("--python is for the runtime that --offline packs", "add --offline, or leave --python out")
+    pack = _offline_packer(project, arguments) if arguments.offline else None
     from edgekit.exporting import export
 
-    pack = _offline_packer(project, arguments) if arguments.offline else None
-    folder, manifest = export(
-        project,
-        arguments.names or None,
-        output=arguments.output,
-        format=arguments.format,
-        mode=arguments.mode,
-        quantize=arguments.quantize,
-        device=arguments.device,
-        imatrix=arguments.imatrix,
-        tensor_types=_tensor_types(arguments.tensor_type),
-        refit_rank=arguments.refit_rank,
-        accept_loss=arguments.accept_loss,
-        max_mb=arguments.max_mb,
-        min_decode_tps=arguments.min_decode_tps,
-    )
+    folder, manifest = export(project, arguments.names, **options)
     archive = None if pack is None else pack(folder)
+    from edgekit.proof.words import headline, proof_lines
     from edgekit.site import site_for_device
 
     site = site_for_device(folder, arguments.device or project.export.device)
@@ -221,20 +245,18 @@ def _export(arguments: argparse.Namespace) -> None:
                 "site": site and str(site),
                 "version": manifest.version,
                 "quality": manifest.quality,
-                "adapters": {entry.name: entry.quality for entry in manifest.adapters},
+                "adapters": manifest.proofs(),
                 "files": [vars(file) for file in manifest.files],
             }
         )
     else:
         for file in manifest.files:
             print(f"{size_text(file.size)}  {file.path}")
-        for entry in manifest.adapters:
-            if entry.quality:
-                print(
-                    "{0}: {torch_score:.1f} in torch, {device_score:.1f} on the device engine ({metric}, {rows} rows), "
-                    "mean KL {mean_kl:.4f}".format(entry.name, **entry.quality)
-                )
-        print(f"gate {manifest.quality['gate']}; bundle {manifest.name} {manifest.version}: {folder}")
+        for name, figures in manifest.proofs().items():
+            print(f"{name}:")
+            for question, said in proof_lines(figures):
+                print(f"  {question:8}  {said}")
+        print(f"gate {headline(manifest.quality)}; bundle {manifest.name} {manifest.version}: {folder}")
         if archive is not None:
             print(f"for the device: {archive}; there: tar xf {archive.name} && sh {archive.stem}/install.sh")
         if site is not None:
@@ -246,7 +268,6 @@ def _offline_packer(project: Project, arguments: argparse.Namespace) -> Callable
     from edgekit.devices import device_profile
     from edgekit.offline import offline_archive
     from edgekit.runtime_build import build_runtime
-    from edgekit_runtime.errors import UsageError
 
     device = arguments.device or project.export.device
     if device is None:
@@ -256,8 +277,6 @@ def _offline_packer(project: Project, arguments: argparse.Namespace) -> Callable
 
 
 def _tensor_types(given: Sequence[str]) -> dict[str, str]:
-    from edgekit_runtime.errors import UsageError
-
     pairs = [each.rpartition("=") for each in given]
     for pattern, _, kind in pairs:
         if not pattern or not kind:
@@ -320,6 +339,11 @@ def _add_demo(program: Program) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    from edgekit.project import PROJECT_FILE
+    from edgekit_runtime.publish import check_replaceable
+
+    if not (arguments.folder / PROJECT_FILE).exists():
+        check_replaceable(arguments.folder, lambda _: False)
     from edgekit.demo import run_demo
 
     document = run_demo(arguments.folder, quiet=arguments.json)

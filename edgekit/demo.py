@@ -17,6 +17,7 @@ from edgekit.data import load_rows
 from edgekit.evaluation import evaluate_base
 from edgekit.exporting import export
 from edgekit.project import PROJECT_FILE, Project, load_project
+from edgekit.proof.words import headline, proof_lines
 from edgekit.templates import init_project
 from edgekit.training import train
 from edgekit_runtime.bench import table
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 TRAINING_STEPS = 22  # enough to learn the two tasks, few enough for a coffee
 EVALUATED_ROWS = 20
+ACCEPTED = "a demo trains for minutes: it shows what the proof says, passed or not"
 BENCH_REPEATS = 3
 SWAPS = 3
 
@@ -51,15 +53,24 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     say("\n== 2. Training both on the quantised base that the device will run")
     for name in project.adapters:
         say(f"   {name}: {train(project, name)}")
-    say("\n== 3. Export: one base, two adapter files, proven against the trained models on the device engine")
-    bundle, manifest = export(project)
+    say("\n== 3. Export: one base, two adapter files, proven on the device engine: alive? faithful? good?")
+    bundle, manifest = export(project, accept_loss=ACCEPTED)
     for file in manifest.files:
         say(f"   {size_text(file.size)}  {file.path}")
-    say(f"   gate {manifest.quality['gate']}")
+    for name, proof in manifest.proofs().items():
+        say(f"   {name}:")
+        for question, said in proof_lines(proof):
+            say(f"     {question:8}  {said}")
+    say(f"   Proof: {headline(manifest.quality)}")
+    for reason in manifest.quality.get("reasons", []):
+        say(f"   an export of your own would be refused here: {reason}")
     say("\n== 4. Swapping adapters in one running process")
     swaps = _swap(project, bundle, say)
     say("\n== 5. The same questions to the base without an adapter")
-    bases = {name: _base_scores(project, name, bundle) for name in project.adapters}
+    bases = {
+        name: 100 * evaluate_base(project, name, artifact=bundle, limit=EVALUATED_ROWS).value
+        for name in project.adapters
+    }
     say("\n== 6. Benchmark")
     bench = _bench(bundle)
     say(table(bench))
@@ -68,7 +79,10 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
 
     minutes = (time.perf_counter() - start) / 60
     summary = [_summary_row(entry, bases[entry.name], bench) for entry in manifest.adapters]
-    say(f"\n== Done in {minutes:.1f} minutes.  Answer fields that are right, in %, on {EVALUATED_ROWS} held-out rows:")
+    say(
+        f"\n== Done in {minutes:.1f} minutes.  Answer fields that are right, in %, on {EVALUATED_ROWS} held-out rows; "
+        "exact: whole answers on the device:"
+    )
     say("\n".join(aligned([[heading for heading, _ in _SUMMARY], *map(_summary_cells, summary)])))
     files = {
         "project": str(project.folder / PROJECT_FILE),
@@ -97,6 +111,7 @@ _SUMMARY = (
     ("device", "{:.1f}"),
     ("trained: torch", "{:.1f}"),
     ("device", "{:.1f}"),
+    ("exact", "{:.1f}"),
     ("mean KL", "{:.4f}"),
     ("adapter MiB", "{:.1f}"),
     ("decode tok/s", "{:.1f}"),
@@ -149,23 +164,17 @@ def _bench(bundle: Path) -> dict[str, Any]:
     return document
 
 
-def _base_scores(project: Project, name: str, bundle: Path) -> dict[str, float]:
-    return {
-        "torch": 100 * evaluate_base(project, name, limit=EVALUATED_ROWS).value,
-        "device": 100 * evaluate_base(project, name, artifact=bundle, limit=EVALUATED_ROWS).value,
-    }
-
-
-def _summary_row(entry: AdapterEntry, base: dict[str, float], bench: dict[str, Any]) -> dict[str, Any]:
+def _summary_row(entry: AdapterEntry, base_device: float, bench: dict[str, Any]) -> dict[str, Any]:
     quality = entry.quality
     assert quality is not None  # the export above has proven it
     figures = next(result for result in bench["results"] if result["adapter"] == entry.name)
     return {
         "adapter": f"{entry.name} ({quality['quantization']})",
-        "base_torch": round(base["torch"], 1),
-        "base_device": round(base["device"], 1),
+        "base_torch": round(quality["base_score"], 1),
+        "base_device": round(base_device, 1),
         "trained_torch": round(quality["torch_score"], 1),
         "trained_device": round(quality["device_score"], 1),
+        "exact": round(quality["device_exact"], 1),
         "mean_kl": round(quality["mean_kl"], 4),
         "adapter_mib": round(figures["file_bytes"] / 1024**2, 1),
         "decode_tps": round(figures["decode_tps"]["median"], 1),

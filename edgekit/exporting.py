@@ -10,34 +10,42 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
+from edgekit.bases import deployed_precision, deployed_quantization, project_base
 from edgekit.deployed import deployed_base, deployed_recipe
 from edgekit.devices import device_profile
-from edgekit.project import AUTO, FORMATS, Adapter, Export, Project
-from edgekit.proof.gate import prove_bundle
+from edgekit.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.preflight import check_export, check_merge, with_options
+from edgekit.project import AUTO, Adapter, Export, Project
+from edgekit.proof.gate import NotGood, prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
+from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
-from edgekit.trained import adapter_source, shipped_base, trained_at, trained_folder
+from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.training.card import CardScore, add_scores
+from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, is_bundle, write_bundle
+from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.gguf_metadata import rewrite_metadata
-from edgekit_exporters.merge import check_mergeable, merge_to_folder
+from edgekit_exporters.merge import merge_to_folder
 from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
-from edgekit_exporters.onnx_builder import require_onnx
+from edgekit_exporters.progress import stage
 from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
+from edgekit_exporters.ways_out import check_mergeable
 from edgekit_runtime.adapter import KEY_FAMILY
-from edgekit_runtime.errors import GateRefused, InputError, UsageError
+from edgekit_runtime.errors import GateRefused, UsageError
 from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.publish import check_replaceable, publish
+from edgekit_runtime.publish import publish
+from edgekit_runtime.template import stopped_clock
 
 log = logging.getLogger(__name__)
 
 FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 
 
+@stopped_clock()
 def export(
     project: Project,
     names: Sequence[str] | None = None,
@@ -68,7 +76,8 @@ def export(
         imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
         tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
         refit_rank: rank of the closest LoRA for adapters that aren't additive (DoRA); such are refused when None.
-        accept_loss: the reason to ship files that answer worse than the trained model; it goes into the manifest.
+        accept_loss: the reason to ship files that answer worse than the trained model, or no better than the bare
+            base; it goes into the manifest.
         max_mb: with "auto", the largest base and adapters together, 10^6 bytes.
         min_decode_tps: with "auto", the least decode speed on this machine, tokens per second.
 
@@ -76,66 +85,85 @@ def export(
         The bundle's folder and its manifest.
 
     Raises:
-        InputError: an adapter that isn't trained, doesn't fit or can't be separate; an output that can't be replaced.
+        InputError: an adapter that isn't trained, doesn't fit, can't be separate, changes nothing or computes no
+            numbers; an output that can't be replaced.
         UsageError: several adapters with mode "merged", or an unknown quantisation or device.
-        GateRefused: the exported files answer worse than the trained model; an earlier bundle stays in place.
+        GateRefused: the exported files answer worse than the trained model, or the adapter no better than its base; an
+            earlier bundle stays in place.
     """
-    settings = replace(
-        project.export,
-        format=format or project.export.format,
-        imatrix=imatrix or project.export.imatrix,
-        tensor_types={**project.export.tensor_types, **(tensor_types or {})},
+    check_export(
+        project,
+        names,
+        output=output,
+        format=format,
+        mode=mode,
+        quantize=quantize,
+        device=device,
+        imatrix=imatrix,
+        tensor_types=tensor_types,
+        refit_rank=refit_rank,
+        accept_loss=accept_loss,
+        max_mb=max_mb,
+        min_decode_tps=min_decode_tps,
     )
-    project = replace(project, export=settings)
-    if settings.format not in FORMATS:
-        raise UsageError(f"there is no format {settings.format}", f"use one of {', '.join(FORMATS)}")
+    project = with_options(project, format=format, imatrix=imatrix, tensor_types=tensor_types)
+    settings = project.export
     onnx = settings.format == "onnx"
-    if onnx and project.task == "caption":
-        # GenAI's builder has image models of its own list only (Phi, Qwen2.5-VL, Gemma 3 …), adapters for none of them.
-        raise UsageError("there is no ONNX for captions: image models run on llama.cpp", "export with --format gguf")
-    if onnx:
-        require_onnx()
     mode = mode or settings.mode
     adapters = [project.adapter(name) for name in (names or project.adapters)]
-    if mode == "merged" and len(adapters) != 1:
-        raise UsageError("a merged bundle holds one adapter", "name the one to merge")
-    output = output or project.folder / "dist" / (settings.name or project.project)
-    check_replaceable(output, is_bundle)
-    base = resolve_base(project.base, relative_to=project.folder)
+    output = bundle_folder(project, output)
+    base = project_base(project)
     quantization = _onnx_quantization(settings, quantize) if onnx else _quantization(project, base, quantize)
     isa = _isa(device or settings.device)
-    sources = [replace(adapter_source(project, each), refit_rank=refit_rank) for each in adapters]
-    if mode == "separate":
-        _default(settings.default_adapter, sources)
+    sources = [replace(adapter_source(project, each, base), refit_rank=refit_rank) for each in adapters]
     shipped = shipped_base(project, adapters, base)
     if shipped is not base and mode == "merged":
         raise UsageError(f"{adapters[0].name} has trained the connector, which isn't merged", "leave out --mode merged")
     job = _Job(project, base, shipped, mode, sources, isa)
     for adapter, source in zip(adapters, sources, strict=True):
         # Refuses in a second what proving would take minutes to get to.
-        trained_at(project, adapter, base)
-        if mode == "separate":
-            canonical_adapter(source, base)
-        else:
-            check_mergeable(source.folder)
+        with stage(f"reading adapter {adapter.name}"):
+            trained_at(project, adapter, base)
+            if mode == "separate":
+                canonical_adapter(source, base, onnx=onnx)
+            else:
+                check_mergeable(take_in(source.folder, base))
     references = _references(project, adapters)
+    proven = adapters if references else []
+    origin = Origin.of(project, proven, base, device or settings.device)
     prover = functools.partial(
         prove_bundle,
         references=references or [],
         gate=project.gate,
+        origin=origin,
         accept_loss=accept_loss,
         refused_report=output.with_name(f"{output.name}-refused"),
     )
     with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
         if quantization is not None:
             plan = job.plan(quantization, Path(scratch))
-            return output, write_bundle(plan, output, None if references is None else prover)
-        if references is None:
-            raise UsageError("--quantize auto measures on evaluation rows, and there are none", "name a type, Q8_0 say")
+            manifest = write_bundle(plan, output, None if references is None else prover)
+            _tell_cards(project, manifest)
+            return output, manifest
+        assert references is not None  # check_export has seen evaluation rows
         measure = functools.partial(
             measure_rung, references=references, gate=project.gate, max_mb=max_mb, min_decode_tps=min_decode_tps
         )
-        return output, _smallest_that_passes(job, output, Path(scratch), measure, prover)
+        manifest = _smallest_that_passes(job, output, Path(scratch), measure, prover)
+        _tell_cards(project, manifest)
+        return output, manifest
+
+
+def _tell_cards(project: Project, manifest: Manifest) -> None:
+    """What the proof has found, into the model cards of the adapters."""
+    for entry in manifest.adapters:
+        if entry.quality is None:
+            continue
+        found = entry.quality
+        engines = (("torch", found["runs_on"], "torch_score"), (manifest.engine, found["quantization"], "device_score"))
+        rows, metric = found["rows"], found["metric"]
+        scores = [CardScore(f"{engine}, {at}", rows, metric, None, found[key]) for engine, at, key in engines]
+        add_scores(adapter_folder(project, project.adapter(entry.name)), scores)
 
 
 def _quantization(project: Project, base: Base, wanted: str | None) -> str | None:
@@ -177,7 +205,7 @@ class _Job:
             projector=self._projector(),
             merged=self.sources if merged else [],
             adapters=separate,
-            default_adapter=_default(settings.default_adapter, separate) if separate else None,
+            default_adapter=settings.default_adapter if separate else None,
             isa=self.isa,
         )
 
@@ -198,17 +226,21 @@ class _Job:
             return named
         folder, file = scratch / "merged", scratch / f"{quantization}.gguf"
         if not folder.exists():
-            merge_to_folder(self.base, [self.sources[0].folder], folder)
+            self._merge(folder)
         if not file.exists():
             recipe = deployed_recipe(self.project, self.base, quantization)
             gguf_from_folder(folder, file, recipe, like=self.base.gguf)
         return file
 
+    def _merge(self, folder: Path) -> None:
+        with stage(f"merging {self.sources[0].name} into the base"):
+            merge_to_folder(self.base, [self.sources[0].folder], folder)
+
     def _onnx_base(self, precision: str, scratch: Path) -> Path:
         if self.mode != "merged":
             return base_onnx(self.base, precision)
         folder = scratch / "merged"
-        merge_to_folder(self.base, [self.sources[0].folder], folder)
+        self._merge(folder)
         onnx_from_folder(folder, self.base, precision, scratch / "onnx")
         return scratch / "onnx"
 
@@ -229,6 +261,8 @@ def _smallest_that_passes(
         try:
             plan = job.plan(each.quantization, scratch)
             return write_bundle(plan, output, functools.partial(prover, ladder=rungs))
+        except NotGood:  # a larger one answers no better than the trained model does
+            raise
         except GateRefused as error:  # its token distributions are fine, its answers are not: the next larger one
             log.warning("%s: %s", each.quantization, error.problem)
             refused = error
@@ -247,13 +281,14 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
     Raises:
         InputError: an adapter that isn't trained or doesn't fit; an output that can't be replaced.
     """
+    check_merge(project, names, output=output)
     adapters = [project.adapter(name) for name in names] if names else [project.adapter()]
-    label = "-".join([project.project, *(adapter.name for adapter in adapters), "merged"])
-    output = output or project.folder / "dist" / label
+    output = merged_folder(project, adapters, output)
     trained = [trained_folder(project, adapter) for adapter in adapters]
-    with publish(output, is_ours=lambda old: (old / "config.json").exists() and not is_bundle(old)) as folder:
-        base = resolve_base(project.base, relative_to=project.folder)
-        merge_to_folder(base, trained, folder)
+    with publish(output, is_ours=is_merged_folder) as folder:
+        base = project_base(project)
+        with stage(f"merging {', '.join(adapter.name for adapter in adapters)} into the base"):
+            merge_to_folder(base, trained, folder)
     return output
 
 
@@ -268,18 +303,8 @@ def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference
         return None
     references = []
     for adapter in adapters:
-        log.info("asking the trained model %s in torch", adapter.name)
         references.append(take_reference(project, adapter, project.gate.rows))
     return references
-
-
-def _default(wanted: str | None, sources: Sequence[AdapterSource]) -> str | None:
-    names = [source.name for source in sources]
-    if wanted is not None and wanted not in names:
-        raise InputError(
-            f"default_adapter {wanted} is not among the exported adapters", f"use one of {', '.join(names)}"
-        )
-    return wanted
 
 
 def _isa(device: str | None) -> str:

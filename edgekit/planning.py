@@ -14,6 +14,7 @@ from edgekit_devices.speed import Estimate, Model
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.engines import DEFAULT_CONTEXT
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import GgufFile, read_gguf
@@ -152,7 +153,7 @@ def subject_of_base(name: str, quantization: str | None, relative_to: Path) -> S
     model, embedding = _facts_of_folder(base.folder)
     wanted = quantization or FALLBACK_QUANTIZATION
     if wanted not in BITS:
-        raise UsageError(f"the size of {wanted} isn't known before it is exported", f"use one of {', '.join(BITS)}")
+        raise UsageError(f"the size of {wanted} isn't known before it is exported", did_you_mean(wanted, BITS))
     return Subject(base.name, requantized(model, wanted, embedding), embedding, {})
 
 

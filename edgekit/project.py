@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
@@ -12,8 +12,10 @@ from typing import Any
 
 from edgekit.data.shapes import ROW_KEYS
 from edgekit.data.source import HUB_PREFIX, DataSource, is_hub_name, means_hub
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
+from edgekit_runtime.reasoning import MODES as REASONING
 from edgekit_runtime.runtime import BASE
 
 PROJECT_FILE = "edgekit.yaml"
@@ -23,6 +25,7 @@ ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
+LOSSES = ("last", "all")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
 TARGET_WORDS = ("all-linear", "q/v")
 AUTO = "auto"  # export.quantize: choose by measurement
@@ -65,7 +68,8 @@ class Adapter:
     alpha, as in PEFT; ``base_precision`` None is decided by training; ``max_length`` is in
     tokens, None for the base's context; ``warmup_ratio`` is a share of all steps; ``connector`` also trains the layer
     between encoder and text model of a base that reads images; ``invocation`` is the text from which
-    an activated LoRA (method alora) works, None for what the chat template puts before an answer.
+    an activated LoRA (method alora) works, None for what the chat template puts before an answer; ``loss`` is on the
+    last or on all turns of the assistant; ``reasoning`` None is decided by the rows.
     """
 
     name: str
@@ -90,6 +94,8 @@ class Adapter:
     max_length: int | None = field(default=None, metadata=_rule(minimum=8))
     seed: int = field(default=0, metadata=_rule(minimum=0))
     system: str | None = None
+    reasoning: str | None = field(default=None, metadata=_rule(choices=REASONING))
+    loss: str = field(default="last", metadata=_rule(choices=LOSSES))
     version: str = field(default="1.0.0", metadata=_rule(pattern=VERSION_PATTERN))
     schema: dict[str, Any] | None = None
     generation: Generation = field(default_factory=Generation)
@@ -122,20 +128,27 @@ class Export:
 
 @dataclass(frozen=True)
 class Gate:
-    """How much worse than the trained model exported files may answer.
+    """How much worse than the trained model exported files may answer, and how good they have to be.
 
     ``rows`` bounds the evaluation rows that are asked, 0 switches the gate off; ``max_loss_points`` are points of the
-    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token.
+    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token; ``min_score`` is the least score on
+    the device; ``min_gain`` are points over the bare base that the low end of the gain's 95 % interval has to reach,
+    None asks for more than zero.
     """
 
     rows: int = field(default=48, metadata=_rule(minimum=0))
     max_loss_points: float = field(default=1.0, metadata=_rule(minimum=0, maximum=100))
     max_mean_kl: float = field(default=0.05, metadata=_rule(minimum=0))
+    min_score: float | None = field(default=None, metadata=_rule(minimum=0, maximum=100))
+    min_gain: float | None = field(default=None, metadata=_rule(minimum=-100, maximum=100))
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project file; relative paths in it are resolved against ``folder``."""
+    """A project file; relative paths in it are resolved against ``folder``.
+
+    ``chat_template`` is a file that takes the place of the base's own template.
+    """
 
     folder: Path
     project: str = field(metadata=_rule(pattern=NAME_PATTERN))
@@ -143,6 +156,7 @@ class Project:
     adapters: Mapping[str, Adapter]
     task: str = field(default="text", metadata=_rule(choices=TASKS))
     data: DataFiles | None = None
+    chat_template: Path | None = None
     export: Export = field(default_factory=Export)
     gate: Gate = field(default_factory=Gate)
 
@@ -152,13 +166,12 @@ class Project:
         Raises:
             InputError: no such adapter, or several and no name.
         """
-        names = ", ".join(self.adapters)
         if name is None and len(self.adapters) == 1:
             return next(iter(self.adapters.values()))
         if name is None:
-            raise InputError("the project has several adapters", f"name one of {names}")
+            raise InputError("the project has several adapters", f"name one of {', '.join(self.adapters)}")
         if name not in self.adapters:
-            raise InputError(f"the project has no adapter {name!r}", f"it has {names}")
+            raise InputError(f"the project has no adapter {name!r}", did_you_mean(name, self.adapters, "it has"))
         return self.adapters[name]
 
     def data_for(self, name: str) -> DataFiles:
@@ -224,9 +237,7 @@ class _Reader:
         allowed = {each.name: each for each in fields(kind) if each.name not in known}
         for key in node:
             if key not in allowed:
-                close = difflib.get_close_matches(str(key), allowed, 1)
-                mend = f"did you mean {close[0]}?" if close else f"the keys here are {', '.join(allowed)}"
-                raise self.error(node, key, "unknown key", mend, place)
+                raise self.error(node, key, "unknown key", did_you_mean(key, allowed, "the keys here are"), place)
         values = {key: self.value(allowed[key], node, place) for key in node}
         for name, each in allowed.items():
             if name not in values and each.default is MISSING and each.default_factory is MISSING:
@@ -274,12 +285,14 @@ class _Reader:
             value = float(value)
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise self.error(node, key, f"{value!r} is not {word}", "correct it", place)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(node, key, f"{value!r} is no number to compare with", "write one, 0.5 say", place)
         return wanted(value)  # plain Python values instead of the YAML reader's own types
 
     def check(self, each: Field[Any], node: Any, value: Any, place: str) -> None:
         rule = each.metadata
         for bad, problem in (
-            ("choices" in rule and value not in rule["choices"], f"use one of {', '.join(rule.get('choices', ()))}"),
+            ("choices" in rule and value not in rule["choices"], did_you_mean(value, rule.get("choices", ()))),
             ("minimum" in rule and not value >= rule["minimum"], f"use at least {rule.get('minimum')}"),
             ("above" in rule and not value > rule["above"], f"use more than {rule.get('above')}"),
             ("maximum" in rule and not value <= rule["maximum"], f"use at most {rule.get('maximum')}"),
@@ -313,9 +326,7 @@ class _Reader:
         for name, column in files.columns.items():
             entry, inside = node[key]["columns"], f"{place}{key}.columns."
             if name not in ROW_KEYS:
-                close = difflib.get_close_matches(name, ROW_KEYS, 1)
-                mend = f"did you mean {close[0]}?" if close else f"the keys of rows are {', '.join(ROW_KEYS)}"
-                raise self.error(entry, name, "no row has this key", mend, inside)
+                raise self.error(entry, name, "no row has this key", did_you_mean(name, ROW_KEYS), inside)
             if column in files.ignore:
                 raise self.error(entry, name, f"the column {column!r} is ignored too", "drop it from ignore", inside)
             if list(files.columns.values()).count(column) > 1:

@@ -20,6 +20,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.connector import base_connector, encoder_gguf
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.vision import projector_gguf
+from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.engines import Prompt
 from edgekit_runtime.engines.llama_images import open_images
 from edgekit_runtime.errors import InputError
@@ -42,6 +43,7 @@ class RowImages:
             InputError: llama.cpp refuses one of them.
         """
         self.connector = connector
+        self.key = f"{projector.name} {file_digest(projector)} {connector is not None}"  # for caches
         self._images = open_images(projector, text, threads=decode_threads())
         self._layouts: dict[Path, list[int]] = {}
         self._rows: dict[int, int] = {}  # of the table, by cell

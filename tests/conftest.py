@@ -106,10 +106,13 @@ def goods(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Goo
 
 @pytest.fixture
 def tiny_project(tiny_chat_base: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Write a project over the tiny base; ``settings`` go to its one adapter, ``export`` to the export section."""
+    """Write a project over the tiny base; ``settings`` go to its one adapter, ``export`` to the export section.
+
+    A few steps on a base of random weights teach nothing, so its gate doesn't ask whether the adapter is good.
+    """
     from ruamel.yaml import YAML
 
-    def write(export: dict[str, Any] | None = None, **settings: Any) -> Path:
+    def write(export: dict[str, Any] | None = None, *, gate: dict[str, Any] | None = None, **settings: Any) -> Path:
         folder = tmp_path / "line-3"
         (folder / "data").mkdir(parents=True, exist_ok=True)
         for name, count in (("train", 24), ("eval", 4)):
@@ -121,6 +124,7 @@ def tiny_project(tiny_chat_base: Path, tmp_path: Path) -> Callable[..., Path]:
             "data": {"train": "data/train.jsonl", "eval": "data/eval.jsonl"},
             "adapters": {"small": {"rank": 4, "max_steps": 3, "batch_size": 4, "base_precision": "fp32"} | settings},
             "export": {"quantize": "F16"} | (export or {}),
+            "gate": {"min_gain": -100} if gate is None else gate,
         }
         YAML().dump(document, folder / "edgekit.yaml")
         return folder

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import edgekit_runtime.cli as runtime_cli
 from edgekit.commands.devices import takes_ssh
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.command import Program
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.publish import check_writable
 
 PLOTS = (".png", ".svg", ".pdf")
 
@@ -28,9 +30,11 @@ def add_bench(program: Program) -> None:
 
 def _bench(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None and arguments.plot.suffix not in PLOTS:
-        raise UsageError(
-            f"there is no plot in {arguments.plot.suffix or 'a file without suffix'}", f"use {', '.join(PLOTS)}"
-        )
+        kind = arguments.plot.suffix or "a file without suffix"
+        raise UsageError(f"there is no plot in {kind}", did_you_mean(kind, PLOTS, "use"))
+    for file in (arguments.output, arguments.plot):
+        if file is not None:
+            check_writable(file)
     if arguments.target is None or arguments.what[:1] == ["compare"]:
         document = runtime_cli.bench_command(arguments)
     else:

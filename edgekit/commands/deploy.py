@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.commands.devices import takes_ssh
+from edgekit_runtime.arguments import PORTS, whole
 from edgekit_runtime.command import Program, print_json
 from edgekit_runtime.errors import TargetError
 
@@ -37,7 +38,7 @@ def add_deploy(program: Program) -> None:
     )
     add("--device", metavar="D", help="device profile (default: found out on each target)")
     add("--service", action="store_true", help="start it with systemd, and ask the service")
-    add("--port", type=int, default=8080, help="TCP port of the service, on the device's 127.0.0.1 (8080)")
+    add("--port", type=whole(*PORTS), default=8080, help="TCP port of the service, on the device's 127.0.0.1 (8080)")
     add("--allow-downgrade", action="store_true", help="take a bundle that is older than what is there")
     takes_ssh(parser)
 

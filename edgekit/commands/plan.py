@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from edgekit_runtime.arguments import number, whole
 from edgekit_runtime.command import Program, print_json
 from edgekit_runtime.errors import TargetError
 
@@ -23,12 +24,18 @@ def add_plan(program: Program) -> None:
     add("--device", required=True, metavar="D", help="device profile, or a TOML file of your own")
     add("--base", metavar="BASE", help="a GGUF file, or a base by name, in the place of a bundle")
     add("--quantize", metavar="TYPE", help="with a base: as if it were quantised so")
-    add("--memory-mb", type=int, metavar="MB", help="RAM of your device, when it has more than the smallest model")
-    add("--context", type=int, metavar="N", help="tokens of prompt and answer (default: the base's, at most 4096)")
-    add("--prompt-tokens", type=int, default=256, metavar="N", help="length of the prompt (256)")
-    add("--parallel", type=int, default=1, metavar="N", help="requests answered at once (1)")
+    add("--memory-mb", type=whole(), metavar="MB", help="RAM of your device, when it has more than the smallest model")
+    add("--context", type=whole(), metavar="N", help="tokens of prompt and answer (default: the base's, at most 4096)")
+    add("--prompt-tokens", type=whole(), default=256, metavar="N", help="length of the prompt (256)")
+    add("--parallel", type=whole(), default=1, metavar="N", help="requests answered at once (1)")
     add("--service", action="store_true", help="with the HTTP service around it")
-    add("--min-decode-tps", type=float, default=0.0, metavar="TPS", help="speed that the best quantisation has to have")
+    add(
+        "--min-decode-tps",
+        type=number(0),
+        default=0.0,
+        metavar="TPS",
+        help="speed that the best quantisation has to have",
+    )
     add("--project", default=".", metavar="DIR", help="project folder (default: this one)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edgekit_runtime.arguments import ANY_PORT, whole
 from edgekit_runtime.command import Program, print_json
 from edgekit_runtime.errors import UsageError
 
@@ -50,7 +51,7 @@ def add_serve_site(program: Program) -> None:
         "serve-site", "serve a site folder for trying it out", "edgekit serve-site dist/line-3-site", _serve_site
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="what `edgekit site` or `edgekit export` wrote")
-    parser.add_argument("--port", type=int, default=8000, help="TCP port (8000)")
+    parser.add_argument("--port", type=whole(*ANY_PORT), default=8000, help="TCP port (8000)")
     parser.add_argument(
         "--lan", action="store_true", help="for phones on the same network, over https, with a QR code of the address"
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from edgekit.data import Row
+from edgekit.evaluation.finite import not_finite
+from edgekit_exporters.progress import staged
 from edgekit_runtime.runtime import BASE, Runtime
 
-log = logging.getLogger(__name__)
+DEVICE = "the device engine"
 
 
 class Artifact:
@@ -32,24 +35,45 @@ class Artifact:
     ) -> None:
         self.runtime.close()
 
-    def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, adapter: str | None) -> list[str]:
+    def owner(self, adapter: str | None) -> str | None:
+        """Whose answers these are: of an adapter, of one that is merged into the base, or (None) of the bare base."""
+        merged = self.runtime.manifest.base.merged
+        return adapter if adapter not in (None, BASE) else merged[0] if merged else None
+
+    def answers(
+        self,
+        rows: Sequence[Row],
+        system: str | None,
+        max_tokens: int,
+        *,
+        adapter: str | None,
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> list[str]:
         """One greedy answer a row; ``adapter`` None asks the bare base.
 
-        ``system`` is what the trained adapter had; the bundle's own copy is used when the adapter runs.
+        ``system`` and ``template_arguments`` are what the trained adapter had; the bundle's own copies are used when
+        the adapter runs.
+
+        Raises:
+            InputError: what the engine computes are no numbers.
         """
         answers: list[str] = []
-        for number, row in enumerate(rows, 1):
+        asked = "the base" if adapter in (None, BASE) else adapter
+        for row in staged(rows, f"asking {asked} on the device engine", len(rows)):
             messages = list(row.messages)
             if adapter is None and system is not None and messages[0]["role"] != "system":
                 messages.insert(0, {"role": "system", "content": system})
-            result = self.runtime.generate(
+            stream = self.runtime.stream(
                 messages=messages,
                 adapter=adapter or BASE,
                 max_tokens=max_tokens,
                 temperature=0.0,
                 image=row.images,
+                logprobs=0,
+                tools=row.tools,
+                template_arguments=template_arguments if adapter is None else None,
             )
-            answers.append(result.text.strip())
-            if number % 20 == 0 or number == len(rows):
-                log.info("answered %d of %d rows", number, len(rows))
+            answers.append("".join(stream).strip())
+            if not all(score.logprob is not None and math.isfinite(score.logprob) for score in stream.scores):
+                raise not_finite(DEVICE, self.owner(adapter), row)
         return answers

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from edgekit.bases import resolve_base
+from edgekit.answers import FieldPath, free_text_fields
+from edgekit.bases import project_base, resolve_base, templated
 from edgekit.data import Row, load_rows
 from edgekit.evaluation.artifact import Artifact
+from edgekit.evaluation.bare import bare_answers
 from edgekit.evaluation.torch_model import TorchModel, trained_model
+from edgekit.folders import adapter_folder, told
+from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
-from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.trained import adapter_source, shipped_base, trained_at, trained_reasoning
+from edgekit.training.card import CardScore, add_scores
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import write_whole
+from edgekit_runtime.strict_json import strict_json
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
 ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off
@@ -59,7 +64,7 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write the JSON document; raises InputError where it can't be written."""
-        write_whole(path, (json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(path, (strict_json(self.as_dict(), indent=2) + "\n").encode())
 
 
 def evaluate(
@@ -84,25 +89,39 @@ def evaluate(
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
     """
     adapter = project.adapter(name)
-    base, rows, max_tokens = questions(project, adapter, limit)
+    check_evaluate(project, adapter.name, artifact=artifact)
+    base, rows, max_tokens, free_text = questions(project, adapter, limit)
     if artifact is not None:
         with _as_bundle(artifact, project, adapter) as bundle:
             engine, runs_on, base_answers, answers = _artifact_answers(bundle, adapter, rows, max_tokens, with_base)
     else:
         engine, runs_on, base_answers, answers = _torch_answers(project, adapter, base, rows, max_tokens, with_base)
     references = [row.answer for row in rows]
-    return Evaluation(
+    evaluation = Evaluation(
         adapter=adapter.name,
         engine=engine,
         runs_on=runs_on,
         rows=len(rows),
         max_tokens=max_tokens,
-        base_score=score(references, base_answers) if base_answers is not None else None,
-        adapter_score=score(references, answers),
+        base_score=score(references, base_answers, free_text=free_text) if base_answers is not None else None,
+        adapter_score=score(references, answers, free_text=free_text),
         samples=[
             {"where": row.where, "reference": row.answer, "answer": answer}
             for row, answer in zip(rows, answers, strict=True)
         ],
+    )
+    add_scores(adapter_folder(project, adapter), [_card_score(evaluation)])
+    return evaluation
+
+
+def _card_score(evaluation: Evaluation) -> CardScore:
+    score, bare = evaluation.adapter_score, evaluation.base_score
+    return CardScore(
+        answers_of=f"{evaluation.engine}, {evaluation.runs_on}",
+        rows=evaluation.rows,
+        metric=score.metric,
+        base=None if bare is None else 100 * bare.value,
+        adapter=100 * score.value,
     )
 
 
@@ -113,32 +132,51 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         InputError: bad rows or bundle.
     """
     adapter = project.adapter(name)
-    base, rows, max_tokens = questions(project, adapter, limit)
+    base, rows, max_tokens, free_text = questions(project, adapter, limit)
     if artifact is not None:
         with Artifact(artifact) as opened:
-            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
+            asked = row_encoder(project, adapter, base).arguments
+            answers = opened.answers(rows, adapter.system, max_tokens, adapter=None, template_arguments=asked)
     else:
-        model = TorchModel(base, trained_at(project, adapter, base), None, row_images(project, base))
-        answers = model.answers(rows, adapter.system, max_tokens, with_adapter=False)
-    return score([row.answer for row in rows], answers)
+        trained = trained_at(project, adapter, base)
+        model = TorchModel(base, trained, None, row_images(project, base))
+        answers = bare_answers(model, base, trained, rows, adapter.system, max_tokens)
+    return score([row.answer for row in rows], answers, free_text=free_text)
 
 
-def questions(project: Project, adapter: Adapter, limit: int | None) -> tuple[Base, list[Row], int]:
-    """The base, at most ``limit`` evaluation rows, and how many tokens an answer to them may have.
+class Questions(NamedTuple):
+    """What is asked: ``free_text`` is decided on all evaluation rows, however few of them are in ``rows``."""
+
+    base: Base
+    rows: list[Row]
+    max_tokens: int
+    free_text: frozenset[FieldPath]
+
+
+def questions(project: Project, adapter: Adapter, limit: int | None) -> Questions:
+    """The base, at most ``limit`` evaluation rows, how many tokens an answer may have, and which fields are free text.
 
     Raises:
         InputError: bad rows, or no such base.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"no row is left with a limit of {limit}", "use at least 1")
-    rows = load_rows(project.data_for(adapter.name).eval)[:limit]
-    base = resolve_base(project.base, relative_to=project.folder)
-    return base, rows, answer_limit(rows, adapter, base)
+    rows = [replace(row, where=told(project, row.where)) for row in load_rows(project.data_for(adapter.name).eval)]
+    base = project_base(project)
+    encoder = row_encoder(project, adapter, base)
+    rows = [encoder.settled(row, adapter.system) for row in rows]
+    free_text = free_text_fields([row.answer for row in rows], adapter.schema)
+    return Questions(base, rows[:limit], answer_limit(rows[:limit], adapter, encoder), free_text)
 
 
-def answer_limit(rows: Sequence[Row], adapter: Adapter, base: Base) -> int:
+def row_encoder(project: Project, adapter: Adapter, base: Base) -> Encoder:
+    """What makes texts of rows as in training."""
+    reasoning = trained_reasoning(project, adapter)
+    return Encoder(base.folder, reads_images=base.vision is not None, reasoning=reasoning)
+
+
+def answer_limit(rows: Sequence[Row], adapter: Adapter, encoder: Encoder) -> int:
     """Tokens that an answer may have: a little more than the longest reference, on every engine alike."""
-    encoder = Encoder(base.folder, reads_images=base.vision is not None)
     return max(len(encoder.answer_ids(row, adapter.system)) for row in rows) + ANSWER_SLACK
 
 
@@ -150,7 +188,7 @@ def _torch_answers(
 ) -> _Answers:
     model, trained = trained_model(project, adapter, base)
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
-    bare = model.answers(rows, adapter.system, max_tokens, with_adapter=False) if with_base else None
+    bare = bare_answers(model, base, trained, rows, adapter.system, max_tokens) if with_base else None
     return "torch", trained.label, bare, answers
 
 
@@ -175,7 +213,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
     if not artifact.is_file() or artifact.suffix != ".gguf":
         yield artifact
         return
-    base = resolve_base(str(artifact.resolve()))
+    base = templated(project, resolve_base(str(artifact.resolve())))
     with tempfile.TemporaryDirectory(prefix="edgekit-evaluate-") as scratch:
         plan = BundlePlan(
             name=project.project,
@@ -184,7 +222,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             base=base,
             base_file=artifact,
             merged=[],
-            adapters=[adapter_source(project, adapter)],
+            adapters=[adapter_source(project, adapter, base)],
             default_adapter=None,
             isa=ANY_ISA,
             projector=_projector(project, adapter) if project.task == "caption" else None,
@@ -194,5 +232,5 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
 
 
 def _projector(project: Project, adapter: Adapter) -> Path:
-    base = resolve_base(project.base, relative_to=project.folder)
+    base = project_base(project)
     return projector_gguf(shipped_base(project, [adapter], base), project.export.projector)

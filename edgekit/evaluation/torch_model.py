@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from edgekit.data import Row
+from edgekit.evaluation.finite import not_finite
 from edgekit.project import Adapter, Project
 from edgekit.seeing import RowImages, let_see, row_images
 from edgekit.trained import TrainedAt, trained_at, trained_folder
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
+from edgekit_exporters.adapter_intake import attach, take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector
-from edgekit_exporters.peft_folder import attach
-
-log = logging.getLogger(__name__)
+from edgekit_exporters.progress import Stage, stage, staged
 
 BATCH_ROWS = 32
 
@@ -32,22 +33,33 @@ def trained_model(project: Project, adapter: Adapter, base: Base) -> tuple[Torch
         InputError: it isn't trained, or not for this base and its blocks.
     """
     folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
-    images = row_images(project, base, connector=trained_connector(folder) is not None)
-    return TorchModel(base, trained, folder, images), trained
+    images = row_images(project, base, connector=trained_connector(folder, base) is not None)
+    return TorchModel(base, trained, folder, images, name=adapter.name), trained
 
 
 class TorchModel:
     """The base at its training precision, with or without one adapter."""
 
-    def __init__(self, base: Base, trained: TrainedAt, adapter: Path | None, images: RowImages | None = None) -> None:
-        """Load base and adapter; a packed base is unpacked to the same values, which answers faster."""
-        self.encoder = Encoder(base.folder, images=images)
-        if trained.blocks is not None:
-            model = load_dense(base, trained.blocks, compute_dtype())
-        else:
-            model = load_base(base, trained.precision)
-        model = let_see(model, images)
-        self._model: Any = (model if adapter is None else attach(model, adapter)).eval()
+    def __init__(
+        self,
+        base: Base,
+        trained: TrainedAt,
+        adapter: Path | None,
+        images: RowImages | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster."""
+        self._name = name
+        taken = None if adapter is None else take_in(adapter, base)  # before anything is loaded
+        self.encoder = Encoder(base.folder, images=images, reasoning=trained.reasoning)
+        with stage(f"loading {name or 'the base'} in torch at {trained.label}"):
+            if trained.blocks is not None:
+                model = load_dense(base, trained.blocks, compute_dtype())
+            else:
+                model = load_base(base, trained.precision)
+            model = let_see(model, images)
+            self._model: Any = (model if taken is None else attach(model, taken)).eval()
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
         """One greedy answer a row, in the order of ``rows``.
@@ -57,34 +69,61 @@ class TorchModel:
             system: system prompt of the adapter.
             max_tokens: where an answer is cut off.
             with_adapter: False asks the bare base.
+
+        Raises:
+            InputError: what it computes are no numbers.
         """
         prompts = [self.encoder.model_ids(self.encoder.prompt_ids(row, system)) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: len(prompts[index]))
         answers = [""] * len(rows)
-        for start in range(0, len(order), BATCH_ROWS):
-            batch = order[start : start + BATCH_ROWS]
-            for index, text in zip(
-                batch, self._batch([prompts[i] for i in batch], max_tokens, with_adapter), strict=True
-            ):
-                answers[index] = text
-            log.info("answered %d of %d rows", min(start + BATCH_ROWS, len(order)), len(order))
+        name = self._name if with_adapter else None
+        with stage(f"asking {name or 'the base'} in torch", len(rows)) as shown:
+            for start in range(0, len(order), BATCH_ROWS):
+                batch = order[start : start + BATCH_ROWS]
+                tell = functools.partial(_reach, shown, start)
+                texts = self._batch([prompts[index] for index in batch], max_tokens, with_adapter, tell)
+                for index, text in zip(batch, texts, strict=True):
+                    if text is None:
+                        raise not_finite("torch", name, rows[index])
+                    answers[index] = text
+                shown.reach(start + len(batch))
         return answers
 
-    def answer_logprobs(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Iterator[Any]:
-        """Teacher-forced log-probabilities, one float32 array [answer tokens, vocabulary] a row, with the adapter."""
-        for prompt, answer in zip(prompts, answers, strict=True):
-            ids = torch.tensor([self.encoder.model_ids(prompt) + answer], device=self._model.device)
-            with torch.inference_mode():
-                logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
-            yield torch.log_softmax(logits.float(), -1).cpu().numpy()
+    def answer_logprobs(
+        self, rows: Sequence[Row], prompts: Sequence[list[int]], answers: Sequence[list[int]], *, with_adapter: bool
+    ) -> Iterator[Any]:
+        """Teacher-forced log-probabilities, one float32 array [answer tokens, vocabulary] a row.
 
-    def _batch(self, prompts: list[list[int]], max_tokens: int, with_adapter: bool) -> list[str]:
+        Raises:
+            InputError: a logit of a row, of its prompt too, is no number.
+        """
+        name = self._name if with_adapter else None
+        known = zip(rows, prompts, answers, strict=True)
+        for row, prompt, answer in staged(
+            known, f"reading the answers with {name or 'the base'} in torch", len(prompts)
+        ):
+            ids = torch.tensor([self.encoder.model_ids(prompt) + answer], device=self._model.device)
+            with torch.inference_mode(), self._with(with_adapter):
+                logits = self._model(input_ids=ids).logits[0].float()
+            if not torch.isfinite(logits).all():
+                raise not_finite("torch", name, row)
+            yield torch.log_softmax(logits[len(prompt) - 1 : -1], -1).cpu().numpy()
+
+    def _with(self, adapter: bool) -> AbstractContextManager[Any]:
+        bare = not adapter and hasattr(self._model, "disable_adapter")
+        context: AbstractContextManager[Any] = self._model.disable_adapter() if bare else nullcontext()
+        return context
+
+    def _batch(
+        self, prompts: list[list[int]], max_tokens: int, with_adapter: bool, tell: Callable[[int], None]
+    ) -> list[str | None]:
+        """Answers; None in the place of one that was computed from what are no numbers."""
         pad = int(self.encoder.tokenizer.pad_token_id)
         width = max(map(len, prompts))
         ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        bare = not with_adapter and hasattr(self._model, "disable_adapter")
-        with torch.inference_mode(), self._model.disable_adapter() if bare else nullcontext():
+        watch = _Watch()
+        with torch.inference_mode(), self._with(with_adapter):
             output = self._model.generate(
                 input_ids=ids.to(self._model.device),
                 attention_mask=mask.to(self._model.device),
@@ -92,5 +131,41 @@ class TorchModel:
                 do_sample=False,
                 eos_token_id=sorted(self.encoder.end_tokens()),
                 pad_token_id=pad,
+                logits_processor=LogitsProcessorList([watch]),
+                stopping_criteria=StoppingCriteriaList([_Answered(width, self.encoder.end_tokens(), tell)]),
             )
-        return [self.encoder.decode(row[width:]) for row in output.tolist()]
+        broken = watch.broken(len(prompts))
+        texts = (self.encoder.decode(row[width:]) for row in output.tolist())
+        return [None if bad else text for text, bad in zip(texts, broken, strict=True)]
+
+
+class _Watch(LogitsProcessor):
+    """Notes which rows of a batch have logits that are no numbers.  -inf is one: processors forbid tokens so."""
+
+    def __init__(self) -> None:
+        self._bad: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        bad = (torch.isnan(scores) | torch.isposinf(scores)).any(-1)
+        self._bad = bad if self._bad is None else self._bad | bad
+        return scores
+
+    def broken(self, rows: int) -> list[bool]:
+        """For each row, whether there were any."""
+        return [False] * rows if self._bad is None else self._bad.tolist()
+
+
+class _Answered(StoppingCriteria):
+    """Stops nothing, and tells after each token how many rows of the batch have come to their end."""
+
+    def __init__(self, width: int, ends: set[int], tell: Callable[[int], None]) -> None:
+        self._width, self._ends, self._tell = width, sorted(ends), tell
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        ends = torch.tensor(self._ends, device=input_ids.device)
+        self._tell(int(torch.isin(input_ids[:, self._width :], ends).any(-1).sum()))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+def _reach(shown: Stage, before: int, done: int) -> None:
+    shown.reach(before + done)

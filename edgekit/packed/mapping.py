@@ -12,40 +12,13 @@ import torch
 from torch import Tensor
 
 from edgekit.packed.blocks import PackedBlocks, dequantise
+from edgekit_exporters.gguf_conversions import CONVERSIONS, Conversion, unpaired
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, TensorInfo, read_gguf
 
 OTHER_PRECISION = "use base_precision nf4 or bf16 for this model"
 # Derived from the config, so they have no parameter: frequencies of scaled rotary embeddings.
 DERIVED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """How an architecture's weights were changed for GGUF (``conversion/*.py`` of llama.cpp).
-
-    Attributes:
-        model_types: of the Hugging Face configs that become this architecture.
-        rotary_pairs: rows of q and k are reordered, from halves of a head to neighbouring pairs.
-        norm_shift: added to the weights of norms.
-
-    """
-
-    model_types: tuple[str, ...]
-    rotary_pairs: bool = False
-    norm_shift: float = 0.0
-
-
-CONVERSIONS = {
-    "llama": Conversion(("llama", "mistral"), rotary_pairs=True),
-    "smollm3": Conversion(("smollm3",), rotary_pairs=True),
-    "qwen2": Conversion(("qwen2",)),
-    "qwen3": Conversion(("qwen3",)),
-    "phi3": Conversion(("phi3",)),
-    "gemma": Conversion(("gemma",), norm_shift=1.0),
-    "gemma2": Conversion(("gemma2",), norm_shift=1.0),
-    "gemma3": Conversion(("gemma3_text",), norm_shift=1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -148,18 +121,11 @@ def _stored(
         )
     rows = shape[0] if len(shape) > 1 else 1
     blocks = content[info.offset : info.offset + info.size].view(rows, -1)
-    if conversion.rotary_pairs and ".self_attn." in name:
-        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
-        if heads is not None:
-            blocks = _unpaired(blocks.view(shape[0], -1), heads).view(rows, -1)
+    heads = conversion.heads_of(name, config)
+    if heads is not None:
+        blocks = unpaired(blocks.view(shape[0], -1), heads).view(rows, -1)
     is_norm = name.endswith("norm.weight")
     return StoredTensor(blocks, info.type_name, shape, conversion.norm_shift if is_norm else 0.0)
-
-
-def _unpaired(rows: Tensor, heads: int) -> Tensor:
-    """Undo ``LlamaModel.permute``: rows of a head, in neighbouring pairs, become two halves."""
-    order = torch.arange(rows.shape[0]).view(heads, -1, 2).transpose(1, 2).flatten()
-    return rows[order]
 
 
 def _some(names: list[str] | set[str]) -> str:

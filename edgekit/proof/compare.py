@@ -1,4 +1,4 @@
-"""Exported files against the reference, row by row and token by token."""
+"""Exported files against the reference, row by row."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.evaluation.artifact import Artifact
+from edgekit.proof.pairs import mcnemar
 from edgekit.proof.reference import Reference
-from edgekit.scoring import bootstrap_interval, score
+from edgekit.proof.tokens import Tokens, compare_tokens, name_in
+from edgekit.scoring import Score, bootstrap_interval, score
 from edgekit_runtime.runtime import BASE
+from edgekit_runtime.strict_json import without_nan
 
 
 @dataclass(frozen=True)
 class RowProof:
-    """One row: where it stands, what was asked for, both answers, their scores (0-1), and the mean KL of its tokens."""
+    """One row: where it stands, what was asked for, all answers, their scores (0-1), and the mean KL of its tokens."""
 
     where: str
     reference: str
@@ -28,6 +30,8 @@ class RowProof:
     torch_score: float
     device_score: float
     kl: float | None
+    base: str = ""
+    base_score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Proof:
         adapter: its name.
         runs_on: precision of the torch base, that of training.
         quantization: of the exported base.
+        merged: whether the adapter is folded into it.
         metric: what the task is scored by.
         torch_score: 0-100.
         device_score: 0-100.
@@ -53,6 +58,16 @@ class Proof:
         top1: share of those tokens at which both think the same token likeliest, 0-100.
         torch_perplexity: of the reference answers.
         device_perplexity: the same on the device.
+        base_score: of the bare base in torch, on the same rows, 0-100.
+        base_exact: its share of exactly right answers, 0-100.
+        gain: device_score - base_score, points.
+        gain_interval: 95 % interval of the gain, paired bootstrap over rows.
+        torch_change: KL(adapter || base) in torch, nats per token of the reference answers.
+        torch_largest: the largest difference that the adapter makes to a token's log-probability there.
+        device_change: as ``torch_change``, on the device; merged: KL of the device's and torch's base, at least.
+        device_largest: as ``torch_largest``, likewise.
+        reach: share of the adapter's change of torch's base that arrives on the device; 1 is all.
+        reach_interval: its 95 % interval, bootstrap over tokens.
         token_kl: KL of each token.
         rows: row by row.
     """
@@ -60,6 +75,7 @@ class Proof:
     adapter: str
     runs_on: str
     quantization: str
+    merged: bool
     metric: str
     torch_score: float
     device_score: float
@@ -75,98 +91,89 @@ class Proof:
     top1: float
     torch_perplexity: float
     device_perplexity: float
+    base_score: float
+    base_exact: float
+    gain: float
+    gain_interval: tuple[float, float]
+    torch_change: float
+    torch_largest: float
+    device_change: float
+    device_largest: float
+    reach: float
+    reach_interval: tuple[float, float]
     token_kl: tuple[float, ...]
     rows: tuple[RowProof, ...]
 
     def summary(self) -> dict[str, Any]:
-        """The figures without rows and tokens, rounded: what a manifest carries."""
+        """The figures without rows and tokens, rounded: what a manifest carries; null where there is no number."""
         left_out = ("rows", "token_kl", "adapter")
-        figures = {key: value for key, value in vars(self).items() if key not in left_out}
-        rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in figures.items()}
-        return rounded | {"rows": len(self.rows), "loss_interval": [round(value, 3) for value in self.loss_interval]}
+        figures = without_nan({key: value for key, value in vars(self).items() if key not in left_out})
+        return {key: _rounded(value) for key, value in figures.items()} | {"rows": len(self.rows)}
+
+    @property
+    def gains(self) -> list[float]:
+        """Of each row, device over base, points."""
+        return [100 * (row.device_score - row.base_score) for row in self.rows]
+
+    @property
+    def losses(self) -> list[float]:
+        """Of each row, torch over device, points."""
+        return [100 * (row.torch_score - row.device_score) for row in self.rows]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    return round(value, 5) if isinstance(value, float) else value
 
 
 def prove(artifact: Artifact, reference: Reference) -> Proof:
     """Ask the exported files what the trained model was asked.
 
     The adapter is the bundle's file of that name, or the base that it was merged into.
+
+    Raises:
+        InputError: the device's engine computes what are no numbers.
     """
-    runtime, adapter, name = artifact.runtime, reference.adapter, _name_in(artifact, reference)
-    prompts = [runtime.encode(row.messages, name, row.images).tokens for row in reference.rows]
+    runtime, adapter, name = artifact.runtime, reference.adapter, name_in(artifact, reference)
+    prompts = [runtime.encode(row.messages, name, row.images, row.tools).tokens for row in reference.rows]
+    tokens = compare_tokens(artifact, reference, with_base=True)  # first: it finds what are no numbers
     answers = artifact.answers(reference.rows, adapter.system, reference.max_tokens, adapter=name)
-    return _proof(reference, runtime.manifest.base.quantization, prompts, answers, compare_tokens(artifact, reference))
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token by token, teacher-forced on the reference answers of a few rows.
-
-    Attributes:
-        kl: per row, KL(torch || device) of each answer token, nats.
-        same: per row, whether both think the same token likeliest.
-        torch_nll: mean negative log-likelihood of the reference answers, nats per token.
-        device_nll: the same on the device.
-    """
-
-    kl: Sequence[NDArray[Any]]
-    same: Sequence[NDArray[Any]]
-    torch_nll: float
-    device_nll: float
-
-    @property
-    def mean_kl(self) -> float:
-        """Over all tokens; rounding can take it a hair below zero."""
-        return max(0.0, float(np.concatenate(self.kl).mean()))
-
-
-def compare_tokens(artifact: Artifact, reference: Reference) -> Tokens:
-    """The distributions of the exported files against those of the reference."""
-    runtime = artifact.runtime
-    name = _name_in(artifact, reference)
-    kl: list[NDArray[Any]] = []
-    same: list[NDArray[Any]] = []
-    torch_nll = device_nll = 0.0
-    for row, forced, expected in zip(reference.rows, reference.forced, reference.logprobs, strict=False):
-        prompt = runtime.encode(row.messages, name, row.images)
-        found = _log_softmax(runtime.logits(prompt.followed_by(forced), name)[len(prompt.tokens) - 1 : -1])
-        wanted = expected.astype(np.float32)
-        kl.append((np.exp(wanted) * (wanted - found)).sum(-1))
-        same.append(wanted.argmax(-1) == found.argmax(-1))
-        at = (np.arange(len(forced)), forced)
-        torch_nll -= float(wanted[at].sum())
-        device_nll -= float(found[at].sum())
-    count = sum(map(len, kl))
-    return Tokens(kl, same, torch_nll / count, device_nll / count)
-
-
-def _name_in(artifact: Artifact, reference: Reference) -> str:
-    """What to ask the runtime for: the adapter, or the base that it was merged into."""
-    name = reference.adapter.name
-    return BASE if name in artifact.runtime.manifest.base.merged else name
+    return _proof(reference, runtime.manifest.base.quantization, name == BASE, prompts, answers, tokens)
 
 
 def _proof(
     reference: Reference,
     quantization: str,
+    merged: bool,
     prompts: Sequence[list[int]],
     answers: Sequence[str],
     tokens: Tokens,
 ) -> Proof:
     wanted = [row.answer for row in reference.rows]
-    torch, device = score(wanted, reference.answers), score(wanted, answers)
-    losses = [100 * (one - other) for one, other in zip(torch.per_row, device.per_row, strict=True)]
+    said = (reference.answers, answers, reference.base_answers)
+    torch, device, base = (score(wanted, given, free_text=reference.free_text) for given in said)
+    losses, gains = _points(torch, device), _points(device, base)
     exact = [
-        [score([want], [said]).exact == 1 for want, said in zip(wanted, given, strict=True)]
+        [score([want], [each]).exact == 1 for want, each in zip(wanted, given, strict=True)]
         for given in (reference.answers, answers)
     ]
     kl = np.concatenate(tokens.kl)
     row_kl = [*(float(each.mean()) for each in tokens.kl), *[None] * (len(wanted) - len(tokens.kl))]
-    compared = zip(reference.answers, answers, torch.per_row, device.per_row, row_kl, strict=True)
-    rows = tuple(RowProof(row.where, row.answer, *rest) for row, rest in zip(reference.rows, compared, strict=True))
+    compared = zip(
+        *(reference.answers, answers, torch.per_row, device.per_row, row_kl),
+        *(reference.base_answers, base.per_row),
+        strict=True,
+    )
+    asked = zip(reference.places, wanted, compared, strict=True)
+    rows = tuple(RowProof(where, want, *rest) for where, want, rest in asked)
+    assert tokens.change is not None  # asked for by whoever proves
+    assert tokens.reach is not None
     return Proof(
         adapter=reference.adapter.name,
         runs_on=reference.runs_on,
         quantization=quantization,
+        merged=merged,
         metric=torch.metric,
         torch_score=100 * torch.value,
         device_score=100 * device.value,
@@ -182,21 +189,21 @@ def _proof(
         top1=100 * float(np.concatenate(tokens.same).mean()),
         torch_perplexity=float(np.exp(tokens.torch_nll)),
         device_perplexity=float(np.exp(tokens.device_nll)),
+        base_score=100 * base.value,
+        base_exact=100 * base.exact,
+        gain=statistics.fmean(gains),
+        gain_interval=bootstrap_interval(gains),
+        torch_change=reference.change.kl,
+        torch_largest=reference.change.largest,
+        device_change=tokens.change.kl,
+        device_largest=tokens.change.largest,
+        reach=tokens.reach.value,
+        reach_interval=tokens.reach.interval,
         token_kl=tuple(float(value) for value in kl),
         rows=rows,
     )
 
 
-def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Two-sided exact McNemar test (McNemar 1947): how likely such a difference is if both are right equally often."""
-    from scipy.stats import binomtest
-
-    pairs = list(zip(one, other, strict=True))
-    lost, won = pairs.count((True, False)), pairs.count((False, True))
-    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-
-
-def _log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    shifted = logits - logits.max(-1, keepdims=True)
-    result: NDArray[Any] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
+def _points(one: Score, other: Score) -> list[float]:
+    """How much better one did, row by row."""
+    return [100 * (first - second) for first, second in zip(one.per_row, other.per_row, strict=True)]

@@ -8,19 +8,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekit.evaluation.artifact import Artifact
 from edgekit.project import Gate
 from edgekit.proof.compare import Proof, prove
 from edgekit.proof.ladder import Rung
+from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference
 from edgekit.proof.report import write_report
-from edgekit.proof.verdict import refusals, remedy
+from edgekit.proof.verdict import dead, least_gain, least_loss, not_good, remedy, unfaithful
 from edgekit_exporters.bundle import Quality
-from edgekit_runtime.errors import GateRefused
+from edgekit_runtime.errors import GateRefused, InputError
+from edgekit_runtime.strict_json import without_nan
 
 log = logging.getLogger(__name__)
 
 REPORT_FOLDER = "report"
+
+
+class NotGood(GateRefused):
+    """The files answer as the trained model does, and that is not good enough: no other quantisation helps."""
 
 
 def prove_bundle(
@@ -28,6 +36,7 @@ def prove_bundle(
     references: Sequence[Reference],
     gate: Gate,
     *,
+    origin: Origin,
     accept_loss: str | None,
     refused_report: Path,
     ladder: Sequence[Rung] = (),
@@ -37,12 +46,15 @@ def prove_bundle(
     Args:
         folder: a bundle that verifies.
         references: what the trained models say.
-        gate: what may be lost.
-        accept_loss: the reason why a loss is shipped all the same; None refuses.
+        gate: what may be lost, and what is good enough.
+        origin: where the bundle comes from, for the report.
+        accept_loss: the reason why a refused bundle is shipped all the same; None refuses.
         refused_report: where the report goes when the bundle is refused.
         ladder: the quantisations that were measured to choose this one.
 
     Raises:
+        InputError: an adapter changes nothing, or computes what are no numbers; no reason ships such a one.
+        NotGood: an adapter that is not good enough, and nobody accepted that.
         GateRefused: a loss that nobody accepted.
     """
     proofs: list[Proof] = []
@@ -50,27 +62,105 @@ def prove_bundle(
         for reference in references:
             log.info("proving %s on the device engine", reference.adapter.name)
             proofs.append(prove(artifact, reference))
-        engine = artifact.runtime.manifest.engine
-    reasons = [(proof, f"{proof.adapter}: {reason}") for proof in proofs for reason in refusals(proof, gate)]
+            _refuse_dead(proofs[-1])
+        manifest, engine = artifact.runtime.manifest, artifact.runtime.engine.info()
+    quality = _quality(proofs, gate, manifest.engine)
+    if ladder:
+        quality |= {"ladder": without_nan([asdict(rung) for rung in ladder])}
+    figures = {proof.adapter: _figures(proof, gate) for proof in proofs}
+    merged = {proof.adapter: figures[proof.adapter] for proof in proofs if proof.merged}
+    if merged:  # such an adapter has no entry of its own in the manifest
+        quality |= {"merged": merged}
+    document = origin.document(manifest, engine)
+    if quality["gate"] == "failed":
+        if accept_loss is None:
+            write_report(refused_report, proofs, quality, figures, document)
+            raise _refusal(proofs, gate, refused_report)
+        quality |= {"accepted": accept_loss}
+    write_report(folder / REPORT_FOLDER, proofs, quality, figures, document)
+    return Quality(quality, figures)
+
+
+def _refuse_dead(proof: Proof) -> None:
+    side = dead(proof)
+    if side is not None:
+        raise InputError(
+            f"adapter {proof.adapter} changes nothing {side}: its logits there are those of the bare base",
+            "export it again with another --mode, --format or --quantize; train it longer if its change is tiny",
+        )
+
+
+def _figures(proof: Proof, gate: Gate) -> dict[str, Any]:
+    """What a manifest says of one adapter: the proof's figures, and the answers to the three questions."""
+    answers = {
+        "alive": dead(proof) is None,
+        "faithful": not unfaithful(proof, gate),
+        "good": not not_good(proof, gate),
+        "least_loss": round(least_loss(proof, gate), 3),
+        "least_gain": round(least_gain(proof), 3),
+    }
+    figures: dict[str, Any] = without_nan(answers)
+    return proof.summary() | figures
+
+
+def _quality(proofs: Sequence[Proof], gate: Gate, engine: str) -> dict[str, Any]:
+    """What a manifest says of the bundle; the figure of each question is that of the adapter that does worst."""
+    worst = {
+        "alive": (
+            "change",
+            _least([change for proof in proofs for change in (proof.torch_change, proof.device_change)]),
+        ),
+        "faithful": ("mean_kl", _most([proof.mean_kl for proof in proofs])),
+        "good": ("gain", _least([proof.gain for proof in proofs])),
+    }
+    judged = {
+        "alive": not any(dead(proof) for proof in proofs),
+        "faithful": not any(unfaithful(proof, gate) for proof in proofs),
+        "good": not any(not_good(proof, gate) for proof in proofs),
+    }
+    questions = {key: {"passed": judged[key], name: round(figure, 5)} for key, (name, figure) in worst.items()}
+    questions["faithful"]["loss"] = round(_most([proof.loss for proof in proofs]), 3)
+    questions["good"] |= {
+        "score": round(_least([proof.device_score for proof in proofs]), 3),
+        "exact": round(_least([proof.device_exact for proof in proofs]), 3),
+    }
+    reasons = [f"{proof.adapter}: {reason}" for proof in proofs for reason in unfaithful(proof, gate)]
+    reasons += [f"{proof.adapter}: {reason}" for proof in proofs for reason in not_good(proof, gate)]
     quality: dict[str, Any] = {
-        "gate": "failed" if reasons else "passed",
+        "gate": "passed" if all(judged.values()) else "failed",
+        **questions,
         "reference": f"torch at {', '.join(sorted({proof.runs_on for proof in proofs}))}",
         "artifact": f"{engine} at {', '.join(sorted({proof.quantization for proof in proofs}))}",
         "rows": max(len(proof.rows) for proof in proofs),
         "max_loss_points": gate.max_loss_points,
         "max_mean_kl": gate.max_mean_kl,
+        "min_score": gate.min_score,
+        "min_gain": gate.min_gain,
     }
-    if ladder:
-        quality |= {"ladder": [asdict(rung) for rung in ladder]}
     if reasons:
-        quality |= {"reasons": [reason for _, reason in reasons]}
-        if accept_loss is None:
-            write_report(refused_report, proofs, quality)
-            raise GateRefused(
-                f"the exported files answer worse than the trained model: {'; '.join(quality['reasons'])} "
-                f"(report: {refused_report / 'report.html'})",
-                remedy(reasons[0][0]),
-            )
-        quality |= {"accepted": accept_loss}
-    write_report(folder / REPORT_FOLDER, proofs, quality)
-    return Quality(quality, {proof.adapter: proof.summary() for proof in proofs})
+        quality |= {"reasons": reasons}
+    strict: dict[str, Any] = without_nan(quality)
+    return strict
+
+
+def _least(figures: Sequence[float]) -> float:
+    """The smallest; NaN when one is, which Python's own min forgets."""
+    return float(np.min(figures))
+
+
+def _most(figures: Sequence[float]) -> float:
+    return float(np.max(figures))
+
+
+def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path) -> GateRefused:
+    """Loss first: a wider type may mend that, and what it mends may be good enough."""
+    lost = [proof for proof in proofs if unfaithful(proof, gate)]
+    kind, what = (
+        (GateRefused, "the exported files answer worse than the trained model")
+        if lost
+        else (NotGood, "the adapter is not good enough")
+    )
+    first = (lost or [proof for proof in proofs if not_good(proof, gate)])[0]
+    found = [f"{proof.adapter}: {reason}" for proof in proofs for reason in unfaithful(proof, gate)]
+    found += [f"{proof.adapter}: {reason}" for proof in proofs for reason in not_good(proof, gate)]
+    return kind(f"{what}: {'; '.join(found)} (report: {report / 'report.html'})", remedy(first, gate))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgekit.evaluation.artifact import Artifact
+from edgekit.evaluation.finite import NotFinite
 from edgekit.project import Gate
-from edgekit.proof.compare import compare_tokens
 from edgekit.proof.reference import Reference
+from edgekit.proof.tokens import compare_tokens
+from edgekit.proof.verdict import at_least, at_most
 from edgekit_runtime.engines import BARE, Sampling, generate
 from edgekit_runtime.errors import GateRefused
 
@@ -31,7 +36,8 @@ class Rung:
     Attributes:
         quantization: its name.
         size_mb: base and adapters, 10^6 bytes.
-        mean_kl: against the trained model, the worst of the adapters, nats per token.
+        mean_kl: against the trained model, the worst of the adapters, nats per token; NaN when the engine gives no
+            numbers.
         decode_tps: tokens per second on this machine, the slowest of the adapters.
         refused: why it can't be chosen; empty when it can.
     """
@@ -55,19 +61,28 @@ def measure_rung(
     with Artifact(bundle) as artifact:
         manifest = artifact.runtime.manifest
         size = sum(entry.size for entry in manifest.files if entry.path.startswith(("base/", "adapters/"))) / MB
-        kl = max(compare_tokens(artifact, reference).mean_kl for reference in references)
+        kl = _worst_kl(artifact, references)
         names = [entry.name for entry in manifest.adapters]
         speed = min(_decode_tps(artifact, name) for name in names) if names else _decode_tps(artifact, None)
     reasons = []
-    if not kl <= gate.max_mean_kl:
+    if not at_most(kl, gate.max_mean_kl):
         reasons.append(f"mean KL {kl:.3f} > {gate.max_mean_kl:g}")
-    if max_mb is not None and size > max_mb:
+    if max_mb is not None and not at_most(size, max_mb):
         reasons.append(f"{size:.0f} MB > {max_mb:g}")
-    if min_decode_tps is not None and speed < min_decode_tps:
+    if min_decode_tps is not None and not at_least(speed, min_decode_tps):
         reasons.append(f"{speed:.0f} tokens/s < {min_decode_tps:g}")
     rung = Rung(manifest.base.quantization, size, kl, speed, reasons)
     log.info("%-7s %7.1f MB  KL %.4f  %6.1f tokens/s  %s", *vars(rung).values())
     return rung
+
+
+def _worst_kl(artifact: Artifact, references: Sequence[Reference]) -> float:
+    """NaN where the engine gives no numbers: one quantisation may overflow where another does not."""
+    try:
+        return float(np.max([compare_tokens(artifact, reference).mean_kl for reference in references]))
+    except NotFinite as error:
+        log.warning("%s", error.problem)
+        return math.nan
 
 
 def climb(measure: Callable[[str], Rung]) -> list[Rung]:
@@ -87,7 +102,8 @@ def climb(measure: Callable[[str], Rung]) -> list[Rung]:
 
 
 def pareto_front(rungs: Sequence[Rung]) -> list[Rung]:
-    """Those that no other one beats in quality, size and speed at once, by size."""
+    """Those that no other one beats in quality, size and speed at once, by size; each figure of them is a number."""
+    rungs = [rung for rung in rungs if all(map(math.isfinite, (rung.mean_kl, rung.size_mb, rung.decode_tps)))]
 
     def beats(one: Rung, other: Rung) -> bool:
         better = (one.mean_kl - other.mean_kl, one.size_mb - other.size_mb, other.decode_tps - one.decode_tps)

@@ -1,7 +1,8 @@
-"""What the trained torch model says: the yardstick that exported files are held against."""
+"""What the trained torch model says, and its bare base: the yardsticks that exported files are held against."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,46 +10,65 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.answers import FieldPath
 from edgekit.data import Row
+from edgekit.evaluation.bare import bare_answers
 from edgekit.evaluation.evaluate import questions
-from edgekit.evaluation.torch_model import trained_model
+from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
+from edgekit.proof.alive import Change, Likeliest, token_kl
+from edgekit.proof.origin import row_place
+from edgekit_runtime.errors import InputError
+
+log = logging.getLogger(__name__)
 
 COMPARED_TOKENS = 2048  # answer tokens whose whole distribution is kept: enough for a mean, few enough for memory
+LEAST_F16 = float(np.finfo(np.float16).min)  # a log-probability below it stays a number
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Answers and token distributions of one adapter in torch.
+    """Answers and token distributions of one adapter in torch, and of its base without it.
 
     Attributes:
         adapter: its settings.
         runs_on: the precision that it was trained at, and answers at here.
         rows: the evaluation rows asked.
+        places: where each row stands, ``file:line`` from the project's folder on.
         max_tokens: where answers are cut off, on every engine alike.
+        free_text: fields of JSON answers that are scored as text.
         prompts: token ids of each row's prompt.
         answers: greedy answers.
+        base_answers: those of the bare base.
         forced: token ids of the reference answers of the first rows, up to ``COMPARED_TOKENS`` tokens.
         logprobs: for each of ``forced``, log-probabilities [tokens, vocabulary], float16.
+        likeliest: for each of ``forced``, the likeliest tokens with and without the adapter, float32.
+        change: how far the adapter moves its base.
     """
 
     adapter: Adapter
     runs_on: str
     rows: Sequence[Row]
+    places: Sequence[str]
     max_tokens: int
+    free_text: frozenset[FieldPath]
     prompts: Sequence[list[int]]
     answers: Sequence[str]
+    base_answers: Sequence[str]
     forced: Sequence[list[int]]
     logprobs: Sequence[NDArray[Any]]
+    likeliest: Sequence[Likeliest]
+    change: Change
 
 
 def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
-    """Ask the trained model at most ``limit`` evaluation rows.
+    """Ask the trained model and its bare base at most ``limit`` evaluation rows.
 
     Raises:
-        InputError: the adapter isn't trained, or there are no evaluation rows.
+        InputError: the adapter isn't trained, changes nothing or computes what are no numbers, or there are no
+            evaluation rows.
     """
-    base, rows, max_tokens = questions(project, adapter, limit)
+    base, rows, max_tokens, free_text = questions(project, adapter, limit)
     model, trained = trained_model(project, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
@@ -57,14 +77,44 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
         if forced and sum(map(len, forced)) + len(ids) > COMPARED_TOKENS:
             break
         forced.append(ids)
-    logprobs = model.answer_logprobs(prompts[: len(forced)], forced)
+    logprobs, likeliest, change = _distributions(model, rows[: len(forced)], prompts[: len(forced)], forced)
+    if not change.alive:
+        raise InputError(
+            f"adapter {adapter.name} changes nothing: torch gives the same logits with and without it "
+            f"(largest difference {change.largest:.1g})",
+            "check that its tensors are named after the base's layers and that lora_B is not all zero, or train it",
+        )
+    answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
+    log.info("asking the base without %s in torch", adapter.name)
     return Reference(
         adapter=adapter,
         runs_on=trained.label,
         rows=rows,
+        places=[row_place(row.where, project.folder) for row in rows],
         max_tokens=max_tokens,
+        free_text=free_text,
         prompts=prompts,
-        answers=model.answers(rows, adapter.system, max_tokens, with_adapter=True),
+        answers=answers,
+        base_answers=bare_answers(model, base, trained, rows, adapter.system, max_tokens),
         forced=forced,
-        logprobs=[each.astype(np.float16) for each in logprobs],
+        logprobs=logprobs,
+        likeliest=likeliest,
+        change=change,
     )
+
+
+def _distributions(
+    model: TorchModel, rows: Sequence[Row], prompts: Sequence[list[int]], forced: Sequence[list[int]]
+) -> tuple[list[NDArray[Any]], list[Likeliest], Change]:
+    kept: list[NDArray[Any]] = []
+    likeliest: list[Likeliest] = []
+    kls: list[NDArray[Any]] = []
+    largest: list[float] = []
+    bare = model.answer_logprobs(rows, prompts, forced, with_adapter=False)
+    adapted = model.answer_logprobs(rows, prompts, forced, with_adapter=True)
+    for without, with_it in zip(bare, adapted, strict=True):
+        kept.append(np.maximum(with_it, LEAST_F16).astype(np.float16))
+        likeliest.append(Likeliest.of(with_it, without))
+        kls.append(token_kl(with_it, without))
+        largest.append(float(np.abs(with_it - without).max()))
+    return kept, likeliest, Change.of(kls, largest)

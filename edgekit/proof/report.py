@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from typing import Any
 from edgekit.proof.compare import Proof, RowProof
 from edgekit.proof.ladder import Rung, pareto_front
 from edgekit.proof.markdown import literal
+from edgekit.proof.words import headline, proof_lines
+from edgekit_runtime.strict_json import strict_json
 
 REPORT_SCHEMA = "edgekit.report/1"
 WORST_ROWS = 8
 _COLUMNS = (
     ("adapter", "{0.adapter}"),
+    ("base", "{0.base_score:.1f}"),
     ("torch", "{0.torch_score:.1f}"),
     ("device", "{0.device_score:.1f}"),
+    ("gain, points (95 %)", "{0.gain:+.1f} ({0.gain_interval[0]:+.1f} to {0.gain_interval[1]:+.1f})"),
     ("loss, points (95 %)", "{0.loss:+.1f} ({0.loss_interval[0]:+.1f} to {0.loss_interval[1]:+.1f})"),
-    ("exact torch/device, %", "{0.torch_exact:.1f} / {0.device_exact:.1f}"),
+    ("exact base/torch/device, %", "{0.base_exact:.1f} / {0.torch_exact:.1f} / {0.device_exact:.1f}"),
     ("McNemar p", "{0.mcnemar_p:.2f}"),
     ("mean KL, nats", "{0.mean_kl:.4f}"),
     ("same top-1", "{0.top1:.1f} %"),
@@ -30,13 +34,28 @@ _COLUMNS = (
 )
 
 
-def write_report(folder: Path, proofs: Sequence[Proof], quality: dict[str, Any]) -> None:
-    """Write report.json, report.md and report.html into ``folder``."""
+def write_report(
+    folder: Path,
+    proofs: Sequence[Proof],
+    quality: dict[str, Any],
+    figures: Mapping[str, dict[str, Any]],
+    origin: Mapping[str, Any],
+) -> None:
+    """Write report.json, report.md and report.html into ``folder``.
+
+    Args:
+        folder: made when missing.
+        proofs: one an adapter.
+        quality: what the manifest says of the bundle.
+        figures: what it says of each adapter.
+        origin: project, base, device, versions and digests.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    document = {"schema": REPORT_SCHEMA, "quality": quality, "adapters": [asdict(proof) for proof in proofs]}
-    (folder / "report.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(_markdown(proofs, quality), encoding="utf-8")
-    (folder / "report.html").write_text(_page(proofs, quality), encoding="utf-8")
+    adapters = [figures[proof.adapter] | asdict(proof) for proof in proofs]
+    document = {"schema": REPORT_SCHEMA, **origin, "quality": quality, "adapters": adapters}
+    (folder / "report.json").write_text(strict_json(document, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(_markdown(proofs, quality, figures, origin), encoding="utf-8")
+    (folder / "report.html").write_text(_page(proofs, quality, figures, origin), encoding="utf-8")
 
 
 def proof_table(proofs: Sequence[Proof]) -> list[list[str]]:
@@ -44,18 +63,26 @@ def proof_table(proofs: Sequence[Proof]) -> list[list[str]]:
     return [[heading for heading, _ in _COLUMNS], *([cell.format(proof) for _, cell in _COLUMNS] for proof in proofs)]
 
 
-def _verdict(proofs: Sequence[Proof], quality: dict[str, Any]) -> list[str]:
-    metrics = ", ".join(dict.fromkeys(proof.metric for proof in proofs))
+def _verdict(quality: dict[str, Any], origin: Mapping[str, Any], metrics: str) -> list[str]:
+    base, device = origin["base"], origin["device"]["profile"]
     lines = [
-        f"Gate: {quality['gate']}.  Trained model: {quality['reference']}.  Exported: {quality['artifact']}.",
-        f"Scores ({metrics}) are of 100, on at most {quality['rows']} evaluation rows of each adapter; allowed are "
-        f"{quality['max_loss_points']:g} points of loss beyond noise and a mean KL of {quality['max_mean_kl']:g} nats "
-        "per answer token.",
+        f"Gate: {quality['gate']}.  Trained model: {quality['reference']}.  Exported: {quality['artifact']}.  "
+        f"Project {origin['project']}, base {base['name']}, {f'for {device}, ' if device else ''}{origin['date']}.",
+        f"Scores ({metrics}) are of 100, on at most {quality['rows']} evaluation rows of each adapter.  "
+        f"Allowed are {quality['max_loss_points']:g} points of loss beyond noise and a mean KL of "
+        f"{quality['max_mean_kl']:g} nats per answer token.  {_asked(quality)}",
     ]
     lines += [f"Refused: {reason}." for reason in quality.get("reasons", [])]
     if quality.get("accepted"):
         lines.append(f"Shipped all the same: {quality['accepted']}")
     return lines
+
+
+def _asked(quality: dict[str, Any]) -> str:
+    least = quality["min_gain"]
+    gain = "more than zero" if least is None else f"{least:g} points or more"
+    score = "" if quality["min_score"] is None else f", and a score of {quality['min_score']:g}"
+    return f"Asked is a gain over the bare base of {gain}, at the low end of its interval{score}."
 
 
 def _worst(proof: Proof) -> list[RowProof]:
@@ -64,31 +91,53 @@ def _worst(proof: Proof) -> list[RowProof]:
     return sorted(different, key=lambda row: (row.device_score - row.torch_score, -(row.kl or 0)))[:WORST_ROWS]
 
 
-def _markdown(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
+def _wrong(proof: Proof) -> list[RowProof]:
+    """Rows that the device answers worst, however torch does; those that differ are told already."""
+    told = _worst(proof)
+    wrong = [row for row in proof.rows if row not in told and row.device.strip() != row.reference.strip()]
+    return sorted(wrong, key=lambda row: row.device_score)[:WORST_ROWS]
+
+
+def _metrics(proofs: Sequence[Proof]) -> str:
+    return ", ".join(dict.fromkeys(proof.metric for proof in proofs))
+
+
+def _markdown(
+    proofs: Sequence[Proof],
+    quality: dict[str, Any],
+    figures: Mapping[str, dict[str, Any]],
+    origin: Mapping[str, Any],
+) -> str:
     heading, *rows = proof_table(proofs)
-    lines = [
-        "# Proof",
-        "",
-        *map(literal, _verdict(proofs, quality)),
-        "",
-        _md_row(heading),
-        _md_row(["---"] * len(heading)),
-    ]
-    lines += [_md_row(row) for row in rows]
+    lines = [f"# Proof: {headline(quality)}"]
+    for line in _verdict(quality, origin, _metrics(proofs)):
+        lines += ["", literal(line)]
+    for proof in proofs:
+        lines += ["", f"**{proof.adapter}**", ""]
+        lines += [f"* {question}: {literal(said)}" for question, said in proof_lines(figures[proof.adapter])]
+    lines += ["", _md_row(heading), _md_row(["---"] * len(heading)), *(_md_row(row) for row in rows)]
     if quality.get("ladder"):
         heading, *rows = _ladder_table(quality["ladder"])
         lines += ["", "## Quantisations measured", "", _md_row(heading), _md_row(["---"] * len(heading))]
         lines += [_md_row(row) for row in rows]
     for proof in proofs:
-        lines += [
-            "",
-            f"## {proof.adapter}: rows that differ most",
-            "",
-            "| | expected | torch | device |",
-            "|---|---|---|---|",
-        ]
-        lines += [_md_row([Path(row.where).name, row.reference, row.torch, row.device]) for row in _worst(proof)]
+        for title, chosen in _chosen_rows(proof):
+            lines += ["", f"## {proof.adapter}: {title}", "", _md_row(_ROWS), _md_row(["---"] * len(_ROWS))]
+            lines += [_md_row([row.where, *_texts(row)]) for row in chosen]
     return "\n".join(lines) + "\n"
+
+
+_ROWS = ("row", "expected", "base", "torch", "device")
+
+
+def _texts(row: RowProof) -> tuple[str, str, str, str]:
+    return row.reference, row.base, row.torch, row.device
+
+
+def _chosen_rows(proof: Proof) -> list[tuple[str, list[RowProof]]]:
+    """Titles with rows, where there are any."""
+    chosen = [("rows in which device and torch differ most", _worst(proof)), ("rows answered worst", _wrong(proof))]
+    return [(title, rows) for title, rows in chosen if rows]
 
 
 def _ladder_table(ladder: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -96,7 +145,7 @@ def _ladder_table(ladder: Sequence[dict[str, Any]]) -> list[list[str]]:
         [
             rung["quantization"],
             f"{rung['size_mb']:.1f}",
-            f"{rung['mean_kl']:.4f}",
+            "none" if rung["mean_kl"] is None else f"{rung['mean_kl']:.4f}",
             f"{rung['decode_tps']:.0f}",
             ", ".join(rung["refused"]) or "yes",
         ]
@@ -117,6 +166,7 @@ th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid #d5dbe
 td.text { font: 13px/1.4 ui-monospace, monospace; min-width: 14rem; overflow-wrap: anywhere }
 td.changed { background: #fdecea }
 img { max-width: 100% }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem } dt { font-weight: 600 } dd { margin: 0 }
 .passed { color: #14662f } .failed { color: #a4161a } .skipped { color: #6b5900 }
 @media (prefers-color-scheme: dark) {
   body { color: #e4e9ef; background: #12171d }
@@ -127,15 +177,21 @@ img { max-width: 100% }
 """
 
 
-def _page(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
+def _page(
+    proofs: Sequence[Proof],
+    quality: dict[str, Any],
+    figures: Mapping[str, dict[str, Any]],
+    origin: Mapping[str, Any],
+) -> str:
     """One self-contained page: nothing is fetched, so it opens on a machine without a network."""
     escape = html.escape
     heading, *rows = proof_table(proofs)
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>Proof: {escape(quality['gate'])}</title><style>{_STYLE}</style>",
-        f'<h1>Proof: <span class="{escape(quality["gate"])}">{escape(quality["gate"])}</span></h1>',
-        *(f"<p>{escape(line)}</p>" for line in _verdict(proofs, quality)),
+        f"<title>Proof: {escape(headline(quality))}</title><style>{_STYLE}</style>",
+        f'<h1>Proof: <span class="{escape(quality["gate"])}">{escape(headline(quality))}</span></h1>',
+        *(_questions(proof.adapter, figures[proof.adapter]) for proof in proofs),
+        *(f"<p>{escape(line)}</p>" for line in _verdict(quality, origin, _metrics(proofs))),
         _html_table(heading, [[f"<td>{escape(cell)}</td>" for cell in row] for row in rows]),
         f'<img alt="Scores and KL divergence" src="data:image/png;base64,{_plot(proofs)}">',
     ]
@@ -146,19 +202,32 @@ def _page(proofs: Sequence[Proof], quality: dict[str, Any]) -> str:
         picture = _plot_ladder(quality["ladder"])
         parts.append(f'<img alt="Quality, size and speed" src="data:image/png;base64,{picture}">')
     for proof in proofs:
-        worst = [
-            [
-                f"<td>{escape(Path(row.where).name)}</td>",
-                *(
-                    f'<td class="text{" changed" if changed else ""}">{escape(text)}</td>'
-                    for text, changed in ((row.reference, False), (row.torch, False), (row.device, True))
-                ),
-            ]
-            for row in _worst(proof)
-        ]
-        parts.append(f"<h2>{escape(proof.adapter)}: rows that differ most</h2>")
-        parts.append(_html_table(["row", "expected", "torch", "device"], worst) if worst else "<p>None differs.</p>")
+        for title, chosen in _chosen_rows(proof):
+            parts.append(f"<h2>{escape(proof.adapter)}: {escape(title)}</h2>")
+            parts.append(_html_table(_ROWS, [_html_row(row) for row in chosen]))
+        if not _worst(proof):
+            parts.append(f"<p>{escape(proof.adapter)}: on no row do device and torch differ.</p>")
     return "\n".join(parts) + "</html>\n"
+
+
+def _questions(adapter: str, figures: Mapping[str, Any]) -> str:
+    """The answers to the three questions, in plain words."""
+    items = "".join(
+        f'<dt>{html.escape(question)}</dt><dd class="{_kind(said)}">{html.escape(said)}</dd>'
+        for question, said in proof_lines(figures)
+    )
+    return f"<h2>{html.escape(adapter)}</h2><dl>{items}</dl>"
+
+
+def _kind(said: str) -> str:
+    return "passed" if said.startswith("yes") else "failed" if said.startswith("no:") else ""
+
+
+def _html_row(row: RowProof) -> list[str]:
+    *texts, device = _texts(row)
+    changed = " changed" if row.device != row.torch else ""
+    cells = [f'<td class="text">{html.escape(text)}</td>' for text in texts]
+    return [f"<td>{html.escape(row.where)}</td>", *cells, f'<td class="text{changed}">{html.escape(device)}</td>']
 
 
 def _html_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -175,31 +244,44 @@ def _plot(proofs: Sequence[Proof]) -> str:
     figure = Figure(figsize=(11, 3.6), layout="constrained", dpi=110)
     scores, spread = figure.subplots(1, 2)
     at = np.arange(len(proofs))
-    bars = scores.bar(at - 0.2, [proof.torch_score for proof in proofs], 0.38, label="torch", color="#9aa7b5")
-    scores.bar_label(bars, fmt="%.1f")
-    below = [max(0.0, proof.loss_interval[1] - proof.loss) for proof in proofs]
-    above = [max(0.0, proof.loss - proof.loss_interval[0]) for proof in proofs]
+    for shift, label, color, heights in (
+        (-0.27, "base", "#d9c9a3", [proof.base_score for proof in proofs]),
+        (0.0, "torch", "#9aa7b5", [proof.torch_score for proof in proofs]),
+    ):
+        scores.bar_label(scores.bar(at + shift, _shown(heights), 0.25, label=label, color=color), fmt="%.1f")
+    below = _shown([proof.loss_interval[1] - proof.loss for proof in proofs])
+    above = _shown([proof.loss - proof.loss_interval[0] for proof in proofs])
     bars = scores.bar(
-        *(at + 0.2, [proof.device_score for proof in proofs], 0.38),
+        *(at + 0.27, _shown([proof.device_score for proof in proofs]), 0.25),
         yerr=[below, above], label="device", color="#3b6ea5", ecolor="#555555", capsize=4,
     )  # fmt: skip
     scores.bar_label(bars, fmt="%.1f")  # above the whisker: a bar may be too low to hold it
     scores.set_xticks(at, [proof.adapter for proof in proofs])
     scores.set(title="score; whisker: 95 % interval of the loss", ylim=(0, 130), yticks=range(0, 101, 20))
-    scores.legend(loc="upper right", ncols=2)
+    scores.legend(loc="upper right", ncols=3)
     edges = np.geomspace(1e-6, 10, 43)
     for proof in proofs:
-        spread.hist(np.clip(proof.token_kl, 1e-6, 10), edges, histtype="step", label=proof.adapter)
+        spread.hist(
+            np.clip([kl for kl in proof.token_kl if math.isfinite(kl)], 1e-6, 10),
+            edges,
+            histtype="step",
+            label=proof.adapter,
+        )
     spread.set(xscale="log", title="KL(torch || device) of each answer token", xlabel="nats", ylabel="tokens")
     spread.legend()
     return _png(figure)
+
+
+def _shown(figures: Sequence[float]) -> list[float]:
+    """Heights of bars and whiskers: rounding may take one below zero; what is no number has none."""
+    return [figure if math.isfinite(figure) and figure > 0 else 0.0 for figure in figures]
 
 
 def _plot_ladder(ladder: Sequence[dict[str, Any]]) -> str:
     """Size against KL divergence, with decode speed as label; the Pareto front is joined."""
     from matplotlib.figure import Figure
 
-    rungs = [Rung(**rung) for rung in ladder]
+    rungs = [Rung(**rung) for rung in ladder if rung["mean_kl"] is not None]
     figure = Figure(figsize=(7.5, 4), layout="constrained", dpi=110)
     axes = figure.add_subplot()
     front = pareto_front(rungs)

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit_runtime import machine
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def open_tab(browser: str) -> AbstractContextManager[Tab]:
         TargetError: it, or what drives it, is not installed.
     """
     if browser not in BROWSERS:
-        raise UsageError(f"pages are not measured in {browser!r}", f"use one of {', '.join(BROWSERS)}")
+        raise UsageError(f"pages are not measured in {browser!r}", did_you_mean(browser, BROWSERS))
     return BROWSERS[browser]()
 
 

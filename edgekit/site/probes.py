@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.chat import IMAGE_PART, ImageTemplate, Message, parts_of
+from edgekit_runtime.chat import IMAGE_PART, ImageTemplate, Message, TextTemplate, parts_of
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.prompts import chat_template
+from edgekit_runtime.reasoning import MODES, template_arguments
+from edgekit_runtime.template import stopped_clock
 
 _USER, _ASSISTANT, _SYSTEM = ({"role": role} for role in ("user", "assistant", "system"))
 CONVERSATIONS: tuple[list[Message], ...] = (
@@ -31,6 +33,23 @@ CONVERSATIONS: tuple[list[Message], ...] = (
         _USER | {"content": "three"},
         _ASSISTANT | {"content": "four"},
         _USER | {"content": "five"},
+    ],
+)
+_CALL = {"type": "function", "id": "abcdefgh1", "function": {"name": "measure", "arguments": {"part": "B 7", "mm": 4}}}
+_PARAMETERS = {
+    "type": "object",
+    "properties": {"part": {"type": "string", "description": 'which "one" & where'}, "mm": {"type": "number"}},
+    "required": ["part"],
+}
+TOOLS = [{"type": "function", "function": {"name": "measure", "description": "Measures.", "parameters": _PARAMETERS}}]
+CALLING: tuple[list[Message], ...] = (
+    [_SYSTEM | {"content": "You are terse."}, _USER | {"content": "scratch of 0.4 mm"}],
+    [
+        _USER | {"content": "measure it"},
+        _ASSISTANT | {"content": "", "tool_calls": [_CALL]},
+        {"role": "tool", "name": "measure", "tool_call_id": "abcdefgh1", "content": '{"mm": 4}'},
+        _ASSISTANT | {"content": "4 mm"},
+        _USER | {"content": "again"},
     ],
 )
 _TEXT = {"type": "text"}
@@ -54,20 +73,33 @@ def template_facts(base: Path, *, with_images: bool) -> dict[str, Any]:
 
     Returns:
         ``probes``: each conversation with the texts before, between and after its images, None where the template
-        refuses; ``image``: how the template takes images, None for bases that read none.
+        refuses, and where there are some the ``tools`` and ``arguments`` it was asked with; ``moment``: what a template
+        that reads the clock saw; ``image``: how the template takes images, None for bases that read none.
 
     Raises:
         InputError: the base has no template, or a broken one.
     """
     template = chat_template(read_gguf(base))
     seeing = ImageTemplate(template) if with_images else None
+    form = seeing or TextTemplate(template)
+    switched = [each for mode in MODES if (each := template_arguments(template, mode))]
+    asked: list[tuple[list[Message], dict[str, Any]]] = [
+        *((messages, {}) for messages in CONVERSATIONS + (WITH_IMAGES if seeing else ())),
+        *((messages, {"arguments": each}) for each in switched for messages in CONVERSATIONS),
+        *((messages, {"tools": TOOLS}) for messages in CALLING),
+    ]
     probes = []
-    for messages in CONVERSATIONS + (WITH_IMAGES if seeing else ()):
-        images = sum(parts_of(each).count(IMAGE_PART) for each in messages)
-        try:
-            texts = (template.render(messages),) if seeing is None else seeing.render(messages, images)
-        except InputError:
-            texts = None
-        probes.append({"messages": messages, "texts": texts})
+    with stopped_clock() as moment:
+        for messages, asking in asked:
+            images = sum(parts_of(each).count(IMAGE_PART) for each in messages)
+            try:
+                texts = form.render(messages, images, **asking)
+            except InputError:
+                texts = None
+            probes.append({"messages": messages, **asking, "texts": texts})
     image = seeing and {"placeholder": seeing.placeholder, "parts": seeing.takes_parts}
-    return {"image": image, "probes": probes}
+    return {
+        "image": image,
+        "probes": probes,
+        "moment": moment.isoformat(timespec="seconds") if template.moment else None,
+    }

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgekit.project import PROJECT_FILE
 from edgekit.templates import caption, chat, inspection, monitoring
 from edgekit.templates.drawing import Rows
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.publish import publish
 
@@ -67,7 +68,7 @@ def init_project(folder: Path, template: str = "inspection", *, max_steps: int |
         InputError: the folder has other content, or can't be written.
     """
     if template not in TEMPLATES:
-        raise UsageError(f"no template is called {template!r}", f"use one of {', '.join(TEMPLATES)}")
+        raise UsageError(f"no template is called {template!r}", did_you_mean(template, TEMPLATES))
     folder = folder.expanduser().absolute()
     examples = TEMPLATES[template]
     with publish(folder, is_ours=lambda _: False) as temporary:

@@ -12,6 +12,7 @@ from transformers.initialization import no_init_weights
 
 from edgekit.project import PRECISIONS
 from edgekit_exporters.base import Base
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def load_base(base: Base, precision: str, blocks: Path | None = None) -> Any:
         options["dtype"] = compute_dtype()
         options["quantization_config"] = _bitsandbytes(precision)
     else:
-        raise UsageError(f"no base_precision is called {precision!r}", f"use one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"no base_precision is called {precision!r}", did_you_mean(precision, PRECISIONS))
     return transformers.AutoModelForCausalLM.from_pretrained(base.folder, trust_remote_code=False, **options)
 
 

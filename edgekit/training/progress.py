@@ -1,12 +1,12 @@
-"""One progress line on stderr: steps, time left, and the last losses."""
+"""The progress of a training run: steps, time left, and the last losses."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+from edgekit_exporters.progress import Stage
 
 
 class Progress(TrainerCallback):
@@ -14,8 +14,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, label: str) -> None:
         self._label = label
-        self._bar: Any = None
-        self._shown: dict[str, str] = {}
+        self._stage: Stage | None = None
 
     @classmethod
     def install(cls, trainer: Trainer, label: str) -> None:
@@ -25,22 +24,21 @@ class Progress(TrainerCallback):
         trainer.add_callback(cls(label))
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the bar, where an interrupted run stopped."""
-        self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self._label, unit="step", file=sys.stderr
-        )
+        """Open the stage, where an interrupted run stopped."""
+        self._stage = Stage(f"training {self._label}", state.max_steps, "step", state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Move on."""
-        self._bar.update(state.global_step - self._bar.n)
+        if self._stage is not None:
+            self._stage.reach(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show the last losses."""
         for key, name in (("loss", "loss"), ("eval_loss", "evaluation")):
-            if logs and key in logs:
-                self._shown[name] = f"{float(logs[key]):.3f}"
-        self._bar.set_postfix(self._shown)
+            if self._stage is not None and logs and key in logs:
+                self._stage.show(**{name: f"{float(logs[key]):.3f}"})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the bar."""
-        self._bar.close()
+        """Close the stage."""
+        if self._stage is not None:
+            self._stage.close()

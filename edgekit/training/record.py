@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.strict_json import strict_json
+
 RECORD_FILE = "run.json"
 PLOT_FILE = "loss.png"
 RECORD_SCHEMA = "edgekit.run/1"
@@ -19,7 +21,8 @@ PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "acceler
 class RunRecord:
     """Everything needed to know, and to repeat, how an adapter came about.
 
-    ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was.
+    ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``template`` that of chat
+    template and special tokens.
     """
 
     adapter: str
@@ -29,6 +32,8 @@ class RunRecord:
     quantization: str | None
     blocks: str | None
     system: str | None
+    template: str
+    reasoning: str | None
     hyperparameters: dict[str, Any]
     data: dict[str, Any]
     losses: list[dict[str, float]]
@@ -42,7 +47,7 @@ class RunRecord:
             "versions": versions(),
             "machine": platform.platform(),
         }
-        (folder / RECORD_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / RECORD_FILE).write_text(strict_json(document, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -65,6 +70,7 @@ def versions() -> dict[str, str]:
 def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
     """Draw training and evaluation loss over steps as a PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
     axes = figure.add_subplot()
@@ -73,6 +79,7 @@ def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker=marker)
     axes.set(title=title, xlabel="optimiser step", ylabel="loss per answer token (nats)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()

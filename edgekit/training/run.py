@@ -15,22 +15,27 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import deployed_precision, deployed_quantization, resolve_base
+from edgekit.bases import base_label, deployed_precision, deployed_quantization, loading_name, project_base
 from edgekit.data import Row, data_digest, load_rows
 from edgekit.deployed import blocks_digest, trained_blocks
+from edgekit.folders import adapter_folder, is_adapter_folder
+from edgekit.preflight import check_train
 from edgekit.project import ONNX_PRECISIONS, Adapter, Project
 from edgekit.seeing import let_see, row_images
+from edgekit.training.answers import default_reasoning
 from edgekit.training.base_model import device, fast_bfloat16, load_base
+from edgekit.training.card import write_card
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
+from edgekit_exporters.adapter_intake import CONNECTOR
 from edgekit_exporters.base import Base
-from edgekit_exporters.connector import MODULE as CONNECTOR
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import publish
+from edgekit_runtime.reasoning import KEEP, knows_reasoning
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +47,6 @@ EVALUATIONS_PER_RUN = 3
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
 CONNECTOR_RATE = 0.1  # of the adapter's: it is trained already, and moves as a whole matrix
 LORAPLUS_RATIO = 16  # lr(B) / lr(A), as recommended in the LoRA+ paper (arXiv 2402.12354)
-
-
-def adapter_folder(project: Project, adapter: Adapter) -> Path:
-    """Where the trained (or imported) adapter of a project lies, as a PEFT folder."""
-    return adapter.path if adapter.path is not None else project.folder / "adapters" / adapter.name
 
 
 def train(project: Project, name: str | None = None, *, resume: bool = False) -> Path:
@@ -65,19 +65,19 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
     adapter = project.adapter(name)
-    if adapter.path is not None:
-        raise UsageError(f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is")
+    check_train(project, [adapter.name])
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
-    base = resolve_base(project.base, relative_to=project.folder)
+    base = project_base(project)
     precision, quantization = base_precision(project, adapter, base)
     blocks = trained_blocks(project, base, precision, quantization)
     images = row_images(project, base, connector=adapter.connector)
-    encoder = Encoder(base.folder, images=images)
+    encoder = Encoder(base.folder, images=images, reasoning=adapter.reasoning or default_reasoning(train_rows))
+    _tell_of_reasoning(adapter, encoder)
     limit = _max_length(adapter, base)
     invocation = encoder.invocation_ids(adapter.invocation) if adapter.method == "alora" else []
     datasets = [
-        [_invoked(encoder.encode(row, adapter.system, limit), row, invocation) for row in rows]
+        [example for row in rows for example in _examples(encoder, row, adapter, limit, invocation)]
         for rows in (train_rows, eval_rows[:LOSS_EVAL_ROWS])
     ]
 
@@ -86,6 +86,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         "precision": precision,
         "quantization": quantization,
         "blocks": blocks_digest(blocks) if blocks else None,
+        "template": encoder.facts.digest,
+        "reasoning": encoder.reasoning,
         "hyperparameters": _hyperparameters(adapter),
         "data": data_digest([files.train, files.eval]),
     }
@@ -100,14 +102,14 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         checkpointing=_checkpointing(),
         invocation=invocation,
     )
-    # As PEFT has it: what loads the base again.
-    model.peft_config["default"].base_model_name_or_path = base.name if base.on_hub else str(base.folder)
+    # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
+    model.peft_config["default"].base_model_name_or_path = str(base.folder)
     initial = work / "initial"
     if adapter.method in CHANGES_BASE and checkpoint is None:
         _save_initial(model, initial)
     trainer = _trainer(model, encoder, datasets, adapter, work)
     log.info(
-        "training %s: %d rows, %d trainable parameters, base %s at %s",
+        "%s: %d rows, %d trainable parameters, base %s at %s",
         *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
         quantization if precision == "gguf" and quantization else precision,
     )
@@ -119,6 +121,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
 
+    label = base_label(project, base)
     losses = [
         {key: float(value) for key, value in entry.items() if key in ("step", "epoch", "loss", "eval_loss")}
         for entry in trainer.state.log_history
@@ -126,22 +129,26 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     ]
     record = RunRecord(
         adapter=adapter.name,
-        base=project.base,
+        base=label,
         family=base.family,
         base_precision=precision,
         quantization=quantization,
         blocks=None if recipe["blocks"] is None else str(recipe["blocks"]),
         system=adapter.system,
+        template=encoder.facts.digest,
+        reasoning=encoder.reasoning,
         hyperparameters=_hyperparameters(adapter),
         data={"digest": recipe["data"], "train_rows": len(train_rows), "eval_rows": len(eval_rows)},
         losses=losses,
         result={key: float(value) for key, value in outcome.metrics.items()},
     )
     folder = adapter_folder(project, adapter)
-    with publish(folder, is_ours=lambda old: (old / "adapter_config.json").exists()) as temporary:
+    with publish(folder, is_ours=is_adapter_folder) as temporary:
+        model.peft_config["default"].base_model_name_or_path = loading_name(base)
         _save_adapter(model, temporary, initial if adapter.method in CHANGES_BASE else None)
         record.save(temporary)
-        plot_losses(losses, f"{adapter.name} on {base.name}", temporary / PLOT_FILE)
+        plot_losses(losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)
+        write_card(temporary, record, base, task=project.task)
     shutil.rmtree(work, ignore_errors=True)
     return folder
 
@@ -167,6 +174,19 @@ def _hyperparameters(adapter: Adapter) -> dict[str, Any]:
     for key in ("name", "path", "data", "version", "schema", "generation"):
         settings.pop(key, None)
     return settings | {"alpha": adapter.lora_alpha}
+
+
+def _tell_of_reasoning(adapter: Adapter, encoder: Encoder) -> None:
+    if adapter.reasoning is None and (encoder.reasoning == KEEP or knows_reasoning(encoder.template)):
+        found = "some training rows have it" if encoder.reasoning == KEEP else "no training row has any"
+        log.info("reasoning: %s, as %s (edgekit.yaml can say otherwise)", encoder.reasoning, found)
+
+
+def _examples(encoder: Encoder, row: Row, adapter: Adapter, limit: int, invocation: list[int]) -> list[Encoded]:
+    """What is learnt of a row; an activated LoRA works from one place of an example, so its turns share none."""
+    every = adapter.loss == "all"
+    examples = encoder.encode(row, adapter.system, limit, every_turn=every, join=not invocation)
+    return [_invoked(example, row, invocation) for example in examples] if invocation else examples
 
 
 def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:

@@ -1,17 +1,26 @@
-"""Rows to token ids exactly as the device makes them, with the loss on the answer only."""
+"""Rows to token ids exactly as the device makes them, with the loss on answers only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.data import Row
-from edgekit_runtime.chat import ChatTemplate, ImageTemplate, Message, apply_system, check_messages, text_of
+from edgekit.training.answers import TOOL_CALLS, answer_text, leaves_answer_out, reply_of, turns_of, without_reasoning
+from edgekit_exporters.templates import load_tokenizer, tokenizer_facts
+from edgekit_runtime.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages, text_of
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.reasoning import DROP, tags_of, template_arguments
+from edgekit_runtime.template import ChatTemplate
 
 if TYPE_CHECKING:
     from edgekit.seeing import RowImages
+
+log = logging.getLogger(__name__)
 
 IGNORED = -100  # label that torch's cross entropy leaves out
 Encoded = dict[str, list[int]]
@@ -20,38 +29,56 @@ Encoded = dict[str, list[int]]
 class Encoder:
     """Chat messages to token ids, through the same template code as on the device."""
 
-    def __init__(self, folder: Path, *, reads_images: bool = False, images: RowImages | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        reads_images: bool = False,
+        images: RowImages | None = None,
+        reasoning: str | None = None,
+    ) -> None:
         """Load the tokenizer of a Hugging Face folder.
 
         Args:
             folder: the base's.
             reads_images: the base is one for images; its template gets messages in parts then, as on the device.
             images: where the images of rows come from; without it no prompt can be encoded that has some.
+            reasoning: ``keep`` or ``drop``; None asks as the template does by itself.
 
         Raises:
             InputError: no tokenizer there, or one without a chat template.
         """
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{folder} has no usable tokenizer ({str(error).splitlines()[0]})", "download the model again"
-            ) from None
-        if not self.tokenizer.chat_template:
-            raise InputError(f"{folder} has no chat template", "choose an instruct or chat model as the base")
+        self.tokenizer: Any = load_tokenizer(folder)
+        self.facts = tokenizer_facts(self.tokenizer, folder)
+        self.template = ChatTemplate.of(self.facts)
+        self.reasoning = reasoning
+        self.arguments = template_arguments(self.template, reasoning)
         self.bos = str(self.tokenizer.bos_token or "")
-        self.template = ChatTemplate(str(self.tokenizer.chat_template), self.bos, str(self.tokenizer.eos_token or ""))
         self.images = images
         self._vocabulary = (
             0 if images is None else int(AutoConfig.from_pretrained(folder, trust_remote_code=False).vocab_size)
         )
-        self._with_images = ImageTemplate(self.template) if reads_images or images is not None else None
+        self._sees = reads_images or images is not None
+        self._form = ImageTemplate(self.template) if self._sees else TextTemplate(self.template)
+        self._looked_for_tools = False
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
         self._adds_bos = bool(self.bos) and self.tokenizer("a").input_ids[:1] == [self.tokenizer.bos_token_id]
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    def settled(self, row: Row, system: str | None) -> Row:
+        """A row as it is asked and scored: without reasoning in its history where that is dropped; the answer of one
+        that calls functions is the text that the template makes of the calls.
+
+        Raises:
+            InputError: as :meth:`answer_ids`.
+        """
+        row = without_reasoning(row) if self.reasoning == DROP else row
+        if not reply_of(row).get(TOOL_CALLS):
+            return row
+        return replace(row, answer=self.decode(self.answer_ids(row, system)))
 
     def prompt(self, row: Row, system: str | None) -> tuple[str, ...]:
         """The text that the model continues, cut at the row's images.
@@ -86,17 +113,20 @@ class Encoder:
         """The answer with the token that ends the turn; what comes after that token is never generated.
 
         Raises:
-            InputError: the template doesn't start the answer with the generation prompt.
+            InputError: the template can't say this answer after its own prompt.
         """
-        prompt = self.prompt(row, system)
-        answer = [{"role": "assistant", "content": row.answer}]
-        whole = self._render(row, system, answer, add_generation_prompt=False)
-        if whole[:-1] != prompt[:-1] or not whole[-1].startswith(prompt[-1]):
-            raise InputError(
-                f"{row.where}: the base's chat template rewrites the conversation when an answer follows",
-                "use a chat template that only appends",
-            )
-        ids = self._ids(whole[-1][len(prompt[-1]) :], starts_text=False)
+        *_, prompt = before = self.prompt(row, system)
+
+        def render(reply: Message) -> str | None:
+            whole = self._render(row, system, [reply], add_generation_prompt=False)
+            return whole[-1] if whole[:-1] == before[:-1] else None
+
+        with _telling_where(row):
+            question = text_of(row.messages[-1]).strip()
+            text = answer_text(prompt, question, reply_of(row), render, tags_of(self.template), self.reasoning)
+            ids = self._following(prompt, text, starts_text=len(before) == 1)
+            if row.answer.strip() and not self.decode(ids):
+                raise leaves_answer_out()
         ends = [position for position, token in enumerate(ids) if token in self.end_tokens()]
         return ids[: ends[-1] + 1] if ends else [*ids, int(self.tokenizer.eos_token_id)]
 
@@ -117,7 +147,7 @@ class Encoder:
     def end_tokens(self) -> set[int]:
         """Tokens that end a turn: EOS, and an <|im_end|>-like token where the tokenizer has one."""
         ends = {int(self.tokenizer.eos_token_id)}
-        for text in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>"):
+        for text in ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>"):
             token = self.tokenizer.convert_tokens_to_ids(text)
             if isinstance(token, int) and token >= 0 and token != self.tokenizer.unk_token_id:
                 ends.add(token)
@@ -127,34 +157,76 @@ class Encoder:
         """Answer text of generated ids, up to the end of the turn."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
-    def encode(self, row: Row, system: str | None, max_length: int) -> Encoded:
-        """One training example.
+    def encode(
+        self, row: Row, system: str | None, max_length: int, *, every_turn: bool = False, join: bool = True
+    ) -> list[Encoded]:
+        """Training examples of a row.
+
+        Args:
+            row: the row.
+            system: system prompt of the adapter.
+            max_length: of an example, in tokens.
+            every_turn: learn all turns of the assistant, each after the prompt that inference has there.
+            join: turns share an example, where the prompt of the later one goes on from the earlier one to the token.
 
         Raises:
-            InputError: the row is longer than ``max_length`` tokens.
+            InputError: the row is longer than ``max_length`` tokens, or can't be rendered.
         """
-        prompt, answer = self.prompt_ids(row, system), self.answer_ids(row, system)
-        if len(prompt) + len(answer) > max_length:
+        row = without_reasoning(row) if self.reasoning == DROP else row
+        examples: list[Encoded] = []
+        for turn in turns_of(row) if every_turn else [row]:
+            prompt, answer = self.prompt_ids(turn, system), self.answer_ids(turn, system)
+            learnt = examples[-1]["input_ids"] if join and examples else None
+            labels = examples.pop()["labels"] if learnt and prompt[: len(learnt)] == learnt else []
+            labels = [*labels, *[IGNORED] * (len(prompt) - len(labels)), *answer]
+            examples.append({"input_ids": prompt + answer, "labels": labels})
+        longest = max(len(example["labels"]) for example in examples)
+        if longest > max_length:
             raise InputError(
-                f"{row.where}: the row is {len(prompt) + len(answer)} tokens long and the limit is {max_length}",
+                f"{row.where}: the row is {longest} tokens long and the limit is {max_length}",
                 "shorten or split it, or raise max_length if the base's context allows it",
             )
-        return {"input_ids": self.model_ids(prompt) + answer, "labels": [IGNORED] * len(prompt) + answer}
+        return [{**example, "input_ids": self.model_ids(example["input_ids"])} for example in examples]
 
     def _render(
         self, row: Row, system: str | None, answer: list[Message], *, add_generation_prompt: bool
     ) -> tuple[str, ...]:
         count = len(row.images)
-        messages = [*apply_system(check_messages(row.messages, count), system), *answer]
-        if self._with_images is not None:
-            return self._with_images.render(messages, count, add_generation_prompt=add_generation_prompt)
-        if count:
+        if count and not self._sees:
             raise InputError(f"{row.where}: the base reads no images", "use one that does as base:, demo-vlm say")
-        messages = [{**each, "content": text_of(each)} for each in messages]
-        return (self.template.render(messages, add_generation_prompt=add_generation_prompt),)
+        with _telling_where(row):
+            messages = [*apply_system(check_messages(row.messages, count), system), *answer]
+            options = {"arguments": self.arguments, "add_generation_prompt": add_generation_prompt}
+            texts = self._form.render(messages, count, tools=row.tools, **options)
+            if row.tools and not self._looked_for_tools:
+                self._looked_for_tools = True
+                if texts != self._form.render(messages, count, **options):
+                    return texts
+                log.warning("%s: the base's chat template leaves tools out; the model learns without them", row.where)
+        return texts
+
+    def _following(self, prompt: str, text: str, *, starts_text: bool) -> list[int]:
+        """Token ids of ``text`` after a prompt, which is tokenised alone when it is asked.
+
+        Some tokenizers put a space before any text; none comes where the text only goes on.
+        """
+        before = self._ids(prompt, starts_text=starts_text)
+        whole = self._ids(prompt + text, starts_text=starts_text)
+        return whole[len(before) :] if whole[: len(before)] == before else self._ids(text, starts_text=False)
 
     def _ids(self, text: str, *, starts_text: bool) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         if starts_text and self._adds_bos and not text.startswith(self.bos):
             ids.insert(0, int(self.tokenizer.bos_token_id))
         return ids
+
+
+@contextmanager
+def _telling_where(row: Row) -> Iterator[None]:
+    """Name the row in errors of its rendering."""
+    try:
+        yield
+    except InputError as error:
+        if error.problem.startswith(f"{row.where}:"):
+            raise
+        raise InputError(f"{row.where}: {error.problem}", error.mend) from None

@@ -29,6 +29,7 @@ class Base:
         gguf: the GGUF file that the user gave as the base, or None when the base is a Hugging Face model.
         on_hub: whether ``name`` is a hub id.
         vision: Hugging Face folder of the whole model when it reads images, else None.
+        stock: the same base with its own chat template, where ``folder`` has another one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Base:
     gguf: Path | None = None
     on_hub: bool = False
     vision: Path | None = None
+    stock: Base | None = None
 
     @cached_property
     def key(self) -> str:

@@ -14,7 +14,10 @@ from edgekit_exporters import onnx_base as onnx
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import quantization_of
-from edgekit_runtime.bundle import file_digest, verify_bundle
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.progress import stage
+from edgekit_exporters.templates import template_facts
+from edgekit_runtime.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import (
@@ -86,14 +89,6 @@ class Quality:
 NOT_PROVEN = Quality({"gate": "skipped", "reference": None, "artifact": None}, {})
 
 
-def is_bundle(folder: Path) -> bool:
-    """Whether ``folder`` is a bundle that an export may replace."""
-    try:
-        return BUNDLE_SCHEMA.encode() in (folder / MANIFEST_FILE).read_bytes()
-    except OSError:
-        return False
-
-
 def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality] | None = None) -> Manifest:
     """Write the bundle to ``output``; an earlier bundle there is replaced in one step.
 
@@ -107,18 +102,8 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
         InputError: an adapter doesn't fit, ``output`` holds something else, or the disk is full.
     """
     with publish(output, is_ours=is_bundle) as folder:
-        if plan.is_onnx:
-            shutil.copytree(plan.base_file, folder / BASE_FOLDER)
-        else:
-            (folder / BASE_FOLDER).mkdir()
-            shutil.copyfile(plan.base_file, folder / BASE_FILE)
-        if plan.projector is not None:
-            shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
-        if plan.adapters:
-            (folder / "adapters").mkdir()
-        entries = tuple(_write_adapter(source, plan, folder) for source in plan.adapters)
-        manifest = _manifest(plan, folder, entries)
-        (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+        with stage(f"writing the bundle {plan.name}"):
+            manifest, entries = _write_files(plan, folder)
         if prove is not None:
             quality = prove(folder)
             manifest = replace(
@@ -129,6 +114,24 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
             )
             (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         return verify_bundle(folder)
+
+
+def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[AdapterEntry, ...]]:
+    """Base, adapters and a manifest without a proof."""
+    if plan.is_onnx:
+        shutil.copytree(plan.base_file, folder / BASE_FOLDER)
+    else:
+        (folder / BASE_FOLDER).mkdir()
+        # A file may come from anywhere; the template is the one that adapters are trained with.
+        rewrite_metadata(plan.base_file, folder / BASE_FILE, template_facts(plan.base.folder).metadata())
+    if plan.projector is not None:
+        shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
+    if plan.adapters:
+        (folder / "adapters").mkdir()
+    entries = tuple(_write_adapter(source, plan, folder) for source in plan.adapters)
+    manifest = _manifest(plan, folder, entries)
+    (folder / MANIFEST_FILE).write_bytes(manifest.dump())
+    return manifest, entries
 
 
 def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> AdapterEntry:
@@ -151,6 +154,7 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
         system=source.system,
         generation=source.generation,
         schema=source.output_schema,
+        template_arguments=source.template_arguments,
     )
 
 
@@ -180,6 +184,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
             system=asked_as.system if asked_as else None,
             generation=asked_as.generation if asked_as else None,
             schema=asked_as.output_schema if asked_as else None,
+            template_arguments=asked_as.template_arguments if asked_as else None,
             parts=tuple(
                 PartEntry(Path(entry.path).name, entry.path, entry.sha256)
                 for entry in files

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
+from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import SETTINGS, Base
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.peft_folder import read_config, read_weights
 from edgekit_exporters.vision import projector_gguf
 from edgekit_runtime.errors import InputError
 
-MODULE = "connector"  # PEFT's modules_to_save: a child of the text model's embeddings while it is trained
 WEIGHT = "connector.modality_projection.proj.weight"  # end of its name in the whole model
 ENCODER = "vision_model."
 DIGITS = 8
@@ -42,23 +41,13 @@ def base_connector(base: Base) -> torch.Tensor:
     return found[0].float()
 
 
-def trained_connector(folder: Path) -> torch.Tensor | None:
-    """The connector in a PEFT folder, [width, inputs], float32; None when it holds none.
+def trained_connector(path: Path, base: Base) -> torch.Tensor | None:
+    """The connector that an adapter of ``base`` has trained, [width, inputs], float32; None when it hasn't.
 
     Raises:
-        InputError: not a PEFT LoRA folder, or a damaged one.
+        InputError: not a sound adapter of this base.
     """
-    if read_config(folder).get("modules_to_save") != [MODULE]:
-        return None
-    found = [value for name, value in read_weights(folder).items() if is_connector(name)]
-    if len(found) != 1:
-        raise InputError(f"{folder} says that it trained the connector, and holds none", "train it again")
-    return found[0].float()
-
-
-def is_connector(name: str) -> bool:
-    """Whether a tensor of a PEFT folder is a trained connector."""
-    return name.endswith(f".{MODULE}.weight")
+    return take_in(path, base).connector
 
 
 def with_connector(base: Base, weight: torch.Tensor) -> Base:
@@ -88,7 +77,7 @@ def _replaced(base: Base, weight: torch.Tensor, label: str) -> Base:
     digest = hashlib.sha256(weight.contiguous().numpy().tobytes()).hexdigest()[:DIGITS]
     family = f"{base.family}-{label}-{digest}"
     folder = cached(cache_folder("connectors", base.key) / family, lambda target: _stage(base, weight, target))
-    return replace(base, family=family, vision=folder)
+    return replace(base, family=family, vision=folder, stock=None)
 
 
 def _stage(base: Base, weight: torch.Tensor, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A PEFT folder as one GGUF adapter file that carries all a device needs to know of it."""
+"""An adapter as one GGUF adapter file that carries all a device needs to know of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import CanonicalAdapter, NotAdditive, canonicalise
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
 from edgekit_exporters.refit import refit
+from edgekit_exporters.ways_out import refuse_ends
 from edgekit_runtime import adapter as keys
 
 log = logging.getLogger(__name__)
@@ -24,15 +26,16 @@ ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
 @dataclass(frozen=True)
 class AdapterSource:
-    """An adapter to export: its PEFT folder and what travels with it.
+    """An adapter to export: where it is and what travels with it.
 
     Attributes:
         name: file-name safe name.
         version: shown to users, and part of the file name.
-        folder: PEFT folder.
+        folder: the adapter, in any form that :func:`~edgekit_exporters.adapter_files.find_adapter` knows.
         system: system prompt that it was trained with.
         generation: defaults for the device, ``{"max_tokens": 128}`` say.
         output_schema: JSON schema of its answers.
+        template_arguments: variables that the chat template gets, as in training.
         refit_rank: rank of the closest LoRA for an adapter that isn't additive; None refuses such a one.
     """
 
@@ -42,22 +45,26 @@ class AdapterSource:
     system: str | None = None
     generation: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
     refit_rank: int | None = None
 
 
-def canonical_adapter(source: AdapterSource, base: Base) -> CanonicalAdapter:
+def canonical_adapter(source: AdapterSource, base: Base, *, onnx: bool = False) -> CanonicalAdapter:
     """The adapter's pairs: exact where that can be, else refitted when ``source`` asks for it.
 
     Raises:
-        InputError: as :func:`~edgekit_exporters.canonical.canonicalise`.
+        InputError: as :func:`~edgekit_exporters.canonical.canonicalise`, or pairs that the engine has no place for.
     """
     try:
-        return canonicalise(source.folder, base)
+        canonical = canonicalise(source.folder, base)
     except NotAdditive:
         if source.refit_rank is None:
             raise
-    canonical, error = refit(source.folder, base, source.refit_rank)
-    log.warning("%s is refitted at rank %d: %.1f %% of its change is lost", source.name, source.refit_rank, 100 * error)
+        canonical, error = refit(source.folder, base, source.refit_rank)
+        log.warning(
+            "%s is refitted at rank %d: %.1f %% of its change is lost", source.name, source.refit_rank, 100 * error
+        )
+    refuse_ends(take_in(source.folder, base), canonical.layers, onnx=onnx)
     return canonical
 
 
@@ -66,6 +73,8 @@ def write_adapter_gguf(
 ) -> CanonicalAdapter:
     """Write ``destination``, a LoRA GGUF that stock llama.cpp tools load too.
 
+    F16 becomes F32 where half precision can't hold the numbers.
+
     Returns:
         The canonical adapter whose pairs are in the file.
 
@@ -73,6 +82,9 @@ def write_adapter_gguf(
         InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
     """
     canonical = canonical_adapter(source, base)
+    if float_type == "F16" and not canonical.fits_f16:
+        log.info("%s is written at F32: F16 can't hold its numbers", source.name)
+        float_type = "F32"
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:
         plain, converted = Path(scratch, "plain"), Path(scratch, "adapter.gguf")
         canonical.save(plain)
@@ -96,6 +108,7 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
         keys.KEY_SYSTEM: source.system,
         keys.KEY_GENERATION: source.generation,
         keys.KEY_OUTPUT_SCHEMA: source.output_schema,
+        keys.KEY_TEMPLATE_ARGUMENTS: source.template_arguments,
         keys.KEY_INVOCATION: list(canonical.invocation) or None,
     }
     return {key: value for key, value in facts.items() if value is not None}
@@ -104,7 +117,7 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
 def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
     """The facts as GGUF can hold them: documents as JSON text."""
     facts = adapter_facts(source, base, canonical)
-    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA):
+    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA, keys.KEY_TEMPLATE_ARGUMENTS):
         document = facts.pop(key, None)
         if document:
             facts[key] = json.dumps(document, sort_keys=True)

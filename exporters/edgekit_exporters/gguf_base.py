@@ -15,7 +15,8 @@ from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.imatrix import read_imatrix
 from edgekit_exporters.llama_tools import engine_version, run_converter
-from edgekit_exporters.quantise import canonical_quantization, quantise
+from edgekit_exporters.progress import stage
+from edgekit_exporters.quantise import QUANTIZATIONS, canonical_quantization, quantise
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.gguf import read_gguf
 
@@ -57,7 +58,8 @@ class Recipe:
     def quantise(self, source: Path, destination: Path) -> None:
         """Write ``source`` quantised to ``destination``; see :func:`~edgekit_exporters.quantise.quantise`."""
         values = read_imatrix(self.imatrix) if self.imatrix else None
-        quantise(source, destination, self.quantization, imatrix=values, tensor_types=self.tensor_types)
+        with stage(f"quantising the base to {self.label}"):
+            quantise(source, destination, self.quantization, imatrix=values, tensor_types=self.tensor_types)
 
 
 def base_gguf(base: Base, recipe: Recipe | str) -> Path:
@@ -70,6 +72,7 @@ def base_gguf(base: Base, recipe: Recipe | str) -> Path:
         InputError: the base can't be converted or quantised.
     """
     recipe = Recipe(canonical_quantization(recipe)) if isinstance(recipe, str) else recipe
+    base = base.stock or base  # a bundle gets its template when it is written; blocks don't depend on it
     folder = cache_folder("bases", base.key)
     target = folder / f"{recipe.label}-llama-cpp-python-{engine_version()}.gguf"
     return cached(target, lambda temporary: _make(base, recipe, temporary))
@@ -87,7 +90,8 @@ def gguf_from_folder(folder: Path, destination: Path, recipe: Recipe | str, *, l
         is_float = recipe.is_plain and recipe.quantization in ("F16", "F32", "BF16")
         # F32 loses nothing before the quantiser sees it.
         kind = recipe.quantization.lower() if is_float else "f32"
-        run_converter("convert_hf_to_gguf.py", [folder, "--outfile", full, "--outtype", kind])
+        with stage("converting the base to GGUF"):
+            run_converter("convert_hf_to_gguf.py", [folder, "--outfile", full, "--outtype", kind])
         if not is_float:
             quantised = Path(scratch, "quantised.gguf")
             recipe.quantise(full, quantised)
@@ -97,10 +101,8 @@ def gguf_from_folder(folder: Path, destination: Path, recipe: Recipe | str, *, l
 
 def quantization_of(path: Path) -> str | None:
     """The quantisation that a GGUF file says it has, ``Q4_K_M`` say, or None when it doesn't tell."""
-    from edgekit_exporters.quantise import quantizations
-
     number = read_gguf(path).metadata.get(FILE_TYPE)
-    return next((name for name, value in quantizations().items() if value == number), None)
+    return next((name for name, value in QUANTIZATIONS.items() if value == number), None)
 
 
 def _make(base: Base, recipe: Recipe, destination: Path) -> None:

@@ -26,7 +26,8 @@ def rewrite_metadata(
     Args:
         source: a GGUF file.
         destination: the new file.
-        changes: keys to set: text, bool, int, float, a list of text, or one of whole numbers below 2^32.
+        changes: keys to set: text, bool, int, float, a list of text, or one of whole numbers below 2^32; None takes
+            a key out.
         copy: another GGUF, all of whose keys that start with ``prefix`` replace the source's.
         prefix: see ``copy``.
 
@@ -39,7 +40,10 @@ def rewrite_metadata(
         pairs = {key: raw for key, raw in pairs.items() if not key.startswith(prefix)}
         pairs |= {key: raw for key, raw in _raw_pairs(copy).items() if key.startswith(prefix)}
     for key, value in changes.items():
-        pairs[key] = _text(key) + _value(value)
+        if value is None:
+            pairs.pop(key, None)
+        else:
+            pairs[key] = _text(key) + _value(value)
     with source.open("rb") as old, destination.open("wb") as new:
         start, end = header.tensor_table
         old.seek(start)

@@ -1,4 +1,4 @@
-"""A PEFT folder as one ``.onnx_adapter`` file, from the same canonical LoRA as a GGUF adapter."""
+"""An adapter as one ``.onnx_adapter`` file, from the same canonical LoRA as a GGUF adapter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_adapter_onnx(
     require_onnx()
     import onnxruntime
 
-    canonical = canonical_adapter(source, base)
+    canonical = canonical_adapter(source, base, onnx=True)
     matrices = graph_matrices(canonical, layers, base.folder)
     file = onnxruntime.AdapterFormat()
     file.set_adapter_version(ADAPTER_VERSION)

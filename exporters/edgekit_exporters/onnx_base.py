@@ -20,9 +20,11 @@ from edgekit_exporters.gguf_base import TOKENIZER_PREFIX
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
 from edgekit_exporters.onnx_builder import BUILDER, build_graph, float_graph, require_onnx
+from edgekit_exporters.templates import template_facts
 from edgekit_runtime import onnx_base as names
 from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
 from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
@@ -47,7 +49,7 @@ def onnx_precision(name: str) -> str:
         UsageError: no such precision.
     """
     if name.lower() not in PRECISIONS:
-        raise UsageError(f"ONNX files have no precision {name!r}", f"use one of {', '.join(PRECISIONS)}")
+        raise UsageError(f"ONNX files have no precision {name!r}", did_you_mean(name, PRECISIONS))
     return name.lower()
 
 
@@ -240,11 +242,12 @@ def _write_vocabulary(base: Base, graph: Path, destination: Path) -> None:
     from edgekit_exporters.onnx_graph import layer_shapes
 
     layers = layer_shapes(ir.load(graph / MODEL_FILE))
-    facts = {
+    facts: dict[str, Any] = {
         KEY_FAMILY: base.family,
         KEY_LAYERS: [f"{name} {inputs} {outputs}" for name, (inputs, outputs) in layers.items()],
     }
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".vocabulary-") as scratch:
         plain = Path(scratch, "vocabulary.gguf")
         run_converter("convert_hf_to_gguf.py", [base.folder, "--outfile", plain, "--vocab-only"])
+        facts |= template_facts(base.folder).metadata()
         rewrite_metadata(plain, destination, facts, copy=base.gguf, prefix=TOKENIZER_PREFIX)

@@ -5,33 +5,31 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.gguf import TENSOR_TYPES
 
-
-@cache
-def quantizations() -> dict[str, int]:
-    """Names of the quantisations that the installed engine can make -> its ftype number.
-
-    The names are those of llama.cpp's quantize tool (``Q4_K_M``, ``F16``, …), read from the bindings.  Q4_K, Q5_K
-    and Q3_K are short for their _M mixes.
-    """
-    from llama_cpp import llama_cpp
-
-    prefix = "LLAMA_FTYPE_MOSTLY_"
-    known = {
-        name.removeprefix(prefix): number
-        for name, number in vars(llama_cpp).items()
-        if name.startswith(prefix) and not name.endswith(("_MOE", "NVFP4"))
-    }
-    known["F32"] = llama_cpp.LLAMA_FTYPE_ALL_F32
-    return known
+# What the quantiser makes, by the names of llama.cpp's quantize tool -> llama.cpp's number, which files have as
+# general.file_type.  Written down here, as asking the engine means loading it.
+QUANTIZATIONS = {
+    **{"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7},
+    **{"Q6_K": 18, "Q5_K_M": 17, "Q5_K_S": 16, "Q5_1": 9, "Q5_0": 8},
+    **{"Q4_K_M": 15, "Q4_K_S": 14, "IQ4_NL": 25, "IQ4_XS": 30, "Q4_1": 3, "Q4_0": 2},
+    **{"Q3_K_L": 13, "Q3_K_M": 12, "Q3_K_S": 11, "IQ3_M": 27, "IQ3_S": 26, "IQ3_XS": 22, "IQ3_XXS": 23},
+    **{"Q2_K": 10, "Q2_K_S": 21, "Q2_0": 41, "IQ2_M": 29, "IQ2_S": 28, "IQ2_XS": 20, "IQ2_XXS": 19},
+    **{"IQ1_M": 31, "IQ1_S": 24, "Q1_0": 40, "TQ1_0": 36, "TQ2_0": 37},
+}
+# Q4_K, Q5_K and Q3_K are short for their _M mixes.
+MIXES = ("Q3_K", "Q4_K", "Q5_K")
+_NOT_STORED = ("F64", "I8", "I16", "I32", "I64", "Q8_1", "Q8_K")  # of numbers in between, not of weights
+# Types that single tensors can be given, by name -> ggml's number.
+TENSOR_TYPE_NUMBERS = {name: number for number, (name, *_) in TENSOR_TYPES.items() if name not in _NOT_STORED}
 
 
 def canonical_quantization(name: str) -> str:
@@ -41,11 +39,26 @@ def canonical_quantization(name: str) -> str:
         UsageError: no such quantisation.
     """
     upper = name.upper()
-    if upper in ("Q3_K", "Q4_K", "Q5_K"):
+    if upper in MIXES:
         upper += "_M"
-    if upper not in quantizations():
-        raise UsageError(f"no quantisation is called {name!r}", f"use one of {', '.join(sorted(quantizations()))}")
+    if upper not in QUANTIZATIONS:
+        raise UsageError(f"no quantisation is called {name!r}", did_you_mean(name, QUANTIZATIONS))
     return upper
+
+
+def check_tensor_types(tensor_types: Mapping[str, str]) -> None:
+    """Refuse what the quantiser can't be told.
+
+    Raises:
+        UsageError: no such type, or no regular expression.
+    """
+    for pattern, name in tensor_types.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"{pattern!r} is no regular expression ({error})", "name tensors, ffn_down say") from None
+        if name.upper() not in TENSOR_TYPE_NUMBERS:
+            raise UsageError(f"no tensor type is called {name!r}", did_you_mean(name, TENSOR_TYPE_NUMBERS))
 
 
 def quantise(
@@ -64,7 +77,7 @@ def quantise(
     Args:
         source: a GGUF model.
         destination: the new file.
-        quantization: one of :func:`quantizations`.
+        quantization: one of ``QUANTIZATIONS``.
         imatrix: importance of each tensor's columns, see :mod:`~edgekit_exporters.imatrix`.
         tensor_types: regular expression over tensor names -> type, ``{"ffn_down": "Q6_K"}``; the first that fits wins.
         threads: 0 for all.
@@ -78,13 +91,14 @@ def quantise(
     from edgekit_runtime.engines.llama_library import engine_errors
 
     parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = quantizations()[quantization]
+    parameters.ftype = QUANTIZATIONS[quantization]
     parameters.nthread = threads
     parameters.allow_requantize = True
     kept: list[Any] = []  # what the parameters point into has to live until the call returns
     if imatrix:
         parameters.imatrix = _imatrix_array(imatrix, kept)
     if tensor_types:
+        check_tensor_types(tensor_types)
         parameters.tt_overrides = _override_array(tensor_types)
     with engine_errors() as errors:
         failed = llama_cpp.llama_model_quantize(
@@ -118,19 +132,6 @@ def _override_array(tensor_types: Mapping[str, str]) -> Any:
 
     array = (llama_cpp.llama_model_tensor_override * (len(tensor_types) + 1))()
     for entry, (pattern, name) in zip(array, tensor_types.items(), strict=False):
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise UsageError(f"{pattern!r} is no regular expression ({error})", "name tensors, ffn_down say") from None
         entry.pattern = pattern.encode()
-        entry.type = _tensor_type(name)
+        entry.type = TENSOR_TYPE_NUMBERS[name.upper()]
     return array
-
-
-def _tensor_type(name: str) -> int:
-    from gguf import GGMLQuantizationType
-
-    known: dict[str, int] = {each.name: int(each) for each in GGMLQuantizationType}
-    if name.upper() not in known:
-        raise UsageError(f"no tensor type is called {name!r}", "use F16, Q8_0, Q6_K, Q5_K, Q4_K, Q4_0, …")
-    return known[name.upper()]

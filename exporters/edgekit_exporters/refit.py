@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
+from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
-from edgekit_exporters.canonical import CanonicalAdapter, LowRank
-from edgekit_exporters.peft_folder import attach
+from edgekit_exporters.canonical import CanonicalAdapter, LowRank, folded
+from edgekit_exporters.float_model import load_float
+from edgekit_exporters.merge import merged_model
 from edgekit_runtime.errors import InputError
 
 
-def refit(folder: Path, base: Base, rank: int) -> tuple[CanonicalAdapter, float]:
+def refit(path: Path, base: Base, rank: int) -> tuple[CanonicalAdapter, float]:
     """Fit pairs of ``rank`` to what merging the adapter changes in the base.
 
     Returns:
@@ -26,29 +28,24 @@ def refit(folder: Path, base: Base, rank: int) -> tuple[CanonicalAdapter, float]
     Raises:
         InputError: not an adapter of this base, or it also changes what isn't the weight of a linear layer.
     """
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        base.folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    )
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    adapter = take_in(path, base)
+    model = load_float(base.folder)
+    before = {name: value.detach().clone() for name, value in model.named_parameters(remove_duplicate=False)}
     linear = {f"{name}.weight": name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    merged = attach(model, folder).merge_and_unload(safe_merge=True)
+    merged = merged_model(model, adapter)
     layers: dict[str, LowRank] = {}
     left = total = 0.0
-    for name, parameter in merged.named_parameters():
+    for name, parameter in merged.named_parameters(remove_duplicate=False):
         change = parameter.detach() - before[name]
         if not change.any():
             continue
         if name not in linear:
-            raise InputError(
-                f"{folder} changes {name}, which no LoRA pair can stand for", "export it with --mode merged"
-            )
+            raise InputError(f"{path} changes {name}, which no LoRA pair can stand for", "export it with --mode merged")
         layers[linear[name]], lost = _truncated(change, rank)
         left += lost
         total += float(change.square().sum())
     if not layers:
-        raise InputError(f"{folder} changes nothing in {base.name}", "train it first")
+        raise InputError(f"{path} changes nothing in {base.name}", "train it first")
     return CanonicalAdapter(layers), math.sqrt(left / total)
 
 
@@ -56,4 +53,4 @@ def _truncated(change: torch.Tensor, rank: int) -> tuple[LowRank, float]:
     """The closest pair, and the square of the norm of what is left."""
     u, s, v = torch.linalg.svd(change, full_matrices=False)
     root = s[:rank].sqrt()  # both halves of like size: F16 keeps them equally well
-    return LowRank(root[:, None] * v[:rank], u[:, :rank] * root), float(s[rank:].square().sum())
+    return folded(root[:, None] * v[:rank], u[:, :rank] * root), float(s[rank:].square().sum())

@@ -17,6 +17,7 @@ from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import engine_version, run_converter
 from edgekit_runtime.adapter import KEY_FAMILY
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def projector_gguf(base: Base, float_type: str = "F16") -> Path:
         InputError: a base that reads no images, or that llama.cpp can't convert.
     """
     if float_type not in PROJECTOR_TYPES:
-        raise UsageError(f"no projector type is called {float_type!r}", f"use one of {', '.join(PROJECTOR_TYPES)}")
+        raise UsageError(f"no projector type is called {float_type!r}", did_you_mean(float_type, PROJECTOR_TYPES))
     if base.vision is None:
         raise InputError(f"the base {base.name} reads no images", "use one that does, demo-vlm say")
     target = cache_folder("bases", base.key) / f"mmproj-{float_type}-llama-cpp-python-{engine_version()}.gguf"

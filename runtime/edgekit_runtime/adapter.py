@@ -27,6 +27,7 @@ KEY_TARGETS = "edgekit.targets"
 KEY_SYSTEM = "edgekit.system"
 KEY_GENERATION = "edgekit.generation"
 KEY_OUTPUT_SCHEMA = "edgekit.output_schema"
+KEY_TEMPLATE_ARGUMENTS = "edgekit.template_arguments"
 # llama.cpp's own keys (gguf-py, class Keys.Adapter)
 KEY_KIND = "general.type"
 KEY_ARCHITECTURE = "general.architecture"
@@ -64,6 +65,7 @@ class AdapterFacts:
     system: str | None
     generation: dict[str, Any] | None
     output_schema: dict[str, Any] | None
+    template_arguments: dict[str, Any] | None = None
     invocation: tuple[int, ...] = ()
     onnx: bool = False
 
@@ -121,6 +123,7 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
         system=facts.system,
         generation=facts.generation,
         schema=facts.output_schema,
+        template_arguments=facts.template_arguments,
         quality=None if facts.family else UNVERIFIED,
     )
 
@@ -152,6 +155,7 @@ def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
         system=known(KEY_SYSTEM, str),
         generation=known(KEY_GENERATION, dict),
         output_schema=known(KEY_OUTPUT_SCHEMA, dict),
+        template_arguments=known(KEY_TEMPLATE_ARGUMENTS, dict),
         invocation=_tokens(file.path, facts.get(KEY_INVOCATION)),
         onnx=True,
     )
@@ -226,6 +230,7 @@ def _gguf_facts(gguf: GgufFile) -> AdapterFacts:
         system=_text(gguf, KEY_SYSTEM),
         generation=_json(gguf, KEY_GENERATION),
         output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
+        template_arguments=_json(gguf, KEY_TEMPLATE_ARGUMENTS),
         invocation=_tokens(gguf.path, metadata.get(KEY_INVOCATION)),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle_source import BundleSource, SignedManifest, check_disk, open_source
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edgekit_runtime.manifest import BUNDLE_SCHEMA, MANIFEST_FILE, SIGNATURE_FILE, Manifest
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ def open_bundle(path: Path | str, *, verify: bool = True, trust: Path | None = N
         with tempfile.TemporaryDirectory(prefix="edgekit-bundle-") as folder:
             _unpack(source, signed, Path(folder))
             yield Bundle(Path(folder), signed.manifest)
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether ``folder`` is a bundle that an export may replace."""
+    try:
+        return BUNDLE_SCHEMA.encode() in (folder / MANIFEST_FILE).read_bytes()
+    except OSError:
+        return False
 
 
 def read_manifest(root: Path) -> Manifest:

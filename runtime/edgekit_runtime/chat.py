@@ -1,19 +1,18 @@
-"""Chat templates: messages to the text that a model continues.
+"""Conversations: messages to the text that a model continues.
 
-Training and device share this code, so that both see the same text to the byte.  Templates come from files, so
-they run in jinja's immutable sandbox, set up as transformers sets it up (``apply_chat_template``).
+Training and device share this code, so that both see the same text to the byte.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.template import ChatTemplate
+from edgekit_runtime.template import Message as Message
 
-Message = dict[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
 IMAGE_PART = {"type": "image"}
 # What templates write for an image, whatever the model puts around it included (mtmd writes that itself).
@@ -21,48 +20,19 @@ PLACEHOLDERS = ("<|vision_start|><|image_pad|><|vision_end|>", "<image>", "[IMG]
 _NEEDLE = "needle"
 
 
-class ChatTemplate:
-    """A compiled chat template."""
+@dataclass(frozen=True)
+class Asking:
+    """What an adapter or a request adds to a conversation.
 
-    def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
-        """Compile ``source``.
+    Attributes:
+        system: the adapter's system prompt.
+        arguments: more variables of the chat template, ``{"enable_thinking": False}`` say.
+        tools: descriptions of functions that the model may call, as OpenAI's clients send them.
+    """
 
-        Raises:
-            InputError: the template is no valid jinja.
-        """
-        from jinja2 import TemplateSyntaxError
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(raise_exception=_refuse, strftime_now=_now)
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        try:
-            self._template = environment.from_string(source)
-        except TemplateSyntaxError as error:
-            raise InputError(
-                f"the base's chat template is broken at line {error.lineno} ({error.message})",
-                "use a base whose template works",
-            ) from None
-
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """Messages to text.
-
-        Raises:
-            InputError: the template refuses these messages.
-        """
-        from jinja2 import TemplateError
-
-        try:
-            return self._template.render(
-                messages=list(messages), add_generation_prompt=add_generation_prompt, **self._tokens
-            )
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise InputError(
-                f"the base's chat template refuses these messages ({error})",
-                "change the order or roles of the messages",
-            ) from None
+    system: str | None = None
+    arguments: Mapping[str, Any] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 class ImageTemplate:
@@ -88,16 +58,19 @@ class ImageTemplate:
         self.takes_parts = found is not None and _NEEDLE in probe and "'type'" not in probe
         self.placeholder = found if found and self.takes_parts else PLACEHOLDERS[1]
 
-    def render(
-        self, messages: Sequence[Message], images: int = 0, *, add_generation_prompt: bool = True
-    ) -> tuple[str, ...]:
+    def render(self, messages: Sequence[Message], images: int = 0, **options: Any) -> tuple[str, ...]:
         """The text before, between and after the images: one more than there are images.
+
+        Args:
+            messages: the conversation.
+            images: how many are in it.
+            **options: those of :meth:`~edgekit_runtime.template.ChatTemplate.render`.
 
         Raises:
             InputError: the template refuses these messages, or a text in them looks like an image to it.
         """
-        given = [{**message, "content": self._content(message)} for message in messages]
-        text = self._template.render(given, add_generation_prompt=add_generation_prompt)
+        given = [_with_content(message, self._content) for message in messages]
+        text = self._template.render(given, **options)
         texts = text.split(self.placeholder)
         if len(texts) != images + 1:
             raise InputError(
@@ -110,6 +83,28 @@ class ImageTemplate:
         if self.takes_parts:
             return parts
         return "".join(f"{self.placeholder}\n" if part == IMAGE_PART else part["text"] for part in parts)
+
+
+class TextTemplate:
+    """A chat template for conversations in text alone."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+
+    def render(self, messages: Sequence[Message], images: int = 0, **options: Any) -> tuple[str, ...]:
+        """The text; see :meth:`ImageTemplate.render`.
+
+        Raises:
+            InputError: there are images, or the template refuses these messages.
+        """
+        if images:
+            raise InputError("this is a text bundle", "send images to a caption bundle")
+        return (self._template.render([_with_content(each, text_of) for each in messages], **options),)
+
+
+def _with_content(message: Message, content: Callable[[Message], Any]) -> Message:
+    """A message that calls functions only has no content, and gets none."""
+    return message if message.get("content") is None else {**message, "content": content(message)}
 
 
 def check_messages(messages: Sequence[Any], images: int = 0) -> list[Message]:
@@ -176,7 +171,7 @@ def _with_images(messages: list[Message], images: int) -> list[Message]:
 
 def parts_of(message: Message) -> list[dict[str, Any]]:
     """A message's content as a list of parts; none where it calls tools instead."""
-    content = message["content"]
+    content = message.get("content")
     if content is None:
         return []
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
@@ -192,18 +187,3 @@ def apply_system(messages: Sequence[Message], system: str | None) -> list[Messag
     if system is None or (messages and messages[0]["role"] == "system"):
         return list(messages)
     return [{"role": "system", "content": system}, *messages]
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:
-    """Jinja's own filter escapes HTML, which no model was trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
-
-
-def _refuse(message: str) -> NoReturn:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)
-
-
-def _now(layout: str) -> str:
-    return datetime.datetime.now().strftime(layout)

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit_runtime.arguments import filled, number, whole
+from edgekit_runtime.choices import nearest
 from edgekit_runtime.command import Program, print_json, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.machine import MOST_THREADS
 from edgekit_runtime.serve_command import add_serve
+from edgekit_runtime.strict_json import strict_json
 
 if TYPE_CHECKING:
     from edgekit_runtime.pictures import Picture
@@ -50,16 +54,18 @@ def _add_run(program: Program) -> None:
     add(
         "--image", action="append", default=[], metavar="FILE", help="image to ask about, - for stdin (can be repeated)"
     )
-    add("--max-tokens", type=int, help="longest answer")
-    add("--temperature", type=float, help="0 is greedy, the default")
-    add("--top-k", type=int, help="sample from the k likeliest tokens")
-    add("--top-p", type=float, help="sample from the likeliest tokens of this total probability")
-    add("--seed", type=int, help="same seed, same answer")
-    add("--stop", action="append", default=[], metavar="TEXT", help="end the answer here (can be repeated)")
+    add("--max-tokens", type=whole(), help="longest answer")
+    add("--temperature", type=number(0), help="0 is greedy, the default")
+    add("--top-k", type=whole(0), help="sample from the k likeliest tokens")
+    add("--top-p", type=number(0, most=1), help="sample from the likeliest tokens of this total probability")
+    add("--seed", type=whole(0), help="same seed, same answer")
+    add(
+        "--stop", type=filled, action="append", default=[], metavar="TEXT", help="end the answer here (can be repeated)"
+    )
     add("--schema", type=Path, metavar="FILE", help="JSON schema that the answer has to follow")
     add("--stream", action="store_true", help="print the answer as it comes")
-    add("--threads", type=int, help="default: physical cores")
-    add("--context", type=int, help="tokens of prompt and answer together")
+    add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
+    add("--context", type=whole(), help="tokens of prompt and answer together")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -68,6 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.stream and arguments.json:
         raise UsageError("--stream and --json exclude each other", "use one of them")
     subject = what_to_run(arguments)
+    _check_adapter(subject, arguments.adapter)
     images = [_image(each) for each in arguments.image]
     if images and arguments.prompt is None:
         arguments.prompt = IMAGE_QUESTION
@@ -94,6 +101,18 @@ def _run(arguments: argparse.Namespace) -> None:
             print_json(stream.result.as_dict())
         else:
             print("" if arguments.stream else stream.result.text)
+
+
+def _check_adapter(subject: Path, name: str | None) -> None:
+    """Look for an adapter before an engine is loaded, where the manifest can be read without unpacking."""
+    from edgekit_runtime.bundle import read_manifest
+    from edgekit_runtime.runtime import BASE
+    from edgekit_runtime.store import Store, is_store
+
+    if name in (None, BASE) or not subject.is_dir():
+        return
+    manifest = Store(subject).bundle().manifest if is_store(subject) else read_manifest(subject)
+    manifest.adapter(str(name))
 
 
 def _image(given: str) -> Picture:
@@ -237,10 +256,10 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
         help="a bundle folder or .tar, a device store, or two results",
     )
     add("--output", type=Path, metavar="FILE", help="write the result as JSON")
-    add("--repeats", type=int, default=5, help="how often each figure is taken (5)")
-    add("--prompt-tokens", type=int, default=256, help="length of the prompt (256)")
-    add("--decode-tokens", type=int, default=64, help="tokens decoded after it (64)")
-    add("--threads", type=int, help="default: physical cores")
+    add("--repeats", type=whole(), default=5, help="how often each figure is taken (5)")
+    add("--prompt-tokens", type=whole(), default=256, help="length of the prompt (256)")
+    add("--decode-tokens", type=whole(), default=64, help="tokens decoded after it (64)")
+    add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--image-size", default="640x480", metavar="WxH", help="images of a caption bundle, pixels (640x480)")
     add("--quick", action="store_true", help="everything once, to see that it works")
     return parser
@@ -248,6 +267,10 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
 
 def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Run ``bench`` and print; returns the measurements, or None after a comparison."""
+    from edgekit_runtime.publish import check_writable
+
+    if arguments.output is not None:
+        check_writable(arguments.output)
     from edgekit_runtime.bench import compare, read_bench, run_bench
 
     if arguments.what[:1] == ["compare"]:
@@ -258,7 +281,8 @@ def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
         print_json({"a": a, "b": b}) if arguments.json else print(text)
         return None
     if len(arguments.what) != 1:
-        raise UsageError("bench takes one bundle", "or: bench compare A.json B.json")
+        meant = len(arguments.what) == 3 and nearest(arguments.what[0], ["compare"])
+        raise UsageError("bench takes one bundle", f"{'did you mean' if meant else 'or'}: bench compare A.json B.json")
     document = run_bench(
         Path(arguments.what[0]),
         repeats=arguments.repeats,
@@ -279,7 +303,7 @@ def show_bench(document: dict[str, Any], arguments: argparse.Namespace) -> None:
 
     print_json(document) if arguments.json else print(table(document))
     if arguments.output is not None:
-        write_whole(arguments.output, (json.dumps(document, indent=1) + "\n").encode())
+        write_whole(arguments.output, (strict_json(document, indent=1) + "\n").encode())
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import itertools
 import logging
 import os
 import signal
@@ -17,12 +17,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from edgekit_runtime.choices import did_you_mean, nearest
 from edgekit_runtime.errors import EdgekitError, UsageError, one_line
+from edgekit_runtime.strict_json import strict_json
 from edgekit_runtime.system_errors import explained
 
 INTERRUPTED = 128 + signal.SIGINT
 DEFECT = 1
 LEAST_MIB = 100 * 1024  # smaller sizes would be 0.0 or 0.1 of one
+
+# Read by the kit's libraries when they are imported: their bars and notes would stand between ours.
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -112,7 +117,7 @@ def what_to_run(arguments: argparse.Namespace) -> Path:
 
 def print_json(document: Any) -> None:
     """Print the one JSON document of a command."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(strict_json(document, indent=2))
 
 
 def size_text(size: int) -> str:
@@ -121,10 +126,43 @@ def size_text(size: int) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with our one-line errors."""
+    """argparse with our one-line errors, which name what a mistyped name may have meant."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, f"see `{self.prog} --help`")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does, but an unknown option is told before what it leaves missing."""
+        given = sys.argv[1:] if args is None else list(args)
+        own = itertools.takewhile(lambda word: word.startswith("-"), given)  # what follows is a command's
+        self._check_options(given if self._subparsers is None else list(own))
+        parsed, rest = super().parse_known_args(given, namespace)
+        if rest:
+            self._check_options(rest)
+            raise UsageError(f"{rest[0]!r} is one argument too many", f"see `{self.prog} --help`")
+        return parsed, rest
+
+    def _check_options(self, given: Sequence[str]) -> None:
+        known = self._option_string_actions
+        for each in given:
+            name = each.partition("=")[0]
+            if each == "--":
+                return
+            if name.startswith("--") and " " not in name and not any(option.startswith(name) for option in known):
+                raise UsageError(f"{self.prog} has no option {name}", self._mend_option(name))
+
+    def _mend_option(self, name: str) -> str:
+        near = nearest(name, self._option_string_actions)
+        if near is not None:
+            return f"did you mean {near}?"
+        after = "put options after the command; " if self._subparsers is not None else ""
+        return f"{after}see `{self.prog} --help`"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        what = action.option_strings[0] if action.option_strings else action.dest
+        raise UsageError(f"there is no {what} {value!r}", did_you_mean(value, map(str, action.choices)))
 
 
 def _report(error: Exception) -> int:
@@ -155,6 +193,8 @@ def _start_logging(debug: bool) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     if not debug:
         warnings.simplefilter("ignore")  # libraries' notes to developers
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
     logging.getLogger("bitsandbytes").setLevel(logging.DEBUG if debug else logging.ERROR)
     for name in ("edgekit", "edgekit_exporters", "edgekit_runtime"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)

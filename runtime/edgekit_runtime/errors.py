@@ -42,7 +42,7 @@ class InputError(EdgekitError):
 
 
 class GateRefused(EdgekitError):
-    """The exported files answer worse than the trained model, and nobody accepted that."""
+    """The exported files answer worse than the trained model, or are not good enough, and nobody accepted that."""
 
     exit_code = 4
 

@@ -20,6 +20,7 @@ RELEVANT_FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8"),
     *("asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"),
 )
+MOST_PARALLEL = 64  # requests at once
 MOST_THREADS = 512  # of llama.cpp: GGML_MAX_N_THREADS
 BANDWIDTH_BYTES = 256 * 1024 * 1024  # far beyond any last-level cache of the machines meant here
 BANDWIDTH_REPEATS = 5

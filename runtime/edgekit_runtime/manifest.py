@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.strict_json import strict_json
 
 BUNDLE_SCHEMA = "edgekit.bundle/1"
 ENGINES = ("llama.cpp", "onnxruntime-genai")
@@ -58,12 +60,15 @@ class BaseEntry:
     system: str | None = None  # the system prompt that a merged adapter was trained with
     generation: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
     parts: tuple[PartEntry, ...] = ()
 
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """One adapter file: ``schema`` is the JSON schema of its answers, ``generation`` its sampling defaults."""
+    """One adapter file: ``schema`` is the JSON schema of its answers, ``generation`` its sampling defaults,
+    ``template_arguments`` are variables that the chat template gets, ``enable_thinking`` say.
+    """
 
     name: str
     version: str
@@ -75,6 +80,7 @@ class AdapterEntry:
     system: str | None = None
     generation: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
 
 
@@ -140,7 +146,12 @@ class Manifest:
         for entry in (document["base"], *document["adapters"]):
             for key in [key for key, value in entry.items() if value is None]:
                 del entry[key]
-        return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+        return (strict_json(document, indent=2) + "\n").encode()
+
+    def proofs(self) -> dict[str, dict[str, Any]]:
+        """The figures of each proven adapter by name; those of merged ones are in the bundle's quality."""
+        merged = self.quality.get("merged") or {}
+        return {entry.name: entry.quality for entry in self.adapters if entry.quality} | dict(merged)
 
     def adapter(self, name: str) -> AdapterEntry:
         """The entry called ``name``.
@@ -151,8 +162,9 @@ class Manifest:
         for entry in self.adapters:
             if entry.name == name:
                 return entry
-        names = ", ".join(entry.name for entry in self.adapters) or "no adapters"
-        raise InputError(f"the bundle {self.name} has no adapter {name!r}", f"it has {names}")
+        names = [entry.name for entry in self.adapters]
+        mend = did_you_mean(name, names, "it has") if names else "it has no adapters"
+        raise InputError(f"the bundle {self.name} has no adapter {name!r}", mend)
 
 
 _MEND = "export or copy the bundle again"

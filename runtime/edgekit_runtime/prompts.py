@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from edgekit_runtime.chat import ChatTemplate, ImageTemplate, Message, apply_system, check_messages, text_of
+from edgekit_runtime.chat import Asking, ImageTemplate, Message, TextTemplate, apply_system, check_messages
 from edgekit_runtime.engines import Frame, Layout, Prompt
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile
+from edgekit_runtime.template import ChatTemplate, TemplateFacts
 
 # Two questions with no beginning in common: what their prompts share is what all prompts share.
 _PROBES = ("0", "?")
@@ -29,24 +31,24 @@ class Prompts:
         Raises:
             InputError: there is no template, or a broken one.
         """
-        template = chat_template(header)
-        self._render = ImageTemplate(template).render if with_images else _text_alone(template)
+        self._template = chat_template(header)
+        self._render = (ImageTemplate if with_images else TextTemplate)(self._template).render
         self._tokenize = tokenize
         self._preamble = lru_cache(REMEMBERED_PREAMBLES)(self._find_preamble)
 
-    def chat(self, messages: Sequence[Message], system: str | None, images: Sequence[Layout] = ()) -> Prompt:
+    def chat(self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()) -> Prompt:
         """A conversation's prompt, with an adapter's system prompt unless the conversation brings one.
 
         Args:
             messages: see :func:`~edgekit_runtime.chat.check_messages`.
-            system: the adapter's.
+            asking: the adapter's system prompt and arguments of the template, and the request's tools.
             images: in the order in which the messages speak of them.
 
         Raises:
             InputError: messages that the chat template refuses.
         """
-        checked = apply_system(check_messages(messages, len(images)), system)
-        first, *rest = self._render(checked, len(images))
+        checked = apply_system(check_messages(messages, len(images)), asking.system)
+        first, *rest = self._render(checked, len(images), tools=asking.tools, arguments=asking.arguments)
         layout: list[int | Frame] = list(self.text(first))
         for image, text in zip(images, rest, strict=True):
             layout += [*image, *self._tokenize(text, add_special=False)]
@@ -58,27 +60,21 @@ class Prompts:
         plain = self._tokenize(text, add_special=False)
         return plain if len(tokens) > len(plain) and plain[:1] == tokens[:1] else tokens
 
-    def preamble(self, prompt: Sequence[int], system: str | None) -> int:
-        """How many of the prompt's first tokens every conversation under this system prompt begins with."""
-        shared = self._preamble(system)
+    def preamble(self, prompt: Sequence[int], asking: Asking) -> int:
+        """How many of the prompt's first tokens every conversation that is asked like this begins with."""
+        given = [asking.system, dict(asking.arguments or {}), list(asking.tools)]
+        shared = self._preamble(json.dumps(given), self._template.moment)
         return len(shared) if len(prompt) > len(shared) + 1 and list(prompt[: len(shared)]) == shared else 0
 
-    def _find_preamble(self, system: str | None) -> list[int]:
+    def _find_preamble(self, given: str, _moment: str) -> list[int]:
+        """Of an :class:`Asking` as JSON; a template that writes the date has another one each day."""
+        asking = Asking(*json.loads(given))
         try:
-            one, other = (self.chat([{"role": "user", "content": probe}], system).tokens for probe in _PROBES)
+            one, other = (self.chat([{"role": "user", "content": probe}], asking).tokens for probe in _PROBES)
         except InputError:  # a template that wants other messages has no preamble
             return []
         differs = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
         return one[:differs]
-
-
-def _text_alone(template: ChatTemplate) -> Callable[[Sequence[Message], int], tuple[str, ...]]:
-    def render(messages: Sequence[Message], images: int) -> tuple[str, ...]:
-        if images:
-            raise InputError("this is a text bundle", "send images to a caption bundle")
-        return (template.render([{**each, "content": text_of(each)} for each in messages]),)
-
-    return render
 
 
 def chat_template(header: GgufFile) -> ChatTemplate:
@@ -87,14 +83,4 @@ def chat_template(header: GgufFile) -> ChatTemplate:
     Raises:
         InputError: there is none, or a broken one.
     """
-    metadata = header.metadata
-    source = metadata.get("tokenizer.chat_template")
-    if not isinstance(source, str):
-        raise InputError(f"{header.path} has no chat template", "export an instruct or chat model")
-    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
-
-    def special(kind: str) -> str:
-        number = metadata.get(f"tokenizer.ggml.{kind}_token_id")
-        return tokens[number] if isinstance(number, int) and number < len(tokens) else ""
-
-    return ChatTemplate(source, special("bos"), special("eos"))
+    return ChatTemplate.of(TemplateFacts.read(header))

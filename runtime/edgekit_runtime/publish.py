@@ -71,6 +71,19 @@ def write_whole(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file that :func:`write_whole` can't write, before any work is done.
+
+    Raises:
+        InputError: it is a folder, or this user may not write there.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} can't be written (it is a folder)", "choose another file")
+    if path.exists() and not path.is_file():  # /dev/stdout, say
+        return
+    _check_parent(path.resolve(), f"{path} can't be written", "choose another file")
+
+
 def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
     """Refuse before any work is done.
 
@@ -81,10 +94,23 @@ def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
         raise InputError(f"{folder} is a file or link", "choose another output folder")
     if folder.is_dir() and any(folder.iterdir()) and not is_ours(folder):
         raise InputError(f"{folder} exists with other content", "choose another output folder, or empty it")
-    there = next(each for each in folder.absolute().parents if each.exists())
-    why = "that is a file" if not there.is_dir() else "no permission"
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"no folder can be made in {there} ({why})", "choose another output folder")
+    _check_parent(folder.absolute(), "no folder can be made", "choose another output folder")
+
+
+def _check_parent(path: Path, problem: str, mend: str) -> None:
+    """Look that something can be made where ``path`` shall be, by making it: permissions don't tell all."""
+    there = next(each for each in path.parents if each.exists())
+    trial = there / f".{uuid.uuid4().hex[:8]}.trial"
+    try:
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "that is a file")
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        why = "no permission" if error.errno in (errno.EACCES, errno.EPERM) else error.strerror
+        raise InputError(f"{problem} in {there} ({why})", mend) from None
 
 
 def _make_room(temporary: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from edgekit_runtime.adapter import adapter_entry
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
-from edgekit_runtime.chat import Message
+from edgekit_runtime.chat import Asking, Message
 from edgekit_runtime.engines import (
     DEFAULT_CONTEXT,
     SHARED_CONTEXT,
@@ -32,7 +32,7 @@ from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.generation import Generation, Stream
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.intake import recognise, take_in, take_in_bundle
-from edgekit_runtime.machine import MOST_THREADS, decode_threads
+from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS, decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
 from edgekit_runtime.pictures import Source, listed, read_pictures
 from edgekit_runtime.prompts import Prompts
@@ -43,7 +43,6 @@ BASE = "base"  # the adapter name that asks for the bare base
 DEFAULT_MAX_TOKENS = 256
 LARGEST_SCALE = 2.0
 CACHE_FOLDER = "cache"  # in a store
-MOST_PARALLEL = 64
 
 
 class Runtime:
@@ -218,6 +217,8 @@ class Runtime:
         logprobs: int | None = None,
         echo: bool = False,
         image: Source | Sequence[Source] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> Stream:
         """Queue a request and answer piece by piece; whole characters only.
 
@@ -240,6 +241,9 @@ class Runtime:
             echo: those of the prompt too.
             image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.pictures.Picture`, or several,
                 in the order of their places in ``messages``; without places they come before the last question.
+            tools: descriptions of functions that the model may call, for the chat template.
+            template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
+                adapter's when None.
 
         Raises:
             UsageError: arguments that make no sense together.
@@ -252,7 +256,8 @@ class Runtime:
         defaults = entry.generation or {}
         if listed(image) and (raw is not None or echo):
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
-        asked, preamble = self._prompt(prompt, messages, raw, entry.system, self._layouts(image))
+        asking = _asking(entry, tools, template_arguments)
+        asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         tokens = asked.tokens
         limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         self._check_limits(tokens, limit, echo=echo)
@@ -290,13 +295,16 @@ class Runtime:
         messages: Sequence[Message],
         adapter: str | None = None,
         image: Source | Sequence[Source] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> Prompt:
         """The prompt that the model sees for ``messages``, the adapter's system prompt included (see :meth:`stream`).
 
         Raises:
             InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
         """
-        return self._prompts.chat(messages, self._entry(adapter).system, self._layouts(image))
+        asking = _asking(self._entry(adapter), tools, template_arguments)
+        return self._prompts.chat(messages, asking, self._layouts(image))
 
     def prompt_tokens(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
@@ -348,14 +356,14 @@ class Runtime:
         prompt: str | None,
         messages: Sequence[Message] | None,
         raw: str | Sequence[int] | None,
-        system: str | None,
+        asking: Asking,
         images: Sequence[Layout],
     ) -> tuple[Prompt, int]:
         """The prompt, and how many of its tokens are the preamble."""
         if raw is None:
             given = messages if messages is not None else [{"role": "user", "content": prompt}]
-            asked = self._prompts.chat(given, system, images)
-            return asked, self._prompts.preamble(asked.tokens, system)
+            asked = self._prompts.chat(given, asking, images)
+            return asked, self._prompts.preamble(asked.tokens, asking)
         if isinstance(raw, str):
             return Prompt(self._prompts.text(raw)), 0
         known = len(self._header.metadata.get("tokenizer.ggml.tokens", ()))
@@ -447,6 +455,12 @@ class Runtime:
 
 def _opened(path: Path | str) -> AbstractContextManager[Bundle]:
     return nullcontext(Store(path).bundle()) if is_store(Path(path)) else open_bundle(path)
+
+
+def _asking(
+    entry: AdapterEntry | BaseEntry, tools: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any] | None
+) -> Asking:
+    return Asking(entry.system, entry.template_arguments if arguments is None else arguments, tools)
 
 
 def _grammar(schema: dict[str, Any]) -> str:

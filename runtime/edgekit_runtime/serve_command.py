@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.arguments import ANY_PORT, number, whole
 from edgekit_runtime.command import Program, what_to_run
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "store": {"type": Path, "metavar": "DIR", "help": "device store in the place of a bundle"},
     "host": {"default": "127.0.0.1", "help": "address to listen on (default: this machine only)"},
-    "port": {"type": int, "default": 8080, "help": "TCP port (8080)"},
+    "port": {"type": whole(*ANY_PORT), "default": 8080, "help": "TCP port (8080)"},
     "api_key_file": {"type": Path, "metavar": "FILE", "help": "key that clients send; needed for any other address"},
     "image_files": {
         "type": Path,
@@ -20,17 +22,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "images may be file: URLs into this folder (default: data: only)",
     },
     "watch": {"type": Path, "metavar": "DIR", "help": "adapter files that are put here are live at once"},
-    "parallel": {"type": int, "default": 4, "help": "requests answered at once (4)"},
-    "queue": {"type": int, "default": 32, "help": "requests that may wait or run; more are refused (32)"},
+    "parallel": {"type": whole(1, MOST_PARALLEL), "default": 4, "help": "requests answered at once (4)"},
+    "queue": {"type": whole(), "default": 32, "help": "requests that may wait or run; more are refused (32)"},
     "request_timeout": {
-        "type": float,
+        "type": number(above=0),
         "default": 600.0,
         "metavar": "SECONDS",
         "help": "for a whole answer (600)",
     },
-    "adapter_memory": {"type": float, "metavar": "MB", "help": "memory for loaded adapters (default: no limit)"},
-    "threads": {"type": int, "help": "default: physical cores"},
-    "context": {"type": int, "help": "tokens of prompt and answer together, for each request"},
+    "adapter_memory": {
+        "type": number(above=0),
+        "metavar": "MB",
+        "help": "memory for loaded adapters (default: no limit)",
+    },
+    "threads": {"type": whole(1, MOST_THREADS), "help": "default: physical cores"},
+    "context": {"type": whole(), "help": "tokens of prompt and answer together, for each request"},
 }
 WRITTEN_TO = ("store", "watch")  # folders that the service changes
 
@@ -55,11 +61,13 @@ def _flag(name: str) -> str:
 def _serve(arguments: argparse.Namespace) -> None:
     if arguments.json:
         raise UsageError("serve prints no document", "leave --json out")
-    if min(arguments.queue, arguments.request_timeout, arguments.adapter_memory or 1) <= 0:
-        raise UsageError("limits have to be above 0", "raise --queue, --request-timeout or --adapter-memory")
     if arguments.print_unit:
         print(_unit(arguments), end="")
         return
+    for name, folder in (("--watch", arguments.watch), ("--image-files", arguments.image_files)):
+        made = name == "--watch" and folder is not None and not folder.exists()  # the service makes it
+        if folder is not None and not made and not folder.is_dir():
+            raise InputError(f"{name} {folder} is no folder", "give the folder of the files")
     from edgekit_runtime.server import serve
 
     memory = arguments.adapter_memory

@@ -34,7 +34,7 @@ def test_an_adapter_is_trained_on_the_blocks_of_the_file_that_devices_hold(
     assert (record["base_precision"], record["quantization"]) == ("gguf", "Q8_0")
 
     assert main(["export", *project]) == 3  # over the project's own base
-    assert f"--base {held}" in capsys.readouterr().err
+    assert f"give {held.name} with --base" in capsys.readouterr().err
 
     assert main(["export", "--base", str(held), *project]) == 0
     manifest: dict[str, Any] = json.loads((folder / "dist" / "line-3" / "manifest.json").read_text())

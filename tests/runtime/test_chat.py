@@ -2,55 +2,149 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers.utils.chat_template_utils import render_jinja_template
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from edgekit_runtime.chat import ChatTemplate, apply_system, check_messages, text_of
+from edgekit_exporters.base import Base
+from edgekit_runtime.chat import Asking, apply_system, check_messages, text_of
+from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.prompts import Prompts
+from edgekit_runtime.template import KEY_TOKENS, ChatTemplate, TemplateFacts, stopped_clock
+from tests.chat_templates import LLAMA3, TEMPLATES
+from tests.conversations import TOOLS, conversations
 
-CHATML = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-INDENTED = """{{- bos_token }}
-{% for m in messages %}
-    {% if m.role == 'user' %}
-        {{- '[INST] ' + m.content | trim + ' [/INST]' }}
-    {% elif m.role == 'system' %}
-        {% continue %}
-    {% else %}
-        {{- ' ' + m.content + eos_token }}
-    {% endif %}
-{% endfor %}
-"""
-TOOLS = (
-    "{{ messages[0] | tojson }}{{ messages | length }}{% if tools %}{{ tools }}{% endif %}"
-    "{{ messages[-1]['content'] | upper }}"
-)
-CONVERSATIONS: list[list[dict[str, Any]]] = [
-    [{"role": "user", "content": "Grüße <b>&amp; 检测"}],
-    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " hi "}],
-    [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c\n"},
-    ],
-]
+KINDS = [{}, {"enable_thinking": True}, {"enable_thinking": False}, {"thinking": True}]
 
 
-@pytest.mark.parametrize("template", [CHATML, INDENTED, TOOLS])
-@pytest.mark.parametrize("messages", CONVERSATIONS)
-@pytest.mark.parametrize("prompt", [True, False])
-def test_rendering_equals_transformers(template: str, messages: list[dict[str, Any]], prompt: bool) -> None:
-    (expected,), _ = render_jinja_template(
-        [messages], chat_template=template, add_generation_prompt=prompt, bos_token="<s>", eos_token="</s>"
-    )
-    ours = ChatTemplate(template, "<s>", "</s>").render(messages, add_generation_prompt=prompt)
+@pytest.fixture(scope="module")
+def tokenizer(demo_base: Base) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(demo_base.folder)
+
+
+class Device:
+    """The demo base as a device reads it, with any template."""
+
+    def __init__(self, path: Path) -> None:
+        self.header, self.vocabulary = read_gguf(path), LlamaVocabulary.open(path)
+
+    def holding(self, metadata: dict[str, Any]) -> GgufFile:
+        return dataclasses.replace(self.header, metadata={**self.header.metadata, **metadata})
+
+    def prompts(self, facts: TemplateFacts) -> Prompts:
+        return Prompts(self.holding(facts.metadata()), self.vocabulary.tokenize)
+
+
+@pytest.fixture(scope="module")
+def device(demo_base: Base) -> Device:
+    assert demo_base.gguf is not None
+    return Device(demo_base.gguf)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(messages=conversations(), tools=TOOLS, arguments=st.sampled_from(KINDS), prompt=st.booleans())
+def test_families_templates_give_the_text_and_tokens_of_transformers(
+    name: str,
+    tokenizer: Any,
+    device: Device,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    arguments: dict[str, Any],
+    prompt: bool,
+) -> None:
+    from jinja2 import TemplateError
+
+    facts = TemplateFacts.of(TEMPLATES[name], tokenizer.special_tokens_map)
+    template = ChatTemplate.of(TemplateFacts.read(device.holding(facts.metadata())))
+    tokenizer.chat_template = TEMPLATES[name]
+    try:
+        options: dict[str, Any] = {"tools": tools or None, "add_generation_prompt": prompt, **arguments}
+        expected = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except (TemplateError, TypeError, ValueError, KeyError):
+        with pytest.raises(InputError, match="chat template"):
+            template.render(messages, tools=tools, arguments=arguments, add_generation_prompt=prompt)
+        return
+    ours = template.render(messages, tools=tools, arguments=arguments, add_generation_prompt=prompt)
     assert ours == expected
+    if prompt:
+        asked = device.prompts(facts).chat(messages, Asking(None, arguments, tools)).tokens
+        assert asked == tokenizer(expected, add_special_tokens=False).input_ids
+
+
+def test_tokens_that_a_base_lacks_are_undefined_and_others_files_tell_theirs_by_number(
+    device: Device, tokenizer: Any
+) -> None:
+    shown = ChatTemplate("{{ bos_token is defined }}{{ unk_token is defined }}{{ eos_token }}", {"eos_token": "<e>"})
+    assert shown.render([{"role": "user", "content": "x"}]) == "FalseFalse<e>"
+    assert KEY_TOKENS not in device.header.metadata
+    found = TemplateFacts.read(device.header).tokens
+    assert found == {name: text for name, text in tokenizer.special_tokens_map.items() if name in found}
+    assert {"bos_token", "eos_token", "unk_token"} <= set(found)
+
+
+@pytest.mark.parametrize("tokens", ["[]", "{", '{"bos_token": 3}', 7])
+def test_tokens_that_are_none_are_refused(device: Device, tokens: Any) -> None:
+    with pytest.raises(InputError, match="no JSON object of texts"):
+        TemplateFacts.read(device.holding({KEY_TOKENS: tokens}))
+
+
+def test_of_several_templates_one_is_taken_as_transformers_takes_it() -> None:
+    asked = [{"role": "user", "content": "x"}]
+    several = ChatTemplate({"default": "plain", "tool_use": "with {{ tools | length }}", "rag": "{% broken"})
+    assert several.render(asked) == "plain"
+    assert several.render(asked, tools=[{"type": "function"}]) == "with 1"
+    assert ChatTemplate({"default": "plain"}).render(asked, tools=[{"type": "function"}]) == "plain"
+    with pytest.raises(InputError, match="chat templates rag, tool_use, and none is called default"):
+        ChatTemplate({"tool_use": "x", "rag": "y"})
+
+
+def test_another_template_leaves_nothing_of_the_old_one_in_a_file(tmp_path: Path, demo_base: Base) -> None:
+    from edgekit_exporters.gguf_metadata import rewrite_metadata
+
+    assert demo_base.gguf is not None
+    files = [tmp_path / "one.gguf", tmp_path / "two.gguf"]
+    several = TemplateFacts({"default": "a", "tool_use": "b"}, {"eos_token": "<e>"})
+    alone = TemplateFacts({"default": "c"}, {})
+    rewrite_metadata(demo_base.gguf, files[0], several.metadata())
+    rewrite_metadata(files[0], files[1], alone.metadata())
+    assert [TemplateFacts.read(read_gguf(file)) for file in files] == [several, alone]
+    assert not [key for key in read_gguf(files[1]).metadata if key.startswith("tokenizer.chat_template.")]
+
+
+def test_what_reads_the_clock_sees_one_moment_while_it_is_stopped() -> None:
+    template = ChatTemplate("{{ strftime_now('%H:%M:%S.%f') }}")
+    asked = [{"role": "user", "content": "x"}]
+    assert template.render(asked) != template.render(asked)
+    with stopped_clock():
+        assert template.render(asked) == template.render(asked)
+    assert template.moment == f"{datetime.datetime.now():%Y-%m-%d}"
+    assert ChatTemplate("x").moment == ""
+
+
+def test_the_preamble_is_that_of_the_day_and_of_the_tools(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = device.prompts(TemplateFacts.of(LLAMA3, {"bos_token": "<|im_start|>"}))
+    tool = {"type": "function", "function": {"name": "measure"}}
+    seen = []
+    for day in (1, 2):
+        moment = datetime.datetime(2026, 3, day)
+        monkeypatch.setattr("edgekit_runtime.template._now", lambda moment=moment: moment)
+        for tools in ([], [tool]):
+            asking = Asking("You are terse.", None, tools)
+            tokens = prompts.chat([{"role": "user", "content": "scratch of 3 mm"}], asking).tokens
+            length = prompts.preamble(tokens, asking)
+            assert length > 8
+            seen.append(tuple(tokens[:length]))
+    assert len(set(seen)) == 4
 
 
 def test_a_template_can_not_reach_out_of_its_sandbox() -> None:
@@ -68,6 +162,10 @@ def test_a_refusal_of_the_template_reaches_the_user() -> None:
         ChatTemplate("{{ raise_exception('roles must alternate') }}").render([{"role": "user", "content": "x"}])
     with pytest.raises(InputError, match="broken at line 2"):
         ChatTemplate("ok\n{% if %}")
+    with pytest.raises(InputError, match="broken at line 1"):
+        ChatTemplate("{% generation %}no end")
+    with pytest.raises(InputError, match="refuses these messages"):
+        ChatTemplate("{% set n = namespace(_x=1) %}").render([{"role": "user", "content": "x"}])
 
 
 def test_the_adapters_system_prompt_comes_first_unless_the_caller_brought_one() -> None:
@@ -78,7 +176,18 @@ def test_the_adapters_system_prompt_comes_first_unless_the_caller_brought_one() 
     assert apply_system([user], None) == [user]
 
 
-@pytest.mark.parametrize("messages", [[], ["x"], [{"role": "boss", "content": "x"}], [{"role": "user", "content": 3}]])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        ["x"],
+        [{"role": "boss", "content": "x"}],
+        [{"role": "user", "content": 3}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None, "tool_calls": [{}]}],
+        [{"role": "assistant", "content": None, "tool_calls": []}],
+    ],
+)
 def test_messages_that_are_none_are_refused(messages: list[Any]) -> None:
     with pytest.raises(InputError):
         check_messages(messages)

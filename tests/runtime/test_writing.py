@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,13 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     place = tmp_path / "place"
     place.write_text("a file") if is_file else place.mkdir()
     if not is_file:
-        monkeypatch.setattr(os, "access", lambda path, _: Path(path) != place)  # root may write everywhere
+        make = Path.mkdir
+
+        def refuse(path: Path, *options: Any, **named: Any) -> None:  # root may write everywhere
+            if path.parent == place:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            make(path, *options, **named)
+
+        monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match="that is a file" if is_file else "no permission"):
         check_replaceable(place / "deep" / "bundle", lambda _: False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import platform
 import random
 import statistics
 import time
@@ -111,7 +110,7 @@ def run_bench(
                 "quick": quick,
                 **({"image_size": image_size} if sees else {}),
             },
-            "target": {"kind": "local", "name": platform.node(), "emulated": False},
+            "target": {"kind": "local", "name": "this machine", "emulated": False},
             "conditions": {"before": before, "after": machine.conditions()},
             "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "memory_bandwidth_gbs": bandwidth / 1e9,

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hmac
 import importlib.resources
-import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from edgekit_runtime.server.metrics import CONTENT_TYPE, Metrics
 from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable
+from edgekit_runtime.strict_json import strict_json
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +320,7 @@ def _page_file(name: str, kind: str) -> Handler:
 
 
 def _event(document: dict[str, Any]) -> str:
-    return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+    return f"data: {strict_json(document)}\n\n"
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:

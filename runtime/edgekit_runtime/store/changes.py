@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from edgekit_runtime.choices import nearest
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import AdapterEntry, FileEntry, Manifest, needed_files
 from edgekit_runtime.store.generations import Generation
@@ -126,4 +127,6 @@ def _check_newer(name: str, version: str, active: str, allow_downgrade: bool) ->
 def _not_installed(generation: Generation, name: str, version: str | None) -> InputError:
     there = ", ".join(f"{entry.name} {entry.version}" for entry in generation.installed) or "none"
     wanted = name if version is None else f"{name} {version}"
-    return InputError(f"adapter {wanted} is not installed", f"installed: {there}")
+    near = nearest(name, {entry.name for entry in generation.installed} - {name})
+    mend = f"installed: {there}" + (f"; did you mean {near}?" if near else "")
+    return InputError(f"adapter {wanted} is not installed", mend)

@@ -51,11 +51,13 @@ def test_every_method_trains_on_a_float_base(tiny_project: MakeProject, tiny_cha
     PeftModel.from_pretrained(base, str(folder))
 
 
-def test_an_activated_lora_learns_on_packed_blocks_from_what_precedes_answers(tiny_project: MakeProject) -> None:
+def test_an_activated_lora_learns_on_packed_blocks_from_what_precedes_answers(
+    tiny_project: MakeProject, tiny_chat_base: Path
+) -> None:
     settings = {"method": "alora", "base_precision": "gguf", "export": {"quantize": "Q8_0"}}
     folder = train(load_project(tiny_project(**settings)))
     config = json.loads((folder / "adapter_config.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(config["base_model_name_or_path"])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat_base)
     assert tokenizer.decode(config["alora_invocation_tokens"]) == "<|im_start|>assistant\n"
     weights = load_file(folder / "adapter_model.safetensors")
     assert any(tensor.any() for name, tensor in weights.items() if "lora_B" in name)

@@ -19,7 +19,7 @@ def _row(prompt: str = "scratch of 3 mm", answer: str = "rework") -> Row:
 
 
 def test_only_the_answer_and_the_end_of_its_turn_are_learned(encoder: Encoder) -> None:
-    encoded = encoder.encode(_row(), "You inspect parts.", 256)
+    (encoded,) = encoder.encode(_row(), "You inspect parts.", 256)
     learned = [label for label in encoded["labels"] if label != IGNORED]
     assert encoder.tokenizer.decode(learned) == "rework<|im_end|>"
     assert encoded["input_ids"][-len(learned) :] == learned

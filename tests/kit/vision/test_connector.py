@@ -56,7 +56,7 @@ def test_the_encoder_alone_gives_what_the_connector_reads(smolvlm: Model, tmp_pa
 
 def test_what_was_trained_is_what_runs(trained: Project, tmp_path: Path) -> None:
     base = resolve_base(trained.base)
-    weight = trained_connector(trained_folder(trained, trained.adapter("words")))
+    weight = trained_connector(trained_folder(trained, trained.adapter("words")), base)
     assert weight is not None
     assert (weight - base_connector(base)).abs().max() > 1e-3
     bundle, manifest = export(trained, ["words"], output=tmp_path / "bundle")
@@ -96,7 +96,7 @@ def test_an_interrupted_training_goes_on_with_its_connector(
     smolvlm: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = _changed(write_project(tmp_path, smolvlm.folder), connector=True, learning_rate=0.05, max_steps=4)
-    whole = trained_connector(train(project))
+    whole = trained_connector(train(project), resolve_base(project.base))
 
     class Stopping(StopOnInterrupt):
         def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> Any:
@@ -107,7 +107,7 @@ def test_an_interrupted_training_goes_on_with_its_connector(
     with pytest.raises(KeyboardInterrupt):
         train(project)
     monkeypatch.undo()
-    again = trained_connector(train(project, resume=True))
+    again = trained_connector(train(project, resume=True), resolve_base(project.base))
     assert whole is not None
     assert again is not None
     assert torch.allclose(whole, again, atol=1e-4)

@@ -41,7 +41,7 @@ def write_project(folder: Path, base: Path, **export_settings: object) -> Projec
         "data": {"train": "data/train.jsonl", "eval": "data/eval.jsonl"},
         "adapters": {"words": adapter},
         "export": {"quantize": "Q8_0"} | export_settings,
-        "gate": {"max_loss_points": 100},
+        "gate": {"max_loss_points": 100, "min_gain": -100},  # two steps teach nothing
     }
     with (folder / "edgekit.yaml").open("w") as stream:
         YAML().dump(document, stream)

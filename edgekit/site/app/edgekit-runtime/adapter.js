@@ -24,6 +24,7 @@ export const EMBEDDING = "token_embd.weight";
  * @property {string | undefined} system
  * @property {object | undefined} generation
  * @property {object | undefined} schema
+ * @property {object | undefined} template_arguments
  */
 
 /**
@@ -68,6 +69,7 @@ export async function readAdapter(file, label) {
     system: text("edgekit.system"),
     generation: json(text("edgekit.generation"), "edgekit.generation", label),
     schema: json(text("edgekit.output_schema"), "edgekit.output_schema", label),
+    template_arguments: json(text("edgekit.template_arguments"), "edgekit.template_arguments", label),
   };
 }
 
@@ -96,6 +98,7 @@ export function adapterEntry(facts, { family, digest, label, size }) {
     system: facts.system,
     generation: facts.generation,
     schema: facts.schema,
+    template_arguments: facts.template_arguments,
     quality: facts.family ? undefined : { verified: false },
   };
 }

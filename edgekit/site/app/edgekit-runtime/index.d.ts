@@ -52,6 +52,8 @@ export interface BaseEntry {
   merged: string[];
   system?: string;
   generation?: GenerationDefaults;
+  /** Variables that the chat template gets, `enable_thinking` say. */
+  template_arguments?: Record<string, unknown>;
   schema?: object;
 }
 
@@ -66,6 +68,8 @@ export interface AdapterEntry {
   digest: string;
   system?: string;
   generation?: GenerationDefaults;
+  /** Variables that the chat template gets, `enable_thinking` say. */
+  template_arguments?: Record<string, unknown>;
   /** JSON schema of its answers. */
   schema?: object;
   quality?: Record<string, unknown>;
@@ -123,6 +127,10 @@ export interface Request {
   prompt?: string;
   /** …or a whole conversation… */
   messages?: Message[];
+  /** Descriptions of functions that the model may call, for the chat template. */
+  tools?: object[];
+  /** Variables that the chat template gets; the adapter's when left out. */
+  template_arguments?: Record<string, unknown>;
   /** …or text to continue as it is, without template or system prompt. */
   raw?: string;
   /**

@@ -218,14 +218,16 @@ export class Runtime {
   }
 
   /** What a request asks for, with the adapter's defaults filled in. */
-  plan({ prompt, messages, raw, image, adapter, max_tokens, temperature, top_k, top_p, seed, stop, schema }) {
+  plan(request) {
+    const { prompt, messages, raw, image, adapter, max_tokens, temperature, top_k, top_p, seed, stop, schema } = request;
     if ([prompt, messages, raw].filter((each) => each !== undefined).length !== 1) {
       throw new EdgekitError("usage", "a request needs either a prompt or messages or raw text", "give one of them");
     }
     const name = adapter === undefined ? this.manifest.default_adapter : adapter;
     const entry = name == null || name === BASE ? undefined : this.adapters.get(name);
-    const defaults = (entry ?? this.manifest.base).generation ?? {};
-    const system = (entry ?? this.manifest.base).system;
+    const { system, generation, template_arguments } = entry ?? this.manifest.base;
+    const defaults = generation ?? {};
+    const asking = { tools: request.tools, arguments: request.template_arguments ?? template_arguments };
     const images = listed(image);
     if (images.length && raw !== undefined) {
       throw new EdgekitError("usage", "a raw prompt can't have images", "send messages");
@@ -234,7 +236,7 @@ export class Runtime {
       throw new EdgekitError("input", `${this.manifest.name} is a text bundle`, "send images to a caption bundle");
     }
     const conversation = messages ?? [{ role: "user", content: prompt }];
-    const texts = raw !== undefined ? [raw] : this.prompts.chat(conversation, system, images.length);
+    const texts = raw !== undefined ? [raw] : this.prompts.chat(conversation, system, images.length, asking);
     return {
       name: entry?.name ?? null,
       digest: entry?.digest,

@@ -1,0 +1,95 @@
+"""Where a proven bundle comes from: what its report says of project, base, device, data and versions."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.data import data_digest
+from edgekit.project import Adapter, Project
+from edgekit.trained import trained_folder
+from edgekit_exporters.base import Base
+from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.manifest import Manifest
+
+PACKAGES = ("edgekit", "edgekit-runtime", "torch", "transformers", "peft")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Facts for a report.
+
+    Attributes:
+        project: its name.
+        base: what the project calls its base; of a file or folder the name alone.
+        device: the device profile that the bundle is for; None when none was named.
+        data: adapter -> sha256 over its evaluation file and the images in it.
+        trained: adapter -> sha256 of the trained weights' file.
+    """
+
+    project: str
+    base: str
+    device: str | None
+    data: Mapping[str, str]
+    trained: Mapping[str, str]
+
+    @classmethod
+    def of(cls, project: Project, adapters: Sequence[Adapter], base: Base, device: str | None) -> Origin:
+        """Read what isn't known yet.
+
+        Raises:
+            InputError: evaluation rows that can't be read.
+        """
+        data = {each.name: data_digest([project.data_for(each.name).eval]) for each in adapters}
+        name = base.name if base.on_hub else Path(base.name).name
+        trained = {each.name: _weights_digest(trained_folder(project, each)) for each in adapters}
+        return cls(project.project, name, None if device is None else Path(device).name, data, trained)
+
+    def document(self, manifest: Manifest, engine: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of report.json, for the bundle with this manifest, which ``engine`` has answered for."""
+        base = manifest.base
+        return {
+            "project": self.project,
+            "bundle": {"name": manifest.name, "version": manifest.version},
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "base": {
+                "name": self.base,
+                "family": base.family,
+                "quantization": base.quantization,
+                "digest": base.digest,
+                "merged": list(base.merged),
+            },
+            "device": {"profile": self.device, "isa": manifest.requires.isa},
+            "versions": {
+                "engine": f"{engine['name']} ({engine['version']})",
+                **{name: importlib.metadata.version(name) for name in PACKAGES},
+            },
+            "digests": {
+                "base": base.digest,
+                "adapters": {entry.name: entry.digest for entry in manifest.adapters},
+                "trained": dict(self.trained),
+                "eval": dict(self.data),
+            },
+        }
+
+
+def _weights_digest(folder: Path) -> str:
+    """Of the files that hold a PEFT adapter's tensors; of one file its own sha256."""
+    files = sorted(folder.glob("adapter_model.*"))
+    if len(files) == 1:
+        return file_digest(files[0])
+    return hashlib.sha256("".join(map(file_digest, files)).encode()).hexdigest()
+
+
+def row_place(where: str, folder: Path) -> str:
+    """``file:line`` as a report shows it: relative to the project's folder, of a file elsewhere the name alone."""
+    path = Path(where)
+    try:
+        return path.relative_to(folder).as_posix()
+    except ValueError:
+        return path.name

@@ -1,0 +1,99 @@
+"""Chat templates of Hugging Face folders: what bundles carry of them, and bases with another one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgekit_exporters.base import SETTINGS, Base
+from edgekit_exporters.cache import cache_folder, cached
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.template import ChatTemplate, TemplateFacts
+
+TEMPLATE_FILE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Where else a folder may keep templates, which would stand beside another one, or before it.
+OTHER_PLACES = ("chat_template.json",)
+DIGITS = 12
+
+
+def template_facts(folder: Path) -> TemplateFacts:
+    """Templates and special tokens of a folder.
+
+    Raises:
+        InputError: no tokenizer there, or one without a chat template.
+    """
+    return tokenizer_facts(load_tokenizer(folder), folder)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{folder} has no usable tokenizer ({reason})", "download the model again") from None
+
+
+def tokenizer_facts(tokenizer: Any, folder: Path) -> TemplateFacts:
+    """The same of a loaded tokenizer; ``folder`` is for the error.
+
+    Raises:
+        InputError: it has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"{folder} has no chat template",
+            "choose an instruct or chat model as the base, or name a template as chat_template: in edgekit.yaml",
+        )
+    return TemplateFacts.of(tokenizer.chat_template, tokenizer.special_tokens_map)
+
+
+def with_template(base: Base, path: Path) -> Base:
+    """``base`` with the chat template in ``path`` in the place of its own, as a folder of links in the cache.
+
+    Raises:
+        InputError: the file can't be read, or holds no valid template.
+    """
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"the chat template {path} can't be read ({reason})", "correct chat_template:") from None
+    try:
+        ChatTemplate(source)
+    except InputError as error:
+        raise InputError(error.problem.replace("the base's chat template", str(path), 1), "correct the file") from None
+    if not source.strip():
+        raise InputError(f"the chat template {path} is empty", "write one, or take chat_template: out")
+    digest = hashlib.sha256(source.encode()).hexdigest()[:DIGITS]
+    target = cache_folder("templated", base.key, digest) / base.folder.name
+    if target.exists() and not all(each.exists() for each in target.iterdir()):  # what it links to has moved
+        shutil.rmtree(target)
+    return replace(base, folder=cached(target, lambda folder: _stage(base.folder, source, folder)), stock=base)
+
+
+def _stage(original: Path, source: str, folder: Path) -> None:
+    folder.mkdir()
+    for path in original.iterdir():
+        if path.is_dir() or path.name in (TEMPLATE_FILE, *OTHER_PLACES):
+            continue
+        if path.name == TOKENIZER_CONFIG:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            config.pop("chat_template", None)
+            (folder / path.name).write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        elif path.suffix in SETTINGS:
+            shutil.copyfile(path, folder / path.name)
+        else:
+            (folder / path.name).symlink_to(path.resolve())
+    (folder / TEMPLATE_FILE).write_text(source, encoding="utf-8", newline="")

@@ -1,0 +1,57 @@
+"""Values on the command line, checked while it is read: nothing slow has been imported yet."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+PORTS = (1, 65535)
+ANY_PORT = (0, PORTS[1])  # 0 is one that is free
+
+
+def filled(text: str) -> str:
+    """Text that isn't empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, leave it out")
+    return text
+
+
+def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:
+    """A whole number of at least ``least`` and, where given, at most ``most``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"{value} is not possible, use {_range(least, most)}")
+        return value
+
+    return read
+
+
+def number(
+    least: float | None = None, *, above: float | None = None, most: float | None = None
+) -> Callable[[str], float]:
+    """A finite number of at least ``least`` or more than ``above``, and at most ``most``."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        high_enough = (least is None or value >= least) and (above is None or value > above)
+        if not math.isfinite(value) or not high_enough or (most is not None and value > most):
+            wanted = f"more than {above:g}" if above is not None else _range(least, most)
+            raise argparse.ArgumentTypeError(f"{text} is not possible, use {wanted}")
+        return value
+
+    return read
+
+
+def _range(least: float | None, most: float | None) -> str:
+    if least is None:
+        return "a finite number" if most is None else f"at most {most:g}"
+    return f"at least {least:g}" if most is None else f"{least:g} to {most:g}"
