@@ -112,9 +112,7 @@ def tiny_project(tiny_chat_base: Path, tmp_path: Path) -> Callable[..., Path]:
     """
     from ruamel.yaml import YAML
 
-    def write(
-        export: dict[str, Any] | None = None, *, gate: dict[str, Any] | None = None, **settings: Any
-    ) -> Path:
+    def write(export: dict[str, Any] | None = None, *, gate: dict[str, Any] | None = None, **settings: Any) -> Path:
         folder = tmp_path / "line-3"
         (folder / "data").mkdir(parents=True, exist_ok=True)
         for name, count in (("train", 24), ("eval", 4)):
