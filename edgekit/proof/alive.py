@@ -17,6 +17,7 @@ Logprobs = NDArray[np.float32]  # [answer tokens, vocabulary]
 # A dead adapter adds exactly nothing; this much rounding alone could make of that.
 DEAD_BELOW = 1e-5
 LIKELIEST = 64  # tokens whose log-probabilities are kept at full precision, at each place
+LEAST_REST = 1e-6  # a probability that float32 still tells from 1 minus the others
 KL_ROUNDING = 1e-3  # how far below zero rounding takes a mean KL
 
 
@@ -127,7 +128,7 @@ def mean_kl(kls: Sequence[NDArray[Any]]) -> float:
 
 
 def _with_rest(logprobs: NDArray[Any]) -> NDArray[Any]:
-    rest = np.maximum(1 - np.exp(logprobs.astype(np.float64)).sum(-1, keepdims=True), 1e-12)
+    rest = np.maximum(1 - np.exp(logprobs.astype(np.float64)).sum(-1, keepdims=True), LEAST_REST)
     return np.concatenate([logprobs, np.log(rest)], -1)
 
 

@@ -124,3 +124,19 @@ def test_any_value_of_any_key_is_taken_or_refused_but_never_crashes(key: str, va
 def test_what_the_yaml_reader_gives_no_line_for_is_bad_input_too(old: str, new: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="edgekit.yaml"):
         load(tmp_path, GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+@pytest.mark.parametrize("key", ["max_mean_kl", "max_loss_points", "min_score", "min_gain"])
+def test_a_limit_that_is_no_number_is_refused(tmp_path: Path, key: str, value: str) -> None:
+    (tmp_path / "edgekit.yaml").write_text(f"project: p\nbase: b\nadapters: {{a: }}\ngate: {{{key}: {value}}}\n")
+    with pytest.raises(InputError, match=rf"edgekit.yaml:4: gate.{key}: .* is no number to compare with"):
+        load_project(tmp_path)
+
+
+def test_the_gate_s_least_score_and_gain_are_read(tmp_path: Path) -> None:
+    (tmp_path / "edgekit.yaml").write_text(
+        "project: p\nbase: b\nadapters: {a: }\ngate: {min_score: 80, min_gain: -100}\n"
+    )
+    gate = load_project(tmp_path).gate
+    assert (gate.min_score, gate.min_gain) == (80.0, -100.0)

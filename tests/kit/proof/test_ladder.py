@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,3 +37,10 @@ def test_every_rung_is_on_the_front_or_beaten_by_one_that_is(rungs: list[Rung]) 
 def test_none_on_the_front_beats_another(rungs: list[Rung]) -> None:
     front = pareto_front(rungs)
     assert not [1 for one in front for other in front if _as_good(one, other) and not _as_good(other, one)]
+
+
+@given(RUNGS, st.sampled_from([math.nan, math.inf]), st.sampled_from(["mean_kl", "size_mb", "decode_tps"]))
+def test_a_figure_that_is_no_number_is_not_on_the_front(rungs: list[Rung], bad: float, figure: str) -> None:
+    broken = replace(rungs[0], **{figure: bad})
+    assert pareto_front([broken, *rungs]) == pareto_front(rungs)
+    assert pareto_front([broken]) == []
