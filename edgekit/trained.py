@@ -52,7 +52,7 @@ def trained_reasoning(project: Project, adapter: Adapter) -> str | None:
     Raises:
         InputError: the project says otherwise than training did.
     """
-    record = read_record(adapter_folder(project, adapter))
+    record = _record(project, adapter)
     if record is None or "reasoning" not in record:
         return adapter.reasoning
     trained: str | None = record["reasoning"]

@@ -182,8 +182,10 @@ restart() {
 
 # Back to the generation, runtime and unit of before; what wasn't there is taken away.
 restore() {
-    if [ "$(current_generation)" != "$1" ]; then
-        if [ -z "$1" ]; then empty_store; else "$command" adapters rollback --store "$store" >/dev/null; fi
+    if [ -z "$1" ]; then
+        empty_store
+    elif [ "$(current_generation)" != "$1" ]; then
+        "$command" adapters rollback --store "$store" >/dev/null
     fi
     if [ -z "$2" ]; then rm -f "$prefix/runtime"; elif [ "$(current_runtime)" != "$2" ]; then use_runtime "$2"; fi
     if [ -e "$unit" ]; then

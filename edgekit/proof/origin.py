@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.bases import base_label
 from edgekit.data import data_digest
 from edgekit.project import Adapter, Project
 from edgekit.trained import trained_folder
+from edgekit_exporters.adapter_files import find_adapter
 from edgekit_exporters.base import Base
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.manifest import Manifest
@@ -26,10 +28,10 @@ class Origin:
 
     Attributes:
         project: its name.
-        base: what the project calls its base; of a file or folder the name alone.
+        base: what files call the project's base; see :func:`~edgekit.bases.base_label`.
         device: the device profile that the bundle is for; None when none was named.
         data: adapter -> sha256 over its evaluation file and the images in it.
-        trained: adapter -> sha256 of the trained weights' file.
+        trained: adapter -> sha256 over the trained weights.
     """
 
     project: str
@@ -46,9 +48,10 @@ class Origin:
             InputError: evaluation rows that can't be read.
         """
         data = {each.name: data_digest([project.data_for(each.name).eval]) for each in adapters}
-        name = base.name if base.on_hub else Path(base.name).name
         trained = {each.name: _weights_digest(trained_folder(project, each)) for each in adapters}
-        return cls(project.project, name, None if device is None else Path(device).name, data, trained)
+        return cls(
+            project.project, base_label(project, base), None if device is None else Path(device).name, data, trained
+        )
 
     def document(self, manifest: Manifest, engine: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of report.json, for the bundle with this manifest, which ``engine`` has answered for."""
@@ -78,18 +81,9 @@ class Origin:
         }
 
 
-def _weights_digest(folder: Path) -> str:
-    """Of the files that hold a PEFT adapter's tensors; of one file its own sha256."""
-    files = sorted(folder.glob("adapter_model.*"))
+def _weights_digest(trained: Path) -> str:
+    """sha256 over the files that hold the adapter's tensors; of one file its own."""
+    files = find_adapter(trained).tensor_files()
     if len(files) == 1:
         return file_digest(files[0])
     return hashlib.sha256("".join(map(file_digest, files)).encode()).hexdigest()
-
-
-def row_place(where: str, folder: Path) -> str:
-    """``file:line`` as a report shows it: relative to the project's folder, of a file elsewhere the name alone."""
-    path = Path(where)
-    try:
-        return path.relative_to(folder).as_posix()
-    except ValueError:
-        return path.name

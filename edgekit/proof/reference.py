@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,7 @@ from edgekit.evaluation.evaluate import questions
 from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.proof.alive import Change, Likeliest, token_kl
-from edgekit.proof.origin import row_place
 from edgekit_runtime.errors import InputError
-
-log = logging.getLogger(__name__)
 
 COMPARED_TOKENS = 2048  # answer tokens whose whole distribution is kept: enough for a mean, few enough for memory
 LEAST_F16 = float(np.finfo(np.float16).min)  # a log-probability below it stays a number
@@ -85,12 +81,11 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
             "check that its tensors are named after the base's layers and that lora_B is not all zero, or train it",
         )
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
-    log.info("asking the base without %s in torch", adapter.name)
     return Reference(
         adapter=adapter,
         runs_on=trained.label,
         rows=rows,
-        places=[row_place(row.where, project.folder) for row in rows],
+        places=[row.where for row in rows],
         max_tokens=max_tokens,
         free_text=free_text,
         prompts=prompts,

@@ -69,6 +69,16 @@ class AdapterFiles:
         """
         return {} if self.config_file is None else read_json(self.config_file)
 
+    def tensor_files(self) -> list[Path]:
+        """The files that hold its tensors, sorted: one, or all shards that an index names.
+
+        Raises:
+            InputError: an index that can't be read.
+        """
+        if not self.weights_file.name.endswith(INDEX_SUFFIX):
+            return [self.weights_file]
+        return [self.folder / name for name in sorted(set(_shard_names(self.weights_file).values()))]
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The tensors by their names in the file; none for a GGUF, whose names depend on the base.
 
@@ -205,11 +215,17 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path} is damaged ({_reason(error)})", "copy or write the adapter again") from None
 
 
-def _read_shards(index: Path) -> dict[str, torch.Tensor]:
-    """All tensors that an index names, from the files that it names for them."""
+def _shard_names(index: Path) -> dict[str, str]:
+    """Tensor -> file, as an index has it."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(each, str) for each in places.values()):
         raise InputError(f"{index}: weight_map names no files for tensors", "save the adapter again")
+    return places
+
+
+def _read_shards(index: Path) -> dict[str, torch.Tensor]:
+    """All tensors that an index names, from the files that it names for them."""
+    places = _shard_names(index)
     tensors: dict[str, torch.Tensor] = {}
     for name in sorted(set(places.values())):
         shard = index.with_name(name) if name and Path(name).name == name else None

@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_earlier_bundle(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     assert main(["export", "--project", str(trained)]) == 3
     assert "the disk is full" in capsys.readouterr().err
     assert (bundle / "manifest.json").read_bytes() == before

@@ -12,8 +12,11 @@ import pytest
 
 from edgekit.bases import resolve_base
 from edgekit.cli import main
+from edgekit.deployed import deployed_base
 from edgekit.packed import dequantised_state
+from edgekit.project import load_project
 from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder
+from edgekit_runtime.bundle import file_digest
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def _weights(file: Path, like: Path) -> dict[str, list[float]]:
 
 
 def test_training_sees_the_blocks_that_imatrix_and_tensor_types_make(
-    tiny_project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    tiny_project: Callable[..., Path], tiny_chat_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny_project(
         base_precision="gguf", export={"quantize": "Q4_0", "imatrix": True, "tensor_types": {"ffn_down": "Q8_0"}}
@@ -79,7 +82,11 @@ def test_training_sees_the_blocks_that_imatrix_and_tensor_types_make(
     manifest = json.loads((folder / "dist" / "line-3" / "manifest.json").read_text())
     assert manifest["quality"]["gate"] == "passed"
     record = json.loads((folder / "adapters" / "small" / "run.json").read_text())
-    assert record["blocks"] == manifest["base"]["digest"]
+    made = deployed_base(load_project(folder), resolve_base(str(tiny_chat_base)), "Q4_0")
+    assert record["blocks"] == file_digest(made)
+    assert _weights(folder / "dist" / "line-3" / "base" / "model.gguf", tiny_chat_base) == _weights(
+        made, tiny_chat_base
+    )
 
     assert main(["export", "--tensor-type", "ffn_up=Q8_0", *project]) == 3
     assert "was trained on other blocks" in capsys.readouterr().err

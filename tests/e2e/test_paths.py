@@ -49,7 +49,8 @@ class Workstation:
         eval_file = self.project / "data" / "eval.jsonl"
         (self.project / "edgekit.yaml").write_text(
             f"project: line-3\nbase: {json.dumps(base)}\n"
-            f"data: {{train: data/train.jsonl, eval: {json.dumps(str(eval_file))}}}\n{settings}"
+            f"data: {{train: data/train.jsonl, eval: {json.dumps(str(eval_file))}}}\n"
+            f"gate: {{min_gain: -100}}\n{settings}"
         )
 
     def run(self, *command: str) -> None:

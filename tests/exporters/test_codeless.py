@@ -72,11 +72,16 @@ def agreeing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("agreeing")
 def test_a_base_that_needs_its_code_is_refused_by_name(
-    tiny_chat_base: Path, tmp_path: Path, tiny_project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+    tiny_chat_base: Path,
+    tmp_path: Path,
+    tiny_project: Callable[..., Path],
+    random_lora: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     marker = tmp_path / "marker"
     folder = hostile(tiny_chat_base, tmp_path / "theirs", marker, model_type="theirs")
     project = tiny_project()
+    random_lora(project / "adapters" / "small")
     file = project / "edgekit.yaml"
     file.write_text(file.read_text().replace(str(tiny_chat_base), str(folder)))
     for command in (["train"], ["export"], ["plan", "--device", "raspberry-pi-5"]):

@@ -118,7 +118,7 @@ def test_preferences_are_trained_on_where_the_project_says_how(tmp_path: Path) -
         (", columns: {prompt: x, question: x}", "'x' would stand for two keys"),
         (", columns: {prompt: x}, ignore: [x]", "'x' is ignored too"),
         (", ignore: [3]", r"yaml:5: data.ignore: .*is no list of names: ignore: \[id, source\]"),
-        (", ignor: [x]", "yaml:5: data.ignor: unknown key: did you mean ignore"),
+        (", ignor: [x]", "yaml:5: data.ignor: unknown key: .*did you mean ignore"),
     ],
 )
 def test_settings_that_can_not_be_right_are_told(options: str, message: str, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_data_set_of_the_hub_is_described_in_full(tmp_path: Path) -> None:
         ("{hub: a/b, path: c}", "it names no data, or two: give either path or hub"),
         ("{split: train}", "it names no data, or two"),
         ("{path: x, revision: main}", "only a data set of the hub has a revision"),
-        ("{hub: a/b, slit: train}", r"data.train.slit: unknown key: did you mean split\?"),
+        ("{hub: a/b, slit: train}", r"data.train.slit: unknown key: .*did you mean split\?"),
         ("[a.jsonl]", "is not text"),
         ("3", "3 is not text"),
     ],

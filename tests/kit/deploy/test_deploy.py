@@ -152,7 +152,7 @@ def test_a_bundle_that_the_engine_refuses_is_rolled_back_with_exit_5(
     assert _deploy(server, broken) == 5
     said = capsys.readouterr()
     (outcome,) = json.loads(said.out)
-    assert "not fit to run" in outcome["error"]
+    assert "llama.cpp refuses" in outcome["error"]
     assert "rolled back to generation" in outcome["error"]
     assert _installed(server) == before
     answer = server.run(

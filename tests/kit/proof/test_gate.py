@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,17 +18,18 @@ from safetensors.torch import load_file, save_file
 
 import edgekit.exporting
 import edgekit.proof.reference
+import edgekit_exporters.bundle
 from edgekit.cli import main
 from edgekit.data import data_digest
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.proof import ladder
 from edgekit_exporters import gguf_adapter
 from edgekit_exporters.canonical import CanonicalAdapter, LowRank
-from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import loop
+from edgekit_runtime.template import TemplateFacts
 
 
 @pytest.fixture
@@ -141,17 +143,10 @@ def test_another_base_of_the_same_shape_is_refused(
 
 
 def test_another_chat_template_is_refused(
-    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = edgekit.exporting.deployed_base
-
-    def sabotaged(*arguments: Any) -> Path:
-        template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
-        file = tmp_path / "template.gguf"
-        rewrite_metadata(honest(*arguments), file, {"tokenizer.chat_template": template})
-        return file
-
-    monkeypatch.setattr(edgekit.exporting, "deployed_base", sabotaged)
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    monkeypatch.setattr(edgekit_exporters.bundle, "template_facts", lambda _: TemplateFacts.of(template, {}))
     assert _export(trained) == 4
     assert "4 of 4 prompts become other tokens" in capsys.readouterr().err
 
@@ -244,7 +239,7 @@ def test_an_adapter_that_is_lost_on_the_way_is_dead_and_no_reason_ships_it(
     honest = gguf_adapter.canonicalise
     monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: _lost(honest(*arguments)))
     assert _export(trained, "--accept-loss", "never mind") == 3
-    assert "adapter small changes nothing on the device engine" in capsys.readouterr().err
+    assert "small-1.0.0.gguf changes nothing: in each of its pairs A or B is all zeros" in capsys.readouterr().err
     assert not (trained / "dist" / "line-3").exists()
 
 
@@ -388,11 +383,14 @@ def test_the_base_is_asked_once(trained: Path, monkeypatch: pytest.MonkeyPatch) 
         return honest(self, *arguments, with_adapter=with_adapter)
 
     monkeypatch.setattr(TorchModel, "answers", counted)
-    (trained / "data" / "eval.jsonl").write_text('{"prompt": "asked by no other test", "completion": "verdict 1"}\n')
+    first, second = (
+        json.dumps({"prompt": uuid.uuid4().hex, "completion": "verdict 1"}) for _ in range(2)
+    )  # asked never before
+    (trained / "data" / "eval.jsonl").write_text(first)
     for _ in range(2):
         assert _export(trained) == 0
     assert asked == [True, False, True]
-    (trained / "data" / "eval.jsonl").write_text('{"prompt": "asked by no other test 2", "completion": "verdict 1"}\n')
+    (trained / "data" / "eval.jsonl").write_text(second)
     assert _export(trained) == 0
     assert asked[3:] == [True, False]
 
