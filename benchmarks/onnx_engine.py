@@ -32,8 +32,9 @@ from edgekit.project import load_project
 from edgekit.templates import init_project
 from edgekit.training.base_model import load_dense
 from edgekit.training.tokens import Encoder
-from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from edgekit_exporters.adapter_files import WEIGHTS_FILE
 from edgekit_exporters.adapter_intake import attach, take_in
+from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.cache import cache_folder

@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 
 from edgekit.project import Adapter, Project
+from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_runtime.errors import InputError
-
-ADAPTER_CONFIG = "adapter_config.json"
 
 
 def adapter_folder(project: Project, adapter: Adapter) -> Path:
@@ -18,7 +17,7 @@ def adapter_folder(project: Project, adapter: Adapter) -> Path:
 
 def is_adapter_folder(folder: Path) -> bool:
     """Whether ``folder`` is an adapter that training may replace."""
-    return (folder / ADAPTER_CONFIG).exists()
+    return (folder / CONFIG_FILE).exists()
 
 
 def trained_folder(project: Project, adapter: Adapter) -> Path:

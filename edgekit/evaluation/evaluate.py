@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -200,10 +201,12 @@ def _artifact_answers(
         if adapter.name in manifest.base.merged:
             answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
             return manifest.engine, manifest.base.quantization, None, answers
-        if adapter.name not in [entry.name for entry in manifest.adapters]:
+        entry = next((each for each in manifest.adapters if each.name == adapter.name), None)
+        if entry is None:
             raise InputError(f"{bundle} has no adapter {adapter.name}", "export it with `edgekit export`")
-        answers = opened.answers(rows, adapter.system, max_tokens, adapter=adapter.name)
-        bare = opened.answers(rows, adapter.system, max_tokens, adapter=None) if with_base else None
+        ask = functools.partial(opened.answers, rows, adapter.system, max_tokens)
+        answers = ask(adapter=adapter.name)
+        bare = ask(adapter=None, template_arguments=entry.template_arguments) if with_base else None
         return manifest.engine, manifest.base.quantization, bare, answers
 
 

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_exporters.plain_files import check_plain_file, read_json
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import MAGIC
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "adapter_config.json"
 MODEL_CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 INDEX_FILE = f"{WEIGHTS_FILE}.index.json"

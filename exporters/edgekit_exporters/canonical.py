@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from edgekit_exporters.adapter_files import WEIGHTS_FILE
 from edgekit_exporters.adapter_intake import TakenAdapter, take_in
 from edgekit_exporters.adapter_names import PREFIX
+from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_exporters.base import Base
 from edgekit_exporters.float_model import load_float
 from edgekit_exporters.ways_out import NotAdditive, refuse_what_is_not_additive

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from edgekit_exporters.adapter_settings import CONFIG_FILE as ADAPTER_CONFIG
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_runtime.errors import InputError, shown
 
@@ -24,7 +25,7 @@ DATA = (".json", ".safetensors", ".model", ".jinja", ".txt")  # what a base is m
 # Vocabularies and lists of tensors: large, and nobody looks for code in them.
 _PLAIN_LISTS = (TOKENIZER, "vocab.json", "added_tokens.json")
 _LIST_OF_WEIGHTS = ".index.json"
-_ANOTHER_MODEL = "adapter_config.json"  # transformers would load the base that it names, wherever that is
+_ANOTHER_MODEL = ADAPTER_CONFIG  # transformers would load the base that it names, wherever that is
 _MEND = "choose a base that transformers knows: edgekit never runs the code of a base"
 
 

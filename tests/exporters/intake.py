@@ -13,8 +13,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from edgekit_exporters.adapter_files import WEIGHTS_FILE
 from edgekit_exporters.adapter_intake import attach, take_in
+from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_exporters.base import Base
 from tests.exporters.conftest import load
 

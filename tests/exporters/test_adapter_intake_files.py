@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from edgekit_exporters.adapter_files import CONFIG_FILE, INDEX_FILE, PICKLE_FILE, WEIGHTS_FILE
+from edgekit_exporters.adapter_files import INDEX_FILE, PICKLE_FILE, WEIGHTS_FILE
 from edgekit_exporters.adapter_intake import _taken, take_in
+from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
 from tests.exporters.intake import own_logits, peft_answers, save_adapter

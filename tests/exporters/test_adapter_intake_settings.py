@@ -12,9 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit_exporters.adapter_files import CONFIG_FILE
 from edgekit_exporters.adapter_intake import _taken, take_in
-from edgekit_exporters.adapter_settings import REFUSED, checked_settings
+from edgekit_exporters.adapter_settings import CONFIG_FILE, REFUSED, checked_settings
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
 from tests.exporters.intake import changed, own_logits, peft_answers, save_adapter

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgekit_exporters.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from edgekit_exporters.adapter_files import WEIGHTS_FILE
+from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_exporters.base import Base
 from edgekit_exporters.canonical import canonicalise
 from edgekit_exporters.refit import refit
