@@ -24,6 +24,7 @@ from edgekit.project import AUTO, FORMATS, MODES, Adapter, Project
 from edgekit_exporters.onnx_base import onnx_precision
 from edgekit_exporters.onnx_builder import require_onnx
 from edgekit_exporters.quantise import canonical_quantization, check_tensor_types
+from edgekit_exporters.templates import template_source
 from edgekit_runtime.bundle import is_bundle, read_manifest
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
@@ -47,7 +48,7 @@ def check_train(project: Project, names: Sequence[str]) -> None:
         load_rows(files.train)
         load_rows(files.eval)
         check_replaceable(adapter_folder(project, adapter), is_adapter_folder)
-    check_base(project.base, relative_to=project.folder)
+    _check_base(project)
 
 
 def check_evaluate(
@@ -62,7 +63,7 @@ def check_evaluate(
     load_rows(project.data_for(adapter.name).eval)
     if output is not None:
         check_writable(output)
-    check_base(project.base, relative_to=project.folder)
+    _check_base(project)
     if artifact is None or artifact.suffix == ".gguf":
         trained_folder(project, adapter)
     if artifact is None:
@@ -86,7 +87,7 @@ def check_merge(project: Project, names: Sequence[str] | None, *, output: Path |
     for adapter in adapters:
         trained_folder(project, adapter)
     check_replaceable(merged_folder(project, adapters, output), is_merged_folder)
-    check_base(project.base, relative_to=project.folder)
+    _check_base(project)
 
 
 def with_options(
@@ -155,7 +156,13 @@ def check_export(
     if mode == "separate":
         default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])
     _check_rows(project, adapters, quantize or settings.quantize)
+    _check_base(project)
+
+
+def _check_base(project: Project) -> None:
     check_base(project.base, relative_to=project.folder)
+    if project.chat_template is not None:
+        template_source(project.chat_template)
 
 
 def default_adapter(wanted: str | None, names: Sequence[str]) -> str | None:

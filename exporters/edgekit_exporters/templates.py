@@ -63,6 +63,20 @@ def with_template(base: Base, path: Path) -> Base:
     """``base`` with the chat template in ``path`` in the place of its own, as a folder of links in the cache.
 
     Raises:
+        InputError: as :func:`template_source`.
+    """
+    source = template_source(path)
+    digest = hashlib.sha256(source.encode()).hexdigest()[:DIGITS]
+    target = cache_folder("templated", base.key, digest) / base.folder.name
+    if target.exists() and not all(each.exists() for each in target.iterdir()):  # what it links to has moved
+        shutil.rmtree(target)
+    return replace(base, folder=cached(target, lambda folder: _stage(base.folder, source, folder)), stock=base)
+
+
+def template_source(path: Path) -> str:
+    """The text of a project's own chat template.
+
+    Raises:
         InputError: the file can't be read, or holds no valid template.
     """
     try:
@@ -76,11 +90,7 @@ def with_template(base: Base, path: Path) -> Base:
         raise InputError(error.problem.replace("the base's chat template", str(path), 1), "correct the file") from None
     if not source.strip():
         raise InputError(f"the chat template {path} is empty", "write one, or take chat_template: out")
-    digest = hashlib.sha256(source.encode()).hexdigest()[:DIGITS]
-    target = cache_folder("templated", base.key, digest) / base.folder.name
-    if target.exists() and not all(each.exists() for each in target.iterdir()):  # what it links to has moved
-        shutil.rmtree(target)
-    return replace(base, folder=cached(target, lambda folder: _stage(base.folder, source, folder)), stock=base)
+    return source
 
 
 def _stage(original: Path, source: str, folder: Path) -> None:

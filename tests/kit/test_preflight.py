@@ -96,3 +96,19 @@ def test_nor_does_an_adapter_that_is_not_trained(tiny_project: MakeProject, comm
     code, said = refused(tiny_project(), *command)
     assert code == 3
     assert "run `edgekit train small` first" in said
+
+
+@pytest.mark.parametrize("command", [["train"], ["export"], ["evaluate"], ["merge"]])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "can't be read"), ("{% for m in %}", "chat.jinja"), (" ", "is empty")]
+)
+def test_nor_does_a_chat_template_that_can_not_be_used(
+    trained: Path, command: list[str], content: str | None, message: str
+) -> None:
+    with (trained / "edgekit.yaml").open("a") as stream:
+        stream.write("chat_template: chat.jinja\n")
+    if content is not None:
+        (trained / "chat.jinja").write_text(content)
+    code, said = refused(trained, *command)
+    assert code == 3
+    assert message in said
