@@ -69,7 +69,7 @@ def _verdict(quality: dict[str, Any], origin: Mapping[str, Any], metrics: str) -
         f"Gate: {quality['gate']}.  Trained model: {quality['reference']}.  Exported: {quality['artifact']}.  "
         f"Project {origin['project']}, base {base['name']}, {f'for {device}, ' if device else ''}{origin['date']}.",
         f"Scores ({metrics}) are of 100, on at most {quality['rows']} evaluation rows of each adapter.  "
-        f"Allowed are {quality['max_loss_points']:g} points of loss beyond noise and a mean KL of "
+        f"Allowed are a loss of {_points(quality['max_loss_points'])} beyond noise and a mean KL of "
         f"{quality['max_mean_kl']:g} nats per answer token.  {_asked(quality)}",
     ]
     lines += [f"Refused: {reason}." for reason in quality.get("reasons", [])]
@@ -78,9 +78,13 @@ def _verdict(quality: dict[str, Any], origin: Mapping[str, Any], metrics: str) -
     return lines
 
 
+def _points(count: float) -> str:
+    return f"{count:g} point{'' if count == 1 else 's'}"
+
+
 def _asked(quality: dict[str, Any]) -> str:
     least = quality["min_gain"]
-    gain = "more than zero" if least is None else f"{least:g} points or more"
+    gain = "more than zero" if least is None else f"{_points(least)} or more"
     score = "" if quality["min_score"] is None else f", and a score of {quality['min_score']:g}"
     return f"Asked is a gain over the bare base of {gain}, at the low end of its interval{score}."
 
@@ -161,9 +165,10 @@ def _md_row(cells: Sequence[str]) -> str:
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1d2733 }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; display: block; overflow-x: auto }
-th, td { text-align: left; padding: .4rem .7rem; border-bottom: 1px solid #d5dbe3; vertical-align: top }
-td.text { font: 13px/1.4 ui-monospace, monospace; min-width: 14rem; overflow-wrap: anywhere }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; display: block; overflow-x: auto; font-size: .92em }
+th, td { text-align: left; padding: .4rem .5rem; border-bottom: 1px solid #d5dbe3; vertical-align: top }
+th { font-size: .9em }
+td.text { font: 13px/1.4 ui-monospace, monospace; min-width: 9rem; overflow-wrap: anywhere }
 td.changed { background: #fdecea }
 img { max-width: 100% }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1rem } dt { font-weight: 600 } dd { margin: 0 }
@@ -192,7 +197,7 @@ def _page(
         f'<h1>Proof: <span class="{escape(quality["gate"])}">{escape(headline(quality))}</span></h1>',
         *(_questions(proof.adapter, figures[proof.adapter]) for proof in proofs),
         *(f"<p>{escape(line)}</p>" for line in _verdict(quality, origin, _metrics(proofs))),
-        _html_table(heading, [[f"<td>{escape(cell)}</td>" for cell in row] for row in rows]),
+        _html_table(heading, [[f"<td>{_unbroken(cell)}</td>" for cell in row] for row in rows]),
         f'<img alt="Scores and KL divergence" src="data:image/png;base64,{_plot(proofs)}">',
     ]
     if quality.get("ladder"):
@@ -221,6 +226,11 @@ def _questions(adapter: str, figures: Mapping[str, Any]) -> str:
 
 def _kind(said: str) -> str:
     return "passed" if said.startswith("yes") else "failed" if said.startswith("no:") else ""
+
+
+def _unbroken(cell: str) -> str:
+    """A figure, whose interval stays in one line."""
+    return html.escape(cell).replace(" to ", "&nbsp;to&nbsp;")
 
 
 def _html_row(row: RowProof) -> list[str]:
