@@ -157,10 +157,10 @@ class ChatTemplate:
         try:
             return self._compiled[name].render(variables)
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-            raise InputError(
-                f"the base's chat template refuses these messages ({error})",
-                "change the order or roles of the messages",
-            ) from None
+            mend = "change the order or roles of the messages"
+            if any(message.get("tool_calls") for message in messages):
+                mend = "use a base whose template renders tool_calls, or give such a template; otherwise " + mend
+            raise InputError(f"the base's chat template refuses these messages ({error})", mend) from None
 
     @property
     def moment(self) -> str:
