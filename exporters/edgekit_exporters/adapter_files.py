@@ -165,7 +165,12 @@ def _weights_in(folder: Path) -> Path:
     if found:
         return folder / found[0]
     checkpoints = [each.name for each in _checkpoints(folder) if _is_whole(each)]
-    mend = f"name one of its checkpoints, {checkpoints[0]} say" if checkpoints else "save the adapter again"
+    others = sorted(each.name for each in folder.glob("*.safetensors"))
+    mend = "save the adapter again"
+    if checkpoints:
+        mend = f"name one of its checkpoints, {checkpoints[0]} say"
+    elif len(others) == 1:
+        mend = f"name {others[0]} in it as path, if that is the adapter"
     raise InputError(f"{folder} has no {WEIGHTS_FILE}", mend)
 
 

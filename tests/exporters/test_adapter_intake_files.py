@@ -341,3 +341,10 @@ def test_an_index_may_name_what_no_file_can_be_called(folder: Path, tiny_base: B
     (folder / INDEX_FILE).write_text(json.dumps({"weight_map": dict.fromkeys(places, name)}))
     with pytest.raises(InputError):
         take_in(folder, tiny_base)
+
+
+def test_a_folder_with_weights_of_another_name_is_told_so(folder: Path, tiny_base: Base) -> None:
+    (folder / WEIGHTS_FILE).rename(folder / "adapters.safetensors")
+    with pytest.raises(InputError, match=r"has no adapter_model.safetensors: name adapters.safetensors in it"):
+        take_in(folder, tiny_base)
+    take_in(folder / "adapters.safetensors", tiny_base)
