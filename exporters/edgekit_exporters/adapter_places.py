@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -85,7 +86,7 @@ def _targeted(settings: Settings, modules: BaseModules, called: Mapping[str, str
     if isinstance(settings.target_modules, tuple):
         _check_targets(settings, modules, called, base)
     elif not found:
-        raise settings.error("target_modules", f"it fits no layer of {base.name}", OTHER_BASE)
+        raise settings.error("target_modules", f"it fits no layer of {base.name}", _mend_pattern(settings, modules))
     if not found:
         raise settings.error("target_modules", f"with the other settings no layer of {base.name} is left", OTHER_BASE)
     return found
@@ -107,6 +108,15 @@ def _check_targets(settings: Settings, modules: BaseModules, called: Mapping[str
             raise settings.error(
                 "target_modules", f"{target} is no linear layer or embedding of {base.name}", "train linear layers"
             )
+
+
+def _mend_pattern(settings: Settings, modules: BaseModules) -> str:
+    """PEFT takes a text as a regular expression over whole names, where a name or several were often meant."""
+    words = re.split(r"[\s,|]+", str(settings.target_modules).strip())
+    ends = {name.rpartition(".")[2] for name in modules.adaptable}
+    if not set(words) <= ends:
+        return OTHER_BASE
+    return f"a text has to fit whole names; write the list {json.dumps(words)} if these were trained"
 
 
 def _all_linear(settings: Settings, modules: BaseModules) -> set[str] | None:
