@@ -17,6 +17,7 @@ from edgekit_exporters.adapter_settings import INVOCATION, Settings
 from edgekit_exporters.base import Base
 from edgekit_exporters.base_modules import BaseModules
 from edgekit_exporters.float_model import skeleton
+from edgekit_exporters.pattern_time import check_time
 from edgekit_runtime.errors import InputError
 
 OTHER_BASE = "use the base that it was trained on"
@@ -58,9 +59,11 @@ def resolve(
     """Find what ``settings`` mean on the base, and check ranks and layers against the file's tensors.
 
     Raises:
-        InputError: a target that the base or the file lacks, a rank that the tensors don't have, or what PEFT refuses.
+        InputError: a pattern that takes too long, a target that the base or the file lacks, a rank that the tensors don't
+            have, or what PEFT refuses.
     """
     called = file_names(names)
+    check_time(settings, {name for module in modules.names for name in _both(module, called)})
     targeted = _targeted(settings, modules, called, base)
     ranks = {module: _of_pattern(settings, "rank_pattern", "r", module, called) for module in targeted}
     alphas = {module: _of_pattern(settings, "alpha_pattern", "lora_alpha", module, called) for module in targeted}

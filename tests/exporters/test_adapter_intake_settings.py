@@ -230,3 +230,21 @@ def test_names_where_a_pattern_has_to_be_are_told_apart_from_another_base(
 def test_a_config_of_something_else_is_told_as_that(kind: Any, problem: str) -> None:
     with pytest.raises(InputError, match=f"peft_type.*{re.escape(problem)}"):
         checked_settings({"peft_type": kind}, Path(CONFIG_FILE))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": r"(([a-z_.0-9]+)*)*X"},
+        {"exclude_modules": r"(([a-z_.0-9]*)*)*!"},
+        {"rank_pattern": {r"((\w|\.)+)+!": 8}},
+    ],
+    ids=lambda config: next(iter(config)),
+)
+def test_a_pattern_that_never_ends_is_refused(
+    clean: Path, tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("edgekit_exporters.pattern_time.SECONDS", 1.0)
+    with pytest.raises(InputError, match=next(iter(config))) as caught:
+        take_in(_with(clean, tmp_path / "slow", config), tiny_base)
+    assert "takes more than 1 seconds" in str(caught.value)
