@@ -59,8 +59,8 @@ def resolve(
     """Find what ``settings`` mean on the base, and check ranks and layers against the file's tensors.
 
     Raises:
-        InputError: a pattern that takes too long, a target that the base or the file lacks, a rank that the tensors don't
-            have, or what PEFT refuses.
+        InputError: a pattern that takes too long, a target that the base or the file lacks, a rank that the tensors
+            don't have, or what PEFT refuses.
     """
     called = file_names(names)
     check_time(settings, {name for module in modules.names for name in _both(module, called)})
