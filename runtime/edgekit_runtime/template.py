@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, one_line
 from edgekit_runtime.gguf import GgufFile
 from edgekit_runtime.template_budget import OverBudget, spending
 
@@ -261,7 +261,7 @@ def _reason(error: Exception) -> str:
     """In one line, and not without end: a template may have written it."""
     if isinstance(error, RecursionError):
         return "too deep"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line((error.msg if isinstance(error, SyntaxError) else str(error)) or type(error).__name__)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 

@@ -18,7 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import LoopContext, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace, pass_environment, pass_eval_context
+from jinja2.utils import Namespace, pass_context, pass_eval_context
 from jinja2.visitor import NodeTransformer
 
 from edgekit_runtime.template_budget import LONGEST_SOURCE, OverBudget, current, spending
@@ -156,8 +156,8 @@ def _joined(context: Any, *values: Any) -> Any:
     return budget.made((markup_join if context.autoescape else str_join)(values))
 
 
-@pass_environment
-def _written(environment: Any, value: Any) -> Any:
+@pass_context  # so that nothing is written at compile time
+def _written(context: Any, value: Any) -> Any:
     current().put(value)
     return value
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-import time
-from pathlib import Path
 
 import pytest
 
-from edgekit_runtime.errors import InputError
-from edgekit_runtime.template import ChatTemplate, TemplateFacts, TemplateOverBudget
-from edgekit_runtime.template_budget import LONGEST_SOURCE, OUTPUT
-from tests.chat_templates import TEMPLATES
+from edgekit_runtime.template_budget import LONGEST_SOURCE
 
 ASKED = [{"role": "user", "content": "x"}]
 BIG = "{% set b = 'ab' * 2000000 %}"
