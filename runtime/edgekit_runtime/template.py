@@ -19,7 +19,7 @@ from edgekit_runtime.gguf import GgufFile
 from edgekit_runtime.template_budget import OverBudget, spending
 
 if TYPE_CHECKING:
-    import jinja2
+    from edgekit_runtime.template_environment import Compiled
 
 Message = dict[str, Any]
 DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates that transformers asks for
@@ -40,6 +40,7 @@ _GGUF_TOKENS = {
 _CLOCK = "strftime_now"
 # Names of a message's reasoning; the first one is the standard, gpt-oss's template reads the second.
 REASONING = ("reasoning_content", "thinking", "reasoning")
+_A_TOOL = ({"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}},)
 _LONGEST_REASON = 500  # characters
 _stopped_at: ContextVar[datetime.datetime | None] = ContextVar("stopped_at", default=None)
 
@@ -99,6 +100,7 @@ class ChatTemplate:
 
     Attributes:
         variables: names that it reads and doesn't set itself.
+        literals: texts that stand in its expressions.
         source: its text, of several the one for conversations without tools.
     """
 
@@ -120,10 +122,11 @@ class ChatTemplate:
             )
         self._tokens = dict(tokens or {})
         read = {name: _compiled(sources[name]) for name in (DEFAULT, TOOL_USE) if name in sources}
-        self._compiled = {name: template for name, (template, _) in read.items()}
+        self._compiled = {name: each.template for name, each in read.items()}
         self.source = sources[DEFAULT]
         self._reads_clock = any(_CLOCK in sources[name] for name in self._compiled)
-        self.variables = frozenset[str]().union(*(names for _, names in read.values())) - {_CLOCK}
+        self.variables = frozenset[str]().union(*(each.variables for each in read.values())) - {_CLOCK}
+        self.literals = frozenset[str]().union(*(each.literals for each in read.values()))
 
     @classmethod
     def of(cls, facts: TemplateFacts) -> ChatTemplate:
@@ -176,12 +179,13 @@ class ChatTemplate:
         Raises:
             TemplateOverBudget: it does.
         """
-        try:
-            self.render([{"role": "user", "content": "?"}])
-        except TemplateOverBudget:
-            raise
-        except InputError:  # it wants other messages
-            pass
+        for tools in ((), _A_TOOL):
+            try:
+                self.render([{"role": "user", "content": "?"}], tools=tools)
+            except TemplateOverBudget:
+                raise
+            except InputError:  # it wants other messages
+                continue
 
     @property
     def moment(self) -> str:
@@ -233,7 +237,7 @@ def _tokens_in(header: GgufFile) -> dict[str, str]:
     return {name: texts[at] for name, at in numbers.items() if isinstance(at, int) and 0 <= at < len(texts)}
 
 
-def _compiled(source: str) -> tuple[jinja2.Template, set[str]]:
+def _compiled(source: str) -> Compiled:
     from jinja2 import TemplateSyntaxError
 
     from edgekit_runtime.template_environment import compiled

@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jinja2
 from jinja2 import meta, nodes
@@ -31,8 +31,22 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _LONGEST_LAYOUT = 1000  # of a date
 
 
-def compiled(source: str, functions: dict[str, Callable[..., Any]]) -> tuple[jinja2.Template, set[str]]:
-    """A template that is rendered within ``spending()``, and the names that it reads and doesn't set itself.
+class Compiled(NamedTuple):
+    """A template that is rendered within ``spending()``.
+
+    Attributes:
+        template: it.
+        variables: names that it reads and doesn't set itself.
+        literals: texts that stand in its expressions.
+    """
+
+    template: jinja2.Template
+    variables: set[str]
+    literals: set[str]
+
+
+def compiled(source: str, functions: dict[str, Callable[..., Any]]) -> Compiled:
+    """Read a template.
 
     Args:
         source: its text.
@@ -49,7 +63,8 @@ def compiled(source: str, functions: dict[str, Callable[..., Any]]) -> tuple[jin
     with spending():  # names are looked for with constants folded
         tree = environment.parse(source)
         variables = meta.find_undeclared_variables(tree)
-        return environment.from_string(_Gates().visit(tree), functions), variables
+        literals = {each.value for each in tree.find_all(nodes.Const) if isinstance(each.value, str)}
+        return Compiled(environment.from_string(_Gates().visit(tree), functions), variables, literals)
 
 
 class _Environment(ImmutableSandboxedEnvironment):
