@@ -27,7 +27,7 @@ LONGEST_SOURCE = 256 << 10  # characters; published templates have up to 30,000
 _STRIDE = 256  # steps between two looks at the clock
 _STEP = 48  # bytes that a step may leave behind without being asked
 _ITEM = 32  # and an item of a list
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 class OverBudget(Exception):

@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jinja2
 from jinja2 import meta, nodes
@@ -28,6 +28,7 @@ from edgekit_runtime.template_gates import check_method, check_operation, gated
 _COUNTED, _MEASURED, _MADE, _JOINED = " counted", " measured", " made", " joined"
 _FEW = 16  # constants of a list that is not looked at
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_Node = TypeVar("_Node", bound=nodes.Node)
 _LONGEST_LAYOUT = 1000  # of a date
 
 
@@ -102,7 +103,7 @@ class _Gates(NodeTransformer):
         return node
 
     def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:  # noqa: N802
-        return _placed(nodes.MarkSafeIfAutoescape(nodes.Const(node.data)), node)
+        return _like(node, nodes.MarkSafeIfAutoescape(nodes.Const(node.data)))
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -110,7 +111,7 @@ class _Gates(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
-        sides = [node, *node.ops]
+        sides: list[Any] = [node, *node.ops]
         if sum(isinstance(each.expr, nodes.Const) for each in sides) < len(sides) - 1:
             for each in sides:
                 each.expr = _measured(each.expr)
@@ -144,8 +145,8 @@ class _Gates(NodeTransformer):
         return _gate(_MADE, node)
 
 
-def _gate(name: str, *given: nodes.Expr) -> nodes.Filter:
-    return _placed(nodes.Filter(given[0], name, list(given[1:]), [], None, None), given[0])
+def _gate(name: str, *given: Any) -> nodes.Filter:
+    return _like(given[0], nodes.Filter(given[0], name, list(given[1:]), [], None, None))
 
 
 def _measured(node: nodes.Expr) -> nodes.Expr:
@@ -153,9 +154,11 @@ def _measured(node: nodes.Expr) -> nodes.Expr:
     return node if plain else _gate(_MEASURED, node)
 
 
-def _placed(node: Any, like: nodes.Node) -> Any:
-    node.environment = like.environment
-    return node.set_lineno(like.lineno, override=False)
+def _like(old: nodes.Node, new: _Node) -> _Node:
+    """A node in the place of another one."""
+    new.environment = old.environment
+    new.set_lineno(old.lineno, override=False)
+    return new
 
 
 def _measured_value(value: Any) -> Any:
@@ -234,7 +237,8 @@ def _environment() -> jinja2.Environment:
         finalize=_written,
     )
     environment.filters["tojson"] = _to_json
-    for table in (environment.filters, environment.tests):
+    tables: tuple[dict[str, Any], ...] = (environment.filters, environment.tests)
+    for table in tables:
         table.update({name: gated(name, each) for name, each in table.items()})
     environment.filters |= {
         _COUNTED: lambda value: current().counted(value),

@@ -102,7 +102,8 @@ HOSTILE = {
     "sort of lowered texts": BIG + "{{ (range(99999) | map('replace', '', b)) | sort | length }}",
     "split()": BIG + "{{ (b * 2).split('a') | length }}",
     "lorem ipsum": "{{ lipsum(n=1000000000) }}",
-    "arguments": "{% macro m() %}{{ varargs }}{% endmacro %}{% for i in range(99999) %}{{ m(*range(99999)) }}{% endfor %}",
+    "arguments": "{% macro m() %}{{ varargs }}{% endmacro %}{% for i in range(99999) %}{{ m(*range(99999)) }}"
+    "{% endfor %}",
     # depth
     "macros": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "macros twice": "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
@@ -110,7 +111,8 @@ HOSTILE = {
     "loops in themselves": "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "wide loops in themselves": "{% for a in range(99) recursive %}{{ loop(range(99)) }}{% endfor %}",
     "blocks": "{% block b %}{{ self.b() }}{% endblock %}",
-    "deep values": "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}{{ ns.x }}",
+    "deep values": "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}"
+    "{{ ns.x }}",
 }
 BROKEN = {
     "break": "{% break %}",
