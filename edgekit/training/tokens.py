@@ -247,10 +247,19 @@ class Encoder:
             texts = texts if disguise is None else disguise.mended(texts)
             if row.tools and not self._looked_for_tools:
                 self._looked_for_tools = True
-                if texts != self._form.render(messages, count, **options):
-                    return texts
-                log.warning("%s: the base's chat template leaves tools out; the model learns without them", row.where)
+                if self._leaves_out_tools(texts, messages, count, options):
+                    log.warning(
+                        "%s: the base's chat template leaves tools out; the model learns without them", row.where
+                    )
         return texts
+
+    def _leaves_out_tools(
+        self, texts: tuple[str, ...], messages: list[Message], images: int, options: dict[str, Any]
+    ) -> bool:
+        try:
+            return texts == self._form.render(messages, images, **options)
+        except InputError:  # it wants other messages without them
+            return False
 
     def _following(self, prompt: str, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         """Token ids of ``text`` after a prompt, which is tokenised alone when it is asked.
