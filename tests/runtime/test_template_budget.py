@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
+from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.cli import main
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.runtime import Runtime
+from edgekit_runtime.store import Store
+from edgekit_runtime.template import KEY_TEMPLATE, ChatTemplate, TemplateFacts, TemplateOverBudget
 from edgekit_runtime.template_budget import LONGEST_SOURCE
+from tests.chat_templates import TEMPLATES
+from tests.goods import Goods
 
+ROLES = ("user", "assistant")
 ASKED = [{"role": "user", "content": "x"}]
 BIG = "{% set b = 'ab' * 2000000 %}"
 TWICE = "{% set a = [1] %}{% set b = [1] %}" + "{% set a = [a, a] %}{% set b = [b, b] %}" * 60
@@ -198,3 +211,83 @@ def test_a_broken_template_is_told_in_one_line() -> None:
     assert said.keys() == BROKEN.keys()
     assert all("\n" not in line and len(line) < 1000 for line, _ in said.values() if line)
     assert all(seconds < 20 for _, seconds in said.values())
+
+
+def test_a_template_is_bounded_in_any_thread() -> None:
+    said: list[str] = []
+
+    def render() -> None:
+        try:
+            ChatTemplate(HOSTILE["loops"]).render(ASKED)
+        except TemplateOverBudget as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=render) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    assert len(said) == 3
+
+
+def test_each_rendering_has_the_whole_budget() -> None:
+    template = ChatTemplate("{% for a in range(99999) %}{{ a ~ 'x' }}{% endfor %}")
+    for _ in range(5):
+        assert template.render(ASKED).endswith("99998x")
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "mistral", "llama3"])
+def test_long_conversations_are_far_within_the_budget(name: str) -> None:
+    turns = [{"role": role, "content": f"{number} " + "text " * 40} for number in range(1000) for role in ROLES]
+    template = ChatTemplate.of(TemplateFacts.of(TEMPLATES[name], {"bos_token": "<s>", "eos_token": "</s>"}))
+    assert len(template.render(turns[:-1])) > 350_000
+
+
+def _with_template(bundle: Path, source: str) -> Path:
+    """The bundle's base with another template, and the manifest that fits it."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    path = bundle / manifest["base"]["file"]
+    rewrite_metadata(path, bundle / "other.gguf", {KEY_TEMPLATE: source})
+    (bundle / "other.gguf").replace(path)
+    digest = file_digest(path)
+    manifest["base"]["digest"] = digest
+    for each in manifest["files"]:
+        if each["path"] == manifest["base"]["file"]:
+            each |= {"size": path.stat().st_size, "sha256": digest}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return bundle
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (HOSTILE["width"], "the base's chat template asks for a width of more than"),
+        (HOSTILE["macros"], "the base's chat template calls itself more than"),
+        (BROKEN["break"], "the base's chat template is broken ('break' outside loop)"),
+        ("{% if tools %}" + HOSTILE["loops"] + "{% endif %}", "the base's chat template makes more than"),
+    ],
+)
+def test_a_bundle_with_such_a_template_is_neither_run_nor_installed(
+    source: str, problem: str, goods: Goods, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = _with_template(shutil.copytree(goods.bundle, tmp_path / "bundle"), source)
+    store = tmp_path / "store"
+    for command in (
+        ["run", str(bundle), "--prompt", "x"],
+        ["adapters", "install", str(bundle), "--store", str(store)],
+        ["bench", str(bundle), "--quick"],
+    ):
+        assert main(command) == 3
+        said = capsys.readouterr().err
+        assert problem in said
+        assert said.count("\n") == 1
+    assert Store(store).current() is None
+
+
+def test_a_template_that_takes_too_much_later_costs_one_request(goods: Goods, tmp_path: Path) -> None:
+    later = "{% if messages[0].content == 'bad' %}" + HOSTILE["loops"] + "{% endif %}{{ messages[0].content }}"
+    bundle = _with_template(shutil.copytree(goods.bundle, tmp_path / "bundle"), later)
+    with Runtime(bundle) as runtime:
+        with pytest.raises(InputError, match="the base's chat template makes more than"):
+            runtime.generate("bad", adapter="base", max_tokens=2)
+        assert runtime.generate("good", adapter="base", max_tokens=2).usage.completion_tokens
