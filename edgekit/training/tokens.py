@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from edgekit_exporters.templates import load_tokenizer, tokenizer_facts
 from edgekit_runtime.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages, text_of
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.reasoning import DROP, tags_of, template_arguments
+from edgekit_runtime.specials import Asked, Disguise, Specials, is_control
 from edgekit_runtime.template import ChatTemplate
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ class Encoder:
         self.tokenizer: Any = load_tokenizer(folder)
         self.facts = tokenizer_facts(self.tokenizer, folder)
         self.template = ChatTemplate.of(self.facts)
+        self.template.try_out()
         self.reasoning = reasoning
         self.arguments = template_arguments(self.template, reasoning)
         self.bos = str(self.tokenizer.bos_token or "")
@@ -62,6 +66,8 @@ class Encoder:
         )
         self._sees = reads_images or images is not None
         self._form = ImageTemplate(self.template) if self._sees else TextTemplate(self.template)
+        self._specials = Specials(_control_tokens(self.tokenizer), self.template.literals)
+        self._told_of_specials = False
         self._looked_for_tools = False
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
         self._adds_bos = bool(self.bos) and self.tokenizer("a").input_ids[:1] == [self.tokenizer.bos_token_id]
@@ -80,29 +86,22 @@ class Encoder:
             return row
         return replace(row, answer=self.decode(self.answer_ids(row, system)))
 
-    def prompt(self, row: Row, system: str | None) -> tuple[str, ...]:
-        """The text that the model continues, cut at the row's images.
-
-        Raises:
-            InputError: the base reads no images, and the row has some.
-        """
-        return self._render(row, system, [], add_generation_prompt=True)
-
     def prompt_ids(self, row: Row, system: str | None) -> list[int]:
-        """The same as token ids; cells of images are negative ids, the same as on the device.
+        """The text that the model continues as token ids; cells of images are negative, the same as on the device.
 
         Raises:
-            InputError: an image can't be read.
+            InputError: the base reads no images, and the row has some, or an image can't be read.
         """
-        first, *rest = self.prompt(row, system)
-        ids = self._ids(first, starts_text=True)
+        row, system, disguise = self._disguised(row, system, [])
+        first, *rest = self.prompt(row, system, disguise)
+        ids = self._ids(first, disguise, starts_text=True)
         for path, text in zip(row.images, rest, strict=True):
             assert self.images is not None, "an encoder of answers only"
             try:
                 ids += self.images.layout(path)
             except InputError as error:
                 raise InputError(f"{row.where}: {error.problem}", error.mend) from None
-            ids += self._ids(text, starts_text=False)
+            ids += self._ids(text, disguise, starts_text=False)
         return ids
 
     def model_ids(self, ids: list[int]) -> list[int]:
@@ -115,16 +114,17 @@ class Encoder:
         Raises:
             InputError: the template can't say this answer after its own prompt.
         """
-        *_, prompt = before = self.prompt(row, system)
+        row, system, disguise = self._disguised(row, system, [reply_of(row)])
+        *_, prompt = before = self.prompt(row, system, disguise)
 
         def render(reply: Message) -> str | None:
-            whole = self._render(row, system, [reply], add_generation_prompt=False)
+            whole = self._render(row, system, [reply], disguise, add_generation_prompt=False)
             return whole[-1] if whole[:-1] == before[:-1] else None
 
         with _telling_where(row):
             question = text_of(row.messages[-1]).strip()
             text = answer_text(prompt, question, reply_of(row), render, tags_of(self.template), self.reasoning)
-            ids = self._following(prompt, text, starts_text=len(before) == 1)
+            ids = self._following(prompt, text, disguise, starts_text=len(before) == 1)
             if row.answer.strip() and not self.decode(ids):
                 raise leaves_answer_out()
         ends = [position for position, token in enumerate(ids) if token in self.end_tokens()]
@@ -138,11 +138,11 @@ class Encoder:
         """
         if text is None:
             row = Row(({"role": "user", "content": "?"},), "", (), "the chat template")
-            before = self._render(row, None, [], add_generation_prompt=False)[-1]
-            text = self._render(row, None, [], add_generation_prompt=True)[-1].removeprefix(before)
+            before = self._render(row, None, [], None, add_generation_prompt=False)[-1]
+            text = self.prompt(row, None)[-1].removeprefix(before)
         if not text:
             raise InputError("the base's chat template puts nothing before an answer", "set invocation: to a text")
-        return self._ids(text, starts_text=False)
+        return self._ids(text, None, starts_text=False)
 
     def end_tokens(self) -> set[int]:
         """Tokens that end a turn: EOS, and an <|im_end|>-like token where the tokenizer has one."""
@@ -188,37 +188,117 @@ class Encoder:
             )
         return [{**example, "input_ids": self.model_ids(example["input_ids"])} for example in examples]
 
+    def _disguised(
+        self, row: Row, system: str | None, answer: list[Message]
+    ) -> tuple[Row, str | None, Disguise | None]:
+        """A row in which nothing is a control token; see :mod:`edgekit_runtime.specials`."""
+        asked = Asked([*self._messages(row, system), *answer], row.tools)
+        if not self._specials.concern(asked):
+            return row, system, None
+        token = self._specials.found_in(list(asked))
+        if token is not None and not self._told_of_specials:
+            self._told_of_specials = True
+            log.warning("%s: %s is a control token of the base; in a row it is text, as on devices", row.where, token)
+
+        def render(each: Asked) -> tuple[str, ...]:
+            options = {"arguments": self.arguments, "add_generation_prompt": False}
+            return self._form.render(each.messages, len(row.images), tools=each.tools, **options)
+
+        with _telling_where(row):
+            _, disguise = self._specials.rendered(asked, render)
+        assert disguise is not None  # as the row has such signs
+        row = replace(
+            row,
+            messages=tuple(map(disguise.message, row.messages)),
+            answer=disguise.answer(row.answer),
+            tools=tuple(disguise.value(row.tools)),
+            reply=None if row.reply is None else disguise.message(row.reply),
+        )
+        return row, disguise.value(system), disguise
+
+    def _messages(self, row: Row, system: str | None) -> list[Message]:
+        with _telling_where(row):
+            return apply_system(check_messages(row.messages, len(row.images)), system)
+
+    def prompt(self, row: Row, system: str | None, disguise: Disguise | None = None) -> tuple[str, ...]:
+        """The text that the model continues, cut at the row's images.
+
+        Raises:
+            InputError: the base reads no images, and the row has some.
+        """
+        return self._render(row, system, [], disguise, add_generation_prompt=True)
+
     def _render(
-        self, row: Row, system: str | None, answer: list[Message], *, add_generation_prompt: bool
+        self,
+        row: Row,
+        system: str | None,
+        answer: list[Message],
+        disguise: Disguise | None,
+        *,
+        add_generation_prompt: bool,
     ) -> tuple[str, ...]:
         count = len(row.images)
         if count and not self._sees:
             raise InputError(f"{row.where}: the base reads no images", "use one that does as base:, demo-vlm say")
         with _telling_where(row):
-            messages = [*apply_system(check_messages(row.messages, count), system), *answer]
+            messages = [*self._messages(row, system), *answer]
             options = {"arguments": self.arguments, "add_generation_prompt": add_generation_prompt}
             texts = self._form.render(messages, count, tools=row.tools, **options)
+            texts = texts if disguise is None else disguise.mended(texts)
             if row.tools and not self._looked_for_tools:
                 self._looked_for_tools = True
-                if texts != self._form.render(messages, count, **options):
-                    return texts
-                log.warning("%s: the base's chat template leaves tools out; the model learns without them", row.where)
+                if self._leaves_out_tools(texts, messages, count, options):
+                    log.warning(
+                        "%s: the base's chat template leaves tools out; the model learns without them", row.where
+                    )
         return texts
 
-    def _following(self, prompt: str, text: str, *, starts_text: bool) -> list[int]:
+    def _leaves_out_tools(
+        self, texts: tuple[str, ...], messages: list[Message], images: int, options: dict[str, Any]
+    ) -> bool:
+        try:
+            return texts == self._form.render(messages, images, **options)
+        except InputError:  # it wants other messages without them
+            return False
+
+    def _following(self, prompt: str, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         """Token ids of ``text`` after a prompt, which is tokenised alone when it is asked.
 
         Some tokenizers put a space before any text; none comes where the text only goes on.
         """
-        before = self._ids(prompt, starts_text=starts_text)
-        whole = self._ids(prompt + text, starts_text=starts_text)
-        return whole[len(before) :] if whole[: len(before)] == before else self._ids(text, starts_text=False)
+        before = self._ids(prompt, disguise, starts_text=starts_text)
+        whole = self._ids(prompt + text, disguise, starts_text=starts_text)
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+        return self._ids(text, disguise, starts_text=False)
 
-    def _ids(self, text: str, *, starts_text: bool) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+    def _ids(self, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
+        ids = self._specials.ids(text, disguise, self._piece_ids)
         if starts_text and self._adds_bos and not text.startswith(self.bos):
             ids.insert(0, int(self.tokenizer.bos_token_id))
         return ids
+
+    def _piece_ids(self, text: str, special: bool) -> list[int]:
+        tokenizer = self.tokenizer if special else self._without_control
+        ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=not special).input_ids
+        return ids
+
+    @functools.cached_property
+    def _without_control(self) -> Any:
+        """The tokenizer with what looks like a control token declared one, as llama.cpp's converters do."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        looks = [str(each) for each in added if is_control(str(each)) and not each.special]
+        if not looks:
+            return self.tokenizer
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.add_special_tokens({"additional_special_tokens": looks})
+        return tokenizer
+
+
+def _control_tokens(tokenizer: Any) -> list[str]:
+    """Those that llama.cpp's converters make control tokens."""
+    added = tokenizer.added_tokens_decoder.values()
+    return [str(each) for each in added if each.special or is_control(str(each))]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 
 PORTS = (1, 65535)
+ALLOW_SPECIAL = "control tokens that are spelt in messages (<|im_end|>) are some, not text"
 ANY_PORT = (0, PORTS[1])  # 0 is one that is free
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.arguments import filled, number, whole
+from edgekit_runtime.arguments import ALLOW_SPECIAL, filled, number, whole
 from edgekit_runtime.choices import nearest
 from edgekit_runtime.command import Program, print_json, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
@@ -66,6 +66,7 @@ def _add_run(program: Program) -> None:
     add("--stream", action="store_true", help="print the answer as it comes")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--context", type=whole(), help="tokens of prompt and answer together")
+    add("--allow-special", action="store_true", help=ALLOW_SPECIAL)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -80,7 +81,8 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.prompt = IMAGE_QUESTION
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
-    with Runtime(subject, threads=arguments.threads, context=arguments.context) as runtime:
+    options = {"threads": arguments.threads, "context": arguments.context, "allow_special": arguments.allow_special}
+    with Runtime(subject, **options) as runtime:
         stream = runtime.stream(
             prompt,
             adapter=arguments.adapter,

@@ -14,6 +14,8 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile
 from edgekit_runtime.matrix_values import check_values
 from edgekit_runtime.onnx_base import KEY_LAYERS
+from edgekit_runtime.prompts import chat_template
+from edgekit_runtime.template import KEY_TEMPLATE
 
 OUTPUT = "output.weight"  # a base without it uses the embedding in its place
 
@@ -36,11 +38,13 @@ def take_in(path: Path, base: GgufFile, *, family: str | None) -> AdapterFacts:
 
 
 def take_in_bundle(bundle: Bundle, base: GgufFile) -> None:
-    """Take in every adapter of an open bundle.
+    """Take in the chat template and every adapter of an open bundle.
 
     Raises:
-        InputError: as :func:`take_in`, or the manifest contradicts a file.
+        InputError: as :func:`take_in`, or the manifest contradicts a file, or the template is no good.
     """
+    if KEY_TEMPLATE in base.metadata:
+        chat_template(base)
     family = bundle.manifest.base.family
     for entry in bundle.manifest.adapters:
         if entry.family != family:

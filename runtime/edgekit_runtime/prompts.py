@@ -10,6 +10,7 @@ from edgekit_runtime.chat import Asking, ImageTemplate, Message, TextTemplate, a
 from edgekit_runtime.engines import Frame, Layout, Prompt
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile
+from edgekit_runtime.specials import Asked, Disguise, specials_of
 from edgekit_runtime.template import ChatTemplate, TemplateFacts
 
 # Two questions with no beginning in common: what their prompts share is what all prompts share.
@@ -20,19 +21,28 @@ REMEMBERED_PREAMBLES = 1024
 class Prompts:
     """A base's chat template and tokeniser together."""
 
-    def __init__(self, header: GgufFile, tokenize: Callable[..., list[int]], *, with_images: bool = False) -> None:
+    def __init__(
+        self,
+        header: GgufFile,
+        tokenize: Callable[..., list[int]],
+        *,
+        with_images: bool = False,
+        allow_special: bool = False,
+    ) -> None:
         """Take the template from the base's metadata and the engine's tokeniser.
 
         Args:
             header: the base's metadata.
             tokenize: the engine's.
             with_images: the base reads images.
+            allow_special: control tokens that are spelt in messages are some.
 
         Raises:
             InputError: there is no template, or a broken one.
         """
         self._template = chat_template(header)
-        self._render = (ImageTemplate if with_images else TextTemplate)(self._template).render
+        self._form = (ImageTemplate if with_images else TextTemplate)(self._template)
+        self._specials = None if allow_special else specials_of(header, self._template.literals)
         self._tokenize = tokenize
         self._preamble = lru_cache(REMEMBERED_PREAMBLES)(self._find_preamble)
 
@@ -48,16 +58,38 @@ class Prompts:
             InputError: messages that the chat template refuses.
         """
         checked = apply_system(check_messages(messages, len(images)), asking.system)
-        first, *rest = self._render(checked, len(images), tools=asking.tools, arguments=asking.arguments)
-        layout: list[int | Frame] = list(self.text(first))
+        asked = Asked(checked, asking.tools, asking.arguments)
+        (first, *rest), disguise = self._rendered(asked, len(images))
+        layout: list[int | Frame] = list(self._ids(first, disguise, starts_text=True))
         for image, text in zip(images, rest, strict=True):
-            layout += [*image, *self._tokenize(text, add_special=False)]
+            layout += [*image, *self._ids(text, disguise, starts_text=False)]
         return Prompt.of(layout)
 
-    def text(self, text: str) -> list[int]:
-        """Token ids of a rendered prompt; BOS is not added twice when the template has written it."""
-        tokens = self._tokenize(text, add_special=True)
-        plain = self._tokenize(text, add_special=False)
+    def _rendered(self, asked: Asked, images: int) -> tuple[tuple[str, ...], Disguise | None]:
+        def render(each: Asked) -> tuple[str, ...]:
+            return self._form.render(each.messages, images, tools=each.tools, arguments=each.arguments)
+
+        return (render(asked), None) if self._specials is None else self._specials.rendered(asked, render)
+
+    def _ids(self, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
+        if self._specials is None or disguise is None:
+            return self.text(text) if starts_text else self._tokenize(text, add_special=False)
+        ids: list[int] = []
+        for piece, special in self._specials.pieces(text, disguise, self._piece_ids):
+            starts = starts_text and not ids
+            ids += self.text(piece, special=special) if starts else self._piece_ids(piece, special)
+        return ids
+
+    def _piece_ids(self, text: str, special: bool) -> list[int]:
+        return self._tokenize(text, add_special=False, parse_special=special)
+
+    def text(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of a rendered prompt, or of its beginning; BOS is not added twice when the template has written it.
+
+        Control tokens that are spelt in it are some, unless ``special`` says otherwise.
+        """
+        tokens = self._tokenize(text, add_special=True, parse_special=special)
+        plain = self._tokenize(text, add_special=False, parse_special=special)
         return plain if len(tokens) > len(plain) and plain[:1] == tokens[:1] else tokens
 
     def preamble(self, prompt: Sequence[int], asking: Asking) -> int:
@@ -78,9 +110,11 @@ class Prompts:
 
 
 def chat_template(header: GgufFile) -> ChatTemplate:
-    """The chat template in a base's metadata.
+    """The chat template in a base's metadata, tried with a question.
 
     Raises:
-        InputError: there is none, or a broken one.
+        InputError: there is none, or a broken one, or one that takes too much.
     """
-    return ChatTemplate.of(TemplateFacts.read(header))
+    template = ChatTemplate.of(TemplateFacts.read(header))
+    template.try_out()
+    return template

@@ -61,6 +61,7 @@ class Runtime:
         parallel: int = 1,
         adapter_memory: int | None = None,
         cache: Path | None = None,
+        allow_special: bool = False,
     ) -> None:
         """Verify and load a bundle, and check that every adapter fits its base.
 
@@ -72,6 +73,7 @@ class Runtime:
             parallel: requests that are answered at once.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             cache: folder for the KV cache of system prompts; a store has its own.
+            allow_special: control tokens that are spelt in messages (``<|im_end|>``) are some, not text.
 
         Raises:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
@@ -92,7 +94,12 @@ class Runtime:
                 take_in_bundle(self._bundle, self._header)
             self._engine = self._load_engine(threads, context, parallel)
             self._images = self._load_images()
-            self._prompts = Prompts(self._header, self._engine.tokenize, with_images=self._images is not None)
+            self._prompts = Prompts(
+                self._header,
+                self._engine.tokenize,
+                with_images=self._images is not None,
+                allow_special=allow_special,
+            )
             folder = self._bundle.root / CACHE_FOLDER if cache is None and stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
@@ -226,7 +233,8 @@ class Runtime:
             prompt: one user message.
             messages: a whole conversation instead: ``[{"role": …, "content": …}]``, where the content may be a list of
                 ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
-            raw: a text or token ids to continue as they are instead, without template or system prompt.
+            raw: a text or token ids to continue as they are instead, without template or system prompt; control tokens
+                that are spelt in the text are some.
             adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
                 defaults apply.
             lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.arguments import ANY_PORT, number, whole
+from edgekit_runtime.arguments import ALLOW_SPECIAL, ANY_PORT, number, whole
 from edgekit_runtime.command import Program, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS
@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "threads": {"type": whole(1, MOST_THREADS), "help": "default: physical cores"},
     "context": {"type": whole(), "help": "tokens of prompt and answer together, for each request"},
+    "allow_special": {"action": "store_true", "help": ALLOW_SPECIAL},
 }
 WRITTEN_TO = ("store", "watch")  # folders that the service changes
 
@@ -84,6 +85,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         context=arguments.context,
         parallel=arguments.parallel,
         adapter_memory=None if memory is None else int(memory * 1e6),
+        allow_special=arguments.allow_special,
     )
 
 
@@ -96,6 +98,7 @@ def _unit(arguments: argparse.Namespace) -> str:
     given = {name: value.absolute() if isinstance(value, Path) else value for name, value in given.items()}
     options = [] if arguments.bundle is None else [str(subject)]
     for name, value in given.items():
-        options += [_flag(name), str(value)]
+        if value is not False:
+            options += [_flag(name)] if value is True else [_flag(name), str(value)]
     writable = [given[name] for name in WRITTEN_TO if name in given]
     return unit(options, writable=writable, stop_seconds=DRAIN_SECONDS + 10)

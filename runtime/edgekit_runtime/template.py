@@ -1,25 +1,25 @@
 """Chat templates as transformers renders them (``apply_chat_template``): jinja, its names and its special tokens.
 
-Templates come from files, so they run in jinja's immutable sandbox.
+Templates come from files, so they run in jinja's immutable sandbox, within a budget (``template_budget``).
 """
 
 from __future__ import annotations
 
 import datetime
-import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, one_line
 from edgekit_runtime.gguf import GgufFile
+from edgekit_runtime.template_budget import OverBudget, spending
 
 if TYPE_CHECKING:
-    import jinja2
+    from edgekit_runtime.template_environment import Compiled
 
 Message = dict[str, Any]
 DEFAULT, TOOL_USE = "default", "tool_use"  # names of templates that transformers asks for
@@ -40,7 +40,13 @@ _GGUF_TOKENS = {
 _CLOCK = "strftime_now"
 # Names of a message's reasoning; the first one is the standard, gpt-oss's template reads the second.
 REASONING = ("reasoning_content", "thinking", "reasoning")
+_A_TOOL = ({"type": "function", "function": {"name": "f", "description": "", "parameters": {"type": "object"}}},)
+_LONGEST_REASON = 500  # characters
 _stopped_at: ContextVar[datetime.datetime | None] = ContextVar("stopped_at", default=None)
+
+
+class TemplateOverBudget(InputError):
+    """A template that takes too much; no conversation mends that."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class ChatTemplate:
 
     Attributes:
         variables: names that it reads and doesn't set itself.
+        literals: texts that stand in its expressions.
         source: its text, of several the one for conversations without tools.
     """
 
@@ -114,10 +121,12 @@ class ChatTemplate:
                 "name a file with one of them as chat_template: in edgekit.yaml",
             )
         self._tokens = dict(tokens or {})
-        self._compiled = {name: _compiled(sources[name]) for name in (DEFAULT, TOOL_USE) if name in sources}
+        read = {name: _compiled(sources[name]) for name in (DEFAULT, TOOL_USE) if name in sources}
+        self._compiled = {name: each.template for name, each in read.items()}
         self.source = sources[DEFAULT]
         self._reads_clock = any(_CLOCK in sources[name] for name in self._compiled)
-        self.variables = frozenset[str]().union(*(_variables(sources[name]) for name in self._compiled))
+        self.variables = frozenset[str]().union(*(each.variables for each in read.values())) - {_CLOCK}
+        self.literals = frozenset[str]().union(*(each.literals for each in read.values()))
 
     @classmethod
     def of(cls, facts: TemplateFacts) -> ChatTemplate:
@@ -142,6 +151,7 @@ class ChatTemplate:
 
         Raises:
             InputError: the template refuses these messages.
+            TemplateOverBudget: it takes more time or memory, or writes more, than a template may.
         """
         name = TOOL_USE if tools and TOOL_USE in self._compiled else DEFAULT
         variables = {
@@ -153,12 +163,29 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            return self._compiled[name].render(variables)
-        except Exception as error:  # a template is a program, and its filters raise of all kinds
+            with spending():
+                return self._compiled[name].render(variables)
+        except OverBudget as error:
+            raise _too_much(error) from None
+        except Exception as error:  # a program from a file may fail in any way
             mend = "change the order or roles of the messages"
             if any(message.get("tool_calls") for message in messages):
                 mend = "use a base whose template renders tool_calls, or give such a template; otherwise " + mend
-            raise InputError(f"the base's chat template refuses these messages ({error})", mend) from None
+            raise InputError(f"the base's chat template refuses these messages ({_reason(error)})", mend) from None
+
+    def try_out(self) -> None:
+        """Render a question, as opening a bundle does: a template that takes too much for that is none.
+
+        Raises:
+            TemplateOverBudget: it does.
+        """
+        for tools in ((), _A_TOOL):
+            try:
+                self.render([{"role": "user", "content": "?"}], tools=tools)
+            except TemplateOverBudget:
+                raise
+            except InputError:  # it wants other messages
+                continue
 
     @property
     def moment(self) -> str:
@@ -210,104 +237,39 @@ def _tokens_in(header: GgufFile) -> dict[str, str]:
     return {name: texts[at] for name, at in numbers.items() if isinstance(at, int) and 0 <= at < len(texts)}
 
 
-def _compiled(source: str) -> jinja2.Template:
+def _compiled(source: str) -> Compiled:
     from jinja2 import TemplateSyntaxError
 
+    from edgekit_runtime.template_environment import compiled
+
     try:
-        return _environment().from_string(source)
-    except Exception as error:  # Python compiles what jinja makes of it, and has limits and rules of its own
-        if isinstance(error, TemplateSyntaxError):
-            place = f" at line {error.lineno} ({error.message})"
-        else:
-            place = " (too deep)" if isinstance(error, RecursionError) else f" ({getattr(error, 'msg', error)})"
+        return compiled(source, {_CLOCK: _strftime_now})
+    except OverBudget as error:
+        raise _too_much(error) from None
+    except Exception as error:  # jinja leaves to Python's compiler what stands where it can't, or is too deep
+        place = f" at line {error.lineno} ({error.message})" if isinstance(error, TemplateSyntaxError) else ""
         raise InputError(
-            f"the base's chat template is broken{place}",
+            f"the base's chat template is broken{place or f' ({_reason(error)})'}",
             "use a base whose template works, or give another one as chat_template: in edgekit.yaml",
         ) from None
 
 
-def _variables(source: str) -> set[str]:
-    from jinja2 import meta
-
-    return meta.find_undeclared_variables(_environment().parse(source))
-
-
-@functools.lru_cache(1)
-def _environment() -> jinja2.Environment:
-    """Set up as transformers sets it up (``transformers.utils.chat_template_utils``)."""
-    import jinja2
-    from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from jinja2.utils import Namespace
-
-    class Generation(Extension):
-        """``{% generation %}`` marks for trainers what the assistant says: its body is rendered, in a scope."""
-
-        tags = {"generation"}  # noqa: RUF012 - so jinja reads it
-
-        def parse(self, parser: Parser) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
-
-        def _body(self, caller: Any) -> Any:
-            return caller()
-
-    class Dict:
-        """``dict(…)`` without the class's attributes."""
-
-        def __call__(self, *arguments: Any, **items: Any) -> dict[Any, Any]:
-            return dict(*arguments, **items)
-
-        def fromkeys(self, *arguments: Any) -> dict[Any, Any]:
-            return dict.fromkeys(*arguments)
-
-    class PlainNamespace(Namespace):
-        """A namespace without names that begin with an underscore."""
-
-        def __init__(*arguments: Any, **items: Any) -> None:
-            self, given = arguments[0], arguments[1:]
-            attributes = dict(*given, **items)
-            for name in attributes:
-                _check_name(name)
-            Namespace.__init__(self, attributes)
-
-        def __setitem__(self, name: str, value: Any) -> None:
-            _check_name(name)
-            Namespace.__setitem__(self, name, value)
-
-    def _check_name(name: Any) -> None:
-        if isinstance(name, str) and name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"{name!r} begins with an underscore")
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+def _too_much(error: OverBudget) -> TemplateOverBudget:
+    return TemplateOverBudget(
+        f"the base's chat template {error}",
+        "use a base with another template, or give one as chat_template: in edgekit.yaml",
     )
-    environment.filters["tojson"] = _to_json
-    environment.globals.update(
-        {"raise_exception": _refuse, _CLOCK: _strftime_now, "dict": Dict(), "namespace": PlainNamespace}
-    )
-    return environment
 
 
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's own filter escapes HTML, which no model was trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _refuse(message: str) -> NoReturn:
-    from jinja2 import TemplateError
-
-    raise TemplateError(message)
+def _reason(error: Exception) -> str:
+    """In one line, and not without end: a template may have written it."""
+    if isinstance(error, RecursionError):
+        return "too deep"
+    text = one_line((error.msg if isinstance(error, SyntaxError) else str(error)) or type(error).__name__)
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 
 def _strftime_now(layout: str) -> str:
-    return _now().strftime(layout)
+    from edgekit_runtime.template_environment import formatted
+
+    return formatted(_now(), layout)

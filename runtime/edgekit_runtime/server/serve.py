@@ -42,6 +42,7 @@ def serve(
     context: int | None = None,
     parallel: int = DEFAULT_PARALLEL,
     adapter_memory: int | None = None,
+    allow_special: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; requests that are being answered end first.
 
@@ -58,6 +59,7 @@ def serve(
         context: of each request.
         parallel: requests that are answered at once.
         adapter_memory: bytes.
+        allow_special: control tokens that are spelt in messages are some, not text.
 
     Raises:
         UsageError: an address that others can reach, without a key, or one that can't be had.
@@ -75,6 +77,7 @@ def serve(
             "context": context,
             "parallel": parallel,
             "adapter_memory": adapter_memory,
+            "allow_special": allow_special,
         }
         listener = held.enter_context(_listen(host, port))
 
