@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit_runtime.adapter import adapter_entry
 from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.base_header import check_base_header
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import Asking, Message
 from edgekit_runtime.engines import (
@@ -88,7 +89,9 @@ class Runtime:
             self.manifest: Manifest = self._bundle.manifest
             self._header = read_gguf(self._bundle.base_files.header)
             stored = is_store(self._path)
-            if not stored:
+            if stored:
+                check_base_header(self._header)
+            else:
                 take_in_bundle(self._bundle, self._header)
             self._engine = self._load_engine(threads, context, parallel)
             self._images = self._load_images()
