@@ -73,6 +73,19 @@ def tensors_of_base() -> dict[str, Tensor]:
     }
 
 
+def write_aborting(path: Path) -> Path:
+    """A base that is as our reader wants it, and ends the engine: this architecture asserts one width of heads."""
+    metadata = {key.replace("llama.", "command-r."): value for key, value in metadata_of_base("gpt2").items()}
+    metadata["general.architecture"] = ("STRING", "command-r")
+    metadata["command-r.attention.layer_norm_epsilon"] = ("F32", 1e-5)
+    metadata["command-r.attention.value_length"] = ("U32", 2 * WIDTH // HEADS)
+    tensors = {name: tensor for name, tensor in tensors_of_base().items() if "ffn_norm" not in name}
+    for layer in range(LAYERS):
+        for name in ("attn_k", "attn_v"):
+            tensors[f"blk.{layer}.{name}.weight"] = ("F32", (WIDTH, WIDTH), bytes(4 * WIDTH * WIDTH))
+    return write_raw(path, metadata, tensors)
+
+
 def write_raw(path: Path, metadata: Mapping[str, Value], tensors: Mapping[str, Tensor]) -> Path:
     """Write a file of these; the data of tensors as llama.cpp wants it, one behind the other."""
     pairs = b"".join(_text(key) + _value(stored, value) for key, (stored, value) in metadata.items())

@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.prompt = IMAGE_QUESTION
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
-    with Runtime(subject, threads=arguments.threads, context=arguments.context) as runtime:
+    with Runtime(subject, threads=arguments.threads, context=arguments.context, probe=True) as runtime:
         stream = runtime.stream(
             prompt,
             adapter=arguments.adapter,

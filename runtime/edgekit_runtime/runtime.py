@@ -36,6 +36,8 @@ from edgekit_runtime.intake import recognise, take_in, take_in_bundle
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS, decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
 from edgekit_runtime.pictures import Source, listed, read_pictures
+from edgekit_runtime.probed import FOLDER as PROBED
+from edgekit_runtime.probed import Probed, user_folder
 from edgekit_runtime.prompts import Prompts
 from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
@@ -62,6 +64,7 @@ class Runtime:
         parallel: int = 1,
         adapter_memory: int | None = None,
         cache: Path | None = None,
+        probe: bool = False,
     ) -> None:
         """Verify and load a bundle, and check that every adapter fits its base.
 
@@ -73,6 +76,8 @@ class Runtime:
             parallel: requests that are answered at once.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             cache: folder for the KV cache of system prompts; a store has its own.
+            probe: run a base that is new here once in a process of its own before, as commands do: a file that makes
+                the engine crash is refused then, where it would end this process.
 
         Raises:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
@@ -93,6 +98,9 @@ class Runtime:
                 check_base_header(self._header)
             else:
                 take_in_bundle(self._bundle, self._header)
+            if probe:
+                noted = Probed(self._bundle.root / PROBED if stored else user_folder())
+                noted.ensure(self.manifest.base, self._bundle.base_files)
             self._engine = self._load_engine(threads, context, parallel)
             self._images = self._load_images()
             self._prompts = Prompts(self._header, self._engine.tokenize, with_images=self._images is not None)

@@ -75,6 +75,7 @@ def serve(
             "context": context,
             "parallel": parallel,
             "adapter_memory": adapter_memory,
+            "probe": True,
         }
         listener = held.enter_context(_listen(host, port))
 
