@@ -30,6 +30,7 @@ from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.templates import with_template
 from edgekit_exporters.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
+from edgekit_runtime.base_header import check_base_header
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
@@ -226,12 +227,14 @@ def _from_folder(folder: Path, name: str) -> Base:
 
 def _base_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a GGUF file that can be a base."""
-    metadata = read_gguf(path).metadata
+    header = read_gguf(path)
+    metadata = header.metadata
     if metadata.get("general.type", "model") != "model" or "tokenizer.ggml.tokens" not in metadata:
         raise InputError(
             f"{path} is not a base model but a {metadata.get('general.type', 'part of one')}",
             "give the GGUF of a whole model",
         )
+    check_base_header(header)
     return metadata
 
 

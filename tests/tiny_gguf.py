@@ -23,7 +23,7 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 
 def write_base(path: Path, *, tied: bool = False, experts: bool = False, merged: Arrays | None = None) -> Path:
-    """Write a base of one layer without a tokeniser; ``merged`` is added to its weights, by tensor."""
+    """Write a base of one layer, whose tokens no text is made of; ``merged`` is added to its weights, by tensor."""
     chosen = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(256)
@@ -35,7 +35,10 @@ def write_base(path: Path, *, tied: bool = False, experts: bool = False, merged:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // 4)
     writer.add_vocab_size(VOCABULARY)
-    writer.add_tokenizer_model("none")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([f"t{number}" for number in range(VOCABULARY)])
+    writer.add_token_merges(["t 0"])
     if experts:
         writer.add_expert_count(EXPERTS)
         writer.add_expert_used_count(2)

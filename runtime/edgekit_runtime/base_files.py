@@ -12,11 +12,12 @@ from edgekit_runtime.onnx_base import MIXED_FILE, VOCABULARY_FILE
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """``model`` is what the engine opens; ``parts`` lie beside it, by name."""
+    """``model`` is what the engine opens; ``parts`` lie beside it, by name; ``projector`` reads images for it."""
 
     engine: str
     model: Path
     parts: Mapping[str, Path] = field(default_factory=dict)
+    projector: Path | None = None
 
     @property
     def header(self) -> Path:
@@ -31,14 +32,17 @@ class BaseFiles:
 
     def as_arguments(self) -> list[str]:
         """For the command line of another process."""
-        return [self.engine, str(self.model), *(f"{name}={path}" for name, path in self.parts.items())]
+        projector = [] if self.projector is None else [f"={self.projector}"]  # a part without a name
+        return [self.engine, str(self.model), *(f"{name}={path}" for name, path in self.parts.items()), *projector]
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> BaseFiles:
         """What :meth:`as_arguments` gave."""
         engine, model, *parts = arguments
-        pairs = (part.partition("=") for part in parts)
-        return cls(engine, Path(model), {name: Path(path) for name, _, path in pairs})
+        pairs = [part.partition("=") for part in parts]
+        files = {name: Path(path) for name, _, path in pairs}
+        projector = files.pop("", None)
+        return cls(engine, Path(model), files, projector)
 
     def part(self, name: str) -> Path:
         """A file beside the model.

@@ -31,7 +31,7 @@ class Bundle:
     def base_files(self) -> BaseFiles:
         """All files of the base."""
         parts = {part.name: self.root / part.file for part in self.manifest.base.parts}
-        return BaseFiles(self.manifest.engine, self.base_path, parts)
+        return BaseFiles(self.manifest.engine, self.base_path, parts, self.projector_path)
 
     @property
     def projector_path(self) -> Path | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -17,15 +18,33 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.child_limits import OUT_OF_TIME, limit_memory, limit_time
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.onnx_base import ENGINE as ONNX
+
+if TYPE_CHECKING:
+    from edgekit_runtime.engines.base import Engine
 
 PROMPT = (1, 2, 3, 4)
 TOKENS = 4
 CONTEXT = 32
 SECONDS = 60.0  # for the base, and for each adapter
+SLOWEST_READ = 10e6  # bytes a second, of a card: what a large base takes besides
+# What a tokeniser may stumble over: every byte that UTF-8 has, spaces of all kinds, nothing, and much of the same.
+TEXTS = (
+    "",
+    "".join(map(chr, range(0x100))),
+    "\r\n\t  \u2028\u00a0 \u200b\ufeff",
+    "検査 Prüfung 검사 \U0001f600\U000e0100 e\u0301",
+    *(chr(start) for start in (0x7FF, 0x800, 0xD7FF, 0xE000, 0xFFFD, 0xFFFF, 0x10000, 0x3FFFF, 0x7FFFF, 0x10FFFF)),
+    "".join(chr(number << 12 | 0x41) for number in range(1, 0x110) if number != 0xD),
+    "x" * 5000,
+)
+SIDE = 64  # pixels of the image that a projector is tried with
+ENGINE_PACKAGES = {ONNX: "onnxruntime", "llama.cpp": "llama-cpp-python"}
 _ENGINE_MODULES = {ONNX: "onnxruntime"}
 _LLAMA_MODULE = "llama_cpp"
 _MEND = "train or export it again"
@@ -49,7 +68,7 @@ def try_adapters(base: BaseFiles, adapters: Sequence[Path]) -> list[bool]:
     """
     with _started(base, adapters) as process:
         try:
-            said, problems = process.communicate(timeout=_limit(adapters))
+            said, problems = process.communicate(timeout=_limit(base, adapters))
         except subprocess.TimeoutExpired:
             process.kill()
             said, _ = process.communicate()
@@ -68,7 +87,7 @@ async def try_adapters_async(base: BaseFiles, adapters: Sequence[Path]) -> list[
     )
     asked = asyncio.ensure_future(process.communicate())
     try:
-        done, _ = await asyncio.wait([asked], timeout=_limit(adapters))
+        done, _ = await asyncio.wait([asked], timeout=_limit(base, adapters))
     finally:
         if process.returncode is None:
             process.kill()
@@ -106,8 +125,13 @@ def last_line(problems: bytes) -> str:
     return (problems.decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
-def _limit(adapters: Sequence[Path]) -> float:
-    return SECONDS * (1 + len(adapters))
+def _limit(base: BaseFiles, adapters: Sequence[Path]) -> float:
+    size = sum(path.stat().st_size for path in _files(base) if path.exists())
+    return SECONDS * (1 + len(adapters)) + size / SLOWEST_READ
+
+
+def _files(base: BaseFiles) -> list[Path]:
+    return [base.model, *base.parts.values(), *([base.projector] if base.projector else [])]
 
 
 def _hangs(said: bytes, base: BaseFiles) -> InputError:
@@ -118,6 +142,8 @@ def _judge(base: BaseFiles, adapters: Sequence[Path], code: int | None, said: by
     """What a process that has ended says of each adapter."""
     if code == InputError.exit_code:
         raise InputError(last_line(problems))
+    if code and -code in OUT_OF_TIME:
+        raise _hangs(said, base)
     if code:
         raise _refused(f"crashes ({ending(code, problems)}) over", said, base)
     found = {each["tried"]: each["alive"] is True for each in _lines(said) if "tried" in each}
@@ -149,8 +175,7 @@ def main(*arguments: str) -> int:
     """The child: exit code 3 and a line on stderr when the base or an adapter is no good."""
     split = arguments.index("--")
     base, adapters = BaseFiles.from_arguments(arguments[:split]), arguments[split + 1 :]
-    if hasattr(signal, "alarm"):  # whoever waits for it may be killed
-        signal.alarm(int(_limit([Path(each) for each in adapters])) + 1)
+    limit_time(_limit(base, [Path(each) for each in adapters]))
     try:
         _try_all(base, adapters)
     except EdgekitError as error:
@@ -169,6 +194,7 @@ def _try_all(base: BaseFiles, adapters: Sequence[str]) -> None:
     longest = max(map(len, calls.values()), default=0)
     model = str(base.model)
     _say(trying=model)
+    limit_memory(sum(path.stat().st_size for path in [*_files(base), *map(Path, adapters)] if path.exists()))
     engine = open_engine(base, context=CONTEXT + longest, threads=1)
     bare: dict[tuple[int, ...], Trial] = {}
 
@@ -179,6 +205,10 @@ def _try_all(base: BaseFiles, adapters: Sequence[str]) -> None:
         return bare[call]
 
     of_base(())
+    for text, add_special, parse_special in itertools.product(TEXTS, (True, False), (True, False)):
+        engine.tokenize(text, add_special=add_special, parse_special=parse_special)
+    if base.projector is not None:
+        _try_projector(engine, base.projector)
     _say(tried=model, alive=True)
     for each, call in calls.items():
         _say(trying=each)
@@ -188,6 +218,22 @@ def _try_all(base: BaseFiles, adapters: Sequence[str]) -> None:
         found = run_trial(engine, (*PROMPT, *call, *PROMPT), stack, tokens=TOKENS, who=f"the base with {each}")
         _say(tried=each, alive=found.differs_from(expected))
         engine.unload_adapter(each)
+
+
+def _try_projector(engine: Engine, projector: Path) -> None:
+    """Look at one small image."""
+    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+    from edgekit_runtime.engines.trial import check_numbers
+    from edgekit_runtime.pictures import Picture
+
+    if not isinstance(engine, LlamaEngine):
+        return
+    images = engine.images(projector)
+    layout = images.layout(Picture(SIDE, SIDE, bytes(range(256)) * (SIDE * SIDE * 3 // 256)))
+    frame = next((each for each in layout if not isinstance(each, int)), None)
+    if frame is not None:
+        check_numbers(frame.embeddings(), f"the projector {projector}")
+    images.close()
 
 
 def _say(**document: object) -> None:

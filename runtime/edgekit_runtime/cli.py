@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> None:
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
     options = {"threads": arguments.threads, "context": arguments.context, "allow_special": arguments.allow_special}
-    with Runtime(subject, **options) as runtime:
+    with Runtime(subject, **options, probe=True) as runtime:
         stream = runtime.stream(
             prompt,
             adapter=arguments.adapter,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, shown
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -23,6 +23,7 @@ ALIGNMENT_KEY = "general.alignment"
 MAX_KEYS = 4096
 MAX_TENSORS = 65_536
 MAX_KEY_BYTES = 65_535
+MAX_TENSOR_NAME_BYTES = 63  # GGML_MAX_NAME, less its end
 MAX_STRING_BYTES = 16 * 1024 * 1024
 MAX_ARRAY_ITEMS = 4 * 1024 * 1024
 MAX_DIMENSIONS = 4
@@ -152,7 +153,7 @@ class _Reader:
         spans: dict[str, tuple[int, int]] = {}
         for _ in range(key_count):
             start = self.at
-            key = self.text(MAX_KEY_BYTES)
+            key = self.name(MAX_KEY_BYTES)
             self.spend(TEXT_COST + len(key))
             if key in metadata:
                 self.fail(f"metadata key {key} stands twice")
@@ -189,7 +190,7 @@ class _Reader:
         return tensors
 
     def tensor(self) -> TensorInfo:
-        name = self.text(MAX_KEY_BYTES)
+        name = self.name(MAX_TENSOR_NAME_BYTES)
         dimensions = self.count("I", MAX_DIMENSIONS, f"dimensions of tensor {name}")
         shape = tuple(self.number("Q") for _ in range(dimensions))
         number, offset = self.number("I"), self.number("Q")
@@ -252,6 +253,13 @@ class _Reader:
 
     def too_much(self) -> NoReturn:
         self.fail("it has more metadata than such a file needs")
+
+    def name(self, limit: int) -> str:
+        """Text that llama.cpp sees as we do: for it a NUL ends a name, so that two names could be one."""
+        name = self.text(limit)
+        if not name or "\0" in name:
+            self.fail(f"{shown(name)} is no name")
+        return name
 
     def text(self, limit: int) -> str:
         return self.take(self.count("Q", limit, "bytes of text")).decode("utf-8", "replace")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit_runtime.adapter import EMBEDDING, KEY_ARCHITECTURE, KEY_FAMILY, AdapterFacts
+from edgekit_runtime.base_header import check_base_header
 from edgekit_runtime.bundle import Bundle, file_digest
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile
@@ -38,11 +39,13 @@ def take_in(path: Path, base: GgufFile, *, family: str | None) -> AdapterFacts:
 
 
 def take_in_bundle(bundle: Bundle, base: GgufFile) -> None:
-    """Take in the chat template and every adapter of an open bundle.
+    """Check the base and the chat template of an open bundle, and take in every adapter.
 
     Raises:
-        InputError: as :func:`take_in`, or the manifest contradicts a file, or the template is no good.
+        InputError: as :func:`take_in`, an engine can't read the base, the manifest contradicts a file, or the template
+            is no good.
     """
+    check_base_header(base)
     if KEY_TEMPLATE in base.metadata:
         chat_template(base)
     family = bundle.manifest.base.family

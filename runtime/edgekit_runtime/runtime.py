@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit_runtime.adapter import adapter_entry
 from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.base_header import check_base_header
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import Asking, Message
 from edgekit_runtime.engines import (
@@ -35,6 +36,8 @@ from edgekit_runtime.intake import recognise, take_in, take_in_bundle
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS, decode_threads
 from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
 from edgekit_runtime.pictures import Source, listed, read_pictures
+from edgekit_runtime.probed import FOLDER as PROBED
+from edgekit_runtime.probed import Probed, user_folder
 from edgekit_runtime.prompts import Prompts
 from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
@@ -62,6 +65,7 @@ class Runtime:
         adapter_memory: int | None = None,
         cache: Path | None = None,
         allow_special: bool = False,
+        probe: bool = False,
     ) -> None:
         """Verify and load a bundle, and check that every adapter fits its base.
 
@@ -74,6 +78,8 @@ class Runtime:
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             cache: folder for the KV cache of system prompts; a store has its own.
             allow_special: control tokens that are spelt in messages (``<|im_end|>``) are some, not text.
+            probe: run a base that is new here once in a process of its own before, as commands do: a file that makes
+                the engine crash is refused then, where it would end this process.
 
         Raises:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
@@ -90,8 +96,13 @@ class Runtime:
             self.manifest: Manifest = self._bundle.manifest
             self._header = read_gguf(self._bundle.base_files.header)
             stored = is_store(self._path)
-            if not stored:
+            if stored:
+                check_base_header(self._header)
+            else:
                 take_in_bundle(self._bundle, self._header)
+            if probe:
+                noted = Probed(self._bundle.root / PROBED if stored else user_folder())
+                noted.ensure(self.manifest.base, self._bundle.base_files)
             self._engine = self._load_engine(threads, context, parallel)
             self._images = self._load_images()
             self._prompts = Prompts(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llama_cpp import llama_cpp as llama
 from llama_cpp import mtmd_cpp as mtmd
 
+from edgekit_runtime.base_header import check_projector
 from edgekit_runtime.engines.base import Frame, Layout
 from edgekit_runtime.engines.llama_library import clear_errors, log_callback, reason, start_backend
 from edgekit_runtime.errors import EdgekitError, InputError
@@ -47,6 +48,8 @@ class LlamaImages:
         Raises:
             InputError: llama.cpp refuses the file, or the text model needs what this runtime can't do.
         """
+        header = read_gguf(projector)
+        check_projector(header)
         start_backend()
         mtmd.mtmd_log_set(log_callback, ctypes.c_void_p(0))
         parameters = mtmd.mtmd_context_params_default()
@@ -57,7 +60,7 @@ class LlamaImages:
         if not self._context:
             raise InputError(f"llama.cpp refuses the projector {projector}{reason()}", "export it again")
         # Not the model's, which is unknown without its weights.
-        self._width = int(read_gguf(projector).metadata[KEY_WIDTH])
+        self._width = int(header.metadata[KEY_WIDTH])
         self._limit = limit
         self._known: OrderedDict[str, _Seen] = OrderedDict()  # by digest of the pixels; the longest unused first
         self.encoded = 0  # frames

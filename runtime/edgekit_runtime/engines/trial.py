@@ -59,20 +59,25 @@ def run_trial(engine: Engine, prompt: Sequence[int] | Prompt, stack: Stack, *, t
 
     start = time.perf_counter()
     logits = forced_logits(engine, prompt, stack)
-    _check(logits, who)
+    check_numbers(logits, who)
     last, position = logits[-1], len(logits)
     token = int(np.argmax(last))
     first = time.perf_counter()
     for offset in range(tokens):
         engine.decode([Part(0, position + offset, [token])])
         row = engine.row(0)
-        _check(row, who)
+        check_numbers(row, who)
         token = int(np.argmax(row))
     end = time.perf_counter()
     return Trial(logits, tokens, 1e3 * (first - start), tokens / (end - first))
 
 
-def _check(logits: NDArray[np.float32], who: str) -> None:
+def check_numbers(logits: NDArray[np.float32], who: str) -> None:
+    """Refuse what an engine has computed when it is no number.
+
+    Raises:
+        InputError: a value is NaN or infinite, or there is none.
+    """
     import numpy as np
 
     if not logits.size or not np.isfinite(logits).all():

@@ -78,6 +78,7 @@ def serve(
             "parallel": parallel,
             "adapter_memory": adapter_memory,
             "allow_special": allow_special,
+            "probe": True,
         }
         listener = held.enter_context(_listen(host, port))
 

@@ -10,6 +10,7 @@ from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.canary import missing_engine
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.intake import take_in
+from edgekit_runtime.probed import Probed
 from edgekit_runtime.store.generations import Generation
 from edgekit_runtime.store.objects import Objects
 
@@ -24,12 +25,14 @@ class Admission:
     Attributes:
         objects: where installed adapters are.
         trial: runs a base and adapters; tells which of them change anything.
+        probed: where it is noted that a base was run.
         tell: is called with what isn't as it should be, but no reason to refuse.
         tried: digests of adapters that need no trial on the active base any more.
     """
 
     objects: Objects
     trial: Trial
+    probed: Probed
     tell: Tell
     tried: Collection[str] = ()
 
@@ -63,7 +66,9 @@ class Admission:
             self.tell(f"nothing was tried on the engine, as {missing} is not installed here")
             return
         files = [coming.get(entry.digest, self.objects.path(entry.digest)) for entry in fresh]
-        for entry, alive in zip(fresh, self.trial(base, files), strict=True):
+        living = self.trial(base, files)
+        self.probed.note(manifest.base, base.engine)
+        for entry, alive in zip(fresh, living, strict=True):
             if not alive:
                 name = f"{entry.name} {entry.version}"
                 self.tell(f"{name} changes nothing on {manifest.base.family}: train it, or export it again")

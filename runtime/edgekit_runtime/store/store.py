@@ -21,6 +21,8 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.intake import take_in, take_in_bundle
 from edgekit_runtime.manifest import needed_files
+from edgekit_runtime.probed import FOLDER as PROBED
+from edgekit_runtime.probed import Probed
 from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.admission import Admission, Tell, Trial
 from edgekit_runtime.store.changes import (
@@ -283,7 +285,9 @@ class Store:
             for number in set(numbers) - set(kept):
                 self._generations.drop(number)
             needed = set().union(*(generation.digests() for generation in kept.values()))
-            drop_layouts(self.root, {generation.manifest.base.digest for generation in kept.values()})
+            bases = {generation.manifest.base.digest for generation in kept.values()}
+            drop_layouts(self.root, bases)
+            Probed(self.root / PROBED).keep(bases)
             count = size = 0
             left = (path for path in self._objects.scratch.iterdir() if not is_in_use(path))
             for path in [*self._objects.all(), *left]:
@@ -336,7 +340,7 @@ class Store:
         return [f"{entry.name} {entry.version}"]
 
     def _admission(self, tell: Tell, tried: Collection[str] = ()) -> Admission:
-        return Admission(self._objects, self._trial, tell, tried)
+        return Admission(self._objects, self._trial, Probed(self.root / PROBED), tell, tried)
 
     def _sound(self) -> Generation | None:
         """What is active, or nothing when that is damaged: a bundle has all that a store needs."""
