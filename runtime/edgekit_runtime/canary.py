@@ -26,6 +26,7 @@ PROMPT = (1, 2, 3, 4)
 TOKENS = 4
 CONTEXT = 32
 SECONDS = 60.0  # for the base, and for each adapter
+ENGINE_PACKAGES = {ONNX: "onnxruntime", "llama.cpp": "llama-cpp-python"}
 _ENGINE_MODULES = {ONNX: "onnxruntime"}
 _LLAMA_MODULE = "llama_cpp"
 _MEND = "train or export it again"

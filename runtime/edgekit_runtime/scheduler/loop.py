@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.job import Job, Key, Work
-from edgekit_runtime.scheduler.pool import AdapterPool
+from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
@@ -66,6 +66,8 @@ class Loop:
         self._waiting: deque[Job] = deque()
         self._prefilling: deque[Slot] = deque()
         self._selected: Stack = BARE  # adapters of the last decode
+        self.watch: Watch = nobody  # is told which adapters are at work in the engine, and when none are any more
+        self.mixing = True  # decode different adapters together where the engine can
 
     @property
     def waiting(self) -> int:
@@ -117,7 +119,7 @@ class Loop:
         for slot in self._slots:
             if slot.job is not None and slot.job.prefilled:
                 groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
-        if len(groups) > 1 and self._engine.mixes(list(groups)):
+        if len(groups) > 1 and self.mixing and self._engine.mixes(list(groups)):
             self._decode(BARE, [slot for slots in groups.values() for slot in slots])
             groups = {}
         tokens = BURST if len(groups) > 1 and not self._prefilling else 1
@@ -315,6 +317,7 @@ class Loop:
 
     def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
+        self.watch([stack if part.stack is None else part.stack for part in parts])
         try:
             self._engine.select(stack)
             self._selected = stack
@@ -323,6 +326,8 @@ class Loop:
             for slot in slots:
                 self._abort(slot, error)
             return False
+        finally:
+            self.watch(())
         return True
 
     def _abort(self, slot: Slot, error: EdgekitError) -> None:

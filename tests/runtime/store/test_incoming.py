@@ -199,7 +199,8 @@ def test_what_is_no_file_is_refused_at_once(
     with pytest.raises(InputError):
         store.install(tmp_path / "odd.gguf")
     with pytest.raises(InputError, match="no regular file"):
-        store.check_trust(tmp_path / "odd.gguf")
+        with store.take(tmp_path / "odd.gguf"):
+            pass
     adapter = Path(shutil.copy(goods.two, tmp_path / "two.gguf"))
     make(tmp_path / "two.gguf.sig")
     with pytest.raises(InputError, match="no regular file"):
@@ -225,7 +226,7 @@ def test_trust_stays_on_when_its_file_is_gone(
         assert "takes only what a trusted key has signed" in said
         assert "trust.pem is missing" in said
     with pytest.raises(InputError, match="is missing"):
-        Store(store.root).check_trust(goods.two)
+        Store(store.root).take(goods.two).__enter__()
     assert main(["adapters", "trust", str(key.with_name("key.pub")), "--store", str(store.root)]) == 0
     with pytest.raises(InputError, match="is not signed"):
         store.install(goods.two)
