@@ -161,6 +161,7 @@ class Runtime:
             files = {digest: path}
             if self.loop.pool.hold(files):  # the engine may still refuse it: before the old one goes
                 self.loop.pool.release(files)
+            self._without -= {digest}
             self._added[entry.name] = entry
             self._removed.discard(entry.name)
             self._adopt(self._bundle.manifest)

@@ -9,8 +9,10 @@ computed from the same tokens under the same adapters, and only so that the answ
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
@@ -124,7 +126,8 @@ class Loop:
             groups = {}
         tokens = BURST if len(groups) > 1 and not self._prefilling else 1
         for stack in sorted(groups, key=lambda stack: stack != self._selected):
-            together = self._engine.batches_exactly(stack)
+            with self._watched([stack]):
+                together = self._engine.batches_exactly(stack)
             slots = self._gather(groups[stack]) if together else groups[stack]
             for _ in range(tokens):
                 for part in [slots] if together else [[slot] for slot in slots]:
@@ -154,7 +157,8 @@ class Loop:
                 continue
             self._waiting.popleft()
             try:
-                self._start(job)
+                with self._watched([job.work.stack]):
+                    self._start(job)
             except EdgekitError as error:
                 job.fail(error)
                 job.sampler.close()
@@ -317,18 +321,24 @@ class Loop:
 
     def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
-        self.watch([stack if part.stack is None else part.stack for part in parts])
         try:
-            self._engine.select(stack)
-            self._selected = stack
-            self._engine.decode(parts)
+            with self._watched([stack if part.stack is None else part.stack for part in parts]):
+                self._engine.select(stack)
+                self._selected = stack
+                self._engine.decode(parts)
         except EdgekitError as error:
             for slot in slots:
                 self._abort(slot, error)
             return False
+        return True
+
+    @contextlib.contextmanager
+    def _watched(self, stacks: Sequence[Stack]) -> Iterator[None]:
+        self.watch(stacks)
+        try:
+            yield
         finally:
             self.watch(())
-        return True
 
     def _abort(self, slot: Slot, error: EdgekitError) -> None:
         if slot.job is not None:

@@ -1,4 +1,4 @@
-"""Folders in a store's temporary area that belong to one process: locked for as long as it lives, and ``gc`` leaves them.
+"""Folders in a store's temporary area that belong to one process: locked while it lives, and ``gc`` leaves them.
 
 A service says in its own which generation it answers with, so that this one is not dropped either.
 """

@@ -25,18 +25,12 @@ _DAMAGED = "the note of why it was refused is damaged"
 
 
 class Refusals:
-    """What is refused in a store, or by one process alone."""
+    """What is refused in a store."""
 
-    def __init__(self, root: Path | None, scratch: Path | None = None) -> None:
-        """Read and write in a store; without one it is all forgotten with the process.
-
-        Args:
-            root: the store's folder.
-            scratch: its temporary area.
-        """
-        self._folder = None if root is None else root / FOLDER
-        self._scratch = scratch
-        self._here: dict[str, str] = {}  # by name of note, why
+    def __init__(self, root: Path, scratch: Path) -> None:
+        """Read and write in the store ``root``, whose temporary area is ``scratch``."""
+        self._folder, self._scratch = root / FOLDER, scratch
+        self._here: dict[str, str] = {}  # what could not be written, by name of note
 
     def why(self, adapter: str, base: str, engine: str) -> str | None:
         """Why an adapter is refused on a base; None where it isn't.
@@ -49,8 +43,6 @@ class Refusals:
         name = _name(adapter, base)
         if name in self._here:
             return self._here[name]
-        if self._folder is None:
-            return None
         try:
             document = json.loads(read_small(self._folder / name, _MOST_BYTES))
             return str(document["why"]) if document["versions"] == versions(engine) else None
@@ -74,8 +66,6 @@ class Refusals:
         """
         name, why = _name(adapter, base), why[:_LONGEST_REASON]
         self._here[name] = why
-        if self._folder is None or self._scratch is None:
-            return
         document = {"schema": REFUSAL_SCHEMA, "versions": versions(engine), "why": why, "time": time.time()}
         self._folder.mkdir(exist_ok=True)
         replace_file(self._folder / name, json.dumps(document, indent=1).encode(), scratch=self._scratch)
@@ -85,14 +75,12 @@ class Refusals:
         """Give an adapter another chance on a base."""
         name = _name(adapter, base)
         self._here.pop(name, None)
-        if self._folder is not None and (self._folder / name).exists():
+        if (self._folder / name).exists():
             (self._folder / name).unlink(missing_ok=True)
             sync_folder(self._folder)
 
     def stamp(self) -> frozenset[tuple[str, int]]:
         """Something that is another when anything was noted or cleared."""
-        if self._folder is None:
-            return frozenset()
         try:
             return frozenset((path.name, path.lstat().st_mtime_ns) for path in self._folder.iterdir())
         except OSError:  # none was ever noted, or one goes in this moment
@@ -100,7 +88,7 @@ class Refusals:
 
     def keep(self, adapters: Set[str]) -> None:
         """Forget what is noted of others."""
-        if self._folder is not None and self._folder.is_dir():
+        if self._folder.is_dir():
             for path in self._folder.iterdir():
                 if path.name.partition(".")[0] not in adapters and not path.is_dir():
                     path.unlink(missing_ok=True)

@@ -77,7 +77,12 @@ def is_store(path: Path) -> bool:
 
 
 class Store:
-    """A device store.  Writers take turns; readers never wait, and see one whole generation."""
+    """A device store.  Writers take turns; readers never wait, and see one whole generation.
+
+    Attributes:
+        root: its folder.
+        refusals: adapters that may not answer although they are installed.
+    """
 
     def __init__(self, root: Path | str, *, create: bool = False, trial: Trial = try_adapters) -> None:
         """Open a store.
@@ -102,6 +107,7 @@ class Store:
             raise InputError(f"there is no store in {self.root}", _INSTALL_FIRST)
         self._objects, self._generations = Objects(self.root), Generations(self.root)
         self._trusted = Trusted(self.root)
+        self.refusals = Refusals(self.root, self._objects.scratch)
 
     def current(self) -> Generation | None:
         """What is active; None in an empty store.
@@ -116,11 +122,6 @@ class Store:
     def number(self) -> int | None:
         """The current generation's number, without reading it."""
         return self._generations.current_number()
-
-    @property
-    def refusals(self) -> Refusals:
-        """What may not answer although it is installed."""
-        return Refusals(self.root, self._objects.scratch)
 
     def bundle(self, number: int | None = None) -> Bundle:
         """A generation as the runtime opens it; what is active when ``number`` is None.
