@@ -198,9 +198,8 @@ def test_what_is_no_file_is_refused_at_once(
     make(tmp_path / "odd.gguf")
     with pytest.raises(InputError):
         store.install(tmp_path / "odd.gguf")
-    with pytest.raises(InputError, match="no regular file"):
-        with store.take(tmp_path / "odd.gguf"):
-            pass
+    with pytest.raises(InputError, match="no regular file"), store.take(tmp_path / "odd.gguf"):
+        pass
     adapter = Path(shutil.copy(goods.two, tmp_path / "two.gguf"))
     make(tmp_path / "two.gguf.sig")
     with pytest.raises(InputError, match="no regular file"):
