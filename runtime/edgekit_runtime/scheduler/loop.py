@@ -322,7 +322,7 @@ class Loop:
     def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
         try:
-            with self._watched([stack if part.stack is None else part.stack for part in parts]):
+            with self._watched([slot.job.work.stack for slot in slots if slot.job is not None]):
                 self._engine.select(stack)
                 self._selected = stack
                 self._engine.decode(parts)

@@ -144,7 +144,7 @@ class Adapters:
             problem = f"{entry.name} {entry.version} is older than {active.version}, which is active"
             raise InputError(problem, "load it with allow_downgrade: true")
         await self._try(copied, source)
-        await self._supervisor.load(entry.name, str(copied.copy.path), entry.digest)
+        await self._supervisor.load(_model(entry), str(copied.copy.path))
         self._loaded[entry.name] = entry
         log.info("adapter %s %s loaded from %s", entry.name, entry.version, source)
         return _model(entry)

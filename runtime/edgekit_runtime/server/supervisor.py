@@ -106,7 +106,7 @@ class Supervisor:
     @property
     def models(self) -> list[Message]:
         """What can be asked for: name, version and digest, and ``aside`` with the reason where it may not answer."""
-        return [*(each for each in self._running if each["name"] not in self._aside), *self._aside.values()]
+        return list((self._answering() | self._aside).values())
 
     @property
     def ready(self) -> bool:
@@ -170,18 +170,17 @@ class Supervisor:
             if self._requests.pop(request.number, None) is not None and self._writer is not None:
                 self._writer.write(pack({"op": "cancel", "id": request.number}))
 
-    async def load(self, name: str, path: str, digest: str) -> None:
+    async def load(self, model: Message, path: str) -> None:
         """Load an adapter file, now and into every later worker; raises InputError when it is refused.
 
         Args:
-            name: what requests call it.
+            model: its name, version and digest.
             path: a file that stays as it is for as long as it is loaded.
-            digest: its sha256.
         """
-        message = {"op": "load", "name": name, "path": path, "digest": digest}
+        name, digest = model["name"], model["digest"]
         self._blame.forgive(digest)
-        await self._command(message)
-        self._added[name] = message
+        await self._command(model | {"op": "load", "path": path})
+        self._added[name] = model | {"op": "load", "path": path}
         self._removed.pop(name, None)
         self._aside = {each: model for each, model in self._aside.items() if each != name and model["digest"] != digest}
 
@@ -335,23 +334,22 @@ class Supervisor:
         self._apart = self._apart or len(at_work) > 1
         for digest in self._blame.crashed(at_work):
             self._set_aside(digest, f"the engine died of it twice ({why})")
+        blamed = len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)  # ends with its second death
         counted = [each for each in self._requests.values() if self._stack(each.message) in at_work]
-        for request in counted or list(self._requests.values()):
+        for request in counted if counted or blamed else list(self._requests.values()):
             request.deaths += 1
             if request.deaths >= MOST_LIVES:
                 self._fail(request, why)
 
     def _set_aside(self, digest: str, why: str) -> None:
-        names = [model["name"] for model in self.models if model["digest"] == digest]
+        known = {name: model for name, model in self._answering().items() if model["digest"] == digest}
+        names = list(known)
         log.error("adapter %s (sha256 %s) is set aside: %s", ", ".join(names) or "that was being loaded", digest, why)
         for request in [each for each in self._requests.values() if digest in self._stack(each.message)]:
             del self._requests[request.number]
             request.events.put_nowait(_set_aside(", ".join(names) or "that was sent", why))
-        loaded = {name for name, message in self._added.items() if message["digest"] == digest}
-        for model in [each for each in self.models if each["digest"] == digest]:
-            self._aside[model["name"]] = model | {ASIDE: why, "loaded": model["name"] in loaded}
-        for name in loaded:
-            del self._added[name]
+        for name, model in known.items():
+            self._aside[name] = model | {ASIDE: why, "loaded": self._added.pop(name, None) is not None}
         self.on_set_aside(digest, why)
 
     def _stack(self, message: Message) -> frozenset[str]:
@@ -359,7 +357,15 @@ class Supervisor:
         if "digest" in message:
             return frozenset([message["digest"]])
         names = _names(message.get("options", {}))
-        return frozenset(model["digest"] for model in self._running if model["name"] in names)
+        return frozenset(model["digest"] for name, model in self._answering().items() if name in names)
+
+    def _answering(self) -> dict[str, Message]:
+        """By name, what the worker has, or will have as soon as it has read what it was told at its start."""
+        running = {model["name"]: model for model in self._running}
+        loaded = {
+            name: {key: message[key] for key in ("name", "version", "digest")} for name, message in self._added.items()
+        }
+        return running | loaded
 
     def _loaded_aside(self) -> set[str]:
         return {model["digest"] for model in self._aside.values() if model.get("loaded")}

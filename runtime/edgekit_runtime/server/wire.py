@@ -4,7 +4,7 @@ Front to worker::
 
     {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream; images as Picture.as_wire
     {"op": "cancel", "id": n}
-    {"op": "load", "id": n, "path": …, "digest": …, "name": …}
+    {"op": "load", "id": n, "path": …, "digest": …, "name": …, "version": …}
                                                     answered by "done" or "error", as are the next two
     {"op": "unload", "id": n, "name": …}
     {"op": "refresh", "id": n, "generation": …, "without": […]}

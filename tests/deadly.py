@@ -1,0 +1,43 @@
+"""An engine that dies over an adapter: really, with SIGABRT, in the process that has it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import os, sys
+from pathlib import Path
+
+MODULE, LIST = {module!r}, Path({list!r})
+if any(MODULE == each for each in sys.orig_argv):
+    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+
+    select = LlamaEngine.select
+
+    def die(self, stack):
+        if any(digest in name for digest in LIST.read_text().split() for name, _ in stack):
+            os.abort()
+        select(self, stack)
+
+    LlamaEngine.select = die
+"""
+WORKER, CANARY = "edgekit_runtime.server.worker", "edgekit_runtime.canary"
+
+
+class Deadly:
+    """Adapters that end processes which run ``module``."""
+
+    def __init__(self, folder: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Hold for processes that are started from now on."""
+        folder.mkdir()
+        self._list = folder / "deadly.txt"
+        self.over()
+        (folder / "sitecustomize.py").write_text(CODE.format(module=module, list=str(self._list)))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+
+    def over(self, *digests: str) -> None:
+        """These are, and no others."""
+        self._list.write_text("\n".join(digests))
