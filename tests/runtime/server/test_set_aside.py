@@ -1,4 +1,4 @@
-"""What an engine can't run or dies of is left out, and nobody else is: now, at its next start, and in other services."""
+"""What an engine can't run or dies of is left out, and nobody else: now, at its next start, in other services."""
 
 from __future__ import annotations
 
