@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.arguments import filled, number, whole
 from edgekit_runtime.choices import nearest
 from edgekit_runtime.command import Program, print_json, what_to_run
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import InputError, UsageError, one_line
 from edgekit_runtime.machine import MOST_THREADS
 from edgekit_runtime.serve_command import add_serve
 from edgekit_runtime.strict_json import strict_json
@@ -213,6 +213,8 @@ def _show_store(store: Store, said: list[str], notes: list[str], *, as_json: boo
     for each in adapters:
         mark = "*" if each.active else " "
         print(f"{mark} {each.name:24} {each.version:12} rank {each.rank}{'' if each.verified else '  unverified'}")
+        if each.refused is not None:
+            print(f"  {'':24} does not answer: {one_line(each.refused)}")
 
 
 def _add_doctor(program: Program) -> None:

@@ -49,7 +49,7 @@ _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUND
 
 @dataclass(frozen=True)
 class Installed:
-    """One adapter version in a store."""
+    """One adapter version in a store; ``refused`` is why it may not answer on the active base, where it may not."""
 
     name: str
     version: str
@@ -58,6 +58,7 @@ class Installed:
     family: str
     digest: str
     verified: bool
+    refused: str | None = None
 
 
 def default_store() -> Path:
@@ -142,6 +143,7 @@ class Store:
         if generation is None:
             return []
         active = {entry.digest for entry in generation.manifest.adapters}
+        base, engine = generation.manifest.base.digest, generation.manifest.engine
         return [
             Installed(
                 entry.name,
@@ -151,6 +153,7 @@ class Store:
                 entry.family,
                 entry.digest,
                 (entry.quality or {}).get("verified", True) is not False,
+                self.refusals.why(entry.digest, base, engine),
             )
             for entry in sorted(generation.installed, key=lambda entry: (entry.name, version_key(entry.version)))
         ]
