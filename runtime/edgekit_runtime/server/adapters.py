@@ -16,16 +16,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.canary import try_adapters_async
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.intake import take_in
 from edgekit_runtime.manifest import AdapterEntry, Manifest
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server.copies import Copied, Copies, NoAdapter
-from edgekit_runtime.server.supervisor import ASIDE, Supervisor
+from edgekit_runtime.server.left_out import ASIDE
+from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.watching import Watched, look_always
 from edgekit_runtime.server.wire import Message
@@ -81,7 +81,7 @@ class Adapters:
         self._loaded: dict[str, AdapterEntry] = {}
         self._unfit: object = None  # the state of the store whose base can't be run
         self._state = None if store is None else (number, store.refusals.stamp())
-        self._accept(bundle)
+        self._accept(bundle, read_gguf(bundle.base_files.header))
         supervisor.on_set_aside = self._note_set_aside
         if store is not None and number is not None:
             folder.pin(number)
@@ -150,11 +150,10 @@ class Adapters:
         return _model(entry)
 
     async def _try(self, copied: Copied, source: Path) -> None:
-        """Run a copy once; what was tried on this base is not tried again, but for what was set aside since."""
+        """Run a copy once; what was tried on this base is not tried again, unless it was set aside since."""
         digest, base = copied.copy.digest, self._base
         key = (self._base_digest, digest)
-        aside = any(model["digest"] == digest and ASIDE in model for model in self._supervisor.models)
-        if key in self._good and not aside:
+        if key in self._good:
             return
         if key not in self._bad:
             try:
@@ -210,17 +209,18 @@ class Adapters:
                 raise
         else:
             return
-        await self._try_stored(store, bundle, fresh)
+        header = await beside(read_gguf, bundle.base_files.header)
+        await self._try_stored(store, bundle, header, fresh)
         self._folder.pin(number)
         left_out = self._left_out(store, bundle)
         await self._supervisor.refresh(number, left_out)
-        self._accept(bundle, {model["digest"] for model in left_out})
+        self._accept(bundle, header, {model["digest"] for model in left_out})
         self._state = number, store.refusals.stamp()
         log.info("generation %s of the store is active", number)
         for model in left_out:
             log.error("%s %s does not answer: %s", model["name"], model["version"], model[ASIDE])
 
-    async def _try_stored(self, store: Store, bundle: Bundle, fresh: list[AdapterEntry]) -> None:
+    async def _try_stored(self, store: Store, bundle: Bundle, header: GgufFile, fresh: list[AdapterEntry]) -> None:
         """Run adapters of a store that are new to this service; what the engine refuses is noted there."""
         base = bundle.manifest.base
         fresh = [entry for entry in fresh if (base.digest, entry.digest) not in self._good]
@@ -230,7 +230,7 @@ class Adapters:
             digests = batches.pop()
             paths = [files[digest] for digest in digests]
             try:
-                await beside(_read_all, paths, bundle.base_files, base.family)
+                await beside(_read_all, paths, header, base.family)
                 for digest, alive in zip(digests, await try_adapters_async(bundle.base_files, paths), strict=True):
                     _remember(self._good, (base.digest, digest), alive)
             except InputError as error:
@@ -246,10 +246,9 @@ class Adapters:
         entries = [entry for entry in manifest.adapters if entry.digest in refused]
         return [_model(entry) | {ASIDE: refused[entry.digest]} for entry in entries]
 
-    def _accept(self, bundle: Bundle, aside: Iterable[str] = ()) -> None:
+    def _accept(self, bundle: Bundle, header: GgufFile, aside: Iterable[str] = ()) -> None:
         self._bundle, self._base, self._family = bundle, bundle.base_files, bundle.manifest.base.family
-        self._base_digest = bundle.manifest.base.digest
-        self._header = read_gguf(self._base.header)
+        self._base_digest, self._header = bundle.manifest.base.digest, header
         self._answering = {entry.digest for entry in bundle.manifest.adapters} - set(aside)
 
     def _note_set_aside(self, digest: str, why: str) -> None:
@@ -275,10 +274,9 @@ class Adapters:
         return store.number, store.refusals.stamp()
 
 
-def _read_all(paths: list[Path], base: BaseFiles, family: str) -> None:
-    header = read_gguf(base.header)
+def _read_all(paths: list[Path], base: GgufFile, family: str) -> None:
     for path in paths:
-        take_in(path, header, family=family)
+        take_in(path, base, family=family)
 
 
 def _model(entry: AdapterEntry) -> Message:

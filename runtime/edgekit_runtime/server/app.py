@@ -25,10 +25,11 @@ from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
 from edgekit_runtime.server.adapters import Adapters, Busy
 from edgekit_runtime.server.images import ImageReader
+from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Metrics
 from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.supervisor import ASIDE, SetAside, Supervisor, Unavailable
+from edgekit_runtime.server.supervisor import SetAside, Supervisor, Unavailable
 from edgekit_runtime.strict_json import strict_json
 
 log = logging.getLogger(__name__)

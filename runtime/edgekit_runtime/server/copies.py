@@ -6,9 +6,10 @@ verified, read, tried and loaded, now and whenever the engine's process is start
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from edgekit_runtime.store import Store
 from edgekit_runtime.store.incoming import Incoming, take_file
 from edgekit_runtime.store.objects import FOLDER, SCRATCH, Objects
 from edgekit_runtime.store.private_folder import PrivateFolder
+
+log = logging.getLogger(__name__)
 
 KEPT_UNUSED = 4  # a request that waits may still need the file of an adapter that was unloaded
 
@@ -38,9 +41,16 @@ class Copied:
     entry: AdapterEntry
 
 
-def private_place(store: Store | None) -> AbstractContextManager[PrivateFolder]:
-    """A folder of this process alone: on the store's disk, or of this user where there is no store."""
-    return _temporary() if store is None else store.private_folder()
+@contextmanager
+def private_place(store: Store | None) -> Iterator[PrivateFolder]:
+    """A folder of this process alone: on the store's disk, or of this user where no store can be written."""
+    with ExitStack() as held:
+        try:
+            folder = None if store is None else held.enter_context(store.private_folder())
+        except OSError as error:
+            log.warning("nothing can be written in the store (%s): it is followed, and nothing is installed", error)
+            folder = None
+        yield held.enter_context(_temporary()) if folder is None else folder
 
 
 class Copies:

@@ -26,6 +26,7 @@ from typing import Any
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 from edgekit_runtime.server.at_work import AtWork, Stacks, shared_file
 from edgekit_runtime.server.blame import Blame
+from edgekit_runtime.server.left_out import ASIDE, LeftOut
 from edgekit_runtime.server.wire import Message, message_error, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
-ASIDE = "aside"  # of a model: why it may not answer
 
 
 class Unavailable(TargetError):
@@ -86,7 +86,7 @@ class Supervisor:
         self._requests: dict[int, Request] = {}
         self._added: dict[str, Message] = {}  # adapters loaded at run time, for the next worker
         self._removed: dict[str, Message] = {}
-        self._aside: dict[str, Message] = {}  # models that may not answer, by name
+        self._left_out = LeftOut()
         self._running: list[Message] = []  # the worker's models
         self._blame = Blame()
         self._shared = shared_file()
@@ -106,7 +106,7 @@ class Supervisor:
     @property
     def models(self) -> list[Message]:
         """What can be asked for: name, version and digest, and ``aside`` with the reason where it may not answer."""
-        return list((self._answering() | self._aside).values())
+        return list((self._answering() | self._left_out.by_name(self._added)).values())
 
     @property
     def ready(self) -> bool:
@@ -151,9 +151,9 @@ class Supervisor:
         """
         if options.get("seed") is None:
             options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
-        for name in _names(options):
-            if name in self._aside:
-                raise _set_aside(name, self._aside[name][ASIDE])
+        for name, model in self._left_out.by_name(self._added).items():
+            if name in _names(options) or name == options.get("adapter"):
+                raise _set_aside(name, model[ASIDE])
         request = self._request({"op": "start", "options": options})
         try:
             await self._send(request)
@@ -182,13 +182,12 @@ class Supervisor:
         await self._command(model | {"op": "load", "path": path})
         self._added[name] = model | {"op": "load", "path": path}
         self._removed.pop(name, None)
-        self._aside = {each: model for each, model in self._aside.items() if each != name and model["digest"] != digest}
+        self._left_out.reloaded(name, digest)
 
     async def unload(self, name: str) -> None:
         """Unload an adapter, now and from every later worker."""
-        if name in self._aside:  # no worker has it
-            if self._aside[name].get("loaded"):
-                del self._aside[name]
+        if name in self._left_out.by_name(self._added):  # no worker has it
+            self._left_out.unloaded(name)
             return
         message = {"op": "unload", "name": name}
         await self._command(message)
@@ -197,8 +196,8 @@ class Supervisor:
 
     def leave_out(self, aside: Iterable[Message]) -> None:
         """Models of bundle or store that later workers may not answer with; each has the reason as ``aside``."""
-        for model in aside:
-            self._aside.setdefault(model["name"], model)
+        for digest in self._left_out.store(aside):
+            self._blame.forgive(digest)
 
     async def refresh(self, generation: int, aside: Iterable[Message]) -> bool:
         """Have a generation of the store answer, without some of its adapters.
@@ -207,13 +206,9 @@ class Supervisor:
             False where it has another base, which takes another worker.
         """
         aside = list(aside)
-        without = sorted({model["digest"] for model in aside} | self._loaded_aside())
-        message = {"op": "refresh", "generation": generation, "without": without}
+        message = {"op": "refresh", "generation": generation, "without": sorted(self._left_out.digests(aside))}
         same = await self._command(message)
         self._settings["generation"] = generation
-        for digest in self._without().difference(without):
-            self._blame.forgive(digest)
-        self._aside = {name: model for name, model in self._aside.items() if model.get("loaded")}
         self.leave_out(aside)
         if same:
             self._removed.clear()
@@ -270,7 +265,7 @@ class Supervisor:
                 "-m",
                 "edgekit_runtime.server.worker",
                 str(theirs.fileno()),
-                json.dumps(self._settings | {"without": sorted(self._without()), "apart": self._apart}),
+                json.dumps(self._settings | {"without": sorted(self._left_out.digests()), "apart": self._apart}),
                 str(self._shared),
                 pass_fds=[theirs.fileno(), self._shared],
                 stdin=asyncio.subprocess.DEVNULL,
@@ -349,7 +344,7 @@ class Supervisor:
             del self._requests[request.number]
             request.events.put_nowait(_set_aside(", ".join(names) or "that was sent", why))
         for name, model in known.items():
-            self._aside[name] = model | {ASIDE: why, "loaded": self._added.pop(name, None) is not None}
+            self._left_out.add(model, why, loaded=self._added.pop(name, None) is not None)
         self.on_set_aside(digest, why)
 
     def _stack(self, message: Message) -> frozenset[str]:
@@ -366,12 +361,6 @@ class Supervisor:
             name: {key: message[key] for key in ("name", "version", "digest")} for name, message in self._added.items()
         }
         return running | loaded
-
-    def _loaded_aside(self) -> set[str]:
-        return {model["digest"] for model in self._aside.values() if model.get("loaded")}
-
-    def _without(self) -> set[str]:
-        return {model["digest"] for model in self._aside.values()}
 
     def _give_up(self, restarts: int) -> None:
         """No worker has come in the place of one that died: nobody waits any longer."""

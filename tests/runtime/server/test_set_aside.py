@@ -112,6 +112,29 @@ def test_an_adapter_that_was_loaded_over_http_is_set_aside_until_it_is_loaded_ag
         assert service.text() == ours
 
 
+def test_another_file_may_answer_for_one_that_is_left_out(goods: Goods, store: Store, tmp_path: Path) -> None:
+    store.install(goods.two)
+    manifest, two = store.bundle().manifest, file_digest(goods.two)
+    store.refusals.note(two, manifest.base.digest, manifest.engine, "the engine crashes over it")
+    other = tmp_path / "other.gguf"
+    rewrite_metadata(goods.two, other, {"edgekit.version": "1.1.0"})
+    with serving(store.root) as service:
+        assert service.chat(model="two").status_code == 409
+        load = {"lora_name": "two", "lora_path": str(other)}
+        assert service.http.post("/v1/load_lora_adapter", json=load).status_code == 200
+        answer = service.text(model="two")
+        store.install(goods.one_newer)  # what is left out of the store is left out still, and the other one answers
+        service.wait_for(lambda: any(each["version"] == "1.10" for each in service.status()["adapters"]))
+        assert service.text(model="two") == answer
+        os.kill(service.worker, signal.SIGKILL)
+        assert service.text(model="two") == answer
+        assert service.http.post("/v1/unload_lora_adapter", json={"lora_name": "two"}).status_code == 200
+        assert service.chat(model="two").status_code == 409
+        os.kill(service.worker, signal.SIGKILL)
+        assert service.text()
+        assert service.chat(model="two").status_code == 409
+
+
 def test_what_the_canary_refuses_is_not_live_after_the_engine_was_killed_either(
     goods: Goods, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
