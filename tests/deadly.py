@@ -1,4 +1,7 @@
-"""An engine that dies over an adapter: really, with SIGABRT, in the process that has it."""
+"""An engine that dies over an adapter: really, with SIGABRT, in the process that has it.
+
+llama.cpp's does when the adapter is selected, ONNX Runtime's when it answers, maybe with others in one step.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,19 @@ if any(MODULE == each for each in sys.orig_argv):
         select(self, stack)
 
     LlamaEngine.select = die
+
+    from edgekit_runtime.engines.onnx import OnnxEngine
+
+    decode = OnnxEngine.decode
+
+    def die_answering(self, parts):
+        stacks = [self._stack if part.stack is None else part.stack for part in parts if len(part.tokens) == 1]
+        names = [name for stack in stacks for name, _ in stack]
+        if any(digest in name for digest in LIST.read_text().split() for name in names):
+            os.abort()
+        decode(self, parts)
+
+    OnnxEngine.decode = die_answering
 """
 WORKER, CANARY = "edgekit_runtime.server.worker", "edgekit_runtime.canary"
 

@@ -121,7 +121,7 @@ class Loop:
         for slot in self._slots:
             if slot.job is not None and slot.job.prefilled:
                 groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
-        if len(groups) > 1 and self.mixing and self._engine.mixes(list(groups)):
+        if self._mixes(list(groups)):
             self._decode(BARE, [slot for slots in groups.values() for slot in slots])
             groups = {}
         tokens = BURST if len(groups) > 1 and not self._prefilling else 1
@@ -331,6 +331,12 @@ class Loop:
                 self._abort(slot, error)
             return False
         return True
+
+    def _mixes(self, stacks: Sequence[Stack]) -> bool:
+        if len(stacks) < 2 or not self.mixing:
+            return False
+        with self._watched(stacks):
+            return self._engine.mixes(stacks)
 
     @contextlib.contextmanager
     def _watched(self, stacks: Sequence[Stack]) -> Iterator[None]:

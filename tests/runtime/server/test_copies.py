@@ -156,6 +156,16 @@ def test_files_may_have_to_be_in_one_folder(goods: Goods, tmp_path: Path) -> Non
         assert load(service, inside / "two.gguf").status_code == 200
 
 
+def test_a_store_that_can_not_be_written_is_served(goods: Goods, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    store.install(goods.bundle)
+    (store.root / "tmp").rmdir()
+    with serving(store.root) as service:
+        assert any("nothing can be written in the store" in line for line in service.lines)
+        assert load(service, goods.two).status_code == 200
+        assert service.text(model="two")
+
+
 class _Taking(Supervisor):
     """A worker that loads whatever it is given."""
 
