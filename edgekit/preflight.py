@@ -21,9 +21,10 @@ from edgekit.folders import (
     trained_folder,
 )
 from edgekit.project import AUTO, FORMATS, MODES, Adapter, Project
+from edgekit_exporters.onnx_base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx_base import onnx_precision
 from edgekit_exporters.onnx_builder import require_onnx
-from edgekit_exporters.quantise import canonical_quantization, check_tensor_types
+from edgekit_exporters.quantise import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.templates import template_source
 from edgekit_runtime.bundle import is_bundle, read_manifest
 from edgekit_runtime.choices import did_you_mean
@@ -83,7 +84,7 @@ def check_merge(project: Project, names: Sequence[str] | None, *, output: Path |
     Raises:
         InputError: an adapter that isn't trained, no such base, an output that can't be replaced.
     """
-    adapters = [project.adapter(name) for name in names] if names else [project.adapter()]
+    adapters = named_once(project, names) if names else [project.adapter()]
     for adapter in adapters:
         trained_folder(project, adapter)
     check_replaceable(merged_folder(project, adapters, output), is_merged_folder)
@@ -147,7 +148,7 @@ def check_export(
     check_tensor_types(settings.tensor_types)
     if device or settings.device:
         device_profile(str(device or settings.device))
-    adapters = [project.adapter(name) for name in (names or project.adapters)]
+    adapters = named_once(project, names or list(project.adapters))
     if mode == "merged" and len(adapters) != 1:
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     check_replaceable(bundle_folder(project, output), is_bundle)
@@ -163,6 +164,19 @@ def _check_base(project: Project) -> None:
     check_base(project.base, relative_to=project.folder)
     if project.chat_template is not None:
         template_source(project.chat_template)
+
+
+def named_once(project: Project, names: Sequence[str]) -> list[Adapter]:
+    """The adapters called ``names``.
+
+    Raises:
+        UsageError: one is named twice, which would make it work twice as much, or be listed twice.
+        InputError: no such adapter.
+    """
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"the adapter {twice} is named twice", "name it once")
+    return [project.adapter(name) for name in names]
 
 
 def default_adapter(wanted: str | None, names: Sequence[str]) -> str | None:
@@ -188,6 +202,10 @@ def _check_type(project: Project, quantize: str | None) -> None:
         require_onnx()
         return
     for each in (quantize, settings.quantize):
+        if each is not None and each.lower() in ONNX_TYPES and each.upper() not in QUANTIZATIONS:
+            raise UsageError(
+                f"{each} is a type of ONNX, and the format is gguf", "use Q8_0 or Q4_0, say, or --format onnx"
+            )
         if each is not None and each != AUTO:
             canonical_quantization(each)
 

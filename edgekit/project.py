@@ -199,6 +199,8 @@ def load_project(where: Path | str = ".") -> Project:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     path = Path(where)
+    if not path.exists():
+        raise InputError(f"there is no folder {path}", "name a project's folder")
     path = path / PROJECT_FILE if path.is_dir() else path
     try:
         document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
@@ -232,7 +234,8 @@ class _Reader:
     def record(self, kind: type[Any], node: Any, place: str, **known: Any) -> Any:
         if not isinstance(node, dict):
             raise InputError(
-                f"{self.path}: {place or 'it'} has to be a mapping of keys to values", "see docs/formats.md"
+                f"{self.path}: {place.removesuffix('.') or 'it'} has to be a mapping of keys to values",
+                "see docs/formats.md",
             )
         allowed = {each.name: each for each in fields(kind) if each.name not in known}
         for key in node:
@@ -389,6 +392,8 @@ class _Reader:
         return plain
 
     def path_in(self, node: Any, key: str, text: str, place: str) -> Path:
+        if not text.strip():  # would be the project's folder
+            raise self.error(node, key, "it is empty", "name a file or folder, or take it out", place)
         try:
             return (self.path.parent / Path(text).expanduser()).resolve()
         except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a NUL, a ring of links

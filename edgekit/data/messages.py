@@ -9,7 +9,8 @@ from edgekit.data.columns import Columns, refuse_unknown
 from edgekit.data.source import MESSAGE_COLUMNS
 from edgekit.data.tools import read_calls
 from edgekit_runtime.chat import IMAGE_PART, ROLES, Message
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.choices import nearest
+from edgekit_runtime.errors import InputError, shown
 
 CALLING = "function_call"  # ShareGPT's role of a message that is a call
 _NAMES = {
@@ -58,7 +59,10 @@ def _message(value: Any, place: str, columns: Columns) -> Message:
     named = given.get("role")
     role = _NAMES.get(named) if isinstance(named, str) else None
     if role is None:
-        raise InputError(f"{place} has no known role", f"use one of {', '.join(ROLES)}")
+        told = "no role" if named is None else f"the role {shown(str(named))}, which is not known"
+        near = None if named is None else nearest(named, _NAMES)
+        meant = f"; did you mean {near}?" if near else ""
+        raise InputError(f"{place} has {told}", f"use one of {', '.join(ROLES)}{meant}")
     if role == CALLING:
         if "tool_calls" in given:
             raise InputError(f"{place} has tool_calls, and its role says that the content is one", "keep one")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +165,12 @@ def _weights_in(folder: Path) -> Path:
     if found:
         return folder / found[0]
     checkpoints = [each.name for each in _checkpoints(folder) if _is_whole(each)]
-    mend = f"name one of its checkpoints, {checkpoints[0]} say" if checkpoints else "save the adapter again"
+    others = sorted(each.name for each in folder.glob("*.safetensors"))
+    mend = "save the adapter again"
+    if checkpoints:
+        mend = f"name one of its checkpoints, {checkpoints[0]} say"
+    elif len(others) == 1:
+        mend = f"name {others[0]} in it as path, if that is the adapter"
     raise InputError(f"{folder} has no {WEIGHTS_FILE}", mend)
 
 
@@ -231,7 +238,7 @@ def _read_shards(index: Path) -> dict[str, torch.Tensor]:
         shard = index.with_name(name) if name and Path(name).name == name else None
         if shard is None:
             raise InputError(f"{index} names {name!r}, which is no file beside it", "save the adapter again")
-        if not _is_there(shard):
+        if not os.path.lexists(shard):  # which also takes names that no system has
             raise InputError(f"{index.parent} lacks the shard {name}", "copy all files of the adapter")
         read = _read_safetensors(shard)
         listed = {key for key, place in places.items() if place == name}
@@ -247,6 +254,7 @@ def _read_shards(index: Path) -> dict[str, torch.Tensor]:
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a torch file; Python code in it is refused, not run."""
     check_plain_file(path)
+    _refuse_packed(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -266,9 +274,30 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path} holds something else than tensors by name", "save the adapter with PEFT's save_pretrained"
         )
-    if any(value.layout != torch.strided or value.is_quantized for value in content.values()):
-        raise InputError(f"{path} holds sparse or quantised tensors", "save the adapter as plain floats")
+    if not all(map(_is_plain, content.values())):
+        raise InputError(
+            f"{path} holds tensors without numbers of their own (sparse, quantised, expanded, or on the meta device)",
+            "save the adapter as plain floats",
+        )
     return {name: value.detach() for name, value in content.items()}
+
+
+def _is_plain(value: torch.Tensor) -> bool:
+    """Whether each element is a number that stands in the file; others may be of any size, or be none."""
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
+def _refuse_packed(path: Path) -> None:
+    """Tensors are stored as they are by torch; a packed file may come to any size in memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # an older form, or damaged: torch tells
+    if packed:
+        raise InputError(f"{path} was compressed after it was saved", "copy the file as torch wrote it")
 
 
 def _reason(error: Exception) -> str:

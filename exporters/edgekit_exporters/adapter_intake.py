@@ -24,6 +24,11 @@ from edgekit_runtime.errors import EdgekitError, InputError
 
 CONNECTOR = "connector"  # PEFT's modules_to_save of an image base whose connector was trained, too
 OTHER_BASE = "use the base that it was trained on"
+# Types that torch computes with; those of two numbers in a byte, or of scales alone, it only carries.
+NUMBERS = (
+    *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+)
 
 
 @dataclass(frozen=True)
@@ -141,10 +146,11 @@ def _check_finite(tensors: dict[str, torch.Tensor], file: Path) -> None:
     if not tensors:
         raise InputError(f"{file} holds no tensors", "save the adapter again")
     for name, value in tensors.items():
-        if not value.is_floating_point():
+        if value.dtype not in NUMBERS:
             raise InputError(
-                f"{file}: {name} holds {str(value.dtype).removeprefix('torch.')}, no floats",
-                "save the adapter as floats",
+                f"{file}: {name} holds {str(value.dtype).removeprefix('torch.')}, none of the floats that adapters "
+                "are saved as",
+                "save the adapter as float32, float16 or bfloat16",
             )
         if not torch.isfinite(value.float()).all():
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from edgekit_exporters.adapter_settings import INVOCATION, Settings
 from edgekit_exporters.base import Base
 from edgekit_exporters.base_modules import BaseModules
 from edgekit_exporters.float_model import skeleton
+from edgekit_exporters.pattern_time import check_time
 from edgekit_runtime.errors import InputError
 
 OTHER_BASE = "use the base that it was trained on"
@@ -57,9 +59,11 @@ def resolve(
     """Find what ``settings`` mean on the base, and check ranks and layers against the file's tensors.
 
     Raises:
-        InputError: a target that the base or the file lacks, a rank that the tensors don't have, or what PEFT refuses.
+        InputError: a pattern that takes too long, a target that the base or the file lacks, a rank that the tensors
+            don't have, or what PEFT refuses.
     """
     called = file_names(names)
+    check_time(settings, {name for module in modules.names for name in _both(module, called)})
     targeted = _targeted(settings, modules, called, base)
     ranks = {module: _of_pattern(settings, "rank_pattern", "r", module, called) for module in targeted}
     alphas = {module: _of_pattern(settings, "alpha_pattern", "lora_alpha", module, called) for module in targeted}
@@ -85,7 +89,7 @@ def _targeted(settings: Settings, modules: BaseModules, called: Mapping[str, str
     if isinstance(settings.target_modules, tuple):
         _check_targets(settings, modules, called, base)
     elif not found:
-        raise settings.error("target_modules", f"it fits no layer of {base.name}", OTHER_BASE)
+        raise settings.error("target_modules", f"it fits no layer of {base.name}", _mend_pattern(settings, modules))
     if not found:
         raise settings.error("target_modules", f"with the other settings no layer of {base.name} is left", OTHER_BASE)
     return found
@@ -107,6 +111,15 @@ def _check_targets(settings: Settings, modules: BaseModules, called: Mapping[str
             raise settings.error(
                 "target_modules", f"{target} is no linear layer or embedding of {base.name}", "train linear layers"
             )
+
+
+def _mend_pattern(settings: Settings, modules: BaseModules) -> str:
+    """PEFT takes a text as a regular expression over whole names, where a name or several were often meant."""
+    words = re.split(r"[\s,|]+", str(settings.target_modules).strip())
+    ends = {name.rpartition(".")[2] for name in modules.adaptable}
+    if not set(words) <= ends:
+        return OTHER_BASE
+    return f"a text has to fit whole names; write the list {json.dumps(words)} if these were trained"
 
 
 def _all_linear(settings: Settings, modules: BaseModules) -> set[str] | None:

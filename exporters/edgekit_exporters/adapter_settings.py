@@ -101,9 +101,11 @@ def checked_settings(raw: Mapping[str, Any], file: Path) -> Settings:
         InputError: not LoRA, a value that can't be right, or a key that is on and isn't understood.
     """
     if raw.get("peft_type") != "LORA":
-        kind = raw.get("peft_type")
-        told = kind if isinstance(kind, str) and kind else "nameless"
-        raise InputError(f"{file}: peft_type: it is a {told} adapter", "only LoRA adapters can be exported")
+        if raw.get("peft_type") is None:
+            problem = f"{file}: peft_type is missing, so this is no config of PEFT"
+            raise InputError(problem, "turn the adapter into PEFT's form, which the tool that wrote it can mostly do")
+        problem = f"{file}: peft_type: {_shown(raw['peft_type'])} is not 'LORA'"
+        raise InputError(problem, "only LoRA adapters can be exported")
     for key, reason in REFUSED.items():
         if raw.get(key) or raw.get(key) == {}:  # PEFT takes an empty one as all defaults
             raise InputError(f"{file}: {key} is on, which edgekit can't do: {reason}", f"train without {key}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ def check_plain_file(path: Path) -> None:
     Raises:
         InputError: missing, a folder, a dangling link, unreadable, empty, or a git-LFS pointer.
     """
+    try:
+        os.lstat(path)
+    except (OSError, ValueError) as error:  # names from other files may be ones that no system has
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{path} can't be read ({reason})", "correct its name, and who may read it") from None
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path} is a link to a file that is gone", "copy the file itself")
     if not path.exists():

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -165,11 +166,22 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"there is no {what} {value!r}", did_you_mean(value, map(str, action.choices)))
 
 
+def from_here(text: str) -> str:
+    """A message with the paths in this folder as they would be typed here."""
+    try:
+        folder = str(Path.cwd())
+    except OSError:  # it is gone
+        return text
+    if folder == os.sep:
+        return text
+    return re.sub(rf"(?<![^\s'\"(=`]){re.escape(folder + os.sep)}(?=[^\s/])", "", text)
+
+
 def _report(error: Exception) -> int:
     if not isinstance(error, EdgekitError):
         error = explained(error) or error
     if isinstance(error, EdgekitError):
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        print(f"error: {one_line(from_here(str(error)))}", file=sys.stderr)
         return error.exit_code
     name = type(error).__name__
     print(
@@ -184,7 +196,7 @@ class _Lines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         text = super().formatMessage(record)
-        return text if record.levelno <= logging.DEBUG else one_line(text)
+        return text if record.levelno <= logging.DEBUG else one_line(from_here(text))
 
 
 def _start_logging(debug: bool) -> None:

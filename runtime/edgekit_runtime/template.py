@@ -143,8 +143,6 @@ class ChatTemplate:
         Raises:
             InputError: the template refuses these messages.
         """
-        from jinja2 import TemplateError
-
         name = TOOL_USE if tools and TOOL_USE in self._compiled else DEFAULT
         variables = {
             **self._tokens,
@@ -156,11 +154,11 @@ class ChatTemplate:
         }
         try:
             return self._compiled[name].render(variables)
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-            raise InputError(
-                f"the base's chat template refuses these messages ({error})",
-                "change the order or roles of the messages",
-            ) from None
+        except Exception as error:  # a template is a program, and its filters raise of all kinds
+            mend = "change the order or roles of the messages"
+            if any(message.get("tool_calls") for message in messages):
+                mend = "use a base whose template renders tool_calls, or give such a template; otherwise " + mend
+            raise InputError(f"the base's chat template refuses these messages ({error})", mend) from None
 
     @property
     def moment(self) -> str:
@@ -217,10 +215,11 @@ def _compiled(source: str) -> jinja2.Template:
 
     try:
         return _environment().from_string(source)
-    except (TemplateSyntaxError, RecursionError) as error:
-        place = (
-            f" at line {error.lineno} ({error.message})" if isinstance(error, TemplateSyntaxError) else " (too deep)"
-        )
+    except Exception as error:  # Python compiles what jinja makes of it, and has limits and rules of its own
+        if isinstance(error, TemplateSyntaxError):
+            place = f" at line {error.lineno} ({error.message})"
+        else:
+            place = " (too deep)" if isinstance(error, RecursionError) else f" ({getattr(error, 'msg', error)})"
         raise InputError(
             f"the base's chat template is broken{place}",
             "use a base whose template works, or give another one as chat_template: in edgekit.yaml",

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (_pickled({"a": _Code()}), "Python code or objects"),
     "a list": (_pickled([torch.ones(2)]), "something else than tensors"),
     "nested": (_pickled({"state_dict": {"a": torch.ones(2)}}), "something else than tensors"),
-    "sparse": (_pickled({"a": torch.ones(2, 2).to_sparse()}), "sparse or quantised|damaged"),
+    "sparse": (_pickled({"a": torch.ones(2, 2).to_sparse()}), "sparse, quantised|damaged"),
     "no pickle": (
         _in_place_of(WEIGHTS_FILE, lambda path: path.with_name(PICKLE_FILE).write_bytes(b"PK\3\4nothing")),
         "damaged",
@@ -287,3 +288,64 @@ def test_other_weights_in_the_same_place_are_read_again(folder: Path, tiny_base:
     save_file(weights, folder / WEIGHTS_FILE)
     after = take_in(folder, tiny_base)
     assert all(torch.equal(after.weights[name], 2 * value) for name, value in before.weights.items())
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float4_e2m1fn_x2, torch.float8_e8m0fnu, torch.int8, torch.bool, torch.complex64]
+)
+def test_types_that_torch_only_carries_are_refused(folder: Path, tiny_base: Base, dtype: torch.dtype) -> None:
+    weights = load_file(folder / WEIGHTS_FILE)
+    save_file(
+        {
+            name: torch.zeros(value.shape, dtype=torch.uint8).view(dtype) if dtype.itemsize == 1 else value.to(dtype)
+            for name, value in weights.items()
+        },
+        folder / WEIGHTS_FILE,
+    )
+    with pytest.raises(InputError, match="none of the floats that adapters are saved as"):
+        take_in(folder, tiny_base)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: value.to("meta"),
+        lambda value: value.to_sparse(),
+        lambda value: torch.zeros(1).expand(1 << 20, 1 << 20),
+        lambda value: torch.empty_strided(value.shape, (0, 0)).zero_(),
+    ],
+)
+def test_tensors_whose_numbers_are_not_in_the_file_are_refused(
+    folder: Path, tiny_base: Base, make: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    weights = load_file(folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).unlink()
+    torch.save({name: make(value) for name, value in weights.items()}, folder / PICKLE_FILE)
+    with pytest.raises(InputError, match="without numbers of their own"):
+        take_in(folder, tiny_base)
+
+
+def test_a_packed_pickle_is_refused_before_it_fills_the_memory(folder: Path, tiny_base: Base) -> None:
+    _pickle(folder)
+    with zipfile.ZipFile(folder / PICKLE_FILE) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(folder / PICKLE_FILE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match="was compressed after it was saved"):
+        take_in(folder, tiny_base)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 5000, "a\0b", "..", ".", "\ud800"])
+def test_an_index_may_name_what_no_file_can_be_called(folder: Path, tiny_base: Base, name: str) -> None:
+    places = _shard(folder)
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": dict.fromkeys(places, name)}))
+    with pytest.raises(InputError):
+        take_in(folder, tiny_base)
+
+
+def test_a_folder_with_weights_of_another_name_is_told_so(folder: Path, tiny_base: Base) -> None:
+    (folder / WEIGHTS_FILE).rename(folder / "adapters.safetensors")
+    with pytest.raises(InputError, match=r"has no adapter_model.safetensors: name adapters.safetensors in it"):
+        take_in(folder, tiny_base)
+    take_in(folder / "adapters.safetensors", tiny_base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_a_config_needs_no_more_than_what_gives_the_strength(tmp_path: Path) -> 
         (b"[" * 100_000, "can't be read as JSON"),
         (b'{"r": ' + b"9" * 5000 + b"}", "can't be read as JSON"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
-        (b'{"peft_type": "IA3"}', "it is a IA3 adapter"),
+        (b'{"peft_type": "IA3"}', "'IA3' is not 'LORA'"),
     ],
 )
 def test_a_config_that_is_no_json_object_is_refused(
@@ -204,3 +205,46 @@ def test_a_config_that_is_no_json_object_is_refused(
     with pytest.raises(InputError, match=said) as caught:
         take_in(folder, tiny_base)
     assert CONFIG_FILE in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "mend"),
+    [
+        ("q_proj", r'write the list \["q_proj"\]'),
+        ("q_proj,v_proj", r'write the list \["q_proj", "v_proj"\]'),
+        ("q_proj|v_proj", r'write the list \["q_proj", "v_proj"\]'),
+        ("c_attn", "use the base that it was trained on"),
+    ],
+)
+def test_names_where_a_pattern_has_to_be_are_told_apart_from_another_base(
+    tiny_base: Base, tmp_path: Path, targets: str, mend: str
+) -> None:
+    folder = save_adapter(tiny_base, tmp_path / "a")
+    with pytest.raises(InputError, match=f"fits no layer of .*{mend}"):
+        take_in(changed(folder, tmp_path / "b", config={"target_modules": targets}), tiny_base)
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"), [(None, "is missing"), ("lora", "'lora' is not 'LORA'"), ("IA3", "'IA3'"), (["LORA"], "LORA")]
+)
+def test_a_config_of_something_else_is_told_as_that(kind: Any, problem: str) -> None:
+    with pytest.raises(InputError, match=f"peft_type.*{re.escape(problem)}"):
+        checked_settings({"peft_type": kind}, Path(CONFIG_FILE))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": r"(([a-z_.0-9]+)*)*X"},
+        {"exclude_modules": r"(([a-z_.0-9]*)*)*!"},
+        {"rank_pattern": {r"((\w|\.)+)+!": 8}},
+    ],
+    ids=lambda config: next(iter(config)),
+)
+def test_a_pattern_that_never_ends_is_refused(
+    clean: Path, tiny_base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("edgekit_exporters.pattern_time.SECONDS", 1.0)
+    with pytest.raises(InputError, match=next(iter(config))) as caught:
+        take_in(_with(clean, tmp_path / "slow", config), tiny_base)
+    assert "takes more than 1 seconds" in str(caught.value)

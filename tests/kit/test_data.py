@@ -77,7 +77,10 @@ GOOD = {"prompt": "q", "completion": "a"}
         ({"prompt": 3, "completion": "a"}, "rows.jsonl:2: prompt has to be text"),
         ({"messages": []}, "rows.jsonl:2: there are no messages"),
         ({"messages": [{"role": "user", "content": "q"}]}, "rows.jsonl:2: the last message is not an answer"),
-        ({"messages": [{"role": "robot", "content": "q"}]}, "rows.jsonl:2: message 1 has no known role"),
+        (
+            {"messages": [{"role": "robot", "content": "q"}]},
+            "rows.jsonl:2: message 1 has the role 'robot', which is not known",
+        ),
         ({"prompt": "q", "completion": "a", "image": 3}, "rows.jsonl:2: image"),
     ],
 )

@@ -67,7 +67,7 @@ def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
         ("  inspection:", "  base:", r"yaml:5: adapters\.base: .*no adapter name"),
         ("max_tokens", "max_token", r"yaml:8: .*did you mean max_tokens"),
         ("train: data/train.jsonl, ", "", r"data\.train is missing"),
-        ("export: {quantize: Q4_0}", "export: [Q4_0]", r"export\. has to be a mapping"),
+        ("export: {quantize: Q4_0}", "export: [Q4_0]", r"yaml: export has to be a mapping"),
         ("  inspection:", "  imported: {}\n  inspection:", r"yaml:\d+: found duplicate key"),
         ("rank: 8", "rank: [8", r"yaml:\d+: "),
     ],
@@ -118,6 +118,8 @@ def test_any_value_of_any_key_is_taken_or_refused_but_never_crashes(key: str, va
         ("rank: 8", "rank: !!int abc"),
         ("some/folder", "~nobody-of-this-name/x"),
         ("some/folder", '"a\\0b"'),
+        ("some/folder", "''"),
+        ("some/folder", "' '"),
         ("rank: 8", "rank: " + "[" * 3000 + "]" * 3000),
     ],
 )

@@ -216,3 +216,39 @@ def test_a_message_that_calls_tools_needs_no_text() -> None:
 def test_a_message_without_text_is_refused_unless_it_calls_tools(message: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="message 1 has no text"):
         check_messages([message])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% break %}",
+        "{% continue %}",
+        "{% for m in messages %}{% generation %}{% break %}{% endgeneration %}{% endfor %}",
+        "{% for a in messages %}" * 40 + "{% endfor %}" * 40,
+        "{{ " + "9" * 5000 + " }}",
+        "{{ " + "(" * 300 + "1" + ")" * 300 + " }}",
+        "{{ 1|dictsort }}",
+        "{{ messages|map(attribute='role')|map('dictsort')|list }}",
+        "{{ messages|attr(1) }}",
+        "{{ messages.append(1) }}",
+        "{{ ''.join([1]) }}",
+        "{{ 'a' % 1 }}",
+        "{{ 2 ** 'a' }}",
+        "{{ '%d'|format('x') }}",
+        "{{ strftime_now(1) }}",
+        "{{ strftime_now() }}",
+        "{{ 1|batch('x')|list }}",
+        "{{ messages|tojson(indent=messages) }}",
+        "{{ messages[0]|xmlattr(1, 2, 3) }}",
+    ],
+)
+def test_whatever_a_template_does_wrong_is_told_as_the_template_s(source: str) -> None:
+    with pytest.raises(InputError, match="chat template"):
+        ChatTemplate(source).render([{"role": "user", "content": "x"}])
+
+
+def test_a_template_that_knows_no_calls_is_told_as_that() -> None:
+    call = {"type": "function", "function": {"name": "measure", "arguments": {}}}
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(InputError, match="use a base whose template renders tool_calls"):
+        ChatTemplate("{% for m in messages %}{{ m.role + m.content }}{% endfor %}").render(messages)

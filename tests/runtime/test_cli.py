@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgekit_runtime.bench import compare, read_bench, table
+from edgekit_runtime.command import from_here
 
 
 def run(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -144,3 +145,18 @@ def test_bench_measures_base_and_adapters_and_compares(demo_bundle: Path, tmp_pa
     same = compare(document, document)
     assert "differences" not in same
     assert "1.00" in same
+
+
+def test_messages_name_paths_in_this_folder_as_they_would_be_typed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path.resolve()
+    for text, told in (
+        (f"{here}/a/b.json: r: it is null", "a/b.json: r: it is null"),
+        (f"look at '{here}/a b' (report: {here}/x)", "look at 'a b' (report: x)"),
+        (f"/mnt{here}/a, {here}, {here}/ and {here}x/a", f"/mnt{here}/a, {here}, {here}/ and {here}x/a"),
+    ):
+        assert from_here(text) == told
+    monkeypatch.chdir("/")
+    assert from_here("/etc/x is there") == "/etc/x is there"
