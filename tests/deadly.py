@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 CODE = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 
 MODULE, LIST = {module!r}, Path({list!r})
@@ -22,7 +22,7 @@ if any(MODULE == each for each in sys.orig_argv):
 
     def die(self, stack):
         if any(digest in name for digest in LIST.read_text().split() for name, _ in stack):
-            os.abort()
+            {act}
         select(self, stack)
 
     LlamaEngine.select = die
@@ -35,7 +35,7 @@ if any(MODULE == each for each in sys.orig_argv):
         stacks = [self._stack if part.stack is None else part.stack for part in parts if len(part.tokens) == 1]
         names = [name for stack in stacks for name, _ in stack]
         if any(digest in name for digest in LIST.read_text().split() for name in names):
-            os.abort()
+            {act}
         decode(self, parts)
 
     OnnxEngine.decode = die_answering
@@ -46,12 +46,12 @@ WORKER, CANARY = "edgekit_runtime.server.worker", "edgekit_runtime.canary"
 class Deadly:
     """Adapters that end processes which run ``module``."""
 
-    def __init__(self, folder: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Hold for processes that are started from now on."""
+    def __init__(self, folder: Path, module: str, monkeypatch: pytest.MonkeyPatch, *, act: str = "os.abort()") -> None:
+        """Hold for processes that are started from now on; ``act`` is what they do."""
         folder.mkdir()
         self._list = folder / "deadly.txt"
         self.over()
-        (folder / "sitecustomize.py").write_text(CODE.format(module=module, list=str(self._list)))
+        (folder / "sitecustomize.py").write_text(CODE.format(module=module, list=str(self._list), act=act))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
 
     def over(self, *digests: str) -> None:

@@ -84,7 +84,7 @@ class Adapters:
         self._accept(bundle, read_gguf(bundle.base_files.header))
         supervisor.on_set_aside = self._note_set_aside
         if store is not None and number is not None:
-            folder.pin(number)
+            self._pin(number)
             supervisor.leave_out(self._left_out(store, bundle))
 
     @property
@@ -211,7 +211,7 @@ class Adapters:
             return
         header = await beside(read_gguf, bundle.base_files.header)
         await self._try_stored(store, bundle, header, fresh)
-        self._folder.pin(number)
+        self._pin(number)
         left_out = self._left_out(store, bundle)
         await self._supervisor.refresh(number, left_out)
         self._accept(bundle, header, {model["digest"] for model in left_out})
@@ -265,6 +265,12 @@ class Adapters:
             store.refusals.note(digest, manifest.base.digest, manifest.engine, why)
         except OSError as error:
             log.error("it can't be noted in the store that %s is refused (%s)", digest, error)
+
+    def _pin(self, number: int) -> None:
+        try:
+            self._folder.pin(number)
+        except OSError as error:
+            log.warning("gc may drop generation %s, which answers here (%s)", number, error)
 
     def _manifest_entry(self, name: str) -> AdapterEntry | None:
         return next((entry for entry in self._bundle.manifest.adapters if entry.name == name), None)

@@ -46,6 +46,10 @@ class AtWork:
 
 def shared_file() -> int:
     """A new file for it, without a name; its handle."""
-    with tempfile.TemporaryFile() as stream:
-        stream.truncate(SIZE)
-        return os.dup(stream.fileno())
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("edgekit-at-work")
+    else:
+        with tempfile.TemporaryFile() as stream:
+            handle = os.dup(stream.fileno())
+    os.truncate(handle, SIZE)
+    return handle

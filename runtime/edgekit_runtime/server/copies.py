@@ -43,7 +43,11 @@ class Copied:
 
 @contextmanager
 def private_place(store: Store | None) -> Iterator[PrivateFolder]:
-    """A folder of this process alone: on the store's disk, or of this user where no store can be written."""
+    """A folder of this process alone: on the store's disk, or of this user where no store can be written.
+
+    Raises:
+        InputError: it can't be made.
+    """
     with ExitStack() as held:
         try:
             folder = None if store is None else held.enter_context(store.private_folder())
@@ -64,9 +68,7 @@ class Copies:
             store: whose trusted keys count, where there is one.
             allowed: the folder that files from elsewhere may be in; None for any.
         """
-        for each in (FOLDER, SCRATCH):
-            (folder / each).mkdir(parents=True, exist_ok=True)
-        self._objects, self._store = Objects(folder), store
+        self._folder, self._objects, self._store = folder, Objects(folder), store
         self._allowed = None if allowed is None else allowed.resolve()
         self._unused: list[str] = []  # the longest unused first
 
@@ -90,6 +92,8 @@ class Copies:
             if self._allowed is not None and not anywhere:
                 source = self._within(source, self._allowed)
                 known = True  # whatever is in that folder may be talked about
+            for each in (FOLDER, SCRATCH):
+                (self._folder / each).mkdir(parents=True, exist_ok=True)
             with take_file(source, self._objects, None) as incoming:
                 known = known or _says_adapter(incoming.path)
                 if self._store is not None:
@@ -109,6 +113,8 @@ class Copies:
 
     def keep(self, used: Collection[str]) -> None:
         """Forget copies, but for those with these digests and a few that were used last."""
+        if not (self._folder / FOLDER).is_dir():
+            return
         there = {path.name for path in self._objects.all()} - set(used)
         self._unused = [digest for digest in self._unused if digest in there]
         self._unused += sorted(there - set(self._unused))
@@ -139,5 +145,9 @@ def _says_adapter(path: Path) -> bool:
 
 @contextmanager
 def _temporary() -> Iterator[PrivateFolder]:
-    with tempfile.TemporaryDirectory(prefix="edgekit-serve-", ignore_cleanup_errors=True) as folder:
+    try:
+        made = tempfile.TemporaryDirectory(prefix="edgekit-serve-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise InputError(f"no temporary folder can be made ({error})", "free some space, or set TMPDIR") from None
+    with made as folder:
         yield PrivateFolder(Path(folder))

@@ -3,7 +3,7 @@
 A worker that dies or hangs is replaced.  Requests it had are asked again of the next one, once: their seeds are fixed,
 so the answer goes on where it stopped.  A request that saw two workers die is given up: it may be what kills them.
 When a worker crashes or hangs, only the requests whose adapters were at work in it count that, and an adapter that was
-so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  SIGKILL comes from outside, and is nobody's fault.
+so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  SIGKILL and the like are nobody's fault.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ HANG_SECONDS = 120.0  # without a sign of life
 READY_SECONDS = 15.0  # that a request waits for a new worker
 STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
+# Endings that come from outside, or of an engine for another CPU, or of a disk that fails.
+NOBODYS_FAULT = tuple(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS"))
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
 
@@ -299,7 +301,7 @@ class Supervisor:
             why = why or f"the engine's process ended with {_ending(code)}"
             self.errors.append((time.time(), why))
             log.error("%s; starting it again", why)
-            crashed = hangs or code not in (None, 0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+            crashed = hangs or code not in (None, 0, *NOBODYS_FAULT)
             self._bury(why, self._at_work.read() if crashed else set())
             reader = None
             self.restarts += 1

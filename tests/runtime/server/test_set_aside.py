@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,9 +19,11 @@ from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.server.at_work import AtWork, shared_file
 from edgekit_runtime.server.blame import Blame
+from edgekit_runtime.server.supervisor import SetAside, Supervisor
 from edgekit_runtime.store import Store
 from tests.deadly import CANARY, WORKER, Deadly
 from tests.goods import Goods
+from tests.runtime.server.test_isolation import whole
 from tests.service import Service, serving
 
 TRUSTING = {"trial": lambda base, adapters: [True] * len(adapters)}  # as on a machine without the engine
@@ -110,6 +113,28 @@ def test_an_adapter_that_was_loaded_over_http_is_set_aside_until_it_is_loaded_ag
         assert service.chat().status_code == 409
         assert service.http.post("/v1/unload_lora_adapter", json={"lora_name": "one"}).status_code == 200
         assert service.text() == ours
+
+
+def test_an_adapter_that_an_engine_hangs_over_twice_is_set_aside(
+    goods: Goods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = Deadly(tmp_path / "hook", WORKER, monkeypatch, act="time.sleep(1000)")
+    deadly.over(file_digest(next((goods.bundle / "adapters").glob("one-*.gguf"))))
+
+    async def scenario() -> None:
+        supervisor = Supervisor({"bundle": str(goods.bundle), "threads": 1, "parallel": 2}, hang_seconds=2.0)
+        await supervisor.start()
+        try:
+            base = asyncio.create_task(whole(supervisor, adapter="base"))
+            with pytest.raises(SetAside, match="no sign of life"):
+                await whole(supervisor)
+            assert await base
+            assert supervisor.restarts == 2
+            assert [model["name"] for model in supervisor.models if "aside" in model] == ["one"]
+        finally:
+            await supervisor.close()
+
+    asyncio.run(scenario())
 
 
 def test_another_file_may_answer_for_one_that_is_left_out(goods: Goods, store: Store, tmp_path: Path) -> None:
