@@ -104,15 +104,25 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _check_adapter(subject: Path, name: str | None) -> None:
-    """Look for an adapter before an engine is loaded, where the manifest can be read without unpacking."""
+    """Look for an adapter before an engine is loaded, where the manifest can be read without unpacking.
+
+    One that is refused in the store would end this process.
+    """
     from edgekit_runtime.bundle import read_manifest
     from edgekit_runtime.runtime import BASE
     from edgekit_runtime.store import Store, is_store
 
-    if name in (None, BASE) or not subject.is_dir():
+    if name == BASE or not subject.is_dir():
         return
-    manifest = Store(subject).bundle().manifest if is_store(subject) else read_manifest(subject)
-    manifest.adapter(str(name))
+    store = Store(subject) if is_store(subject) else None
+    manifest = store.bundle().manifest if store else read_manifest(subject)
+    wanted = name or manifest.default_adapter
+    if wanted is None:
+        return
+    entry = manifest.adapter(wanted)
+    why = store and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
+    if why:
+        raise InputError(f"adapter {wanted} is set aside: {why}", "install it again, or --adapter base")
 
 
 def _image(given: str) -> Picture:

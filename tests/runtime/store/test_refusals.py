@@ -107,6 +107,8 @@ def test_the_command_line_tells_what_does_not_answer(
     assert main(["adapters", "list", "--store", str(store.root), "--json"]) == 0
     found = {each["name"]: each["refused"] for each in json.loads(capsys.readouterr().out)["adapters"]}
     assert found == {"one": None, "two": WHY}
+    assert main(["run", "--store", str(store.root), "--adapter", "two", "--prompt", "scratch"]) == 3
+    assert f"adapter two is set aside: {WHY}" in capsys.readouterr().err
 
 
 def test_gc_keeps_what_a_service_answers_with_and_forgets_what_is_gone(store: Store, goods: Goods) -> None:
