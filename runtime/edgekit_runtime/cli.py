@@ -112,9 +112,9 @@ def _check_adapter(subject: Path, name: str | None) -> None:
     from edgekit_runtime.runtime import BASE
     from edgekit_runtime.store import Store, is_store
 
-    if name == BASE or not subject.is_dir():
-        return
     store = Store(subject) if is_store(subject) else None
+    if name == BASE or not subject.is_dir() or (name is None and store is None):
+        return
     manifest = store.bundle().manifest if store else read_manifest(subject)
     wanted = name or manifest.default_adapter
     if wanted is None:
