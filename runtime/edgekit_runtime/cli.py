@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.arguments import ALLOW_SPECIAL, filled, number, whole
 from edgekit_runtime.choices import nearest
 from edgekit_runtime.command import Program, print_json, what_to_run
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import InputError, UsageError, one_line
 from edgekit_runtime.machine import MOST_THREADS
 from edgekit_runtime.serve_command import add_serve
 from edgekit_runtime.strict_json import strict_json
@@ -106,15 +106,25 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _check_adapter(subject: Path, name: str | None) -> None:
-    """Look for an adapter before an engine is loaded, where the manifest can be read without unpacking."""
+    """Look for an adapter before an engine is loaded, where the manifest can be read without unpacking.
+
+    One that is refused in the store would end this process.
+    """
     from edgekit_runtime.bundle import read_manifest
     from edgekit_runtime.runtime import BASE
     from edgekit_runtime.store import Store, is_store
 
-    if name in (None, BASE) or not subject.is_dir():
+    store = Store(subject) if is_store(subject) else None
+    if name == BASE or not subject.is_dir() or (name is None and store is None):
         return
-    manifest = Store(subject).bundle().manifest if is_store(subject) else read_manifest(subject)
-    manifest.adapter(str(name))
+    manifest = store.bundle().manifest if store else read_manifest(subject)
+    wanted = name or manifest.default_adapter
+    if wanted is None:
+        return
+    entry = manifest.adapter(wanted)
+    why = store and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
+    if why:
+        raise InputError(f"adapter {wanted} is set aside: {why}", "install it again, or --adapter base")
 
 
 def _image(given: str) -> Picture:
@@ -215,6 +225,8 @@ def _show_store(store: Store, said: list[str], notes: list[str], *, as_json: boo
     for each in adapters:
         mark = "*" if each.active else " "
         print(f"{mark} {each.name:24} {each.version:12} rank {each.rank}{'' if each.verified else '  unverified'}")
+        if each.refused is not None:
+            print(f"  {'':24} does not answer: {one_line(each.refused)}")
 
 
 def _add_doctor(program: Program) -> None:

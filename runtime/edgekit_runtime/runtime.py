@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +66,8 @@ class Runtime:
         cache: Path | None = None,
         allow_special: bool = False,
         probe: bool = False,
+        generation: int | None = None,
+        without: Collection[str] = (),
     ) -> None:
         """Verify and load a bundle, and check that every adapter fits its base.
 
@@ -80,20 +82,24 @@ class Runtime:
             allow_special: control tokens that are spelt in messages (``<|im_end|>``) are some, not text.
             probe: run a base that is new here once in a process of its own before, as commands do: a file that makes
                 the engine crash is refused then, where it would end this process.
+            generation: of a store; what is active there when None.
+            without: digests of adapters that are left out.
 
         Raises:
             InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
             UsageError: a context, a number of threads or of requests that can't be had.
         """
+        self.manifest: Manifest
         self._path = Path(bundle)
         self._added: dict[str, AdapterEntry] = {}  # at run time
         self._removed: set[str] = set()  # likewise, of what the bundle has
+        self._without = frozenset(without)
         self._lock = threading.Lock()
         self._dropped: deque[Job] = deque()
         self._open = ExitStack()
         try:
-            self._bundle = self._open.enter_context(_opened(bundle))
-            self.manifest: Manifest = self._bundle.manifest
+            self._bundle = self._open.enter_context(_opened(bundle, generation))
+            self._adopt(self._bundle.manifest)
             self._header = read_gguf(self._bundle.base_files.header)
             stored = is_store(self._path)
             if stored:
@@ -151,20 +157,29 @@ class Runtime:
         """An adapter's file; raises InputError for an unknown name."""
         return self._bundle.root / self.manifest.adapter(name).file
 
-    def add_adapter(self, path: Path, name: str | None = None) -> AdapterEntry:
+    def add_adapter(self, path: Path, name: str | None = None, digest: str | None = None) -> AdapterEntry:
         """Load an adapter file at run time, in the place of one of the same name; the base stays as it is.
 
+        Args:
+            path: the file, which has to stay as it is.
+            name: another than its own.
+            digest: the sha256 that it has to have.
+
         Raises:
-            InputError: the file is not sound, or not for this base; what was there stays.
+            InputError: the file is not sound, another one, or not for this base; what was there stays.
         """
         base = self.manifest.base
         facts = take_in(path, self._header, family=base.family)
-        digest = file_digest(path)
+        found = file_digest(path)
+        if digest not in (None, found):
+            raise InputError(f"{path} has changed since it was checked", "load it again")
+        digest = found
         entry = adapter_entry(facts, family=base.family, file=str(path.absolute()), digest=digest, name=name)
         with self._lock:
             files = {digest: path}
             if self.loop.pool.hold(files):  # the engine may still refuse it: before the old one goes
                 self.loop.pool.release(files)
+            self._without -= {digest}
             self._added[entry.name] = entry
             self._removed.discard(entry.name)
             self._adopt(self._bundle.manifest)
@@ -183,8 +198,12 @@ class Runtime:
             self._adopt(self._bundle.manifest)
             self.loop.pool.drop(entry.digest)
 
-    def refresh(self) -> bool:
+    def refresh(self, generation: int | None = None, without: Collection[str] = ()) -> bool:
         """Read the store again: from now on what is active there answers.
+
+        Args:
+            generation: of the store; what is active there when None.
+            without: digests of adapters that are left out.
 
         Returns:
             False when the store has another base, which takes a new runtime; nothing changes then.
@@ -194,11 +213,11 @@ class Runtime:
         """
         if not is_store(self._path):
             return True
-        bundle = Store(self._path).bundle()
+        bundle = Store(self._path).bundle(generation)
         with self._lock:
             if bundle.manifest.base.digest != self.manifest.base.digest:
                 return False
-            self._bundle = bundle
+            self._bundle, self._without = bundle, frozenset(without)
             self._removed.clear()
             self._adopt(bundle.manifest)
         return True
@@ -206,6 +225,7 @@ class Runtime:
     def _adopt(self, manifest: Manifest) -> None:
         """Answer with the adapters of a manifest, and with what was added and removed at run time."""
         adapters = {entry.name: entry for entry in manifest.adapters if entry.name not in self._removed} | self._added
+        adapters = {name: entry for name, entry in adapters.items() if entry.digest not in self._without}
         kept = manifest.default_adapter if manifest.default_adapter in adapters else None
         self.manifest = replace(manifest, adapters=tuple(adapters.values()), default_adapter=kept)
 
@@ -472,8 +492,8 @@ class Runtime:
             )
 
 
-def _opened(path: Path | str) -> AbstractContextManager[Bundle]:
-    return nullcontext(Store(path).bundle()) if is_store(Path(path)) else open_bundle(path)
+def _opened(path: Path | str, generation: int | None) -> AbstractContextManager[Bundle]:
+    return nullcontext(Store(path).bundle(generation)) if is_store(Path(path)) else open_bundle(path)
 
 
 def _asking(

@@ -21,6 +21,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "DIR",
         "help": "images may be file: URLs into this folder (default: data: only)",
     },
+    "adapter_files": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "adapters that are loaded over HTTP have to be in this folder (default: anywhere)",
+    },
     "watch": {"type": Path, "metavar": "DIR", "help": "adapter files that are put here are live at once"},
     "parallel": {"type": whole(1, MOST_PARALLEL), "default": 4, "help": "requests answered at once (4)"},
     "queue": {"type": whole(), "default": 32, "help": "requests that may wait or run; more are refused (32)"},
@@ -65,7 +70,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     if arguments.print_unit:
         print(_unit(arguments), end="")
         return
-    for name, folder in (("--watch", arguments.watch), ("--image-files", arguments.image_files)):
+    folders = {
+        "--watch": arguments.watch,
+        "--image-files": arguments.image_files,
+        "--adapter-files": arguments.adapter_files,
+    }
+    for name, folder in folders.items():
         made = name == "--watch" and folder is not None and not folder.exists()  # the service makes it
         if folder is not None and not made and not folder.is_dir():
             raise InputError(f"{name} {folder} is no folder", "give the folder of the files")
@@ -79,6 +89,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         api_key_file=arguments.api_key_file,
         watch=arguments.watch,
         image_files=arguments.image_files,
+        adapter_files=arguments.adapter_files,
         queue=arguments.queue,
         timeout=arguments.request_timeout,
         threads=arguments.threads,

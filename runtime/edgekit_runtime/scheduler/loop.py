@@ -9,14 +9,16 @@ computed from the same tokens under the same adapters, and only so that the answ
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.job import Job, Key, Work
-from edgekit_runtime.scheduler.pool import AdapterPool
+from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
@@ -66,6 +68,8 @@ class Loop:
         self._waiting: deque[Job] = deque()
         self._prefilling: deque[Slot] = deque()
         self._selected: Stack = BARE  # adapters of the last decode
+        self.watch: Watch = nobody  # is told which adapters are at work in the engine, and when none are any more
+        self.mixing = True  # decode different adapters together where the engine can
 
     @property
     def waiting(self) -> int:
@@ -117,12 +121,13 @@ class Loop:
         for slot in self._slots:
             if slot.job is not None and slot.job.prefilled:
                 groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
-        if len(groups) > 1 and self._engine.mixes(list(groups)):
+        if self._mixes(list(groups)):
             self._decode(BARE, [slot for slots in groups.values() for slot in slots])
             groups = {}
         tokens = BURST if len(groups) > 1 and not self._prefilling else 1
         for stack in sorted(groups, key=lambda stack: stack != self._selected):
-            together = self._engine.batches_exactly(stack)
+            with self._watched([stack]):
+                together = self._engine.batches_exactly(stack)
             slots = self._gather(groups[stack]) if together else groups[stack]
             for _ in range(tokens):
                 for part in [slots] if together else [[slot] for slot in slots]:
@@ -152,7 +157,8 @@ class Loop:
                 continue
             self._waiting.popleft()
             try:
-                self._start(job)
+                with self._watched([job.work.stack]):
+                    self._start(job)
             except EdgekitError as error:
                 job.fail(error)
                 job.sampler.close()
@@ -316,14 +322,29 @@ class Loop:
     def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
         try:
-            self._engine.select(stack)
-            self._selected = stack
-            self._engine.decode(parts)
+            with self._watched([slot.job.work.stack for slot in slots if slot.job is not None]):
+                self._engine.select(stack)
+                self._selected = stack
+                self._engine.decode(parts)
         except EdgekitError as error:
             for slot in slots:
                 self._abort(slot, error)
             return False
         return True
+
+    def _mixes(self, stacks: Sequence[Stack]) -> bool:
+        if len(stacks) < 2 or not self.mixing:
+            return False
+        with self._watched(stacks):
+            return self._engine.mixes(stacks)
+
+    @contextlib.contextmanager
+    def _watched(self, stacks: Sequence[Stack]) -> Iterator[None]:
+        self.watch(stacks)
+        try:
+            yield
+        finally:
+            self.watch(())
 
     def _abort(self, slot: Slot, error: EdgekitError) -> None:
         if slot.job is not None:

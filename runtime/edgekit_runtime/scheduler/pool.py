@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from edgekit_runtime.engines import Engine
+from edgekit_runtime.engines import Engine, Stack
 from edgekit_runtime.errors import InputError
+
+Watch = Callable[[Sequence[Stack]], object]
+
+
+def nobody(_: Sequence[Stack]) -> None:
+    """Watches nothing."""
 
 
 class AdapterPool:
@@ -29,6 +35,7 @@ class AdapterPool:
         self._sizes: dict[str, int] = {}  # of everything that was ever loaded
         self._users: Counter[str] = Counter()
         self.loads = self.evictions = 0
+        self.watch: Watch = nobody  # as the loop's
 
     @property
     def size(self) -> int:
@@ -52,7 +59,7 @@ class AdapterPool:
         for digest, path in files.items():
             if digest not in self._loaded:
                 self._check(digest, path)
-                self._loaded[digest] = self._sizes[digest] = self._engine.load_adapter(digest, path)
+                self._loaded[digest] = self._sizes[digest] = self._load(digest, path)
                 self.loads += 1
             self._loaded.move_to_end(digest)
         self._users.update(files.keys())
@@ -61,6 +68,13 @@ class AdapterPool:
         self.release(files)
         self._evict()
         return self._may_fit(files)  # raises when waiting would not help
+
+    def _load(self, digest: str, path: Path) -> int:
+        self.watch([((digest, 1.0),)])
+        try:
+            return self._engine.load_adapter(digest, path)
+        finally:
+            self.watch(())
 
     def _may_fit(self, files: Mapping[str, Path]) -> bool:
         """Whether there is room beside what is in use, as far as sizes are known."""

@@ -23,12 +23,13 @@ from starlette.routing import Route
 from edgekit_runtime.errors import EdgekitError, InputError, UsageError
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
-from edgekit_runtime.server.adapters import Adapters
+from edgekit_runtime.server.adapters import Adapters, Busy
 from edgekit_runtime.server.images import ImageReader
+from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Metrics
 from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.supervisor import Supervisor, Unavailable
+from edgekit_runtime.server.supervisor import SetAside, Supervisor, Unavailable
 from edgekit_runtime.strict_json import strict_json
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,10 @@ class _Guard:
                 return _error(403, "without an API key only this machine may ask", "permission_error", "foreign")
             try:
                 return await handler(request)
+            except SetAside as error:
+                return _error(409, str(error), "invalid_request_error", "adapter_set_aside")
+            except Busy as error:
+                return _later(429, str(error), "rate_limit_error", "loading")
             except (InputError, UsageError) as error:
                 return _error(400, str(error), "invalid_request_error")
             except Unavailable as error:
@@ -148,7 +153,7 @@ class _Service:
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def models(self, _: Request) -> Response:
-        names = [BASE, *(model["name"] for model in self._supervisor.models)]
+        names = [BASE, *(model["name"] for model in self._supervisor.models if ASIDE not in model)]
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "edgekit"} for name in names]
         return JSONResponse({"object": "list", "data": data})
 
@@ -166,14 +171,17 @@ class _Service:
         name, path = document.get("lora_name"), document.get("lora_path")
         if not isinstance(name, str) or not isinstance(path, str) or name == BASE:
             raise InputError("lora_name and lora_path are needed", f"name an adapter (not {BASE}) and its file")
-        entry = await self._adapters.load(name, Path(path))
+        older = document.get("allow_downgrade", False)
+        if not isinstance(older, bool):
+            raise InputError("allow_downgrade has to be true or false", "correct it")
+        entry = await self._adapters.load(name, Path(path), allow_downgrade=older)
         return JSONResponse({"status": "loaded", "id": entry["name"], "digest": entry["digest"]})
 
     async def unload(self, request: Request) -> Response:
         name = read_object(await _body(request)).get("lora_name")
         if not isinstance(name, str) or name == BASE or not self._knows(name):
             return _error(404, f"there is no adapter {name!r}", "invalid_request_error", "model_not_found")
-        await self._supervisor.unload(name)
+        await self._adapters.unload(name)
         return JSONResponse({"status": "unloaded", "id": name})
 
     def _knows(self, model: str) -> bool:

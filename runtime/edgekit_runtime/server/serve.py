@@ -15,6 +15,7 @@ from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
+from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
@@ -36,6 +37,7 @@ def serve(
     api_key_file: Path | None = None,
     watch: Path | None = None,
     image_files: Path | None = None,
+    adapter_files: Path | None = None,
     queue: int = DEFAULT_QUEUE,
     timeout: float = DEFAULT_TIMEOUT_S,
     threads: int | None = None,
@@ -52,6 +54,7 @@ def serve(
         port: TCP port; 0 for any that is free.
         api_key_file: a file with the key that clients have to send; needed for any address but loopback.
         watch: a folder; adapter files that are put there are live at once.
+        adapter_files: a folder that adapters which are loaded over HTTP have to be in; None for any.
         image_files: a folder that file: URLs of images may point into; none may when None.
         queue: requests that may wait or run at once.
         timeout: seconds for an answer, waiting included.
@@ -70,9 +73,12 @@ def serve(
         raise UsageError(f"others can reach {host}, and there is no API key", "give --api-key-file, or use 127.0.0.1")
     store = Store(subject) if is_store(subject) else None
     with contextlib.ExitStack() as held:
-        bundle = store.bundle() if store else held.enter_context(open_bundle(subject))
+        number = store.number if store else None
+        bundle = store.bundle(number) if store else held.enter_context(open_bundle(subject))
+        folder = held.enter_context(private_place(store))
         settings: dict[str, Any] = {
             "bundle": str(bundle.root),
+            "generation": number,
             "threads": threads,
             "context": context,
             "parallel": parallel,
@@ -84,7 +90,9 @@ def serve(
 
         async def run() -> None:
             supervisor = Supervisor(settings)
-            adapters = Adapters(supervisor, bundle, store=store, watch=watch)
+            adapters = Adapters(
+                supervisor, bundle, folder=folder, store=store, number=number, watch=watch, files=adapter_files
+            )
             await supervisor.start()
             try:
                 images = ImageReader(task=bundle.manifest.task, files=image_files)

@@ -2,6 +2,8 @@
 
 A worker that dies or hangs is replaced.  Requests it had are asked again of the next one, once: their seeds are fixed,
 so the answer goes on where it stopped.  A request that saw two workers die is given up: it may be what kills them.
+When a worker crashes or hangs, only the requests whose adapters were at work in it count that, and an adapter that was
+so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  SIGKILL and the like are nobody's fault.
 """
 
 from __future__ import annotations
@@ -10,17 +12,21 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import secrets
 import signal
 import socket
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgekit_runtime.errors import EdgekitError, TargetError
+from edgekit_runtime.errors import EdgekitError, InputError, TargetError
+from edgekit_runtime.server.at_work import AtWork, Stacks, shared_file
+from edgekit_runtime.server.blame import Blame
+from edgekit_runtime.server.left_out import ASIDE, LeftOut
 from edgekit_runtime.server.wire import Message, message_error, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -30,12 +36,18 @@ HANG_SECONDS = 120.0  # without a sign of life
 READY_SECONDS = 15.0  # that a request waits for a new worker
 STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
+# Endings that come from outside, or of an engine for another CPU, or of a disk that fails.
+NOBODYS_FAULT = tuple(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS"))
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
 
 
 class Unavailable(TargetError):
     """There is no worker now; the same request may succeed later."""
+
+
+class SetAside(InputError):
+    """The adapter may not answer until it is installed or loaded again."""
 
 
 @dataclass
@@ -76,16 +88,27 @@ class Supervisor:
         self._requests: dict[int, Request] = {}
         self._added: dict[str, Message] = {}  # adapters loaded at run time, for the next worker
         self._removed: dict[str, Message] = {}
+        self._left_out = LeftOut()
+        self._running: list[Message] = []  # the worker's models
+        self._blame = Blame()
+        self._shared = shared_file()
+        self._at_work = AtWork(self._shared)
+        self._apart = False  # after a crash that may have been any of several adapters'
+        self.on_set_aside: Callable[[str, str], object] = lambda digest, why: None
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._count = 0
         self._answered = False  # whether this worker has ended any request
-        self.models: list[Message] = []
         self.stats: dict[str, Any] = {}
         self.restarts = 0
         self.errors: deque[tuple[float, str]] = deque(maxlen=KEPT_ERRORS)
+
+    @property
+    def models(self) -> list[Message]:
+        """What can be asked for: name, version and digest, and ``aside`` with the reason where it may not answer."""
+        return list((self._answering() | self._left_out.by_name(self._added)).values())
 
     @property
     def ready(self) -> bool:
@@ -118,16 +141,21 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
         await self._reap()
+        os.close(self._shared)
 
     async def answer(self, options: dict[str, Any]) -> AsyncGenerator[Message, None]:
         """Events of an answer: "accepted", "text" …, "done".  Leaving early stops the generation.
 
         Raises:
             InputError, UsageError: what is wrong with the request.
+            SetAside: an adapter may not answer.
             Unavailable: the worker has died of it, or there is none.
         """
         if options.get("seed") is None:
             options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
+        for name, model in self._left_out.by_name(self._added).items():
+            if name in _names(options) or name == options.get("adapter"):
+                raise _set_aside(name, model[ASIDE])
         request = self._request({"op": "start", "options": options})
         try:
             await self._send(request)
@@ -144,27 +172,47 @@ class Supervisor:
             if self._requests.pop(request.number, None) is not None and self._writer is not None:
                 self._writer.write(pack({"op": "cancel", "id": request.number}))
 
-    async def load(self, name: str | None, path: str) -> Message:
+    async def load(self, model: Message, path: str) -> None:
         """Load an adapter file, now and into every later worker; raises InputError when it is refused.
 
-        Without a name it gets the one that its file has.
+        Args:
+            model: its name, version and digest.
+            path: a file that stays as it is for as long as it is loaded.
         """
-        message = {"op": "load", "name": name, "path": path}
-        answer: Message = await self._command(message)
-        self._added[answer["name"]] = message
-        self._removed.pop(answer["name"], None)
-        return answer
+        name, digest = model["name"], model["digest"]
+        self._blame.forgive(digest)
+        await self._command(model | {"op": "load", "path": path})
+        self._added[name] = model | {"op": "load", "path": path}
+        self._removed.pop(name, None)
+        self._left_out.reloaded(name, digest)
 
     async def unload(self, name: str) -> None:
         """Unload an adapter, now and from every later worker."""
+        if name in self._left_out.by_name(self._added):  # no worker has it
+            self._left_out.unloaded(name)
+            return
         message = {"op": "unload", "name": name}
         await self._command(message)
         if self._added.pop(name, None) is None:
             self._removed[name] = message
 
-    async def refresh(self) -> bool:
-        """Have the store read again; a store with another base gets another worker, and False is returned."""
-        if await self._command({"op": "refresh"}):
+    def leave_out(self, aside: Iterable[Message]) -> None:
+        """Models of bundle or store that later workers may not answer with; each has the reason as ``aside``."""
+        for digest in self._left_out.store(aside):
+            self._blame.forgive(digest)
+
+    async def refresh(self, generation: int, aside: Iterable[Message]) -> bool:
+        """Have a generation of the store answer, without some of its adapters.
+
+        Returns:
+            False where it has another base, which takes another worker.
+        """
+        aside = list(aside)
+        message = {"op": "refresh", "generation": generation, "without": sorted(self._left_out.digests(aside))}
+        same = await self._command(message)
+        self._settings["generation"] = generation
+        self.leave_out(aside)
+        if same:
             self._removed.clear()
             return True
         self.kill("the store has another base")
@@ -212,14 +260,16 @@ class Supervisor:
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
+        self._at_work.mark(())
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "edgekit_runtime.server.worker",
                 str(theirs.fileno()),
-                json.dumps(self._settings),
-                pass_fds=[theirs.fileno()],
+                json.dumps(self._settings | {"without": sorted(self._left_out.digests()), "apart": self._apart}),
+                str(self._shared),
+                pass_fds=[theirs.fileno(), self._shared],
                 stdin=asyncio.subprocess.DEVNULL,
             )
         ours.setblocking(False)
@@ -230,7 +280,7 @@ class Supervisor:
         """Read what the worker says; when it ends, start the next one."""
         pause = 0.0
         while True:
-            started = time.monotonic()
+            started, hangs = time.monotonic(), False
             try:
                 if reader is None:
                     reader = await self._spawn()
@@ -243,6 +293,7 @@ class Supervisor:
             except TimeoutError:
                 why = f"the engine gave no sign of life for {self._hang_seconds:g} s"
                 self.kill(why)
+                hangs = True
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, EdgekitError, OSError) as error:
                 why = str(error) if isinstance(error, EdgekitError) else ""
             self._ready.clear()
@@ -250,7 +301,8 @@ class Supervisor:
             why = why or f"the engine's process ended with {_ending(code)}"
             self.errors.append((time.time(), why))
             log.error("%s; starting it again", why)
-            self._bury(why)
+            crashed = hangs or code not in (None, 0, *NOBODYS_FAULT)
+            self._bury(why, self._at_work.read() if crashed else set())
             reader = None
             self.restarts += 1
             steady = time.monotonic() - started > STEADY_SECONDS or self._answered
@@ -269,12 +321,48 @@ class Supervisor:
             self._writer.write(pack(request.message))
         self._ready.set()
 
-    def _bury(self, why: str) -> None:
-        """What the dead worker had is asked again, or given up."""
-        for request in list(self._requests.values()):
+    def _bury(self, why: str, at_work: Stacks) -> None:
+        """What the dead worker had is asked again, or given up.
+
+        Args:
+            why: it died.
+            at_work: adapters that it crashed with; nothing where that is not known.
+        """
+        self._apart = self._apart or len(at_work) > 1
+        for digest in self._blame.crashed(at_work):
+            self._set_aside(digest, f"the engine died of it twice ({why})")
+        blamed = len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)  # ends with its second death
+        counted = [each for each in self._requests.values() if self._stack(each.message) in at_work]
+        for request in counted if counted or blamed else list(self._requests.values()):
             request.deaths += 1
             if request.deaths >= MOST_LIVES:
                 self._fail(request, why)
+
+    def _set_aside(self, digest: str, why: str) -> None:
+        known = {name: model for name, model in self._answering().items() if model["digest"] == digest}
+        names = list(known)
+        log.error("adapter %s (sha256 %s) is set aside: %s", ", ".join(names) or "that was being loaded", digest, why)
+        for request in [each for each in self._requests.values() if digest in self._stack(each.message)]:
+            del self._requests[request.number]
+            request.events.put_nowait(_set_aside(", ".join(names) or "that was sent", why))
+        for name, model in known.items():
+            self._left_out.add(model, why, loaded=self._added.pop(name, None) is not None)
+        self.on_set_aside(digest, why)
+
+    def _stack(self, message: Message) -> frozenset[str]:
+        """Digests of the adapters that a request uses."""
+        if "digest" in message:
+            return frozenset([message["digest"]])
+        names = _names(message.get("options", {}))
+        return frozenset(model["digest"] for name, model in self._answering().items() if name in names)
+
+    def _answering(self) -> dict[str, Message]:
+        """By name, what the worker has, or will have as soon as it has read what it was told at its start."""
+        running = {model["name"]: model for model in self._running}
+        loaded = {
+            name: {key: message[key] for key in ("name", "version", "digest")} for name, message in self._added.items()
+        }
+        return running | loaded
 
     def _give_up(self, restarts: int) -> None:
         """No worker has come in the place of one that died: nobody waits any longer."""
@@ -291,7 +379,7 @@ class Supervisor:
                 self.stats = message["stats"]
                 return
             case "models":
-                self.models = message["models"]
+                self._running = message["models"]
                 return
             case "error" if message["id"] == 0:  # an adapter of the last worker
                 self.errors.append((time.time(), message["problem"]))
@@ -330,6 +418,16 @@ class Supervisor:
         except TimeoutError:
             self._process.kill()
             return await self._process.wait()
+
+
+def _names(options: Message) -> set[str]:
+    """Adapters that a request asks for."""
+    lora = options.get("lora")
+    return set(lora) if lora is not None else {options["adapter"]} if options.get("adapter") else set()
+
+
+def _set_aside(name: str, why: str) -> SetAside:
+    return SetAside(f"adapter {name} is set aside: {why}", "install or load it again")
 
 
 def _ending(code: int | None) -> str:

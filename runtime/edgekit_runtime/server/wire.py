@@ -4,9 +4,11 @@ Front to worker::
 
     {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream; images as Picture.as_wire
     {"op": "cancel", "id": n}
-    {"op": "load", "id": n, "path": …, "name": …}    answered by "done" or "error", as are the next two
+    {"op": "load", "id": n, "path": …, "digest": …, "name": …, "version": …}
+                                                    answered by "done" or "error", as are the next two
     {"op": "unload", "id": n, "name": …}
-    {"op": "refresh", "id": n}                       read the store again
+    {"op": "refresh", "id": n, "generation": …, "without": […]}
+                                                    read the store again; digests that may not answer
 
 Worker to front::
 

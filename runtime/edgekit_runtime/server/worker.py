@@ -1,4 +1,4 @@
-"""The process that holds the engine: ``python -m edgekit_runtime.server.worker SOCKET SETTINGS``.
+"""The process that holds the engine: ``python -m edgekit_runtime.server.worker SOCKET SETTINGS SHARED``.
 
 Whatever kills it, the front lives on and starts another.  It ends when the front's end of the socket is closed.
 """
@@ -22,6 +22,7 @@ from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.pictures import Picture
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
+from edgekit_runtime.server.at_work import AtWork
 from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -83,13 +84,13 @@ class Worker:
                         self._streams[number].close()
                         self._forget(number)
                 case "load":
-                    entry = self._runtime.add_adapter(Path(message["path"]), message["name"])
+                    entry = self._runtime.add_adapter(Path(message["path"]), message["name"], message["digest"])
                     self._done(number, {"name": entry.name, "version": entry.version, "digest": entry.digest})
                 case "unload":
                     self._runtime.remove_adapter(message["name"])
                     self._done(number, None)
                 case "refresh":
-                    self._done(number, self._runtime.refresh())
+                    self._done(number, self._runtime.refresh(message["generation"], message["without"]))
         except EdgekitError as error:
             self._say(error_message(number, error))
         except Exception as error:  # the request of one must not take the engine from all
@@ -174,14 +175,18 @@ def _options(options: Message) -> Message:
 
 
 def main(arguments: list[str]) -> int:
-    """Run; the first argument is the socket's number, the second the runtime's arguments as JSON."""
+    """Run; the arguments are the socket's number, the runtime's arguments as JSON, and the number of a shared file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to handle
     connection = socket.socket(fileno=int(arguments[0]))
     settings = json.loads(arguments[1])
+    at_work = AtWork(int(arguments[2]))
+    apart = settings.pop("apart")
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     try:
         with Runtime(settings.pop("bundle"), **settings) as runtime:
+            runtime.loop.watch = runtime.loop.pool.watch = at_work.mark
+            runtime.loop.mixing = not apart
             Worker(runtime, connection).run()
     except EdgekitError as error:
         connection.sendall(pack(error_message(0, error)))

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import sys
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +20,8 @@ from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.manifest import FileEntry, needed_files
 from edgekit_runtime.regular_files import chunks_of, open_regular
 from edgekit_runtime.store.objects import Objects
+from edgekit_runtime.store.private_folder import private_folder
 from edgekit_runtime.trust import adapter_message, adapter_signature, check_signed
-
-_FORGOTTEN_SECONDS = 24 * 3600.0  # where a folder can't be locked
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,8 @@ def take_file(source: Path, objects: Objects, trust: Path | None) -> Iterator[In
     Raises:
         InputError: no regular file, no room for it, or not signed by one of the keys.
     """
-    with _private_folder(objects.scratch) as folder:
-        copy = folder / source.name
+    with private_folder(objects.scratch) as private:
+        copy = private.path / source.name
         digest = hashlib.sha256()
         with _opened(source) as stream, copy.open("xb") as output:
             size = os.fstat(stream.fileno()).st_size
@@ -62,11 +57,20 @@ def take_file(source: Path, objects: Objects, trust: Path | None) -> Iterator[In
                 digest.update(chunk)
                 output.write(chunk)
             _sync(output)
-        signature = adapter_signature(source)
+        incoming = Incoming(copy, digest.hexdigest(), size)
         if trust is not None:
-            check_signed(adapter_message(digest.hexdigest()), signature, trust, str(source))
+            check_signature(incoming, source, trust)
         with _named(copy, source):
-            yield Incoming(copy, digest.hexdigest(), size)
+            yield incoming
+
+
+def check_signature(incoming: Incoming, source: Path, trust: Path) -> None:
+    """Check that one of the keys in ``trust`` has signed a private copy; the signature lies beside ``source``.
+
+    Raises:
+        InputError: nobody has, or somebody else.
+    """
+    check_signed(adapter_message(incoming.digest), adapter_signature(source), trust, str(source))
 
 
 @contextmanager
@@ -79,7 +83,8 @@ def take_bundle(path: Path, objects: Objects, trust: Path | None) -> Iterator[Bu
     Raises:
         InputError: no bundle, one that is not what its manifest says, no room, or not signed by one of the keys.
     """
-    with open_source(path) as source, _private_folder(objects.scratch) as folder:
+    with open_source(path) as source, private_folder(objects.scratch) as private:
+        folder = private.path
         manifest = source.read_manifest(trust).manifest
         source.check_listing(manifest)
         needed = needed_files(manifest.base, manifest.adapters)
@@ -97,54 +102,6 @@ def take_bundle(path: Path, objects: Objects, trust: Path | None) -> Iterator[Bu
                 _write(source, file, target)
         with _named(folder, path):
             yield Bundle(folder, manifest)
-
-
-def is_in_use(path: Path) -> bool:
-    """Whether something in the temporary area belongs to a process that is at work."""
-    if sys.platform == "win32":
-        return time.time() - path.stat().st_mtime < _FORGOTTEN_SECONDS
-    import fcntl
-
-    if not path.is_dir():
-        return False  # small files, made and renamed under the store's lock
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
-@contextmanager
-def _private_folder(scratch: Path) -> Iterator[Path]:
-    """A folder for this user alone, locked for as long as it is needed: ``gc`` leaves it."""
-    while True:
-        folder = scratch / uuid.uuid4().hex
-        folder.mkdir(mode=0o700)
-        handle = _lock(folder)
-        if folder.is_dir():  # `gc` may have come between
-            break
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
-
-
-def _lock(folder: Path) -> int | None:
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    return handle
 
 
 def _opened(source: Path) -> BinaryIO:

@@ -35,9 +35,11 @@ from edgekit_runtime.store.changes import (
     without,
 )
 from edgekit_runtime.store.generations import Generation, Generations
-from edgekit_runtime.store.incoming import Incoming, is_in_use, take_bundle, take_file
+from edgekit_runtime.store.incoming import Incoming, check_signature, take_bundle, take_file
 from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
+from edgekit_runtime.store.private_folder import PrivateFolder, is_in_use, pinned, private_folder
+from edgekit_runtime.store.refusals import Refusals
 from edgekit_runtime.store.trusted import Trusted
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUND
 
 @dataclass(frozen=True)
 class Installed:
-    """One adapter version in a store."""
+    """One adapter version in a store; ``refused`` is why it may not answer on the active base, where it may not."""
 
     name: str
     version: str
@@ -58,6 +60,7 @@ class Installed:
     family: str
     digest: str
     verified: bool
+    refused: str | None = None
 
 
 def default_store() -> Path:
@@ -77,7 +80,12 @@ def is_store(path: Path) -> bool:
 
 
 class Store:
-    """A device store.  Writers take turns; readers never wait, and see one whole generation."""
+    """A device store.  Writers take turns; readers never wait, and see one whole generation.
+
+    Attributes:
+        root: its folder.
+        refusals: adapters that may not answer although they are installed.
+    """
 
     def __init__(self, root: Path | str, *, create: bool = False, trial: Trial = try_adapters) -> None:
         """Open a store.
@@ -102,6 +110,7 @@ class Store:
             raise InputError(f"there is no store in {self.root}", _INSTALL_FIRST)
         self._objects, self._generations = Objects(self.root), Generations(self.root)
         self._trusted = Trusted(self.root)
+        self.refusals = Refusals(self.root, self._objects.scratch)
 
     def current(self) -> Generation | None:
         """What is active; None in an empty store.
@@ -117,13 +126,13 @@ class Store:
         """The current generation's number, without reading it."""
         return self._generations.current_number()
 
-    def bundle(self) -> Bundle:
-        """What is active, as the runtime opens it.
+    def bundle(self, number: int | None = None) -> Bundle:
+        """A generation as the runtime opens it; what is active when ``number`` is None.
 
         Raises:
             InputError: nothing is installed, or a file is missing or cut short.
         """
-        generation = self._current_or_refuse()
+        generation = self._current_or_refuse() if number is None else self._generations.read(number)
         for entry in generation.manifest.files:
             path = self.root / entry.path
             if not path.is_file() or path.stat().st_size != entry.size:
@@ -136,6 +145,7 @@ class Store:
         if generation is None:
             return []
         active = {entry.digest for entry in generation.manifest.adapters}
+        base, engine = generation.manifest.base.digest, generation.manifest.engine
         return [
             Installed(
                 entry.name,
@@ -145,6 +155,7 @@ class Store:
                 entry.family,
                 entry.digest,
                 (entry.quality or {}).get("verified", True) is not False,
+                self.refusals.why(entry.digest, base, engine),
             )
             for entry in sorted(generation.installed, key=lambda entry: (entry.name, version_key(entry.version)))
         ]
@@ -182,6 +193,36 @@ class Store:
         with take_bundle(path, self._objects, self._trusted.keys()) as bundle:
             return self._install_bundle(bundle, allow_downgrade, tell)
 
+    def install_copy(
+        self, copy: Incoming, *, tried_on: str, allow_downgrade: bool = False, tell: Tell = log.warning
+    ) -> list[str]:
+        """Install an adapter that lies in the store's temporary area, whose signature and engine trial are done.
+
+        Args:
+            copy: what :meth:`take` gave.
+            tried_on: sha256 of the base that it was run on; it is run again when another one is active now.
+            allow_downgrade: take an older version too.
+            tell: as for :meth:`install`.
+
+        Raises:
+            InputError: as for :meth:`install`.
+        """
+        return self._install_adapter(copy, allow_downgrade, {copy.digest}, tell, tried_on=tried_on)
+
+    def private_folder(self) -> AbstractContextManager[PrivateFolder]:
+        """A folder in the store for one process alone, on the same disk; it is gone afterwards."""
+        return private_folder(self._objects.scratch)
+
+    def check_signature(self, copy: Incoming, source: Path) -> None:
+        """Check the signature of a private copy, where the store trusts keys; it lies beside ``source``.
+
+        Raises:
+            InputError: not signed by a trusted key.
+        """
+        keys = self._trusted.keys()
+        if keys is not None:
+            check_signature(copy, source, keys)
+
     def take(self, path: Path) -> AbstractContextManager[Incoming]:
         """A private copy of an adapter file, whose signature is checked where the store trusts keys.
 
@@ -210,8 +251,9 @@ class Store:
         """
         with self._writing():
             old = self._current_or_refuse()
-            new = with_active(old, find_installed(old, name, version), self._sizes)
-            self._admission(tell).check(old, new, self.bundle().base_files)
+            entry = find_installed(old, name, version)
+            new = with_active(old, entry, self._sizes)
+            self._admission(tell).check(old, new, self.bundle().base_files, {entry.digest})
             self._commit(new)
 
     def remove(self, name: str, version: str | None = None) -> None:
@@ -277,7 +319,7 @@ class Store:
             current = self.current()
             kept = {} if current is None else {current.number: current}
             numbers = self._generations.numbers()
-            for number in numbers[-KEPT_GENERATIONS:]:
+            for number in {*numbers[-KEPT_GENERATIONS:], *(pinned(self._objects.scratch) & set(numbers))}:
                 try:
                     kept[number] = self._generations.read(number)
                 except InputError as error:  # nothing can be rolled back to it
@@ -288,6 +330,7 @@ class Store:
             bases = {generation.manifest.base.digest for generation in kept.values()}
             drop_layouts(self.root, bases)
             Probed(self.root / PROBED).keep(bases)
+            self.refusals.keep(needed)
             count = size = 0
             left = (path for path in self._objects.scratch.iterdir() if not is_in_use(path))
             for path in [*self._objects.all(), *left]:
@@ -316,7 +359,7 @@ class Store:
         with self._writing():
             old = self._sound()
             new = with_bundle(old, placed, self._sizes | sizes, allow_downgrade=allow_downgrade)
-            self._admission(tell).check(old, new, bundle.base_files, coming)
+            self._admission(tell).check(old, new, bundle.base_files, coming.keys(), coming)
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
             lay_out(self.root, placed)
@@ -324,7 +367,12 @@ class Store:
         return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
 
     def _install_adapter(
-        self, incoming: Incoming, allow_downgrade: bool, tried: Collection[str], tell: Tell
+        self,
+        incoming: Incoming,
+        allow_downgrade: bool,
+        tried: Collection[str],
+        tell: Tell,
+        tried_on: str | None = None,
     ) -> list[str]:
         family = self._current_or_refuse().manifest.base.family
         facts = take_in(incoming.path, read_gguf(self.bundle().base_files.header), family=family)
@@ -334,13 +382,16 @@ class Store:
             old = self._current_or_refuse()
             sizes = self._sizes | {entry.file: incoming.size}
             new = with_adapter(old, entry, sizes, allow_downgrade=allow_downgrade)
-            self._admission(tell, tried).check(old, new, self.bundle().base_files, {digest: incoming.path})
+            if tried_on not in (None, old.manifest.base.digest):
+                tried = ()
+            admission = self._admission(tell, tried)
+            admission.check(old, new, self.bundle().base_files, {digest}, {digest: incoming.path})
             self._objects.add(incoming.path, digest)
             self._commit(new)
         return [f"{entry.name} {entry.version}"]
 
     def _admission(self, tell: Tell, tried: Collection[str] = ()) -> Admission:
-        return Admission(self._objects, self._trial, Probed(self.root / PROBED), tell, tried)
+        return Admission(self._objects, self._trial, Probed(self.root / PROBED), self.refusals, tell, tried)
 
     def _sound(self) -> Generation | None:
         """What is active, or nothing when that is damaged: a bundle has all that a store needs."""
@@ -349,17 +400,6 @@ class Store:
         except InputError as error:
             log.warning("%s; starting anew with the bundle", error)
             return None
-
-    def check_trust(self, what: Path) -> None:
-        """Check the signature of an adapter file against the trusted keys, where there are any.
-
-        It holds for what is at that path now: :meth:`take` is for what is used afterwards.
-
-        Raises:
-            InputError: not signed by a trusted key, or altered since.
-        """
-        with self.take(what):
-            pass
 
     @property
     def _sizes(self) -> dict[str, int]:

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.server import adapters as adapters_module
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import make_app
+from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.supervisor import Supervisor
 from tests.goods import Goods
 
@@ -71,21 +72,21 @@ def test_what_was_refused_is_tried_again_when_much_else_was_since(
 
     async def crash(_: object, files: list[Path]) -> list[bool]:
         tried.extend(each.name for each in files)
-        raise InputError("it crashes")
+        raise InputError(f"it crashes over {files[0]}")
 
     monkeypatch.setattr(adapters_module, "try_adapters_async", crash)
     monkeypatch.setattr(adapters_module, "KEPT_DIGESTS", 2)
     files = [goods.two, goods.one_newer, goods.nameless]
 
     async def load_all() -> None:
-        with open_bundle(goods.bundle) as bundle:
-            adapters = Adapters(None, bundle, store=None, watch=None)  # type: ignore[arg-type]
+        with open_bundle(goods.bundle) as bundle, private_place(None) as folder:
+            adapters = Adapters(Supervisor({}), bundle, folder=folder)
             for each in (*files, files[-1], files[0]):
-                with pytest.raises(InputError, match="it crashes"):
+                with pytest.raises(InputError, match=f"it crashes over {each}"):
                     await adapters.load(None, each)
 
     asyncio.run(load_all())
-    assert tried == [each.name for each in (*files, files[0])]
+    assert tried == [file_digest(each) for each in (*files, files[0])]
 
 
 def test_who_is_not_answered_before_the_service_stops_is_told_so() -> None:

@@ -63,6 +63,28 @@ def test_a_store_takes_what_is_dropped_and_is_followed(goods: Goods, tmp_path: P
         service.wait_for(lambda: not dropped.exists())
 
 
+def test_two_services_on_one_store_answer_the_same(goods: Goods, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", create=True)
+    store.install(goods.bundle)
+    drops = tmp_path / "drop-1", tmp_path / "drop-2"
+    with (
+        serving(store.root, "--watch", str(drops[0])) as first,
+        serving(store.root, "--watch", str(drops[1])) as second,
+    ):
+        for file, folder in zip((goods.two, goods.one_newer), drops, strict=True):
+            drop(file, folder)
+        for service in (first, second):
+            service.wait_for(lambda service=service: sorted(names(service)) == ["one", "two"])
+            service.wait_for(lambda service=service: "1.10" in [a["version"] for a in service.status()["adapters"]])
+        assert [first.text(model=name) for name in ("one", "two")] == [
+            second.text(model=name) for name in ("one", "two")
+        ]
+        assert first.status()["rejected"] == second.status()["rejected"] == []
+        store.gc()  # leaves what both have to themselves
+        assert first.text() == second.text()
+        assert not list((store.root / "tmp").glob("*/tmp/*"))
+
+
 def test_with_trust_set_only_signed_adapters_go_live(goods: Goods, tmp_path: Path) -> None:
     key = tmp_path / "key"
     public = make_key(key)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from edgekit.bases import resolve_base
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
 from tests.adapters import save_random_lora
+from tests.deadly import WORKER, Deadly
 from tests.runtime.server.test_watch import drop, names
 from tests.service import serving
 
@@ -75,6 +78,34 @@ def test_a_dropped_adapter_is_live_and_bad_ones_are_put_aside(bundle: Path, writ
             service.wait_for(reason.exists)
             assert said in reason.read_text()
         assert service.text(model="two")
+
+
+def test_of_adapters_that_are_decoded_together_the_one_that_kills_is_set_aside(
+    bundle: Path, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly, two = Deadly(tmp_path / "hook", WORKER, monkeypatch), write("two")
+    with serving(bundle) as service:
+        load = {"lora_name": "two", "lora_path": str(two)}
+        assert service.http.post("/v1/load_lora_adapter", json=load).status_code == 200
+        expected = service.text(model="one", max_tokens=100)
+        deadly.over(file_digest(two))
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            with httpx.Client(base_url=service.url, timeout=120) as client:
+                body = {"model": "one", "messages": [{"role": "user", "content": "scratch"}], "max_tokens": 100}
+                answers.extend(client.post("/v1/chat/completions", json=body) for _ in range(4))
+
+        neighbours = [threading.Thread(target=ask) for _ in range(2)]
+        for each in neighbours:
+            each.start()
+        killer = service.chat(model="two", max_tokens=100)
+        for each in neighbours:
+            each.join()
+        assert (killer.status_code, killer.json()["error"]["code"]) == (409, "adapter_set_aside")
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer.json()["choices"][0]["message"]["content"] for answer in answers} == {expected}
+        assert service.status()["restarts"] == 2
 
 
 def test_the_canary_refuses_an_adapter_that_makes_no_numbers(bundle: Path, write: Write) -> None:

@@ -56,9 +56,9 @@ async function refresh() {
     state.textContent = status.ready ? "running" : "the engine is being restarted";
     state.className = status.ready ? "ok" : "";
     figures(status);
-    models(status.adapters);
+    models(status.adapters.filter((each) => !each.aside));
     rows(at("adapters"), status.adapters, "tr", (row, each) => {
-      for (const text of [each.name, each.version, each.digest.slice(0, 12)]) row.insertCell().textContent = text;
+      for (const text of [each.name, each.version, each.aside ?? each.digest.slice(0, 12)]) row.insertCell().textContent = text;
     });
     const errors = [...status.errors, ...status.rejected.map((each) => ({ time: each.time, what: `${each.file}: ${each.why}` }))];
     errors.sort((one, other) => other.time - one.time);
