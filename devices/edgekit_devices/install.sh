@@ -196,7 +196,7 @@ restore() {
 
 # Keys that it trusts stay.
 empty_store() {
-    for part in current generations objects tmp cache lock; do rm -rf "${store:?}/$part"; done
+    for part in current generations objects refused probed tmp cache lock; do rm -rf "${store:?}/$part"; done
     rmdir "$store" 2>/dev/null || true
 }
 
