@@ -39,6 +39,7 @@ from edgekit_runtime.pictures import Source, listed, read_pictures
 from edgekit_runtime.probed import FOLDER as PROBED
 from edgekit_runtime.probed import Probed, user_folder
 from edgekit_runtime.prompts import Prompts
+from edgekit_runtime.request_bounds import check_schema, check_stops, check_text
 from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
 
@@ -94,7 +95,9 @@ class Runtime:
         self._added: dict[str, AdapterEntry] = {}  # at run time
         self._removed: set[str] = set()  # likewise, of what the bundle has
         self._without = frozenset(without)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the engine
+        self._laying_out = threading.Lock()  # images
+        self._coming: deque[Job] = deque()  # filled by any thread, as the next one is
         self._dropped: deque[Job] = deque()
         self._open = ExitStack()
         try:
@@ -260,6 +263,8 @@ class Runtime:
     ) -> Stream:
         """Queue a request and answer piece by piece; whole characters only.
 
+        Reading the prompt and the schema takes place here, beside what other threads do.
+
         Args:
             prompt: one user message.
             messages: a whole conversation instead: ``[{"role": …, "content": …}]``, where the content may be a list of
@@ -286,7 +291,8 @@ class Runtime:
 
         Raises:
             UsageError: arguments that make no sense together.
-            InputError: unknown adapter, bad messages, or a prompt that doesn't fit the context.
+            InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
+                :mod:`~edgekit_runtime.request_bounds` allows.
         """
         if sum(each is not None for each in (prompt, messages, raw)) != 1:
             raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
@@ -295,6 +301,7 @@ class Runtime:
         defaults = entry.generation or {}
         if listed(image) and (raw is not None or echo):
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
+        self._check_bounds(prompt, messages, raw, tools, stop, schema)
         asking = _asking(entry, tools, template_arguments)
         asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         tokens = asked.tokens
@@ -319,12 +326,15 @@ class Runtime:
             echo=echo,
             frames=asked.frames,
         )
-        with self._lock:
-            return Stream(self.loop.submit(work), name, self._pull, self._dropped.append)
+        job = self.loop.job(work)
+        self._coming.append(job)
+        return Stream(job, name, self._pull, self._dropped.append)
 
     def step(self) -> bool:
         """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""
         with self._lock:
+            while self._coming:
+                self.loop.enqueue(self._coming.popleft())
             while self._dropped:
                 self.loop.cancel(self._dropped.popleft())
             return self.loop.step()
@@ -418,7 +428,7 @@ class Runtime:
         if self._images is None:
             raise InputError(f"{self.manifest.name} is a text bundle", "send images to a caption bundle")
         pictures = read_pictures(sources)
-        with self._lock:
+        with self._laying_out:
             return [self._images.layout(picture) for picture in pictures]
 
     def _stack(self, name: str | None, lora: Mapping[str, float] | None) -> tuple[Stack, dict[str, Path]]:
@@ -478,6 +488,22 @@ class Runtime:
         images = self._engine.images(projector)
         self._open.callback(images.close)
         return images
+
+    def _check_bounds(
+        self,
+        prompt: str | None,
+        messages: Sequence[Message] | None,
+        raw: str | Sequence[int] | None,
+        tools: Sequence[Mapping[str, Any]],
+        stop: Sequence[str],
+        schema: dict[str, Any] | None,
+    ) -> None:
+        texts: list[Any] = list(messages) if messages is not None else [prompt if prompt is not None else raw]
+        longest = self._prompts.longest_token
+        check_text([*texts, *tools], context=self._engine.context, longest_token=longest)
+        check_stops(stop)
+        if schema is not None:
+            check_schema(schema)
 
     def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool) -> None:
         if not tokens:

@@ -86,16 +86,18 @@ class Loop:
         """Cells of KV cache that hold something."""
         return sum(max(len(slot.held), slot.job.decoded if slot.job else 0) for slot in self._slots)
 
-    def submit(self, work: Work) -> Job:
-        """Queue a request.
+    def job(self, work: Work) -> Job:
+        """A request that is not queued yet; any thread may make one.
 
         Raises:
             UsageError: an empty stop text.
             InputError: the grammar can't be used.
         """
-        job = Job(work, self._engine.sampler(work.sampling))
+        return Job(work, self._engine.sampler(work.sampling))
+
+    def enqueue(self, job: Job) -> None:
+        """Let it take its turn."""
         self._waiting.append(job)
-        return job
 
     def cancel(self, job: Job) -> None:
         """End a request; nothing happens to one that has ended."""

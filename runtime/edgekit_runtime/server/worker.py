@@ -19,10 +19,10 @@ from typing import Any
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.generation import Stream
 from edgekit_runtime.machine import rss_mb
-from edgekit_runtime.pictures import Picture
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.at_work import AtWork
+from edgekit_runtime.server.preparing import Preparing
 from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class Worker:
     def __init__(self, runtime: Runtime, connection: socket.socket) -> None:
         self._runtime, self._connection = runtime, connection
         self._streams: dict[int, Stream] = {}
+        self._preparing = Preparing(runtime.stream)
         self._unread = bytearray()
         self._unsent: list[bytes] = []
         self._begun: set[int] = set()  # streams whose first text has gone out
@@ -60,7 +61,13 @@ class Worker:
 
     def _receive(self, wait: float) -> bool:
         """Do what the front says; False when it is gone."""
-        while select.select([self._connection], [], [], 0.0 if self._unsent else wait)[0]:
+        doors: list[socket.socket | Preparing] = [self._connection, self._preparing]
+        while ready := select.select(doors, [], [], 0.0 if self._unsent else wait)[0]:
+            if self._preparing in ready:
+                self._take_prepared()
+            wait = 0.0
+            if self._connection not in ready:
+                continue
             data = self._connection.recv(READ_BYTES)
             if not data:
                 return False
@@ -69,17 +76,31 @@ class Worker:
                 *lines, self._unread = self._unread.split(b"\n")
                 for line in lines:
                     self._obey(unpack(line))
-            wait = 0.0
         return True
+
+    def _take_prepared(self) -> None:
+        for number, made in self._preparing.done():
+            if isinstance(made, Stream):
+                self._streams[number] = made
+                self._say({"op": "accepted", "id": number})
+            else:
+                self._refuse(number, made)
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        """The request of one must not take the engine from all."""
+        if not isinstance(error, EdgekitError):
+            log.error("a request failed", exc_info=error)
+            error = EdgekitError(f"a defect of the service ({error!r})", "see its log")
+        self._say(error_message(number, error))
 
     def _obey(self, message: Message) -> None:
         number = message["id"]
         try:
             match message["op"]:
                 case "start":
-                    self._streams[number] = self._runtime.stream(**_options(message["options"]))
-                    self._say({"op": "accepted", "id": number})
+                    self._preparing.start(number, message["options"])
                 case "cancel":
+                    self._preparing.cancel(number)
                     if number in self._streams:
                         self._streams[number].close()
                         self._forget(number)
@@ -91,11 +112,8 @@ class Worker:
                     self._done(number, None)
                 case "refresh":
                     self._done(number, self._runtime.refresh(message["generation"], message["without"]))
-        except EdgekitError as error:
-            self._say(error_message(number, error))
-        except Exception as error:  # the request of one must not take the engine from all
-            log.exception("a request failed")
-            self._say(error_message(number, EdgekitError(f"a defect of the service ({error!r})", "see its log")))
+        except Exception as error:
+            self._refuse(number, error)
 
     def _done(self, number: int, value: Any) -> None:
         self._tell_models()
@@ -165,13 +183,6 @@ class Worker:
 
     def _say(self, message: Message) -> None:
         self._unsent.append(pack(message))
-
-
-def _options(options: Message) -> Message:
-    """Arguments of Runtime.stream; images come as pixels."""
-    if not options.get("image"):
-        return options
-    return options | {"image": [Picture.from_wire(each) for each in options["image"]]}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,77 @@
+"""Requests are read beside the engine: chat template, tokeniser and grammar of one keep nobody else waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from edgekit_runtime.generation import Stream
+from edgekit_runtime.pictures import Picture
+
+THREADS = 4  # requests that are read at once; llama.cpp's tokeniser leaves the interpreter to others
+
+
+class Preparing:
+    """Requests that are being read.  What is done can be waited for with ``select``."""
+
+    def __init__(self, stream: Callable[..., Stream]) -> None:
+        """Read them with ``stream``, which has to be safe in any thread."""
+        self._stream = stream
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prepare")
+        self._wanted: dict[int, Future[Stream]] = {}
+        self._done: deque[tuple[int, Future[Stream]]] = deque()
+        self._bell, self._button = socket.socketpair()
+        for each in (self._bell, self._button):
+            each.setblocking(False)
+
+    def fileno(self) -> int:
+        """Readable when something is done."""
+        return self._bell.fileno()
+
+    def start(self, number: int, options: dict[str, Any]) -> None:
+        """Read a request: the arguments of Runtime.stream, images as pixels."""
+        future = self._threads.submit(self._read, options)
+        self._wanted[number] = future
+        future.add_done_callback(lambda future: self._ring(number, future))
+
+    def cancel(self, number: int) -> None:
+        """Nobody waits for it any more; what can't be stopped is thrown away when it is done."""
+        future = self._wanted.pop(number, None)
+        if future is not None:
+            future.cancel()
+
+    def done(self) -> Iterator[tuple[int, Stream | Exception]]:
+        """What has come of requests since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            while self._bell.recv(1024):
+                pass
+        while self._done:
+            number, future = self._done.popleft()
+            if future.cancelled():
+                continue
+            error = future.exception()
+            wanted = self._wanted.get(number) is future
+            if wanted:
+                del self._wanted[number]
+                if error is None:
+                    yield number, future.result()
+                elif isinstance(error, Exception):
+                    yield number, error
+                else:
+                    raise error
+            elif error is None:
+                future.result().close()
+
+    def _read(self, options: dict[str, Any]) -> Stream:
+        if options.get("image"):
+            options = options | {"image": [Picture.from_wire(each) for each in options["image"]]}
+        return self._stream(**options)
+
+    def _ring(self, number: int, future: Future[Stream]) -> None:
+        self._done.append((number, future))
+        with contextlib.suppress(BlockingIOError):  # it rings already
+            self._button.send(b"!")
