@@ -20,7 +20,7 @@ from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.intake import take_in, take_in_bundle
-from edgekit_runtime.manifest import needed_files
+from edgekit_runtime.manifest import Manifest, needed_files
 from edgekit_runtime.probed import FOLDER as PROBED
 from edgekit_runtime.probed import Probed
 from edgekit_runtime.store import generations, objects
@@ -123,12 +123,20 @@ class Store:
         Raises:
             InputError: nothing is installed, or a file is missing or cut short.
         """
-        generation = self._current_or_refuse()
-        for entry in generation.manifest.files:
+        return self._laid_out(self._current_or_refuse().manifest)
+
+    def _base(self) -> Bundle:
+        """What is active without its adapters: one of them may be what is mended."""
+        manifest = self._current_or_refuse().manifest
+        needed = needed_files(manifest.base, ())
+        return self._laid_out(replace(manifest, files=tuple(each for each in manifest.files if each.path in needed)))
+
+    def _laid_out(self, manifest: Manifest) -> Bundle:
+        for entry in manifest.files:
             path = self.root / entry.path
             if not path.is_file() or path.stat().st_size != entry.size:
-                raise InputError(f"{path} is missing or cut short", "install the bundle again")
-        return Bundle(self.root, laid_out(self.root, generation.manifest))
+                raise InputError(f"{path} is missing or cut short", "install the bundle or adapter again")
+        return Bundle(self.root, laid_out(self.root, manifest))
 
     def installed(self) -> list[Installed]:
         """Every adapter version, by name, the newest last."""
@@ -211,7 +219,7 @@ class Store:
         with self._writing():
             old = self._current_or_refuse()
             new = with_active(old, find_installed(old, name, version), self._sizes)
-            self._admission(tell).check(old, new, self.bundle().base_files)
+            self._admission(tell).check(old, new, self._base().base_files)
             self._commit(new)
 
     def remove(self, name: str, version: str | None = None) -> None:
@@ -327,14 +335,14 @@ class Store:
         self, incoming: Incoming, allow_downgrade: bool, tried: Collection[str], tell: Tell
     ) -> list[str]:
         family = self._current_or_refuse().manifest.base.family
-        facts = take_in(incoming.path, read_gguf(self.bundle().base_files.header), family=family)
+        facts = take_in(incoming.path, read_gguf(self._base().base_files.header), family=family)
         digest = incoming.digest
         entry = adapter_entry(facts, family=family, file=self._name(digest), digest=digest)
         with self._writing():
             old = self._current_or_refuse()
             sizes = self._sizes | {entry.file: incoming.size}
             new = with_adapter(old, entry, sizes, allow_downgrade=allow_downgrade)
-            self._admission(tell, tried).check(old, new, self.bundle().base_files, {digest: incoming.path})
+            self._admission(tell, tried).check(old, new, self._base().base_files, {digest: incoming.path})
             self._objects.add(incoming.path, digest)
             self._commit(new)
         return [f"{entry.name} {entry.version}"]
