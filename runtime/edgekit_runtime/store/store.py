@@ -43,6 +43,7 @@ from edgekit_runtime.store.trusted import Trusted
 log = logging.getLogger(__name__)
 
 KEPT_GENERATIONS = 10
+MEND_ROT = "install it again: `edgekit-runtime adapters install BUNDLE`, and look at the disk"
 _NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
@@ -137,6 +138,31 @@ class Store:
             if not path.is_file() or path.stat().st_size != entry.size:
                 raise InputError(f"{path} is missing or cut short", "install the bundle or adapter again")
         return Bundle(self.root, laid_out(self.root, manifest))
+
+    def rotten(self) -> list[str]:
+        """Read every file that the current generation needs, and name those that are not what they were.
+
+        Raises:
+            InputError: nothing is installed.
+        """
+        generation = self._current_or_refuse()
+        base = generation.manifest.base
+        owners = {file.sha256: f"the base {base.family} {base.quantization}" for file in generation.manifest.files}
+        owners |= {entry.digest: f"{entry.name} {entry.version}" for entry in generation.installed}
+        return [
+            f"{owner} is damaged ({self._objects.path(digest)})"
+            for digest, owner in owners.items()
+            if not self._objects.is_sound(digest)
+        ]
+
+    def verify(self) -> None:
+        """Refuse to go on with damaged files.
+
+        Raises:
+            InputError: one isn't what it was when it was installed.
+        """
+        if rotten := self.rotten():
+            raise InputError("; ".join(rotten), MEND_ROT)
 
     def installed(self) -> list[Installed]:
         """Every adapter version, by name, the newest last."""

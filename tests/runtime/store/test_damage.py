@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -94,12 +95,8 @@ def test_a_damaged_pointer_is_mended_by_an_install(store: Store, goods: Goods, h
 
 
 def test_folders_in_the_place_of_files_are_no_obstacle(store: Store, goods: Goods) -> None:
-    for place in (
-        "tmp/folder/in/folder",
-        f"objects/sha256/{'0' * 64}/deeper",
-        "objects/sha256/readme",
-        "generations/x",
-    ):
+    objects = store.root / "objects" / "sha256"
+    for place in ("tmp/folder/deeper", f"objects/sha256/{'0' * 64}/deeper", "generations/x"):
         (store.root / place).mkdir(parents=True)
     commands(store, "list", "gc", "rollback")
     assert not (store.root / "tmp" / "folder").exists()
@@ -111,3 +108,34 @@ def test_folders_in_the_place_of_files_are_no_obstacle(store: Store, goods: Good
         store.bundle()
     store.install(goods.two)
     assert store.bundle()
+
+
+def rot(path: Path) -> None:
+    """One bit, in the middle, with the size as it was."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("what", ["base", "adapter"])
+def test_rot_is_named_with_what_it_belongs_to_and_mended_by_an_install(
+    store: Store, goods: Goods, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = store.bundle().manifest
+    digest = manifest.base.digest if what == "base" else manifest.adapter("two").digest
+    assert not store.rotten()
+    rot(store.root / "objects" / "sha256" / digest)
+    (found,) = store.rotten()
+    assert digest in found
+    assert "two 1.0.0" in found if what == "adapter" else manifest.base.family in found
+    assert main(["doctor", "--store", str(store.root), "--json"]) == InputError.exit_code
+    checks = {check["what"]: check for check in json.loads(capsys.readouterr().out)}
+    assert not checks["files"]["ok"]
+    assert "install it again" in checks["files"]["found"]
+    assert "bundle" not in checks  # nothing is run on what has rotted
+    assert main(["serve", "--store", str(store.root), "--port", "0", "--verify"]) == InputError.exit_code
+    assert capsys.readouterr().err.startswith("error: ")
+    store.install(goods.bundle if what == "base" else goods.two, allow_downgrade=True)
+    assert not store.rotten()
+    assert main(["doctor", "--store", str(store.root)]) == 0
