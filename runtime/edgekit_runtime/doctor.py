@@ -19,6 +19,7 @@ from edgekit_runtime.canary import OTHER_CPU, ending, engine_environment
 from edgekit_runtime.engines import Prompt
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.runtime import BASE, Runtime
+from edgekit_runtime.store import Store, is_store
 
 if TYPE_CHECKING:
     from edgekit_runtime.engines.trial import Trial
@@ -45,6 +46,11 @@ def examine(subject: Path | None) -> Iterator[Check]:
     if subject is None:
         return
     yield _room(subject)
+    if is_store(subject):
+        files = _attempt("files", lambda: _files(Store(subject)))
+        yield files
+        if not files.ok:
+            return
     yield from _in_a_process(subject)
 
 
@@ -133,6 +139,12 @@ def _checks(runtime: Runtime) -> Iterator[Check]:
     for name in [BASE, *(entry.name for entry in manifest.adapters)]:
         _say({"trying": f"answer of {name}"})
         yield from _tried(runtime, name)
+
+
+def _files(store: Store) -> str:
+    """A bundle is read and verified when it is opened; a store is not."""
+    store.verify()
+    return "each is what it was when it was installed"
 
 
 def _machine() -> Check:

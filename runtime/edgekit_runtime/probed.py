@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "probed"  # in a store
 FOLDER_MODE = 0o700
+LARGE = 500_000_000  # bytes; it takes so long that somebody who waits should know
 
 
 def user_folder() -> Path:
@@ -55,7 +56,8 @@ class Probed:
         """
         if missing_engine(base) or self.knows(entry, base.engine):
             return
-        log.info("trying the base once, as it is new here")
+        level = logging.INFO if base.size > LARGE else logging.DEBUG
+        log.log(level, "trying the base once, as it is new here")
         try_adapters(base, [])
         self.note(entry, base.engine)
 

@@ -55,6 +55,7 @@ def add_serve(program: Program) -> None:
     parser.add_argument("bundle", type=Path, nargs="?", help="bundle folder or .tar")
     for name, option in OPTIONS.items():
         parser.add_argument(_flag(name), **option)
+    parser.add_argument("--verify", action="store_true", help="read a store's files first, and end if one has rotted")
     parser.add_argument(
         "--print-unit", action="store_true", help="print a systemd unit that runs this command, and end"
     )
@@ -81,6 +82,10 @@ def _serve(arguments: argparse.Namespace) -> None:
             raise InputError(f"{name} {folder} is no folder", "give the folder of the files")
     from edgekit_runtime.server import serve
 
+    if arguments.verify and arguments.store is not None:
+        from edgekit_runtime.store import Store
+
+        Store(arguments.store).verify()
     memory = arguments.adapter_memory
     serve(
         what_to_run(arguments),
@@ -111,5 +116,6 @@ def _unit(arguments: argparse.Namespace) -> str:
     for name, value in given.items():
         if value is not False:
             options += [_flag(name)] if value is True else [_flag(name), str(value)]
+    options += ["--verify"] if arguments.verify else []
     writable = [given[name] for name in WRITTEN_TO if name in given]
     return unit(options, writable=writable, stop_seconds=DRAIN_SECONDS + 10)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import AdapterEntry, Manifest, read_adapter_entry
+from edgekit_runtime.regular_files import read_small
 from edgekit_runtime.store.durable import replace_file
 
 GENERATION_SCHEMA = "edgekit.generation/1"
 FOLDER = "generations"
 CURRENT = "current"
+MAX_POINTER_BYTES, MAX_GENERATION_BYTES = 64, 64 * 1024 * 1024
 _MEND = "roll back with `edgekit-runtime adapters rollback`, or install the bundle again"
 
 
@@ -59,10 +62,10 @@ class Generations:
             InputError: the pointer is damaged.
         """
         try:
-            text = self._current.read_text(encoding="ascii").strip()
+            text = read_small(self._current, MAX_POINTER_BYTES).decode("ascii").strip()
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, InputError, UnicodeDecodeError) as error:
             raise InputError(f"{self._current} can't be read ({error})", _MEND) from None
         if not text.isdecimal():
             raise InputError(f"{self._current} is damaged", _MEND)
@@ -76,7 +79,7 @@ class Generations:
         """
         path = self._folder / f"{number}.json"
         try:
-            document = json.loads(path.read_bytes())
+            document = json.loads(read_small(path, MAX_GENERATION_BYTES))
             if document["schema"] != GENERATION_SCHEMA:
                 raise ValueError(f"its schema is {document['schema']!r}")
             parent = document["parent"]
@@ -89,7 +92,7 @@ class Generations:
             )
         except FileNotFoundError:
             raise InputError(f"the store has no generation {number}", _MEND) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error})", _MEND) from None
 
     def write(self, generation: Generation) -> None:
@@ -111,4 +114,8 @@ class Generations:
 
     def drop(self, number: int) -> None:
         """Forget a generation that is not current."""
-        (self._folder / f"{number}.json").unlink(missing_ok=True)
+        path = self._folder / f"{number}.json"
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

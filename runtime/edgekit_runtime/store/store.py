@@ -20,7 +20,7 @@ from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.intake import take_in, take_in_bundle
-from edgekit_runtime.manifest import needed_files
+from edgekit_runtime.manifest import Manifest, needed_files
 from edgekit_runtime.probed import FOLDER as PROBED
 from edgekit_runtime.probed import Probed
 from edgekit_runtime.store import generations, objects
@@ -45,6 +45,7 @@ from edgekit_runtime.store.trusted import Trusted
 log = logging.getLogger(__name__)
 
 KEPT_GENERATIONS = 10
+MEND_ROT = "install it again: `edgekit-runtime adapters install BUNDLE`, and look at the disk"
 _NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
@@ -132,12 +133,47 @@ class Store:
         Raises:
             InputError: nothing is installed, or a file is missing or cut short.
         """
-        generation = self._current_or_refuse() if number is None else self._generations.read(number)
-        for entry in generation.manifest.files:
+        return self._laid_out(
+            (self._current_or_refuse() if number is None else self._generations.read(number)).manifest
+        )
+
+    def _base(self) -> Bundle:
+        """What is active without its adapters: one of them may be what is mended."""
+        manifest = self._current_or_refuse().manifest
+        needed = needed_files(manifest.base, ())
+        return self._laid_out(replace(manifest, files=tuple(each for each in manifest.files if each.path in needed)))
+
+    def _laid_out(self, manifest: Manifest) -> Bundle:
+        for entry in manifest.files:
             path = self.root / entry.path
             if not path.is_file() or path.stat().st_size != entry.size:
-                raise InputError(f"{path} is missing or cut short", "install the bundle again")
-        return Bundle(self.root, laid_out(self.root, generation.manifest))
+                raise InputError(f"{path} is missing or cut short", "install the bundle or adapter again")
+        return Bundle(self.root, laid_out(self.root, manifest))
+
+    def rotten(self) -> list[str]:
+        """Read every file that the current generation needs, and name those that are not what they were.
+
+        Raises:
+            InputError: nothing is installed.
+        """
+        generation = self._current_or_refuse()
+        base = generation.manifest.base
+        owners = {file.sha256: f"the base {base.family} {base.quantization}" for file in generation.manifest.files}
+        owners |= {entry.digest: f"{entry.name} {entry.version}" for entry in generation.installed}
+        return [
+            f"{owner} is damaged ({self._objects.path(digest)})"
+            for digest, owner in owners.items()
+            if not self._objects.is_sound(digest)
+        ]
+
+    def verify(self) -> None:
+        """Refuse to go on with damaged files.
+
+        Raises:
+            InputError: one isn't what it was when it was installed.
+        """
+        if rotten := self.rotten():
+            raise InputError("; ".join(rotten), MEND_ROT)
 
     def installed(self) -> list[Installed]:
         """Every adapter version, by name, the newest last."""
@@ -253,7 +289,7 @@ class Store:
             old = self._current_or_refuse()
             entry = find_installed(old, name, version)
             new = with_active(old, entry, self._sizes)
-            self._admission(tell).check(old, new, self.bundle().base_files, {entry.digest})
+            self._admission(tell).check(old, new, self._base().base_files, {entry.digest})
             self._commit(new)
 
     def remove(self, name: str, version: str | None = None) -> None:
@@ -375,7 +411,7 @@ class Store:
         tried_on: str | None = None,
     ) -> list[str]:
         family = self._current_or_refuse().manifest.base.family
-        facts = take_in(incoming.path, read_gguf(self.bundle().base_files.header), family=family)
+        facts = take_in(incoming.path, read_gguf(self._base().base_files.header), family=family)
         digest = incoming.digest
         entry = adapter_entry(facts, family=family, file=self._name(digest), digest=digest)
         with self._writing():
@@ -385,7 +421,7 @@ class Store:
             if tried_on not in (None, old.manifest.base.digest):
                 tried = ()
             admission = self._admission(tell, tried)
-            admission.check(old, new, self.bundle().base_files, {digest}, {digest: incoming.path})
+            admission.check(old, new, self._base().base_files, {digest}, {digest: incoming.path})
             self._objects.add(incoming.path, digest)
             self._commit(new)
         return [f"{entry.name} {entry.version}"]

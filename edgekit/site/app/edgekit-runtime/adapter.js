@@ -1,10 +1,11 @@
 /** What a LoRA GGUF says of itself: the same rules as edgekit_runtime.adapter. */
 
+import { checkVersion } from "./changes.js";
 import { EdgekitError } from "./errors.js";
-import { readGguf } from "./gguf.js";
+import { ADAPTER_METADATA, readGguf } from "./gguf.js";
 import { MATRIX_TYPES } from "./matrix-values.js";
 
-const NAME = /^[a-z0-9][a-z0-9._-]*$/;
+const NAME = /^[a-z0-9][a-z0-9._-]{0,99}$/;
 const ONNX_IDENTIFIER = "TORT";
 const ALPHA = "adapter.lora.alpha";
 const MAX_ALPHA = 1e6;
@@ -38,7 +39,7 @@ export async function readAdapter(file, label) {
   if (new TextDecoder().decode(await file.slice(4, 8).arrayBuffer()) === ONNX_IDENTIFIER) {
     throw new EdgekitError("unsupported", `${label} is an adapter for ONNX Runtime`, "export it with --format gguf");
   }
-  const gguf = await readGguf(file, label);
+  const gguf = await readGguf(file, label, ADAPTER_METADATA);
   const { metadata } = gguf;
   if (metadata.get("general.type") !== "adapter" || metadata.get("adapter.type") !== "lora") {
     throw new EdgekitError("damaged", `${label} is not a LoRA adapter`, "give a LoRA GGUF, as `edgekit export` makes it");
@@ -84,8 +85,9 @@ export function adapterEntry(facts, { family, digest, label, size }) {
   const stem = label.replace(/^.*[\\/]/, "").replace(/\.gguf$/i, "");
   const name = facts.name ?? stem.toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[._-]+|[._-]+$/g, "");
   if (!NAME.test(name) || name === "base") {
-    throw new EdgekitError("input", `${name} is no name for an adapter`, "use a-z, 0-9, . _ and -");
+    throw new EdgekitError("input", `${JSON.stringify(name.slice(0, 60))} is no name for an adapter`, "use up to 100 of a-z, 0-9, . _ and -");
   }
+  checkVersion(facts.version ?? "0", label);
   return {
     name,
     version: facts.version ?? "0",

@@ -14,13 +14,22 @@
 
 import { EdgekitError } from "./errors.js";
 
+const VERSION = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$/;
+
+/** Refuse what is no version: it gets into names and comparisons.  @param {any} version @param {string} where */
+export function checkVersion(version, where) {
+  if (typeof version === "string" && VERSION.test(version)) return;
+  const shown = JSON.stringify(String(version).slice(0, 60));
+  throw new EdgekitError("input", `${where}: ${shown} is no version`, "use up to 64 letters, digits, . _ + and -");
+}
+
 /** Order of versions: numbers as numbers, 1.10 after 1.9, 1.0 after 1.0-rc1.  @returns {number} below 0 when `a` is older */
 export function compareVersions(a, b) {
   const parts = (version) => version.match(/\d+|[A-Za-z]+/g) ?? [];
   const [one, other] = [parts(a), parts(b)];
   for (let i = 0; i < Math.max(one.length, other.length); i++) {
-    const [x, y] = [one[i], other[i]].map((part) => (part === undefined ? [1, -1] : /^\d/.test(part) ? [1, Number(part)] : [0, part]));
-    if (x[0] !== y[0]) return x[0] - y[0];
+    const [x, y] = [one[i], other[i]].map((part) => (part === undefined ? [1, -1] : /^\d/.test(part) ? [1, BigInt(part)] : [0, part]));
+    if (x[0] !== y[0]) return x[0] < y[0] ? -1 : 1;
     if (x[1] !== y[1]) return x[1] < y[1] ? -1 : 1;
   }
   return 0;
@@ -31,9 +40,12 @@ export function compareVersions(a, b) {
  *
  * @param {Generation | undefined} old
  * @param {Manifest} manifest
+ * @throws EdgekitError the bundle, or an adapter in it, is older than the one that is active
  */
-export function withBundle(old, manifest) {
+export function withBundle(old, manifest, { allowDowngrade = false } = {}) {
+  if (old && !allowDowngrade) checkNewer(manifest.name, manifest.version, old.manifest.version);
   const kept = (old?.installed ?? []).filter((entry) => entry.family === manifest.base.family);
+  for (const entry of allowDowngrade ? [] : manifest.adapters) checkNoOlder(entry, old?.manifest.adapters ?? [], kept);
   const names = manifest.adapters.map((entry) => entry.name);
   const digests = manifest.adapters.map((entry) => entry.digest);
   const still = (old?.manifest.adapters ?? []).filter(
@@ -47,13 +59,7 @@ export function withBundle(old, manifest) {
 
 /** One more adapter, active in the place of the earlier one of its name.  @param {Generation} old */
 export function withAdapter(old, entry, { allowDowngrade = false } = {}) {
-  const active = old.manifest.adapters.find((each) => each.name === entry.name);
-  if (active && !allowDowngrade && compareVersions(entry.version, active.version) < 0) {
-    throw new EdgekitError(
-      "input", `${entry.name} ${entry.version} is older than ${active.version}, which is active`,
-      "roll back, or allow the downgrade", { name: entry.name, version: entry.version, active: active.version },
-    );
-  }
+  if (!allowDowngrade) checkNoOlder(entry, old.manifest.adapters, old.installed);
   const others = old.installed.filter(
     (each) => each.digest !== entry.digest && !(each.name === entry.name && each.version === entry.version),
   );
@@ -91,6 +97,20 @@ export function findInstalled(generation, name, version) {
 export function digestsOf(generation) {
   const { digest, projector_digest: projector } = generation.manifest.base;
   return new Set([digest, ...(projector ? [projector] : []), ...generation.installed.map((entry) => entry.digest)]);
+}
+
+/** An adapter is no older than the active one of its name, of those that stay. */
+function checkNoOlder(entry, actives, kept) {
+  const active = actives.find((each) => each.name === entry.name && kept.some((one) => one.digest === each.digest));
+  if (active) checkNewer(entry.name, entry.version, active.version);
+}
+
+function checkNewer(name, version, active) {
+  if (compareVersions(version, active) >= 0) return;
+  throw new EdgekitError(
+    "input", `${name} ${version} is older than ${active}, which is active`, "roll back, or allow the downgrade",
+    { name, version, active },
+  );
 }
 
 function withAdapters(manifest, adapters) {

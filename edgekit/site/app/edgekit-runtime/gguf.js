@@ -9,10 +9,15 @@ import { EdgekitError } from "./errors.js";
 const MAX_KEYS = 4096;
 const MAX_TENSORS = 65_536;
 const MAX_KEY_BYTES = 65_535;
+const MAX_TENSOR_NAME_BYTES = 63; // GGML_MAX_NAME, less its end
 const MAX_STRING_BYTES = 16 * 1024 * 1024;
 const MAX_ARRAY_ITEMS = 4 * 1024 * 1024;
 const MAX_DIMENSIONS = 4;
 const MAX_ELEMENTS = 2 ** 40;
+/** Bytes of memory that the parsed metadata of a file may take: a base has a vocabulary, an adapter has not. */
+export const BASE_METADATA = 512 * 1024 * 1024;
+export const ADAPTER_METADATA = 1024 * 1024;
+const [NUMBER_COST, TEXT_COST] = [40, 64]; // as on other devices, so that the same files are taken
 const FIRST_READ = 4 * 1024 * 1024; // a header with a large vocabulary takes more, and is read again
 const STRING = 8;
 const ARRAY = 9;
@@ -59,13 +64,14 @@ export class Strings {
  *
  * @param {Blob} file
  * @param {string} name for messages
+ * @param {number} [budget] bytes of memory that its metadata may take
  * @returns {Promise<GgufHeader>}
  */
-export async function readGguf(file, name) {
+export async function readGguf(file, name, budget = BASE_METADATA) {
   for (let room = FIRST_READ; ; room *= 4) {
     const bytes = new Uint8Array(await file.slice(0, room).arrayBuffer());
     try {
-      return new Reader(bytes, name, file.size).read();
+      return new Reader(bytes, name, file.size, budget).read();
     } catch (error) {
       if (!(error instanceof Truncated)) throw error;
       if (room >= file.size) throw unsound(name, "it is truncated");
@@ -74,8 +80,9 @@ export async function readGguf(file, name) {
 }
 
 class Reader {
-  constructor(bytes, name, size) {
+  constructor(bytes, name, size, budget) {
     this.size = size;
+    this.budget = budget;
     this.bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.name = name;
@@ -91,7 +98,8 @@ class Reader {
     const metadata = new Map();
     const types = new Map();
     for (let i = 0; i < keyCount; i++) {
-      const key = this.string(MAX_KEY_BYTES);
+      const key = this.key(MAX_KEY_BYTES);
+      this.spend(TEXT_COST + key.length);
       if (metadata.has(key)) throw unsound(this.name, `metadata key ${key} stands twice`);
       const kind = this.number(4);
       const start = this.at;
@@ -100,7 +108,7 @@ class Reader {
     }
     const tensors = new Map();
     for (let i = 0; i < tensorCount; i++) {
-      const key = this.string(MAX_KEY_BYTES);
+      const key = this.key(MAX_TENSOR_NAME_BYTES);
       if (tensors.has(key)) throw unsound(this.name, `tensor ${key} stands twice`);
       tensors.set(key, this.tensor(key));
     }
@@ -142,12 +150,17 @@ class Reader {
   }
 
   value(kind) {
-    if (kind === STRING) return this.string(MAX_STRING_BYTES);
+    if (kind === STRING) {
+      const text = this.string(Math.min(MAX_STRING_BYTES, this.budget));
+      this.spend(TEXT_COST + text.length);
+      return text;
+    }
     if (kind === 7) return this.number(7) !== 0;
     if (kind in SCALARS) return this.number(kind);
     if (kind !== ARRAY) throw unsound(this.name, `metadata type ${kind} is unknown`);
     const item = this.number(4);
     const length = this.count(10, MAX_ARRAY_ITEMS, "array items");
+    this.spend(length * (item === STRING ? TEXT_COST : NUMBER_COST));
     if (item === STRING) return this.strings(length);
     if (!(item in SCALARS)) throw unsound(this.name, `array type ${item} is unknown`);
     this.take(length * SCALARS[item][0]); // nothing here looks at arrays of numbers
@@ -158,11 +171,25 @@ class Reader {
     const ends = new Uint32Array(2 * length);
     for (let i = 0; i < length; i++) {
       const size = this.count(10, MAX_STRING_BYTES, "bytes of text");
+      this.spend(size);
       ends[2 * i] = this.at;
       this.take(size);
       ends[2 * i + 1] = this.at;
     }
     return new Strings(this.bytes, ends);
+  }
+
+  /** What is parsed takes many times the memory that it takes in the file; all of it has one budget. */
+  spend(cost) {
+    this.budget -= cost;
+    if (this.budget < 0) throw unsound(this.name, "it has more metadata than such a file needs");
+  }
+
+  /** A name that llama.cpp sees as we do: for it a NUL ends one, so that two could be one. */
+  key(limit) {
+    const key = this.string(limit);
+    if (key === "" || key.includes("\0")) throw unsound(this.name, `${JSON.stringify(key.slice(0, 60))} is no name`);
+    return key;
   }
 
   string(limit) {

@@ -223,7 +223,10 @@ export class Runtime {
   /** A newer bundle on the site than the one that is active; undefined when there is none, or no connection. */
   findUpgrade(): Promise<Manifest | undefined>;
   /** Download a newer bundle's files and switch to it; until then, and if it fails, this one goes on answering. */
-  upgrade(manifest: Manifest, options?: Pick<LoadOptions, "onProgress" | "signal">): Promise<void>;
+  upgrade(
+    manifest: Manifest,
+    options?: Pick<LoadOptions, "onProgress" | "signal"> & { allowDowngrade?: boolean },
+  ): Promise<void>;
   /** Free the engine's memory; what is stored stays. */
   close(): Promise<void>;
 }

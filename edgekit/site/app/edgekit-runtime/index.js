@@ -120,16 +120,17 @@ export class Runtime {
   }
 
   /** Download a newer bundle's files and switch to it; until then, and if it fails, this one goes on answering. */
-  async upgrade(manifest, { onProgress, signal } = {}) {
-    await this.adopt(manifest, { onProgress, signal });
+  async upgrade(manifest, { onProgress, signal, allowDowngrade } = {}) {
+    await this.adopt(manifest, { onProgress, signal, allowDowngrade });
     await this.startOrRevert();
   }
 
-  async adopt(manifest, { onProgress = this.options.onProgress, signal = this.options.signal } = {}) {
+  async adopt(manifest, { onProgress = this.options.onProgress, signal = this.options.signal, allowDowngrade } = {}) {
     await this.store.exclusively(async () => {
+      const change = withBundle(await this.store.current(), manifest, { allowDowngrade }); // before anything is fetched
       void navigator.storage.persist?.().catch(() => undefined); // Firefox asks the user, who may never answer
       await download(this.store, neededFiles(manifest), this.site.bundle, { onProgress, signal });
-      await this.use(withBundle(await this.store.current(), manifest));
+      await this.use(change);
     });
   }
 

@@ -1,11 +1,12 @@
 /** manifest.json of a bundle (schema edgekit.bundle/1): what a page needs of it, checked. */
 
+import { checkVersion } from "./changes.js";
 import { EdgekitError } from "./errors.js";
 
 const BUNDLE_SCHEMA = "edgekit.bundle/1";
 const DIGEST = /^[0-9a-f]{64}$/;
 const TASKS = ["text", "caption"];
-const NAME = /^[a-z0-9][a-z0-9._-]*$/;
+const NAME = /^[a-z0-9][a-z0-9._-]{0,99}$/;
 
 /**
  * @param {Uint8Array} bytes
@@ -31,6 +32,7 @@ export function parseManifest(bytes) {
   }
   const { base, adapters, files } = manifest;
   if (!base || !Array.isArray(adapters) || !Array.isArray(files)) throw malformed("base, adapters or files are missing");
+  for (const { version } of [manifest, ...adapters]) checkVersion(version, "the bundle's manifest");
   const known = new Map();
   for (const file of files) {
     if (!isSafePath(file?.path) || known.has(file.path)) throw malformed(`the path ${file?.path} leaves it or stands twice`);
