@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgekit.site import probes
 from edgekit.site.assets import vendored_files
-from edgekit_runtime.template import TemplateFacts
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.template import ChatTemplate, TemplateFacts
 from tests.chat_templates import TEMPLATES
+from tests.conversations import conversations
+from tests.kit.training.test_specials import WHOLE
+from tests.runtime.test_template_budget import BROKEN, HOSTILE
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 # What @huggingface/jinja gets wrong: lstrip with an argument; '' != false; dict().
@@ -35,6 +43,34 @@ for (const [name, { facts, metadata }] of Object.entries(JSON.parse(fs.readFileS
 }
 console.log(JSON.stringify(said));
 """
+HOSTILITY = """
+import fs from "fs";
+import { Template } from "./edgekit-runtime/template.js";
+for (const [name, source] of Object.entries(JSON.parse(fs.readFileSync("families.json", "utf8")))) {
+  const began = performance.now();
+  let said = null;
+  try {
+    new Template(source).render({ messages: [{ role: "user", content: "x" }], tools: null });
+  } catch (error) {
+    said = error.message;
+  }
+  console.log(JSON.stringify([name, said, performance.now() - began]));
+}
+"""
+SPELLING = """
+import fs from "fs";
+import { Prompts } from "./edgekit-runtime/prompts.js";
+const said = [];
+const { metadata, facts, asked } = JSON.parse(fs.readFileSync("families.json", "utf8"));
+const prompts = new Prompts({ metadata: new Map(Object.entries(metadata)) }, facts);
+for (const messages of asked) {
+  const { texts: [text], disguise } = prompts.chat(messages);
+  said.push([disguise ? disguise.shown(text) : text, prompts.specials.prompt(text, disguise)]);
+}
+console.log(JSON.stringify(said));
+"""
+CONTROL = ["<|im_start|>", "<|im_end|>", "</s>", "[INST]"]
+SPELT = re.compile("|".join(map(re.escape, CONTROL)))
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
 
@@ -51,7 +87,7 @@ def families(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-def _page(folder: Path, families: dict[str, Any]) -> dict[str, Any]:
+def _run(folder: Path, families: Any, script: str) -> str:
     shutil.copytree(MODULE, folder / "edgekit-runtime")
     for path, data in vendored_files():
         target = folder / "vendor" / path
@@ -59,9 +95,13 @@ def _page(folder: Path, families: dict[str, Any]) -> dict[str, Any]:
         target.write_bytes(data)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "families.json").write_text(json.dumps(families))
-    (folder / "run.js").write_text(SCRIPT)
-    done = subprocess.run(["node", "run.js"], cwd=folder, capture_output=True, text=True, check=True)
-    said: dict[str, Any] = json.loads(done.stdout)
+    (folder / "run.js").write_text(script)
+    command = ["node", "--max-old-space-size=1024", "run.js"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=900).stdout
+
+
+def _page(folder: Path, families: dict[str, Any]) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(_run(folder, families, SCRIPT))
     return said
 
 
@@ -81,3 +121,48 @@ def test_what_differs_is_refused_and_tools_alone_cost_tools_alone(families: dict
     said = _page(tmp_path, chosen)
     assert said.pop("hermes") is False
     assert all("renders the base's chat template differently" in each for each in said.values())
+
+
+def test_a_hostile_template_ends_soon_in_a_page_too(tmp_path: Path) -> None:
+    said = [json.loads(line) for line in _run(tmp_path, HOSTILE | BROKEN, HOSTILITY).splitlines()]
+    assert [name for name, _, _ in said] == list(HOSTILE | BROKEN)
+    assert all(milliseconds < 20_000 for _, _, milliseconds in said)
+    assert all("\n" not in problem and len(problem) < 1000 for _, problem, _ in said if problem)
+    told = {name: problem for name, problem, _ in said}
+    assert "takes more than" in told["loops"] or "makes more than" in told["loops"]
+    assert "chat template" in told["macros"]
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    talks=st.lists(conversations(), min_size=8, max_size=8),
+    at=st.integers(0, 9),
+    spelt=st.sampled_from([*CONTROL, WHOLE]),
+)
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "zephyr", "mistral"])
+def test_what_a_message_spells_is_text_in_a_page_too(
+    name: str, talks: list[list[dict[str, Any]]], at: int, spelt: str
+) -> None:
+    form = TEMPLATES[name]
+    metadata = {key: value for key, value in TemplateFacts.of(form, TOKENS).metadata().items() if value is not None}
+    metadata |= {"tokenizer.ggml.tokens": ["a", *CONTROL], "tokenizer.ggml.token_type": [1] + [3] * len(CONTROL)}
+    template = ChatTemplate.of(TemplateFacts.of(form, TOKENS))
+    asked, expected = [], []
+    for talk in talks:
+        calm = [each | {"content": "b" * (each.get("content") is not None)} for each in talk if each["role"] != "tool"]
+        calm = [{key: value for key, value in each.items() if key != "tool_calls"} for each in calm]
+        mine = [each | {"content": f"{'x' * at}{spelt}{each['content']}"} for each in calm]
+        try:
+            numbers = [CONTROL.index(found) + 1 for found in SPELT.findall(template.render(calm))]
+            expected.append((template.render(mine), numbers))
+        except InputError:
+            continue
+        asked.append(mine)
+    facts = {"image": None, "probes": []}
+    with tempfile.TemporaryDirectory() as folder:
+        said = json.loads(_run(Path(folder), {"metadata": metadata, "facts": facts, "asked": asked}, SPELLING))
+    for (text, pieces), (wanted, numbers) in zip(said, expected, strict=True):
+        assert text == wanted
+        assert [each for each in pieces if isinstance(each, int)] == numbers
+        assert not any(SPELT.search(each) for each in pieces if isinstance(each, str))
+        assert "".join(CONTROL[each - 1] if isinstance(each, int) else each for each in pieces) == wanted

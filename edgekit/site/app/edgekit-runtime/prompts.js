@@ -1,8 +1,9 @@
 /** From messages to the text that a base continues: its own chat template, rendered as on every other device. */
 
-import { Template } from "../vendor/jinja/jinja.js";
 import { strftime } from "./clock.js";
 import { EdgekitError } from "./errors.js";
+import { Specials, controlTokens } from "./specials.js";
+import { Template } from "./template.js";
 
 const ROLES = ["system", "user", "assistant", "tool"];
 
@@ -42,6 +43,7 @@ export class Prompts {
     const forTools = metadata.get("tokenizer.chat_templates")?.includes("tool_use")
       && metadata.get("tokenizer.chat_template.tool_use");
     this.withTools = typeof forTools === "string" ? compiled(forTools) : this.template;
+    this.specials = new Specials(controlTokens(metadata), [...this.template.literals, ...this.withTools.literals]);
     const then = moment ? new Date(moment) : undefined;
     for (const { messages, texts, ...asking } of probes) {
       let rendered = null;
@@ -113,7 +115,8 @@ export class Prompts {
    * @param {string | undefined | null} system
    * @param {number} [images] how many come along; without parts for them they come before the last question
    * @param {{tools?: object[], arguments?: object}} [asking] see {@link Prompts.render}
-   * @returns {string[]} see {@link Prompts.render}
+   * @returns {{texts: string[], disguise?: import("./specials.js").Disguise}} see {@link Prompts.render}; with other
+   *   signs in the places of some, where there is a disguise
    */
   chat(messages, system, images = 0, asking = {}) {
     if (asking.tools?.length && !this.knowsTools) {
@@ -125,7 +128,7 @@ export class Prompts {
     const asked = placed(checked(messages), images);
     const all = system == null || asked[0].role === "system" ? asked : [{ role: "system", content: system }, ...asked];
     try {
-      return this.render(all, asking);
+      return this.specials.rendered({ messages: all, ...asking }, ({ messages: each, ...rest }) => this.render(each, rest));
     } catch (error) {
       if (error instanceof EdgekitError) throw error;
       throw new EdgekitError(
