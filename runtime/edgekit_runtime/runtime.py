@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit_runtime.adapter import adapter_entry
 from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.bounds import check_adapters, check_schema, check_stops
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import Asking, Message
 from edgekit_runtime.engines import (
@@ -38,6 +39,7 @@ from edgekit_runtime.pictures import Source, listed, read_pictures
 from edgekit_runtime.prompts import Prompts
 from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
+from edgekit_runtime.tokenising import BoundedTokeniser
 
 BASE = "base"  # the adapter name that asks for the bare base
 DEFAULT_MAX_TOKENS = 256
@@ -92,7 +94,8 @@ class Runtime:
                 take_in_bundle(self._bundle, self._header)
             self._engine = self._load_engine(threads, context, parallel)
             self._images = self._load_images()
-            self._prompts = Prompts(self._header, self._engine.tokenize, with_images=self._images is not None)
+            tokenise = BoundedTokeniser(self._engine, self._header)
+            self._prompts = Prompts(self._header, tokenise, with_images=self._images is not None)
             folder = self._bundle.root / CACHE_FOLDER if cache is None and stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
@@ -251,6 +254,10 @@ class Runtime:
         """
         if sum(each is not None for each in (prompt, messages, raw)) != 1:
             raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
+        check_stops(stop)
+        check_adapters(len(lora or ()))
+        if schema is not None:
+            check_schema(schema)
         name = self._adapter_name(adapter)
         entry = self._entry(adapter)
         defaults = entry.generation or {}
