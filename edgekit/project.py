@@ -50,9 +50,9 @@ class DataFiles:
 class Generation:
     """Sampling defaults that travel with an adapter."""
 
-    max_tokens: int | None = field(default=None, metadata=_rule(minimum=1))
-    temperature: float | None = field(default=None, metadata=_rule(minimum=0))
-    top_k: int | None = field(default=None, metadata=_rule(minimum=0))
+    max_tokens: int | None = field(default=None, metadata=_rule(minimum=1, maximum=2**31 - 1))
+    temperature: float | None = field(default=None, metadata=_rule(minimum=0, maximum=1000))
+    top_k: int | None = field(default=None, metadata=_rule(minimum=0, maximum=2**31 - 1))
     top_p: float | None = field(default=None, metadata=_rule(above=0, maximum=1))
 
     def as_dict(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from edgekit_runtime.matrix_values import MATRIX_TYPES
 from edgekit_runtime.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
 from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B
+from edgekit_runtime.sampling_defaults import check_generation
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
 ADAPTER_SUFFIXES = (".gguf", ONNX_SUFFIX)
@@ -153,7 +154,7 @@ def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
         version=known(KEY_VERSION, str),
         family=family,
         system=known(KEY_SYSTEM, str),
-        generation=known(KEY_GENERATION, dict),
+        generation=_defaults(file.path, known(KEY_GENERATION, dict)),
         output_schema=known(KEY_OUTPUT_SCHEMA, dict),
         template_arguments=known(KEY_TEMPLATE_ARGUMENTS, dict),
         invocation=_tokens(file.path, facts.get(KEY_INVOCATION)),
@@ -228,7 +229,7 @@ def _gguf_facts(gguf: GgufFile) -> AdapterFacts:
         version=_text(gguf, KEY_VERSION),
         family=_text(gguf, KEY_FAMILY),
         system=_text(gguf, KEY_SYSTEM),
-        generation=_json(gguf, KEY_GENERATION),
+        generation=_defaults(gguf.path, _json(gguf, KEY_GENERATION)),
         output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
         template_arguments=_json(gguf, KEY_TEMPLATE_ARGUMENTS),
         invocation=_tokens(gguf.path, metadata.get(KEY_INVOCATION)),
@@ -300,11 +301,17 @@ def _json(gguf: GgufFile, key: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character is JSON, but no text
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise _unsound(gguf, f"{key} is not a JSON object")
     return value
+
+
+def _defaults(path: Path, generation: dict[str, Any] | None) -> dict[str, Any] | None:
+    check_generation(generation, f"{path} is not a sound adapter")
+    return generation
 
 
 def _tokens(path: Path, value: Any) -> tuple[int, ...]:

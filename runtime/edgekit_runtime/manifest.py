@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.sampling_defaults import check_generation
 from edgekit_runtime.strict_json import strict_json
 
 BUNDLE_SCHEMA = "edgekit.bundle/1"
@@ -128,6 +129,7 @@ class Manifest:
         """
         try:
             document = json.loads(text)
+            json.dumps(document, ensure_ascii=False).encode()  # half a character is JSON, but no text
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is not JSON ({error})", _MEND) from None
         found = document.get("schema") if isinstance(document, dict) else None
@@ -273,6 +275,7 @@ def _check(manifest: Manifest, where: str) -> None:
     for name, line in _lines(manifest):
         if not is_word(line):
             raise InputError(f"{where}: {name} is {shown(line)}, which is no single line of text", _MEND)
+    check_generation(manifest.base.generation, f"{where}: base")
     for entry in manifest.adapters:
         _check_adapter(entry, where)
     for part in manifest.base.parts:
@@ -291,6 +294,7 @@ def _check_adapter(entry: AdapterEntry, where: str) -> None:
     check_version(entry.version, where)
     if not all(map(is_word, (entry.family, *entry.targets))):
         raise InputError(f"{where}: adapter {entry.name}: family and targets have to be lines of text", _MEND)
+    check_generation(entry.generation, f"{where}: adapter {entry.name}")
 
 
 def check_version(version: str, where: str) -> None:

@@ -44,8 +44,6 @@ class Prompts:
         self._form = (ImageTemplate if with_images else TextTemplate)(self._template)
         self._specials = None if allow_special else specials_of(header, self._template.literals)
         self._tokenize = tokenize
-        texts = header.metadata.get("tokenizer.ggml.tokens", ())
-        self.longest_token = max((len(text.encode("utf-8", "surrogatepass")) for text in texts), default=1)  # bytes
         self._preamble = lru_cache(REMEMBERED_PREAMBLES)(self._find_preamble)
 
     def chat(self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()) -> Prompt:

@@ -15,6 +15,7 @@ from typing import Any
 from edgekit_runtime.adapter import adapter_entry
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.base_header import check_base_header
+from edgekit_runtime.bounds import check_adapters, check_schema, check_stops
 from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
 from edgekit_runtime.chat import Asking, Message
 from edgekit_runtime.engines import (
@@ -39,9 +40,9 @@ from edgekit_runtime.pictures import Source, listed, read_pictures
 from edgekit_runtime.probed import FOLDER as PROBED
 from edgekit_runtime.probed import Probed, user_folder
 from edgekit_runtime.prompts import Prompts
-from edgekit_runtime.request_bounds import check_schema, check_stops, check_text
 from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache, Work
 from edgekit_runtime.store import Store, is_store
+from edgekit_runtime.tokenising import BoundedTokeniser
 
 BASE = "base"  # the adapter name that asks for the bare base
 DEFAULT_MAX_TOKENS = 256
@@ -116,7 +117,7 @@ class Runtime:
             self._images = self._load_images()
             self._prompts = Prompts(
                 self._header,
-                self._engine.tokenize,
+                BoundedTokeniser(self._engine, self._header),
                 with_images=self._images is not None,
                 allow_special=allow_special,
             )
@@ -292,16 +293,19 @@ class Runtime:
         Raises:
             UsageError: arguments that make no sense together.
             InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
-                :mod:`~edgekit_runtime.request_bounds` allows.
+                :mod:`~edgekit_runtime.bounds` allows.
         """
         if sum(each is not None for each in (prompt, messages, raw)) != 1:
             raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
+        check_stops(stop)
+        check_adapters(len(lora or ()))
+        if schema is not None:
+            check_schema(schema)
         name = self._adapter_name(adapter)
         entry = self._entry(adapter)
         defaults = entry.generation or {}
         if listed(image) and (raw is not None or echo):
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
-        self._check_bounds(prompt, messages, raw, tools, stop, schema)
         asking = _asking(entry, tools, template_arguments)
         asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         tokens = asked.tokens
@@ -488,22 +492,6 @@ class Runtime:
         images = self._engine.images(projector)
         self._open.callback(images.close)
         return images
-
-    def _check_bounds(
-        self,
-        prompt: str | None,
-        messages: Sequence[Message] | None,
-        raw: str | Sequence[int] | None,
-        tools: Sequence[Mapping[str, Any]],
-        stop: Sequence[str],
-        schema: dict[str, Any] | None,
-    ) -> None:
-        texts: list[Any] = list(messages) if messages is not None else [prompt if prompt is not None else raw]
-        longest = self._prompts.longest_token
-        check_text([*texts, *tools], context=self._engine.context, longest_token=longest)
-        check_stops(stop)
-        if schema is not None:
-            check_schema(schema)
 
     def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool) -> None:
         if not tokens:

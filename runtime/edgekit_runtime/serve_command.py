@@ -106,7 +106,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _unit(arguments: argparse.Namespace) -> str:
-    from edgekit_runtime.server.serve import DRAIN_SECONDS
+    from edgekit_runtime.server.serve import STOP_SECONDS
     from edgekit_runtime.server.systemd import unit
 
     subject = what_to_run(arguments).absolute()
@@ -118,4 +118,4 @@ def _unit(arguments: argparse.Namespace) -> str:
             options += [_flag(name)] if value is True else [_flag(name), str(value)]
     options += ["--verify"] if arguments.verify else []
     writable = [given[name] for name in WRITTEN_TO if name in given]
-    return unit(options, writable=writable, stop_seconds=DRAIN_SECONDS + 10)
+    return unit(options, writable=writable, stop_seconds=STOP_SECONDS)

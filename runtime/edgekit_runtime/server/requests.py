@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgekit_runtime.bounds import check_adapters, check_depth, check_messages_count, check_schema, check_stops
 from edgekit_runtime.chat import IMAGE_PART
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.pictures import check_count
@@ -98,6 +99,7 @@ def _common(document: dict[str, Any], take: _Taker) -> dict[str, Any]:
     stop = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stop, list) or not all(isinstance(each, str) and each for each in stop):
         raise InputError("stop has to be text or a list of texts", "correct it")
+    check_stops(stop)
     return {
         "adapter": document.get("model"),
         "lora": _lora(document.get("lora")),
@@ -135,6 +137,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise InputError(f"the body is not JSON ({error})", "send one JSON object") from None
     if not isinstance(document, dict):
         raise InputError("the body is not a JSON object", "send one JSON object")
+    check_depth(document)
     return document
 
 
@@ -167,6 +170,7 @@ def _messages(messages: Any) -> tuple[list[Any], list[str]]:
     """Messages as the runtime takes them, and the URLs of their images."""
     if not isinstance(messages, list):
         raise InputError("messages has to be a list", "send at least one with role user")
+    check_messages_count(messages)
     urls: list[str] = []
     return [{**each, "content": _content(each.get("content"), urls)} if isinstance(each, dict) else each
             for each in messages], urls  # fmt: skip
@@ -215,6 +219,7 @@ def _lora(wanted: Any) -> dict[str, float] | None:
         return None
     if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
         raise InputError("lora has to be a list of objects with id and scale", "correct it")
+    check_adapters(len(wanted))
     scales: dict[str, float] = {}
     for each in wanted:
         name, scale = each.get("id"), _Taker(each)("scale", float, 0)
@@ -234,4 +239,5 @@ def _schema(wanted: Any) -> dict[str, Any] | None:
     schema = named.get("schema") if isinstance(named, dict) else None
     if not isinstance(schema, dict):
         raise InputError("response_format is not one of text, json_object, json_schema", "correct it")
+    check_schema(schema)
     return schema

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from edgekit_runtime.bundle import open_bundle
@@ -17,6 +18,7 @@ from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
 from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.images import ImageReader
+from edgekit_runtime.server.leaving import leave_within
 from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.systemd import notify, tell_alive
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30  # what is being answered may end after SIGTERM
 TELL_SECONDS = 5  # for telling those whose answers didn't
+STOP_SECONDS = 40  # from SIGTERM to the end, whatever happens
+SPARE_SECONDS = 2
 DEFAULT_PARALLEL = 4
 
 
@@ -107,15 +111,23 @@ def serve(
 async def _serve(app: Any, supervisor: Supervisor, adapters: Adapters, listener: socket.socket) -> None:
     import uvicorn
 
+    from edgekit_runtime.server.connections import BACKLOG, BoundedConnection, most_connections
+
+    BoundedConnection.most = most_connections()
+
     class Server(uvicorn.Server):
         """Signals are ours: the worker has to be ended too, and ending as told is no failure."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
-            loop = asyncio.get_running_loop()
             for each in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(each, self.handle_exit, each, None)
+                signal.signal(each, self.handle_exit)  # not the loop's: it may be what hangs
             yield
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not self.should_exit:
+                leave_within(STOP_SECONDS - SPARE_SECONDS)
+            super().handle_exit(sig, frame)
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -131,6 +143,8 @@ async def _serve(app: Any, supervisor: Supervisor, adapters: Adapters, listener:
     server = Server(
         uvicorn.Config(
             app,
+            http=BoundedConnection,
+            backlog=BACKLOG,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=DRAIN_SECONDS + TELL_SECONDS,

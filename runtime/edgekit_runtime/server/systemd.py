@@ -27,6 +27,8 @@ Restart=always
 RestartSec=1
 TimeoutStartSec=300
 TimeoutStopSec={stop_seconds}
+# The engine's process goes on until the answers are out.
+KillMode=mixed
 WatchdogSec={watchdog_seconds}
 # Out of memory, the kernel ends the engine's process; the service starts another.
 OOMPolicy=continue

@@ -1,0 +1,60 @@
+"""Clients that open connections and say nothing, little or all too slowly take the service from nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.goods import Goods
+from tests.service import Service, serving
+
+HALF_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+HALF_BODY = HALF_HEAD + b"Content-Length: 1000\r\nContent-Type: application/json\r\n\r\n{"
+
+
+@contextlib.contextmanager
+def connections(service: Service, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
+    address = urlsplit(service.url)
+    assert address.hostname
+    with contextlib.ExitStack() as held:
+        opened = []
+        for _ in range(count):
+            each = held.enter_context(socket.create_connection((address.hostname, address.port or 0), timeout=30))
+            each.sendall(sent)
+            opened.append(each)
+        yield opened
+
+
+@pytest.fixture
+def service(goods: Goods) -> Iterator[Service]:
+    with serving(goods.bundle) as started:
+        yield started
+
+
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["nothing", "half a head", "half a body"])
+def test_a_request_is_answered_beside_hundreds_that_never_end(
+    service: Service, torture: bool, figures: object, sent: bytes
+) -> None:
+    count = 10_000 if torture else 1500
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count + 200 and hard != resource.RLIM_INFINITY and hard < count + 200:
+        pytest.skip("too few file handles for this many connections")
+    before = service.text()
+    with connections(service, count, sent):
+        assert service.text() == before
+    assert service.text() == before
+    assert not any("Traceback" in line for line in service.lines)
+
+
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["nothing", "half a head", "half a body"])
+def test_sigterm_ends_the_service_whatever_is_half_sent(service: Service, sent: bytes) -> None:
+    service.text()
+    with connections(service, 50, sent):
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(40) == 0
