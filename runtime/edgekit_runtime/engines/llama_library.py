@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,8 +22,15 @@ log = logging.getLogger(__name__)
 ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
 AMX = "AMX_INT8"  # as llama_print_system_info names it
 
-# llama.cpp reports errors only through its log; the last ones explain what a null pointer doesn't.
-_errors: list[str] = []
+
+class _Reported(threading.local):
+    """llama.cpp reports errors only through its log; the last ones of a thread explain what a null pointer doesn't."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+
+_errors = _Reported()
 
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
@@ -30,20 +38,21 @@ def log_callback(level: int, text: bytes, _data: Any) -> None:
     """Where llama.cpp and mtmd log to."""
     line = text.decode("utf-8", "replace").rstrip()
     if level == ERROR_LEVEL and line:
-        _errors.append(line)
-        del _errors[:-8]
+        _errors.lines.append(line)
+        del _errors.lines[:-8]
     if line:
         log.debug("%s", line)
 
 
 def reason() -> str:
     """What the library reported since :func:`clear_errors`, in brackets, or nothing."""
-    return f" ({_errors[0].partition(': ')[2] or _errors[0]})" if _errors else ""
+    first = _errors.lines[0] if _errors.lines else ""
+    return f" ({first.partition(': ')[2] or first})" if first else ""
 
 
 def clear_errors() -> None:
     """Forget what was reported."""
-    _errors.clear()
+    _errors.lines.clear()
 
 
 @cache
@@ -69,7 +78,7 @@ def engine_errors() -> Iterator[list[str]]:
     """Collect what llama.cpp reports as errors while the block runs."""
     start_backend()
     clear_errors()
-    yield _errors
+    yield _errors.lines
 
 
 @cache

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
-from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.scheduler.job import Job, Key, Work
 from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
@@ -26,6 +26,7 @@ SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
 ALONE_CHUNK = 256  # with one sequence: nobody waits but the watchdog, for whom a slow board has to end its steps
 # Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
 # costs as much as half a token of a small base.
+SLOWEST_SAMPLE = 5.0  # seconds: a grammar that takes longer for one token holds everybody up
 BURST = 4
 LEAST_CHUNK = 2  # a matrix times one column is summed in another order than times several
 
@@ -356,7 +357,12 @@ class Loop:
         self._free(slot)
 
     def _sample(self, slot: Slot, job: Job, row: int) -> None:
+        began = time.perf_counter()
         token = job.sampler.sample(row)
+        if time.perf_counter() - began > SLOWEST_SAMPLE:
+            job.fail(InputError(f"the schema's grammar takes over {SLOWEST_SAMPLE:g} s a token", "simplify the schema"))
+            self._free(slot)
+            return
         alternatives = job.work.alternatives
         scored = None if alternatives is None else score(self._engine.row(row), token, alternatives)
         job.accept(token, self._engine.piece(token), ends=self._engine.is_end(token), score=scored)

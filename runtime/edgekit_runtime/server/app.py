@@ -196,7 +196,8 @@ class _Service:
         # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
         if asked.stream:
             events = self._streamed(asked)
-            await anext(events)  # accepted, or an error with a status of its own
+            if not await _accepted(request, events):
+                return Response(status_code=GONE)
             return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
         with self._counted(len(asked.options)):
             answer = asyncio.ensure_future(self._whole(asked))
@@ -296,6 +297,25 @@ class _Service:
         finally:
             self.metrics.requests.labels(asked.model, outcome).inc()
             await events.aclose()
+
+
+async def _accepted(request: Request, events: AsyncGenerator[dict[str, Any], None]) -> bool:
+    """Wait for the first event, or for an error with a status of its own; False when the client goes away before."""
+    me = asyncio.current_task()
+    assert me is not None  # a request is handled in one
+    gone = asyncio.ensure_future(_gone(request))
+    gone.add_done_callback(lambda each: None if each.cancelled() else me.cancel())
+    try:
+        await anext(events)
+        return True
+    except asyncio.CancelledError:
+        if gone.cancelled() or not gone.done():
+            raise
+        me.uncancel()
+        await events.aclose()
+        return False
+    finally:
+        gone.cancel()
 
 
 async def _gone(request: Request) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.generation import Stream
 from edgekit_runtime.runtime import Runtime
+from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.preparing import Preparing
 from edgekit_runtime.server.wire import pack, unpack
 from edgekit_runtime.server.worker import Worker
@@ -132,3 +135,51 @@ def test_what_waits_to_be_read_can_be_cancelled() -> None:
         assert select.select([preparing], [], [], SECONDS)[0]
         said += [number for number, _ in preparing.done()]
     assert said == [0]
+
+
+def test_a_streaming_client_that_leaves_while_its_request_is_read_is_noticed() -> None:
+    left = asyncio.Event()
+
+    class Reading:
+        """A supervisor whose worker never accepts."""
+
+        ready, models, stats, restarts = True, (), {}, 0
+
+        async def answer(self, _: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+            try:
+                await asyncio.Event().wait()
+                yield {}
+            finally:
+                left.set()
+
+    async def ask() -> list[int]:
+        app = make_app(Reading(), None)  # type: ignore[arg-type]
+        body = json.dumps({"model": "base", "prompt": "x", "stream": True}).encode()
+        coming = asyncio.Queue[dict[str, Any]]()
+        coming.put_nowait({"type": "http.request", "body": body, "more_body": False})
+        statuses: list[int] = []
+
+        async def send(message: dict[str, Any]) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/completions",
+            "query_string": b"",
+            "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+            "server": ("127.0.0.1", 80),
+        }
+        answering = asyncio.create_task(app(scope, coming.get, send))  # type: ignore[arg-type]
+        await asyncio.sleep(0.1)
+        assert not answering.done()
+        coming.put_nowait({"type": "http.disconnect"})
+        await answering
+        return statuses
+
+    async def scenario() -> None:
+        statuses = await asyncio.wait_for(ask(), SECONDS)
+        assert left.is_set()
+        assert statuses == [499]
+
+    asyncio.run(scenario())
