@@ -19,6 +19,8 @@ export const BASE_METADATA = 512 * 1024 * 1024;
 export const ADAPTER_METADATA = 1024 * 1024;
 const [NUMBER_COST, TEXT_COST] = [40, 64]; // as on other devices, so that the same files are taken
 const FIRST_READ = 4 * 1024 * 1024; // a header with a large vocabulary takes more, and is read again
+const UINT32 = 4;
+const INT32 = 5;
 const STRING = 8;
 const ARRAY = 9;
 
@@ -34,11 +36,14 @@ const TENSOR_TYPES = { 0: ["F32", 4], 1: ["F16", 2], 8: ["Q8_0", 34 / 32, 32], 3
 const DEFAULT_ALIGNMENT = 32;
 const VALUE_NAMES = ["U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64"];
 
+const DECODER = new TextDecoder();
+
 class Truncated extends Error {}
 
 /**
  * @typedef {object} GgufHeader
- * @property {Map<string, any>} metadata key -> value; arrays of strings are {@link Strings}
+ * @property {Map<string, any>} metadata key -> value; arrays of strings are {@link Strings}, those of whole numbers of 4
+ *   bytes {@link Numbers}, others null
  * @property {Map<string, string>} types key -> how its value is stored: "F32", and "[U32]" for an array
  * @property {Map<string, {shape: number[], type: string, start: number, end: number}>} tensors name -> shape in ggml's
  *   order, and where its data begins and ends in the file
@@ -52,10 +57,29 @@ export class Strings {
     this.ends = ends;
   }
 
+  get length() {
+    return this.ends.length / 2;
+  }
+
   /** @param {number} index @returns {string | undefined} */
   at(index) {
-    if (!(index >= 0 && index < this.ends.length / 2)) return undefined;
-    return new TextDecoder().decode(this.bytes.subarray(this.ends[2 * index], this.ends[2 * index + 1]));
+    if (!(index >= 0 && index < this.length)) return undefined;
+    return DECODER.decode(this.bytes.subarray(this.ends[2 * index], this.ends[2 * index + 1]));
+  }
+}
+
+/** An array of whole numbers of 4 bytes, likewise. */
+class Numbers {
+  /** @param {DataView} view @param {number} start @param {number} length */
+  constructor(view, start, length) {
+    this.view = view;
+    this.start = start;
+    this.length = length;
+  }
+
+  /** @param {number} index @returns {number | undefined} */
+  at(index) {
+    return index >= 0 && index < this.length ? this.view.getUint32(this.start + 4 * index, true) : undefined;
   }
 }
 
@@ -163,8 +187,8 @@ class Reader {
     this.spend(length * (item === STRING ? TEXT_COST : NUMBER_COST));
     if (item === STRING) return this.strings(length);
     if (!(item in SCALARS)) throw unsound(this.name, `array type ${item} is unknown`);
-    this.take(length * SCALARS[item][0]); // nothing here looks at arrays of numbers
-    return null;
+    const start = this.take(length * SCALARS[item][0]);
+    return item === UINT32 || item === INT32 ? new Numbers(this.view, start, length) : null;
   }
 
   strings(length) {

@@ -154,7 +154,9 @@ function specialTokens(metadata) {
   const written = metadata.get("edgekit.template_tokens");
   if (written !== undefined) return JSON.parse(written);
   const texts = metadata.get("tokenizer.ggml.tokens") ?? [];
-  const named = Object.entries(TOKENS).map(([kind, name]) => [name, texts[metadata.get(`tokenizer.ggml.${kind}_token_id`)]]);
+  const named = Object.entries(TOKENS).map(([kind, name]) => [
+    name, texts.at(metadata.get(`tokenizer.ggml.${kind}_token_id`) ?? Infinity),
+  ]);
   return Object.fromEntries(named.filter(([, text]) => text !== undefined));
 }
 

@@ -15,11 +15,12 @@ const TAGS = ["<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</s
 
 /** Control tokens of a GGUF's vocabulary, by text.  @param {Map<string, any>} metadata */
 export function controlTokens(metadata) {
-  const kinds = metadata.get("tokenizer.ggml.token_type") ?? [];
+  const [texts, kinds] = ["tokens", "token_type"].map((name) => metadata.get(`tokenizer.ggml.${name}`) ?? []);
   const found = new Map();
-  for (const [id, text] of (metadata.get("tokenizer.ggml.tokens") ?? []).entries()) {
-    const looks = /^<[|｜]/.test(text) && /[|｜]>$/.test(text);
-    if (text && (looks || kinds[id] === UNKNOWN || kinds[id] === CONTROL)) found.set(text, id);
+  for (let id = 0; id < texts.length; id++) {
+    const text = texts.at(id);
+    const looks = /^<[|｜].*[|｜]>$/s.test(text);
+    if (text && (looks || kinds.at(id) === UNKNOWN || kinds.at(id) === CONTROL)) found.set(text, id);
   }
   return found;
 }
