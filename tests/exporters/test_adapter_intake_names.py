@@ -187,7 +187,7 @@ def test_every_tensor_is_used_and_every_place_is_filled(
         "half": re.escape(lost),
         "more": "k_proj",
         "copy": "no copy of the base",
-        "kind": "int8, no floats",
+        "kind": "int8, none of the floats",
     }
     with pytest.raises(InputError, match=said[edit]):
         take_in(_copy(clean, tmp_path / "edited", weights), tiny_base)
