@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.regular_files import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +29,9 @@ MAX_PIXELS = 50_000_000  # what the file may hold; decoding takes 3 or 4 bytes f
 MAX_SIDE = 2048  # what is kept: a larger image is scaled down, its proportions kept
 MAX_ASPECT = 16  # a thinner strip makes resizers divide by nothing
 MAX_IMAGES = 8  # in a request
+MAX_SCANS = 200  # of a progressive JPEG, which has ten or so: each one is a pass over all pixels
+_JPEG = b"\xff\xd8"
+_SCAN = b"\xff\xda"  # begins one, and can't stand inside of one
 DATA_URL = "data:"
 
 
@@ -78,7 +82,7 @@ def read_picture(source: Source, name: str | None = None) -> Picture:
     if isinstance(source, str) and "://" in source:
         raise InputError(f"{source} is an address, and none is opened here", "give a file, downloaded before")
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:  # a pipe would keep everybody waiting
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InputError(f"the image {path} can't be read ({error.strerror})", "give the path of a file") from None
@@ -137,6 +141,8 @@ def _decode(data: bytes, name: str) -> Picture:
         raise _too_large(name)
     if not data:
         raise InputError(f"{name} is empty", "send the whole file")
+    if data.startswith(_JPEG) and data.count(_SCAN) > MAX_SCANS:
+        raise InputError(f"{name} is a JPEG of more than {MAX_SCANS} scans", "save it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large images: we have a limit of our own

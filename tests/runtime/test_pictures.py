@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -136,3 +137,18 @@ def test_a_picture_travels_as_json() -> None:
 def test_too_many_images_are_refused() -> None:
     with pytest.raises(InputError, match="has 9 images"):
         read_pictures([PNG] * 9)
+
+
+def test_a_jpeg_that_is_decoded_again_and_again_is_refused() -> None:
+    large = encoded(Image.new("RGB", (512, 512)), "JPEG", progressive=True)
+    first = large.index(b"\xff\xda", large.index(b"\xff\xda") + 1)
+    second = large.index(b"\xff\xda", first + 1)
+    with pytest.raises(InputError, match="scans"):
+        read_picture(large[:first] + large[first:second] * 5000 + large[second:])
+    assert read_picture(large).width == 512
+
+
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="no regular file"):
+        read_picture(tmp_path / "pipe.png")
