@@ -64,12 +64,12 @@ const said = [];
 const { metadata, facts, asked } = JSON.parse(fs.readFileSync("families.json", "utf8"));
 const prompts = new Prompts({ metadata: new Map(Object.entries(metadata)) }, facts);
 for (const messages of asked) {
-  const { texts: [text], disguise } = prompts.chat(messages);
-  said.push([disguise ? disguise.shown(text) : text, prompts.specials.prompt(text, disguise)]);
+  said.push(prompts.chat(messages)[0]);
 }
 console.log(JSON.stringify(said));
 """
 CONTROL = ["<|im_start|>", "<|im_end|>", "</s>", "[INST]"]
+JOINER = "\u2060"
 SPELT = re.compile("|".join(map(re.escape, CONTROL)))
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
@@ -153,16 +153,14 @@ def test_what_a_message_spells_is_text_in_a_page_too(
         calm = [{key: value for key, value in each.items() if key != "tool_calls"} for each in calm]
         mine = [each | {"content": f"{'x' * at}{spelt}{each['content']}"} for each in calm]
         try:
-            numbers = [CONTROL.index(found) + 1 for found in SPELT.findall(template.render(calm))]
-            expected.append((template.render(mine), numbers))
+            control = SPELT.findall(template.render(calm))
+            expected.append((template.render(mine), control))
         except InputError:
             continue
         asked.append(mine)
     facts = {"image": None, "probes": []}
     with tempfile.TemporaryDirectory() as folder:
         said = json.loads(_run(Path(folder), {"metadata": metadata, "facts": facts, "asked": asked}, SPELLING))
-    for (text, pieces), (wanted, numbers) in zip(said, expected, strict=True):
-        assert text == wanted
-        assert [each for each in pieces if isinstance(each, int)] == numbers
-        assert not any(SPELT.search(each) for each in pieces if isinstance(each, str))
-        assert "".join(CONTROL[each - 1] if isinstance(each, int) else each for each in pieces) == wanted
+    for text, (wanted, control) in zip(said, expected, strict=True):
+        assert SPELT.findall(text) == control
+        assert text.replace(JOINER, "") == wanted

@@ -89,7 +89,6 @@ export class Engine {
    *
    * @param {object} request
    * @param {string} request.prompt rendered, with {@link Engine.imageMark} where images belong
-   * @param {(string | number)[]} [request.pieces] the same as texts and token ids, one id at least; without images
    * @param {Uint8Array[]} [request.files] the images
    * @param {string | undefined} request.adapter digest
    * @param {number} request.maxTokens
@@ -100,12 +99,12 @@ export class Engine {
    * @param {AbortSignal} [request.signal]
    * @returns {AsyncIterable<any>} chunks in OpenAI's form, llama.cpp's `timings` in the last one
    */
-  async *complete({ prompt, pieces, files = [], adapter, maxTokens, sampling, stop, ignoreEnd = false, reuse = true, signal }) {
+  async *complete({ prompt, files = [], adapter, maxTokens, sampling, stop, ignoreEnd = false, reuse = true, signal }) {
     const text = await this.withDigests(prompt, files);
     const keep = this.kept.take({ adapter, text, reuse });
     if (!keep) await this.forget();
     const options = {
-      prompt: pieces ?? prompt,
+      prompt,
       stream: true,
       max_tokens: maxTokens,
       temperature: sampling.temperature,

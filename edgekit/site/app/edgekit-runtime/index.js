@@ -237,12 +237,11 @@ export class Runtime {
       throw new EdgekitError("input", `${this.manifest.name} is a text bundle`, "send images to a caption bundle");
     }
     const conversation = messages ?? [{ role: "user", content: prompt }];
-    const { texts, disguise } = raw !== undefined ? { texts: [raw] } : this.prompts.chat(conversation, system, images.length, asking);
+    const texts = raw !== undefined ? [raw] : this.prompts.chat(conversation, system, images.length, asking);
     return {
       name: entry?.name ?? null,
       digest: entry?.digest,
-      texts: disguise ? texts.map((text) => disguise.shown(text)) : texts,
-      pieces: disguise && texts.map((text) => this.prompts.specials.prompt(text, disguise)),
+      texts,
       images,
       maxTokens: max_tokens ?? defaults.max_tokens ?? DEFAULT_MAX_TOKENS,
       stop: stop ?? [],
@@ -265,20 +264,12 @@ export class Runtime {
     const text = plan.texts.join(this.engine.imageMark);
     const twice = this.engine.addsBos && bos && text.startsWith(bos); // the template writes it, and so does the engine
     const prompt = twice ? text.slice(bos.length) : text;
-    const [pieces] = plan.pieces ?? [];
-    if (plan.pieces?.some(Array.isArray) && plan.images.length) {
-      throw new EdgekitError(
-        "unsupported", "a page can't ask about images in a text that spells control tokens", "leave them out",
-      );
-    }
     const began = performance.now();
     let answer = "";
     let first;
     let last;
     let finish = null;
-    for await (const chunk of this.engine.complete({
-      ...plan, prompt, pieces: Array.isArray(pieces) ? this.begun(pieces, twice) : undefined, adapter: plan.digest, signal, reuse,
-    })) {
+    for await (const chunk of this.engine.complete({ ...plan, prompt, adapter: plan.digest, signal, reuse })) {
       last = chunk;
       const choice = chunk.choices?.[0];
       first ??= performance.now();
@@ -290,11 +281,6 @@ export class Runtime {
     }
     if (signal?.aborted) finish = "cancelled";
     return generation({ plan, text: answer, finish, last, started, began, first });
-  }
-
-  /** The engine adds BOS to a text that comes first, if only to an empty one. */
-  begun(pieces, hasBos) {
-    return this.engine.addsBos && !hasBos && typeof pieces[0] === "number" ? ["", ...pieces] : pieces;
   }
 
   /** Do something when no answer is being given. */

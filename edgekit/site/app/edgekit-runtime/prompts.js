@@ -115,8 +115,7 @@ export class Prompts {
    * @param {string | undefined | null} system
    * @param {number} [images] how many come along; without parts for them they come before the last question
    * @param {{tools?: object[], arguments?: object}} [asking] see {@link Prompts.render}
-   * @returns {{texts: string[], disguise?: import("./specials.js").Disguise}} see {@link Prompts.render}; with other
-   *   signs in the places of some, where there is a disguise
+   * @returns {string[]} see {@link Prompts.render}; what messages spell is no control token in them
    */
   chat(messages, system, images = 0, asking = {}) {
     if (asking.tools?.length && !this.knowsTools) {
@@ -128,7 +127,9 @@ export class Prompts {
     const asked = placed(checked(messages), images);
     const all = system == null || asked[0].role === "system" ? asked : [{ role: "system", content: system }, ...asked];
     try {
-      return this.specials.rendered({ messages: all, ...asking }, ({ messages: each, ...rest }) => this.render(each, rest));
+      const render = ({ messages: each, ...rest }) => this.render(each, rest);
+      const { texts, disguise } = this.specials.rendered({ messages: all, ...asking }, render);
+      return texts.map((text) => this.specials.prompt(text, disguise));
     } catch (error) {
       if (error instanceof EdgekitError) throw error;
       throw new EdgekitError(

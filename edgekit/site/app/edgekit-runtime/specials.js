@@ -2,8 +2,8 @@
  * Control tokens come from the chat template, never from what somebody writes into a conversation: the same rules as
  * in the device runtime's `specials`.
  *
- * The engine has no switch for control tokens.  So a prompt in which a text spells one goes to it in pieces: the
- * template's own tokens by their numbers, and texts that are cut behind the first sign of each token that they spell.
+ * The engine takes a prompt as one text, and has no switch for control tokens.  So each one that a message spells gets an
+ * invisible sign behind its first one: the model reads it as text, with that sign in it.
  */
 
 import { EdgekitError } from "./errors.js";
@@ -11,30 +11,30 @@ import { EdgekitError } from "./errors.js";
 const UNKNOWN = 2; // llama.cpp's kinds of tokens
 const CONTROL = 3;
 const PLANES = [0xf0000, 0x100000]; // Unicode's private ones: where a sign's other one is
+const JOINER = "\u2060"; // Unicode's word joiner, which has no width
 const TAGS = ["<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>"];
 
-/** Control tokens of a GGUF's vocabulary, by text.  @param {Map<string, any>} metadata */
+/** Control tokens of a GGUF's vocabulary.  @param {Map<string, any>} metadata */
 export function controlTokens(metadata) {
   const [texts, kinds] = ["tokens", "token_type"].map((name) => metadata.get(`tokenizer.ggml.${name}`) ?? []);
-  const found = new Map();
+  const found = [];
   for (let id = 0; id < texts.length; id++) {
     const text = texts.at(id);
     const looks = /^<[|｜].*[|｜]>$/s.test(text);
-    if (text && (looks || kinds.at(id) === UNKNOWN || kinds.at(id) === CONTROL)) found.set(text, id);
+    if (text && (looks || kinds.at(id) === UNKNOWN || kinds.at(id) === CONTROL)) found.push(text);
   }
   return found;
 }
 
 export class Specials {
   /**
-   * @param {Map<string, number>} tokens ids by text
+   * @param {string[]} tokens their texts
    * @param {string[]} literals what the chat template looks for in messages
    */
   constructor(tokens, literals) {
-    this.tokens = tokens;
-    this.pattern = anyOf([...tokens.keys()]);
-    this.words = [...tokens.keys()].filter((text) => /^[\p{L}\p{N}\s]/u.test(text));
-    const others = [...tokens.keys()].filter((text) => !this.words.includes(text));
+    this.pattern = anyOf(tokens);
+    this.words = tokens.filter((text) => /^[\p{L}\p{N}\s]/u.test(text));
+    const others = tokens.filter((text) => !this.words.includes(text));
     this.signs = [...new Set(others.map(firstSign))];
     this.firsts = [...new Set([...this.signs, ...this.words.map(firstSign)])];
     this.trigger = anyOf([...this.signs, ...this.words]);
@@ -80,35 +80,28 @@ export class Specials {
   }
 
   /**
-   * A rendered text as the engine takes it: as it is where it spells no control token but the template's own, else in
-   * pieces.
+   * A rendered text as the engine takes it: as it is where it spells no control token but the template's own.
    *
    * @param {string} text
    * @param {Disguise | undefined} disguise
-   * @returns {string | (string | number)[]}
    */
   prompt(text, disguise) {
     if (!disguise) return text;
-    const plain = disguise.shown(text);
-    // Other signs are longer than their own here: places are told by what stands before them.
-    const real = this.spans(text).map((span) => span.map((at) => disguise.shown(text.slice(0, at)).length));
-    if (same(this.spans(plain), real)) return plain;
-    const pieces = [];
+    let prompt = "";
     let begun = 0;
-    for (const [start, end] of [...real, [plain.length, plain.length]]) {
-      pieces.push(...this.broken(plain.slice(begun, start)), ...(end > start ? [this.tokens.get(plain.slice(start, end))] : []));
+    for (const [start, end] of [...this.spans(text), [text.length, text.length]]) {
+      prompt += this.broken(disguise.shown(text.slice(begun, start))) + text.slice(start, end);
       begun = end;
     }
-    if (!real.length) {
-      throw new EdgekitError("unsupported", "a page can't ask a base without control tokens for this text", "leave them out");
-    }
-    return pieces.filter((piece) => piece !== "");
+    return prompt;
   }
 
-  /** Cut behind the first sign of each control token that a text spells. */
+  /** With a joiner behind the first sign of each control token that a text spells. */
   broken(text) {
-    const cuts = this.spans(text).map(([start]) => start + firstSign(text.slice(start)).length);
-    return [0, ...cuts].map((from, index) => text.slice(from, cuts[index] ?? text.length));
+    return text.replace(this.pattern, (found) => {
+      const sign = firstSign(found);
+      return sign + JOINER + found.slice(sign.length);
+    });
   }
 }
 
