@@ -42,6 +42,12 @@ if [ -z "$prefix" ]; then
     fi
 fi
 case $prefix in /*) ;; *) prefix=$(pwd)/$prefix ;; esac
+# In a unit, in sed and in the first line of scripts these signs are more than a name.
+line='
+'
+case $prefix in
+    *["$line|&;%\"'\`\$<>"]* | *\\*) die "--prefix has a sign that a folder of a service can't have (one of | & ; % \" ' \` \$ < > \\ or a line break): choose another" ;;
+esac
 if [ -n "$root" ]; then unit=/etc/systemd/system/edgekit.service
 else unit=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user/edgekit.service
 fi
