@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 64 * 1024 * 1024  # bytes of embeddings that are kept
 MOST_CELLS = 1 << 16  # of a frame; larger than any context
 FLOAT_BYTES = 4
+ENCODINGS = 3  # of one chunk, until all of it is numbers
 KEY_WIDTH = "clip.vision.projection_dim"
 
 
@@ -109,15 +110,26 @@ class LlamaImages:
         return chunks
 
     def encode(self, chunk: Any) -> NDArray[np.float32]:
-        """Embeddings of one chunk, [cells, width]."""
+        """Embeddings of one chunk, [cells, width].
+
+        llama.cpp multiplies memory that nobody has written by zero for Pixtral's breaks between rows (clip.cpp), which
+        leaves NaN where NaN was.  The next time something else is there.
+
+        Raises:
+            EdgekitError: they can't be computed, or are no numbers each time.
+        """
         import numpy as np
 
-        clear_errors()
-        if mtmd.mtmd_encode_chunk(self._context, chunk):
-            raise EdgekitError(f"llama.cpp failed to encode an image{reason()}")
         self.encoded += 1
         shape = (int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)), self._width)
-        return np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._context), shape).copy()
+        for _ in range(ENCODINGS):
+            clear_errors()
+            if mtmd.mtmd_encode_chunk(self._context, chunk):
+                raise EdgekitError(f"llama.cpp failed to encode an image{reason()}")
+            found = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._context), shape).copy()
+            if np.isfinite(found).all():
+                return found
+        raise EdgekitError("llama.cpp computes what is no number of an image")
 
     @property
     def width(self) -> int:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from llama_cpp import mtmd_cpp as mtmd
 
 from edgekit_runtime import Runtime
 from edgekit_runtime.engines import BARE
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.engines.llama_images import ENCODINGS
+from edgekit_runtime.errors import EdgekitError, InputError, UsageError
 from edgekit_runtime.generation import Generation
 from edgekit_runtime.store import Store
 from tests.service import serving
@@ -37,6 +41,31 @@ def test_another_adapter_on_the_same_image_encodes_nothing(seeing: Runtime, imag
     assert seeing.loop.counts.images == encoded
     assert second.timings.encode_ms == 0
     assert first.text != second.text
+
+
+@pytest.mark.parametrize("spoilt", [1, ENCODINGS])
+def test_embeddings_that_are_no_numbers_are_computed_again_and_never_used(
+    smolvlm: Model, images: list[Path], monkeypatch: pytest.MonkeyPatch, spoilt: int
+) -> None:
+    """As llama.cpp leaves them where memory that it didn't write held NaN."""
+    with Runtime(smolvlm.bundle, context=256) as runtime:
+        honest, left = mtmd.mtmd_get_output_embd, [spoilt]
+        sound = runtime.encode([{"role": "user", "content": QUESTION}], image=images[1]).frames[0][1].embeddings()
+        (_, frame), *_ = runtime.encode([{"role": "user", "content": QUESTION}], image=images[0]).frames
+
+        def output(context: Any) -> Any:
+            pointer = honest(context)
+            if left[0]:
+                left[0] -= 1
+                pointer[3] = math.nan
+            return pointer
+
+        monkeypatch.setattr(mtmd, "mtmd_get_output_embd", output)
+        if spoilt == ENCODINGS:
+            with pytest.raises(EdgekitError, match="no number"):
+                frame.embeddings()
+        assert np.isfinite(frame.embeddings()).all()
+        assert frame.embeddings().shape == sound.shape
 
 
 def test_cache_is_reused_for_the_same_image_and_no_other(quantised: Model, images: list[Path]) -> None:
