@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf_base import base_gguf
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.llama_tools import run_converter
+from edgekit_runtime.bundle import file_digest
 from tests.adapters import save_random_lora
 
 
@@ -29,6 +32,22 @@ class Goods:
     two: Path
     nameless: Path
     other_family: Path
+
+    def other_base(self, folder: Path) -> Path:
+        """A later bundle in ``folder`` whose base is another file of the same family."""
+        bundle = folder / "other"
+        shutil.copytree(self.later_bundle, bundle)
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        path = bundle / manifest["base"]["file"]
+        rewritten = path.with_suffix(".new")
+        rewrite_metadata(path, rewritten, {"general.description": "another file"})
+        rewritten.replace(path)
+        manifest["base"]["digest"] = file_digest(path)
+        for file in manifest["files"]:
+            if file["path"] == manifest["base"]["file"]:
+                file["size"], file["sha256"] = path.stat().st_size, file_digest(path)
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        return bundle
 
 
 def make_goods(base_folder: Path, folder: Path) -> Goods:

@@ -22,7 +22,7 @@ MOST_CHOICES = 1000
 # Optional signs of a pattern, times how often the pattern repeats something: alternatives that are open all at once.
 MOST_OPTIONS = 200
 OPTIONAL = "?*+|{"
-MOST_OPTIONAL = 64  # properties of one object: the grammar keeps each one that may follow in mind
+MOST_OPTIONAL_PROPERTIES = 64  # of one object: the grammar keeps each one that may follow in mind
 CHOICES = ("enum", "anyOf", "oneOf", "properties")
 
 
@@ -69,7 +69,7 @@ def check_schema(schema: dict[str, Any]) -> None:
         required, properties = node.get("required"), node.get("properties")
         if isinstance(properties, dict):
             optional = properties.keys() - set(map(str, required if isinstance(required, list) else ()))
-            _at_most(len(optional), MOST_OPTIONAL, "optional properties in an object of the schema")
+            _at_most(len(optional), MOST_OPTIONAL_PROPERTIES, "optional properties in an object of the schema")
         if isinstance(pattern := node.get("pattern"), str):
             options = _options(pattern)
             _at_most(options, MOST_OPTIONS, f"optional parts in a pattern of the schema ({OPTIONAL}, repeated)")
@@ -90,7 +90,7 @@ def _options(pattern: str) -> int:
 
 def _inside(node: Any) -> list[Any]:
     values = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return [each for each in values if isinstance(each, dict | list)] if not isinstance(node, str) else []
+    return [each for each in values if isinstance(each, dict | list)]
 
 
 def _nodes(document: Any) -> Iterator[Any]:

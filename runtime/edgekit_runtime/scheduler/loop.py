@@ -9,16 +9,15 @@ computed from the same tokens under the same adapters, and only so that the answ
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.scheduler.job import Job, Key, Work
-from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody
+from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody, watched
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.scores import score, scores
 
@@ -26,8 +25,8 @@ SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
 ALONE_CHUNK = 256  # with one sequence: nobody waits but the watchdog, for whom a slow board has to end its steps
 # Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
 # costs as much as half a token of a small base.
-SLOWEST_SAMPLE = 5.0  # seconds: a grammar that takes longer for one token holds everybody up
 BURST = 4
+SLOWEST_SAMPLE = 5.0  # seconds: a grammar that takes longer for one token holds everybody up
 LEAST_CHUNK = 2  # a matrix times one column is summed in another order than times several
 
 
@@ -129,7 +128,7 @@ class Loop:
             groups = {}
         tokens = BURST if len(groups) > 1 and not self._prefilling else 1
         for stack in sorted(groups, key=lambda stack: stack != self._selected):
-            with self._watched([stack]):
+            with watched(self.watch, [stack]):
                 together = self._engine.batches_exactly(stack)
             slots = self._gather(groups[stack]) if together else groups[stack]
             for _ in range(tokens):
@@ -160,7 +159,7 @@ class Loop:
                 continue
             self._waiting.popleft()
             try:
-                with self._watched([job.work.stack]):
+                with watched(self.watch, [job.work.stack]):
                     self._start(job)
             except EdgekitError as error:
                 job.fail(error)
@@ -325,7 +324,7 @@ class Loop:
     def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
         try:
-            with self._watched([slot.job.work.stack for slot in slots if slot.job is not None]):
+            with watched(self.watch, [slot.job.work.stack for slot in slots if slot.job is not None]):
                 self._engine.select(stack)
                 self._selected = stack
                 self._engine.decode(parts)
@@ -338,16 +337,8 @@ class Loop:
     def _mixes(self, stacks: Sequence[Stack]) -> bool:
         if len(stacks) < 2 or not self.mixing:
             return False
-        with self._watched(stacks):
+        with watched(self.watch, stacks):
             return self._engine.mixes(stacks)
-
-    @contextlib.contextmanager
-    def _watched(self, stacks: Sequence[Stack]) -> Iterator[None]:
-        self.watch(stacks)
-        try:
-            yield
-        finally:
-            self.watch(())
 
     def _abort(self, slot: Slot, error: EdgekitError) -> None:
         if slot.job is not None:

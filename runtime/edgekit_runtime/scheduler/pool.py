@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit_runtime.engines import Engine, Stack
@@ -14,6 +15,16 @@ Watch = Callable[[Sequence[Stack]], object]
 
 def nobody(_: Sequence[Stack]) -> None:
     """Watches nothing."""
+
+
+@contextmanager
+def watched(watch: Watch, stacks: Sequence[Stack]) -> Iterator[None]:
+    """Tell ``watch`` which adapters the engine works with in the block, and that it has done after it."""
+    watch(stacks)
+    try:
+        yield
+    finally:
+        watch(())
 
 
 class AdapterPool:
@@ -59,7 +70,8 @@ class AdapterPool:
         for digest, path in files.items():
             if digest not in self._loaded:
                 self._check(digest, path)
-                self._loaded[digest] = self._sizes[digest] = self._load(digest, path)
+                with watched(self.watch, [((digest, 1.0),)]):
+                    self._loaded[digest] = self._sizes[digest] = self._engine.load_adapter(digest, path)
                 self.loads += 1
             self._loaded.move_to_end(digest)
         self._users.update(files.keys())
@@ -68,13 +80,6 @@ class AdapterPool:
         self.release(files)
         self._evict()
         return self._may_fit(files)  # raises when waiting would not help
-
-    def _load(self, digest: str, path: Path) -> int:
-        self.watch([((digest, 1.0),)])
-        try:
-            return self._engine.load_adapter(digest, path)
-        finally:
-            self.watch(())
 
     def _may_fit(self, files: Mapping[str, Path]) -> bool:
         """Whether there is room beside what is in use, as far as sizes are known."""

@@ -30,7 +30,7 @@ from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.watching import Watched, look_always
 from edgekit_runtime.server.wire import Message
 from edgekit_runtime.store import Store
-from edgekit_runtime.store.changes import version_key
+from edgekit_runtime.store.changes import check_newer
 from edgekit_runtime.store.private_folder import PrivateFolder
 
 log = logging.getLogger(__name__)
@@ -140,9 +140,9 @@ class Adapters:
         if entry.name == BASE:
             raise InputError(f"an adapter can't be called {BASE}", "give it another name")
         active = self._loaded.get(entry.name) or self._manifest_entry(entry.name)
-        if active is not None and not allow_downgrade and version_key(entry.version) < version_key(active.version):
-            problem = f"{entry.name} {entry.version} is older than {active.version}, which is active"
-            raise InputError(problem, "load it with allow_downgrade: true")
+        if active is not None:
+            mend = "load it with allow_downgrade: true"
+            check_newer(entry.name, entry.version, active.version, allow_downgrade, mend)
         await self._try(copied, source)
         await self._supervisor.load(_model(entry), str(copied.copy.path))
         self._loaded[entry.name] = entry

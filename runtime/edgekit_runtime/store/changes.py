@@ -34,7 +34,7 @@ def with_bundle(old: Generation | None, manifest: Manifest, sizes: Sizes, *, all
     """
     kept: tuple[AdapterEntry, ...] = ()
     if old is not None:
-        _check_newer(manifest.name, manifest.version, old.manifest.version, allow_downgrade)
+        check_newer(manifest.name, manifest.version, old.manifest.version, allow_downgrade)
         kept = tuple(entry for entry in old.installed if entry.family == manifest.base.family)
         for entry in manifest.adapters:
             _check_no_older(entry, [each for each in old.manifest.adapters if each in kept], allow_downgrade)
@@ -116,12 +116,19 @@ def _with_adapters(manifest: Manifest, adapters: Sequence[AdapterEntry], sizes: 
 def _check_no_older(entry: AdapterEntry, actives: Sequence[AdapterEntry], allow_downgrade: bool) -> None:
     for active in actives:
         if active.name == entry.name:
-            _check_newer(entry.name, entry.version, active.version, allow_downgrade)
+            check_newer(entry.name, entry.version, active.version, allow_downgrade)
 
 
-def _check_newer(name: str, version: str, active: str, allow_downgrade: bool) -> None:
+def check_newer(
+    name: str, version: str, active: str, allow_downgrade: bool, mend: str = "roll back, or --allow-downgrade"
+) -> None:
+    """Refuse a version older than the one that is active, unless that is wanted; ``mend`` says how it is asked for.
+
+    Raises:
+        InputError: it is older.
+    """
     if not allow_downgrade and version_key(version) < version_key(active):
-        raise InputError(f"{name} {version} is older than {active}, which is active", "roll back, or --allow-downgrade")
+        raise InputError(f"{name} {version} is older than {active}, which is active", mend)
 
 
 def _not_installed(generation: Generation, name: str, version: str | None) -> InputError:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -199,7 +197,7 @@ def test_a_base_that_the_canary_refuses_changes_nothing_also_after_the_engine_wa
     with serving(store.root) as service:
         before, number = service.text(), store.number
         (hook / "on").touch()
-        store.install(_other_base(goods, tmp_path))
+        store.install(goods.other_base(tmp_path))
         assert store.number != number
         service.wait_for(lambda: any("the engine crashes" in line for line in service.lines))
         os.kill(service.worker, signal.SIGKILL)
@@ -241,19 +239,3 @@ def test_only_who_was_alone_at_the_last_of_two_crashes_is_blamed() -> None:
     blame.forgive("two")
     assert list(blame.crashed({two})) == []
     assert list(blame.crashed({two})) == ["two"]
-
-
-def _other_base(goods: Goods, tmp_path: Path) -> Path:
-    """A later bundle whose base is another file of the same family."""
-    bundle = tmp_path / "other"
-    shutil.copytree(goods.later_bundle, bundle)
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    path = bundle / manifest["base"]["file"]
-    rewrite_metadata(path, path.with_suffix(".new"), {"general.description": "another file"})
-    path.with_suffix(".new").replace(path)
-    manifest["base"]["digest"] = file_digest(path)
-    for file in manifest["files"]:
-        if file["path"] == manifest["base"]["file"]:
-            file["size"], file["sha256"] = path.stat().st_size, file_digest(path)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-    return bundle

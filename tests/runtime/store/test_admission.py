@@ -222,20 +222,7 @@ def test_a_machine_without_the_engine_says_that_nothing_was_tried(
 
 @pytest.fixture
 def other_base(goods: Goods, tmp_path: Path) -> Path:
-    """A later bundle whose base is another file of the same family."""
-    bundle = tmp_path / "other"
-    shutil.copytree(goods.later_bundle, bundle)
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    path = bundle / manifest["base"]["file"]
-    rewritten = path.with_suffix(".new")
-    rewrite_metadata(path, rewritten, {"general.description": "another file"})
-    rewritten.replace(path)
-    manifest["base"]["digest"] = file_digest(path)
-    for file in manifest["files"]:
-        if file["path"] == manifest["base"]["file"]:
-            file["size"], file["sha256"] = path.stat().st_size, file_digest(path)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
-    return bundle
+    return goods.other_base(tmp_path)
 
 
 def _one(bundle: Path) -> Path:
