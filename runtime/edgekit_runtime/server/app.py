@@ -10,7 +10,7 @@ import contextlib
 import hmac
 import importlib.resources
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,20 +196,19 @@ class _Service:
         # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
         if asked.stream:
             events = self._streamed(asked)
-            if not await _accepted(request, events):
+            try:
+                async with _heeding(request):
+                    await anext(events)  # accepted, or an error with a status of its own
+            except _ClientGone:
+                await events.aclose()
                 return Response(status_code=GONE)
             return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
         with self._counted(len(asked.options)):
-            answer = asyncio.ensure_future(self._whole(asked))
-            gone = asyncio.ensure_future(_gone(request))
             try:
-                await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-                return await answer if answer.done() else Response(status_code=GONE)
-            finally:
-                gone.cancel()
-                answer.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await answer
+                async with _heeding(request):
+                    return await self._whole(asked)
+            except _ClientGone:
+                return Response(status_code=GONE)
 
     @contextlib.contextmanager
     def _counted(self, prompts: int) -> Iterator[None]:
@@ -299,22 +298,27 @@ class _Service:
             await events.aclose()
 
 
-async def _accepted(request: Request, events: AsyncGenerator[dict[str, Any], None]) -> bool:
-    """Wait for the first event, or for an error with a status of its own; False when the client goes away before."""
+class _ClientGone(Exception):
+    """Nobody reads the answer."""
+
+
+@contextlib.asynccontextmanager
+async def _heeding(request: Request) -> AsyncIterator[None]:
+    """Stop the block, by _ClientGone, when the client goes away.  What it awaits first is begun at once."""
     me = asyncio.current_task()
     assert me is not None  # a request is handled in one
+    inside = True
     gone = asyncio.ensure_future(_gone(request))
-    gone.add_done_callback(lambda each: None if each.cancelled() else me.cancel())
+    gone.add_done_callback(lambda each: me.cancel() if inside and not each.cancelled() else None)
     try:
-        await anext(events)
-        return True
+        yield
     except asyncio.CancelledError:
         if gone.cancelled() or not gone.done():
             raise
         me.uncancel()
-        await events.aclose()
-        return False
+        raise _ClientGone from None
     finally:
+        inside = False
         gone.cancel()
 
 

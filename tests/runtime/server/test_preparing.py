@@ -137,7 +137,8 @@ def test_what_waits_to_be_read_can_be_cancelled() -> None:
     assert said == [0]
 
 
-def test_a_streaming_client_that_leaves_while_its_request_is_read_is_noticed() -> None:
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_leaves_while_its_request_is_read_is_noticed(streams: bool) -> None:
     left = asyncio.Event()
 
     class Reading:
@@ -154,7 +155,7 @@ def test_a_streaming_client_that_leaves_while_its_request_is_read_is_noticed() -
 
     async def ask() -> list[int]:
         app = make_app(Reading(), None)  # type: ignore[arg-type]
-        body = json.dumps({"model": "base", "prompt": "x", "stream": True}).encode()
+        body = json.dumps({"model": "base", "prompt": "x", "stream": streams}).encode()
         coming = asyncio.Queue[dict[str, Any]]()
         coming.put_nowait({"type": "http.request", "body": body, "more_body": False})
         statuses: list[int] = []
