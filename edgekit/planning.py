@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.project import AUTO
+from edgekit.weights import Weights
 from edgekit_devices.fit import BITS, ONNX_KV_ELEMENT, Advice, Plan, Reader, advise, plan, requantized
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate, Model
+from edgekit_exporters.base import Base
 from edgekit_exporters.gguf_base import quantization_of
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import open_bundle
@@ -24,7 +27,6 @@ from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
 
 PLAN_SCHEMA = "edgekit.plan/1"
 FLOAT_BYTES = 4
-FALLBACK_QUANTIZATION = "Q4_0"  # of a float base, when nobody said which
 
 
 @dataclass(frozen=True)
@@ -138,22 +140,22 @@ def subject_of_bundle(path: Path) -> Subject:
         return replace(subject, isa=manifest.requires.isa, reader=reader)
 
 
-def subject_of_base(name: str, quantization: str | None, relative_to: Path) -> Subject:
-    """A base by the name that a project has for it, as it would be exported.
+def subject_of_base(base: Base, weights: Weights) -> Subject:
+    """A base as it would be exported.
 
     Raises:
-        InputError: no such base.
         UsageError: a quantisation whose size isn't known.
     """
-    from edgekit.bases import resolve_base
-
-    base = resolve_base(name, relative_to=relative_to)
-    if base.gguf is not None and quantization in (None, quantization_of(base.gguf)):
+    wanted = weights.label
+    if base.gguf is not None and wanted == quantization_of(base.gguf):
         return _subject_of_gguf(base.gguf, base.name, {})
-    model, embedding = _facts_of_folder(base.folder)
-    wanted = quantization or FALLBACK_QUANTIZATION
+    if wanted == AUTO:
+        raise UsageError(
+            "export.quantize is auto, and what it will find isn't known yet", "name a --quantize, Q4_0 say"
+        )
     if wanted not in BITS:
         raise UsageError(f"the size of {wanted} isn't known before it is exported", did_you_mean(wanted, BITS))
+    model, embedding = _facts_of_folder(base.folder)
     return Subject(base.name, requantized(model, wanted, embedding), embedding, {})
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.bases import check_base, deployed_precision
+from edgekit.bases import check_base
 from edgekit.data import load_rows
 from edgekit.devices import device_profile
 from edgekit.folders import (
@@ -21,8 +21,8 @@ from edgekit.folders import (
     trained_folder,
 )
 from edgekit.project import AUTO, FORMATS, MODES, Adapter, Project
+from edgekit.weights import deployed_weights
 from edgekit_exporters.onnx_base import PRECISIONS as ONNX_TYPES
-from edgekit_exporters.onnx_base import onnx_precision
 from edgekit_exporters.onnx_builder import require_onnx
 from edgekit_exporters.quantise import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.templates import template_source
@@ -198,7 +198,7 @@ def _check_type(project: Project, quantize: str | None) -> None:
             # GenAI's builder has image models of its own list only, adapters for none of them.
             problem = "there is no ONNX for captions: image models run on llama.cpp"
             raise UsageError(problem, "export with --format gguf")
-        onnx_precision(quantize or deployed_precision(settings))
+        deployed_weights(settings, None, quantize)
         require_onnx()
         return
     for each in (quantize, settings.quantize):

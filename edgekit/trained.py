@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edgekit.deployed import blocks_digest, trained_blocks
 from edgekit.folders import adapter_folder, trained_folder
-from edgekit.project import ONNX_PRECISIONS, Adapter, Project
-from edgekit.training import base_precision
+from edgekit.project import Adapter, Project
 from edgekit.training.record import read_record
+from edgekit.weights import GGUF, ONNX, TORCH, Weights, recorded_weights, training_weights, with_blocks
 from edgekit_exporters.adapter_files import find_adapter
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector, with_connector
@@ -21,29 +18,11 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.reasoning import template_arguments
 from edgekit_runtime.template import ChatTemplate
 
-__all__ = ["TrainedAt", "adapter_source", "shipped_base", "trained_at", "trained_folder"]
-
 CHANGES_BLOCKS = {
-    "gguf": "export.imatrix and export.tensor_types",
-    **dict.fromkeys(ONNX_PRECISIONS, "this base by this version on this machine"),
+    TORCH: "the base",
+    GGUF: "export.imatrix and export.tensor_types",
+    ONNX: "this base by this version on this machine",
 }
-
-
-@dataclass(frozen=True)
-class TrainedAt:
-    """``precision`` of the base in training; on blocks that devices run also these and their ``quantization``;
-    ``reasoning`` as :func:`trained_reasoning` has it.
-    """
-
-    precision: str
-    quantization: str | None
-    blocks: Path | None
-    reasoning: str | None = None
-
-    @property
-    def label(self) -> str:
-        """For tables: the quantisation where there is one."""
-        return self.quantization if self.blocks and self.quantization else self.precision
 
 
 def trained_reasoning(project: Project, adapter: Adapter) -> str | None:
@@ -107,30 +86,31 @@ def _record(project: Project, adapter: Adapter) -> dict[str, Any] | None:
     return None if files.is_gguf else read_record(files.folder)
 
 
-def trained_at(project: Project, adapter: Adapter, base: Base) -> TrainedAt:
-    """The base as it was in training, by the run record where there is one; an imported adapter's is float.
+def trained_weights(project: Project, adapter: Adapter, base: Base) -> Weights:
+    """The base's weights in training, by the run record where there is one; an imported adapter's are float32.
 
     Raises:
         InputError: the adapter was trained for another base, or on blocks that the project makes no longer.
     """
     record = _record(project, adapter)
     if record is None:
-        precision, quantization = ("fp32", None) if adapter.path else base_precision(project, adapter, base)
-    else:
-        precision, quantization = record["base_precision"], record["quantization"]
-        if record["family"] != base.family:
-            raise InputError(
-                f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
-                f"give {record['base']} with --base, or train it again",
-            )
-        _check_template(adapter, record, base)
-    blocks = trained_blocks(project, base, precision, quantization)
-    if blocks is not None and record is not None and record["blocks"] != blocks_digest(blocks):
+        if adapter.path is not None:
+            return Weights(TORCH, "fp32")
+        return with_blocks(project, base, training_weights(adapter, project.export, base.gguf))
+    if record["family"] != base.family:
         raise InputError(
-            f"adapter {adapter.name} was trained on other blocks than are made now from {CHANGES_BLOCKS[precision]}",
+            f"adapter {adapter.name} was trained for the base {record['family']}, not for {base.family}",
+            f"give {record['base']} with --base, or train it again",
+        )
+    _check_template(adapter, record, base)
+    weights = with_blocks(project, base, recorded_weights(record["base_precision"], record["quantization"]))
+    if weights.digest != record["blocks"]:
+        changed = CHANGES_BLOCKS[weights.format]
+        raise InputError(
+            f"adapter {adapter.name} was trained on other blocks than are made now from {changed}",
             "put these back as they were, or train it again",
         )
-    return TrainedAt(precision, quantization, blocks, trained_reasoning(project, adapter))
+    return weights
 
 
 def _check_template(adapter: Adapter, record: dict[str, Any], base: Base) -> None:

@@ -40,8 +40,11 @@ def add_plan(program: Program) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    from edgekit.bases import project_base, resolve_base
     from edgekit.devices import device_profile
     from edgekit.planning import make_plan, report, subject_of_base, subject_of_bundle
+    from edgekit.project import load_project
+    from edgekit.weights import deployed_weights, weights_named
 
     profile = device_profile(arguments.device)
     if arguments.memory_mb is not None:
@@ -51,15 +54,15 @@ def _plan(arguments: argparse.Namespace) -> None:
     elif arguments.base is not None:
         path = Path(arguments.base)
         is_file = path.suffix == ".gguf" and arguments.quantize is None
-        subject = subject_of_bundle(path) if is_file else subject_of_base(arguments.base, arguments.quantize, Path())
+        if is_file:
+            subject = subject_of_bundle(path)
+        else:
+            base = resolve_base(arguments.base)
+            subject = subject_of_base(base, weights_named(arguments.quantize, base.gguf))
     else:
-        from edgekit.bases import deployed_precision
-        from edgekit.project import load_project
-
         project = load_project(arguments.project)
-        planned_for = deployed_precision(project.export) if project.export.format == "onnx" else project.export.quantize
-        quantize = arguments.quantize or planned_for
-        subject = subject_of_base(project.base, quantize, project.folder)
+        base = project_base(project)
+        subject = subject_of_base(base, deployed_weights(project.export, base.gguf, arguments.quantize))
     planned = make_plan(
         profile,
         subject,

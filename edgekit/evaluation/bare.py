@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.data import Row
-from edgekit.deployed import blocks_digest
 from edgekit.evaluation.torch_model import TorchModel
-from edgekit.trained import TrainedAt
 from edgekit.training.base_model import compute_dtype, device
 from edgekit.training.record import versions
+from edgekit.weights import Weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 
@@ -20,14 +19,14 @@ FOLDER = "base-answers"
 
 
 def bare_answers(
-    model: TorchModel, base: Base, trained: TrainedAt, rows: Sequence[Row], system: str | None, max_tokens: int
+    model: TorchModel, base: Base, weights: Weights, rows: Sequence[Row], system: str | None, max_tokens: int
 ) -> list[str]:
     """Greedy answers of the base without an adapter, from the cache where they were asked for before.
 
     Args:
         model: the base, with or without an adapter.
         base: which one it is.
-        trained: its precision, and the blocks that it holds.
+        weights: that it holds.
         rows: the questions.
         system: system prompt of the adapter that the answers are compared with.
         max_tokens: where an answer is cut off.
@@ -37,7 +36,7 @@ def bare_answers(
     """
     facts = {
         "base": base.key,
-        "precision": [trained.precision, trained.quantization, trained.blocks and blocks_digest(trained.blocks)],
+        "precision": [weights.precision, weights.quantization, weights.digest],
         "prompts": [model.encoder.prompt_ids(row, system) for row in rows],
         "images": model.encoder.images is not None and model.encoder.images.key,
         "ends": sorted(model.encoder.end_tokens()),

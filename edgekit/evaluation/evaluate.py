@@ -21,7 +21,7 @@ from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
 from edgekit.scoring import Score, score
 from edgekit.seeing import row_images
-from edgekit.trained import adapter_source, shipped_base, trained_at, trained_reasoning
+from edgekit.trained import adapter_source, shipped_base, trained_reasoning, trained_weights
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.tokens import Encoder
 from edgekit_exporters.base import Base
@@ -139,9 +139,9 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
             asked = row_encoder(project, adapter, base).arguments
             answers = opened.answers(rows, adapter.system, max_tokens, adapter=None, template_arguments=asked)
     else:
-        trained = trained_at(project, adapter, base)
-        model = TorchModel(base, trained, None, row_images(project, base))
-        answers = bare_answers(model, base, trained, rows, adapter.system, max_tokens)
+        weights, reasoning = trained_weights(project, adapter, base), trained_reasoning(project, adapter)
+        model = TorchModel(base, weights, None, row_images(project, base), reasoning=reasoning)
+        answers = bare_answers(model, base, weights, rows, adapter.system, max_tokens)
     return score([row.answer for row in rows], answers, free_text=free_text)
 
 
@@ -187,10 +187,10 @@ _Answers = tuple[str, str, list[str] | None, list[str]]
 def _torch_answers(
     project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
-    model, trained = trained_model(project, adapter, base)
+    model, weights = trained_model(project, adapter, base)
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
-    bare = bare_answers(model, base, trained, rows, adapter.system, max_tokens) if with_base else None
-    return "torch", trained.label, bare, answers
+    bare = bare_answers(model, base, weights, rows, adapter.system, max_tokens) if with_base else None
+    return "torch", weights.label, bare, answers
 
 
 def _artifact_answers(

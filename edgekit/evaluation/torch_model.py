@@ -13,11 +13,13 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 
 from edgekit.data import Row
 from edgekit.evaluation.finite import not_finite
+from edgekit.folders import trained_folder
 from edgekit.project import Adapter, Project
 from edgekit.seeing import RowImages, let_see, row_images
-from edgekit.trained import TrainedAt, trained_at, trained_folder
+from edgekit.trained import trained_reasoning, trained_weights
 from edgekit.training.base_model import compute_dtype, load_base, load_dense
 from edgekit.training.tokens import Encoder
+from edgekit.weights import Weights
 from edgekit_exporters.adapter_intake import attach, take_in
 from edgekit_exporters.base import Base
 from edgekit_exporters.connector import trained_connector
@@ -26,15 +28,16 @@ from edgekit_exporters.progress import Stage, stage, staged
 BATCH_ROWS = 32
 
 
-def trained_model(project: Project, adapter: Adapter, base: Base) -> tuple[TorchModel, TrainedAt]:
+def trained_model(project: Project, adapter: Adapter, base: Base) -> tuple[TorchModel, Weights]:
     """An adapter of the project on the base as it was in training.
 
     Raises:
         InputError: it isn't trained, or not for this base and its blocks.
     """
-    folder, trained = trained_folder(project, adapter), trained_at(project, adapter, base)
+    folder, weights = trained_folder(project, adapter), trained_weights(project, adapter, base)
     images = row_images(project, base, connector=trained_connector(folder, base) is not None)
-    return TorchModel(base, trained, folder, images, name=adapter.name), trained
+    reasoning = trained_reasoning(project, adapter)
+    return TorchModel(base, weights, folder, images, name=adapter.name, reasoning=reasoning), weights
 
 
 class TorchModel:
@@ -43,21 +46,22 @@ class TorchModel:
     def __init__(
         self,
         base: Base,
-        trained: TrainedAt,
+        weights: Weights,
         adapter: Path | None,
         images: RowImages | None = None,
         *,
         name: str | None = None,
+        reasoning: str | None = None,
     ) -> None:
         """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster."""
         self._name = name
         taken = None if adapter is None else take_in(adapter, base)  # before anything is loaded
-        self.encoder = Encoder(base.folder, images=images, reasoning=trained.reasoning)
-        with stage(f"loading {name or 'the base'} in torch at {trained.label}"):
-            if trained.blocks is not None:
-                model = load_dense(base, trained.blocks, compute_dtype())
+        self.encoder = Encoder(base.folder, images=images, reasoning=reasoning)
+        with stage(f"loading {name or 'the base'} in torch at {weights.label}"):
+            if weights.blocks is not None:
+                model = load_dense(base, weights.blocks, compute_dtype())
             else:
-                model = load_base(base, trained.precision)
+                model = load_base(base, weights)
             model = let_see(model, images)
             self._model: Any = (model if taken is None else attach(model, taken)).eval()
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from edgekit.bases import base_label
 from edgekit.data import data_digest
+from edgekit.folders import trained_folder
 from edgekit.project import Adapter, Project
-from edgekit.trained import trained_folder
 from edgekit_exporters.adapter_files import find_adapter
 from edgekit_exporters.base import Base
 from edgekit_runtime.bundle import file_digest

@@ -65,7 +65,7 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
             evaluation rows.
     """
     base, rows, max_tokens, free_text = questions(project, adapter, limit)
-    model, trained = trained_model(project, adapter, base)
+    model, weights = trained_model(project, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
     for row in rows:
@@ -83,14 +83,14 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
     return Reference(
         adapter=adapter,
-        runs_on=trained.label,
+        runs_on=weights.label,
         rows=rows,
         places=[row.where for row in rows],
         max_tokens=max_tokens,
         free_text=free_text,
         prompts=prompts,
         answers=answers,
-        base_answers=bare_answers(model, base, trained, rows, adapter.system, max_tokens),
+        base_answers=bare_answers(model, base, weights, rows, adapter.system, max_tokens),
         forced=forced,
         logprobs=logprobs,
         likeliest=likeliest,

@@ -10,10 +10,8 @@ import torch
 import transformers
 from transformers.initialization import no_init_weights
 
-from edgekit.project import PRECISIONS
+from edgekit.weights import Weights
 from edgekit_exporters.base import Base
-from edgekit_runtime.choices import did_you_mean
-from edgekit_runtime.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -39,31 +37,18 @@ def compute_dtype() -> torch.dtype:
     return torch.float32
 
 
-def load_base(base: Base, precision: str, blocks: Path | None = None) -> Any:
-    """Load the base for training.
-
-    Args:
-        base: which model.
-        precision: one of ``PRECISIONS``.
-        blocks: what devices will run, for the precisions that are named after it.
-
-    Raises:
-        UsageError: an unknown precision, or ``gguf`` without a file.
-    """
-    if blocks is not None or precision == "gguf":
-        if blocks is None:
-            raise UsageError("base_precision gguf needs to know what devices run", "set export.quantize, Q4_0 say")
+def load_base(base: Base, weights: Weights) -> Any:
+    """Load the base for training at ``weights``, whose blocks have been made where it has any."""
+    if weights.blocks is not None:
         from edgekit.packed import load_packed
 
-        return load_packed(blocks, base.folder, dtype=compute_dtype(), device=device())
+        return load_packed(weights.blocks, base.folder, dtype=compute_dtype(), device=device())
     options: dict[str, Any] = {"device_map": {"": device()}, "use_safetensors": True}
-    if precision in FLOATS:
-        options["dtype"] = FLOATS[precision]
-    elif precision in ("nf4", "int8"):
-        options["dtype"] = compute_dtype()
-        options["quantization_config"] = _bitsandbytes(precision)
+    if weights.precision in FLOATS:
+        options["dtype"] = FLOATS[weights.precision]
     else:
-        raise UsageError(f"no base_precision is called {precision!r}", did_you_mean(precision, PRECISIONS))
+        options["dtype"] = compute_dtype()
+        options["quantization_config"] = _bitsandbytes(weights.precision)
     return transformers.AutoModelForCausalLM.from_pretrained(base.folder, trust_remote_code=False, **options)
 
 

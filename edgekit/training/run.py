@@ -15,12 +15,11 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import base_label, deployed_precision, deployed_quantization, loading_name, project_base
+from edgekit.bases import base_label, loading_name, project_base
 from edgekit.data import Row, data_digest, load_rows
-from edgekit.deployed import blocks_digest, trained_blocks
 from edgekit.folders import adapter_folder, is_adapter_folder
 from edgekit.preflight import check_train
-from edgekit.project import ONNX_PRECISIONS, Adapter, Project
+from edgekit.project import Adapter, Project
 from edgekit.seeing import let_see, row_images
 from edgekit.training.answers import default_reasoning
 from edgekit.training.base_model import device, fast_bfloat16, load_base
@@ -30,10 +29,11 @@ from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
 from edgekit.training.tokens import IGNORED, Encoded, Encoder
+from edgekit.weights import deployed_weights, training_weights, with_blocks
 from edgekit_exporters.adapter_intake import CONNECTOR
 from edgekit_exporters.base import Base
 from edgekit_runtime.engines import last_place
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.publish import publish
 from edgekit_runtime.reasoning import KEEP, knows_reasoning
 
@@ -69,8 +69,9 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
-    precision, quantization = base_precision(project, adapter, base)
-    blocks = trained_blocks(project, base, precision, quantization)
+    deployed = deployed_weights(project.export, base.gguf)
+    weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))
+    quantization = deployed.quantization if weights.blocks is None else weights.quantization
     images = row_images(project, base, connector=adapter.connector)
     encoder = Encoder(base.folder, images=images, reasoning=adapter.reasoning or default_reasoning(train_rows))
     _tell_of_reasoning(adapter, encoder)
@@ -83,9 +84,9 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
 
     recipe = {
         "base": base.family,
-        "precision": precision,
+        "precision": weights.precision,
         "quantization": quantization,
-        "blocks": blocks_digest(blocks) if blocks else None,
+        "blocks": weights.digest,
         "template": encoder.facts.digest,
         "reasoning": encoder.reasoning,
         "hyperparameters": _hyperparameters(adapter),
@@ -96,9 +97,9 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
 
     transformers.set_seed(adapter.seed)
     model = wrap(
-        let_see(load_base(base, precision, blocks), images),
+        let_see(load_base(base, weights), images),
         adapter,
-        precision,
+        weights.precision,
         checkpointing=_checkpointing(),
         invocation=invocation,
     )
@@ -111,7 +112,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     log.info(
         "%s: %d rows, %d trainable parameters, base %s at %s",
         *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
-        quantization if precision == "gguf" and quantization else precision,
+        weights.label,
     )
     Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
@@ -131,7 +132,7 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         adapter=adapter.name,
         base=label,
         family=base.family,
-        base_precision=precision,
+        base_precision=weights.precision,
         quantization=quantization,
         blocks=None if recipe["blocks"] is None else str(recipe["blocks"]),
         system=adapter.system,
@@ -151,22 +152,6 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         write_card(temporary, record, base, task=project.task)
     shutil.rmtree(work, ignore_errors=True)
     return folder
-
-
-def base_precision(project: Project, adapter: Adapter, base: Base) -> tuple[str, str | None]:
-    """What the base is trained at, and the quantisation that devices run (None when not known).
-
-    Without an explicit ``base_precision`` an adapter is trained on the weights that devices will run, when these are
-    known, and on NF4 otherwise.
-    """
-    if project.export.format == "onnx" or adapter.base_precision in ONNX_PRECISIONS:
-        exported = deployed_precision(project.export)
-        precision = adapter.base_precision or next((k for k, v in ONNX_PRECISIONS.items() if v == exported), "fp32")
-        if precision == "gguf":
-            raise UsageError("base_precision gguf doesn't go with export.format onnx", "use onnx-int4, or leave it out")
-        return precision, ONNX_PRECISIONS.get(precision, exported)
-    quantization = deployed_quantization(project, base)
-    return adapter.base_precision or ("gguf" if quantization else "nf4"), quantization
 
 
 def _hyperparameters(adapter: Adapter) -> dict[str, Any]:

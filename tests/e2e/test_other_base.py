@@ -12,9 +12,9 @@ import pytest
 
 from edgekit.bases import resolve_base
 from edgekit.cli import main
-from edgekit.deployed import deployed_base
 from edgekit.packed import dequantised_state
 from edgekit.project import load_project
+from edgekit.weights import Weights, with_blocks
 from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder
 from edgekit_runtime.bundle import file_digest
 
@@ -82,7 +82,9 @@ def test_training_sees_the_blocks_that_imatrix_and_tensor_types_make(
     manifest = json.loads((folder / "dist" / "line-3" / "manifest.json").read_text())
     assert manifest["quality"]["gate"] == "passed"
     record = json.loads((folder / "adapters" / "small" / "run.json").read_text())
-    made = deployed_base(load_project(folder), resolve_base(str(tiny_chat_base)), "Q4_0")
+    base = resolve_base(str(tiny_chat_base))
+    made = with_blocks(load_project(folder), base, Weights("gguf", "Q4_0")).blocks
+    assert made is not None
     assert record["blocks"] == file_digest(made)
     assert _weights(folder / "dist" / "line-3" / "base" / "model.gguf", tiny_chat_base) == _weights(
         made, tiny_chat_base

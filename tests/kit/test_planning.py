@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from edgekit.cli import main
 from edgekit.devices import device_profile
 from edgekit.planning import make_plan, subject_of_base, subject_of_bundle
+from edgekit.weights import Weights
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import UsageError
 
@@ -15,7 +17,7 @@ from edgekit_runtime.errors import UsageError
 def test_a_gguf_file_and_the_folder_it_was_unpacked_to_have_the_same_facts(demo_base: Base) -> None:
     assert demo_base.gguf is not None
     packed = subject_of_bundle(demo_base.gguf)
-    unpacked = subject_of_base(str(demo_base.folder), "F16", Path())
+    unpacked = subject_of_base(replace(demo_base, gguf=None), Weights("gguf", "F16"))
     assert packed.embedding_parameters == pytest.approx(unpacked.embedding_parameters)
     assert packed.model.matmul_parameters == pytest.approx(unpacked.model.matmul_parameters, rel=0.001)
     for fact in ("layers", "query_width", "kv_width", "context"):
@@ -33,7 +35,7 @@ def test_a_bundle_is_planned_with_all_its_adapters(demo_bundle: Path) -> None:
 
 def test_an_onnx_bundle_has_the_same_facts_as_its_base(onnx_bundle: Path, demo_base: Base) -> None:
     subject = subject_of_bundle(onnx_bundle)
-    expected = subject_of_base(str(demo_base.folder), "int8", Path())
+    expected = subject_of_base(demo_base, Weights("onnx", "int8"))
     for fact in ("matmul_parameters", "layers", "query_width", "kv_width", "context", "kv_element"):
         assert getattr(subject.model, fact) == pytest.approx(getattr(expected.model, fact))
     assert subject.embedding_parameters == pytest.approx(expected.embedding_parameters)

@@ -23,6 +23,7 @@ from edgekit.cli import main
 from edgekit.data import data_digest
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.proof import ladder
+from edgekit.weights import Weights
 from edgekit_exporters import gguf_adapter
 from edgekit_exporters.canonical import CanonicalAdapter, LowRank
 from edgekit_runtime.adapter import AdapterFacts
@@ -138,7 +139,8 @@ def test_another_base_of_the_same_shape_is_refused(
     model.save_pretrained(tmp_path / "other")
     AutoTokenizer.from_pretrained(tiny_chat_base).save_pretrained(tmp_path / "other")
     gguf_from_folder(tmp_path / "other", tmp_path / "other.gguf", "F16")
-    monkeypatch.setattr(edgekit.exporting, "deployed_base", lambda *_: tmp_path / "other.gguf")
+    swapped = Weights("gguf", "F16", blocks=tmp_path / "other.gguf")
+    monkeypatch.setattr(edgekit.exporting, "with_blocks", lambda *_: swapped)
     assert _export(trained) == 4
 
 

@@ -15,9 +15,10 @@ from edgekit import export, merge, train
 from edgekit.bases import resolve_base
 from edgekit.evaluation import evaluate
 from edgekit.evaluation.artifact import Artifact
+from edgekit.folders import trained_folder
 from edgekit.project import Project
 from edgekit.seeing import RowImages, row_images
-from edgekit.trained import shipped_base, trained_folder
+from edgekit.trained import shipped_base
 from edgekit.training import run
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit_exporters.bundle import PROJECTOR_FILE
