@@ -14,20 +14,20 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.bases import resolve_base
-from edgekit.demo_vlm.build import NAME
-from edgekit.demo_vlm.captions import QUESTION, right_shares
-from edgekit.demo_vlm.images import Images
-from edgekit.demo_vlm.parts import SIZE
-from edgekit.demo_vlm.pretrain import TEST_IMAGES, TEST_SEED
-from edgekit.evaluation import Evaluation, evaluate
+from demo_vlm.images import Images
+from edgekit.bases.demo_vlm.build import NAME
+from edgekit.bases.demo_vlm.captions import QUESTION, right_shares
+from edgekit.bases.demo_vlm.parts import SIZE
+from edgekit.bases.resolve import resolve_base
+from edgekit.evaluation.evaluate import Evaluation, evaluate
+from edgekit.evaluation.scoring import bootstrap_interval
 from edgekit.project import load_project
-from edgekit.scoring import bootstrap_interval
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
-from edgekit_exporters.gguf_base import base_gguf
-from edgekit_exporters.vision import PROJECTOR_TYPES, projector_gguf
+from edgekit_exporters.gguf.base import base_gguf
+from edgekit_exporters.hf.vision import PROJECTOR_TYPES, projector_gguf
 from edgekit_runtime import Runtime
 from edgekit_runtime.pictures import Picture
+from pretrain_demo_vlm import TEST_IMAGES, TEST_SEED
 
 log = logging.getLogger("captions")
 

@@ -20,19 +20,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bases import resolve_base
+from edgekit.bases.resolve import resolve_base
 from edgekit.data import Row, load_rows
-from edgekit.evaluation import evaluate
 from edgekit.evaluation.artifact import Artifact
-from edgekit.evaluation.evaluate import answer_limit, row_encoder
+from edgekit.evaluation.evaluate import answer_limit, evaluate, row_encoder
+from edgekit.evaluation.scoring import bootstrap_interval, score
+from edgekit.examples.init import init_project
 from edgekit.project import Adapter, Project, load_project
-from edgekit.scoring import bootstrap_interval, score
-from edgekit.templates import init_project
-from edgekit.training import train
+from edgekit.training.run import train
 from edgekit_exporters.bundle import BundlePlan, write_bundle
-from edgekit_exporters.gguf_adapter import AdapterSource
-from edgekit_exporters.gguf_base import base_gguf
-from edgekit_exporters.onnx_base import base_onnx
+from edgekit_exporters.gguf.adapter import AdapterSource
+from edgekit_exporters.gguf.base import base_gguf
+from edgekit_exporters.onnx.base import base_onnx
 
 NAME = "inspection"
 # Heading -> (base_precision, export.quantize while training).

@@ -26,22 +26,22 @@ import onnx_ir as ir
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgekit.bases import resolve_base
+from edgekit.bases.resolve import resolve_base
+from edgekit.bases.torch_model import load_dense
 from edgekit.data import load_rows
+from edgekit.data.encoding import Encoder
+from edgekit.examples.init import init_project
 from edgekit.project import load_project
-from edgekit.templates import init_project
-from edgekit.training.base_model import load_dense
-from edgekit.training.tokens import Encoder
-from edgekit_exporters.adapter_files import WEIGHTS_FILE
-from edgekit_exporters.adapter_intake import attach, take_in
-from edgekit_exporters.adapter_settings import CONFIG_FILE
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.cache import cache_folder
-from edgekit_exporters.float_model import load_float
-from edgekit_exporters.gguf_adapter import AdapterSource
-from edgekit_exporters.gguf_base import base_gguf
-from edgekit_exporters.onnx_base import PRECISIONS, base_onnx
+from edgekit_exporters.gguf.adapter import AdapterSource
+from edgekit_exporters.gguf.base import base_gguf
+from edgekit_exporters.hf.float_model import load_float
+from edgekit_exporters.onnx.base import PRECISIONS, base_onnx
+from edgekit_exporters.peft.files import WEIGHTS_FILE
+from edgekit_exporters.peft.intake import attach, take_in
+from edgekit_exporters.peft.settings import CONFIG_FILE
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, forced_logits
@@ -56,8 +56,8 @@ REQUESTS, ANSWER = 8, 48
 KL_ROWS = 12
 LEVELS = (0, 1, 4)  # MatMulNBits' accuracy_level: default, float32, int8
 MAKE_BASE = """
-from edgekit.bases import resolve_base
-from edgekit_exporters.onnx_base import base_onnx
+from edgekit.bases.resolve import resolve_base
+from edgekit_exporters.onnx.base import base_onnx
 """
 Figures = dict[str, float]
 

@@ -24,16 +24,16 @@ from onnxruntime.quantization.matmul_nbits_quantizer import HQQWeightOnlyQuantCo
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from edgekit.bases import resolve_base
-from edgekit.packed import dequantised_state
-from edgekit.packed.layouts import LAYOUTS
-from edgekit.packed.mapping import StoredTensor, stored_tensors
+from edgekit.bases.quantized import dequantised_state
+from edgekit.bases.quantized.block_formats import LAYOUTS
+from edgekit.bases.quantized.mapping import StoredTensor, stored_tensors
+from edgekit.bases.resolve import resolve_base
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_base import base_gguf
-from edgekit_exporters.onnx_base import base_onnx, blocks_of
-from edgekit_exporters.onnx_blocks import BLOCK, Blocks, fit_blocks
-from edgekit_exporters.onnx_calibration import Calibration
-from edgekit_exporters.onnx_names import fused_rows, graph_layer
+from edgekit_exporters.gguf.base import base_gguf
+from edgekit_exporters.onnx.base import base_onnx, blocks_of
+from edgekit_exporters.onnx.blocks import BLOCK, Blocks, fit_blocks
+from edgekit_exporters.onnx.calibration import Calibration
+from edgekit_exporters.onnx.layer_names import fused_rows, graph_layer
 
 BASE = "smollm2-135m"
 ANSWER = 40

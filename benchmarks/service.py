@@ -30,7 +30,7 @@ from typing import Any
 
 import httpx
 
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime import BASE, Runtime
 from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.bench.bare import BareLoop

@@ -16,7 +16,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from edgekit.bases import resolve_base
+from edgekit.bases.resolve import resolve_base
 
 TOKENIZER = "smollm2-135m"
 LAYERS = 4

@@ -13,23 +13,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgekit.evaluation import Evaluation, evaluate
-    from edgekit.exporting import export, merge
+    from edgekit.evaluation.evaluate import Evaluation, evaluate
+    from edgekit.examples.init import init_project
+    from edgekit.exporting.export import export, merge
     from edgekit.project import Project, load_project
-    from edgekit.templates import init_project
-    from edgekit.training import train
+    from edgekit.training.run import train
 
 __all__ = ["Evaluation", "Project", "evaluate", "export", "init_project", "load_project", "merge", "train"]
 
 _HOMES = {
-    "Evaluation": "evaluation",
+    "Evaluation": "evaluation.evaluate",
     "Project": "project",
-    "evaluate": "evaluation",
-    "export": "exporting",
-    "init_project": "templates",
+    "evaluate": "evaluation.evaluate",
+    "export": "exporting.export",
+    "init_project": "examples.init",
     "load_project": "project",
-    "merge": "exporting",
-    "train": "training",
+    "merge": "exporting.export",
+    "train": "training.run",
 }
 
 

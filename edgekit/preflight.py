@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgekit.bases import check_base
+from edgekit.bases.resolve import check_base
+from edgekit.bases.weights import deployed_weights
 from edgekit.data import load_rows
-from edgekit.devices import device_profile
-from edgekit.folders import (
+from edgekit.project import AUTO, FORMATS, MODES, Adapter, Project
+from edgekit.project.folders import (
     adapter_folder,
     bundle_folder,
     is_adapter_folder,
@@ -20,12 +21,11 @@ from edgekit.folders import (
     merged_folder,
     trained_folder,
 )
-from edgekit.project import AUTO, FORMATS, MODES, Adapter, Project
-from edgekit.weights import deployed_weights
-from edgekit_exporters.onnx_base import PRECISIONS as ONNX_TYPES
-from edgekit_exporters.onnx_builder import require_onnx
-from edgekit_exporters.quantise import QUANTIZATIONS, canonical_quantization, check_tensor_types
-from edgekit_exporters.templates import template_source
+from edgekit.targets.devices import device_profile
+from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
+from edgekit_exporters.hf.templates import template_source
+from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
+from edgekit_exporters.onnx.builder import require_onnx
 from edgekit_runtime.bundle import is_bundle, read_manifest
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
@@ -130,7 +130,7 @@ def check_export(
     max_mb: float | None = None,
     min_decode_tps: float | None = None,
 ) -> None:
-    """Look at all that :func:`~edgekit.exporting.export` was asked for.
+    """Look at all that :func:`~edgekit.exporting.export.export` was asked for.
 
     Raises:
         UsageError: an unknown format, mode, quantisation, type or device, or options that contradict each other.

@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo_base() -> Base:
-    from edgekit.bases import resolve_base
+    from edgekit.bases.resolve import resolve_base
 
     return resolve_base(DEMO_BASE)
 
@@ -170,7 +170,7 @@ def random_adapter(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def demo_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the real base and two adapters of random weights.  Tests must not change it."""
-    from edgekit_exporters.gguf_base import base_gguf
+    from edgekit_exporters.gguf.base import base_gguf
 
     return _write_demo_bundle(demo_base, base_gguf(demo_base, "Q4_0"), random_adapter, tmp_path_factory)
 
@@ -180,7 +180,7 @@ def demo_bundle_f16(
     demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The same without quantisation.  Tests must not change it."""
-    from edgekit_exporters.gguf_base import base_gguf
+    from edgekit_exporters.gguf.base import base_gguf
 
     return _write_demo_bundle(demo_base, base_gguf(demo_base, "F16"), random_adapter, tmp_path_factory)
 
@@ -189,7 +189,7 @@ def demo_bundle_f16(
 def onnx_bundle(demo_base: Base, random_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for ONNX Runtime.  Tests must not change it."""
     pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
-    from edgekit_exporters.onnx_base import base_onnx
+    from edgekit_exporters.onnx.base import base_onnx
 
     return _write_demo_bundle(demo_base, base_onnx(demo_base, "int8"), random_adapter, tmp_path_factory)
 
@@ -205,7 +205,7 @@ def _write_demo_bundle(
     base: Base, base_file: Path, random_adapter: Callable[..., Path], folders: pytest.TempPathFactory
 ) -> Path:
     from edgekit_exporters.bundle import BundlePlan, write_bundle
-    from edgekit_exporters.gguf_adapter import AdapterSource
+    from edgekit_exporters.gguf.adapter import AdapterSource
 
     adapters = [
         AdapterSource("one", "1.0.0", random_adapter(1), system="You are terse."),

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from edgekit.bases import resolve_base
+from edgekit.bases.resolve import resolve_base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
-from edgekit_exporters.canonical import canonicalise
-from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
-from edgekit_exporters.gguf_base import base_gguf
-from edgekit_exporters.gguf_metadata import rewrite_metadata
-from edgekit_exporters.llama_tools import run_converter
+from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
+from edgekit_exporters.gguf.base import base_gguf
+from edgekit_exporters.gguf.converters import run_converter
+from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.peft.canonical import canonicalise
 from edgekit_runtime.bundle import file_digest
 from tests.adapters import save_random_lora
 

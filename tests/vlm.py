@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from edgekit.demo_vlm.build import ADDED_TOKENS, PREPROCESSOR, TEMPLATE
+from edgekit.bases.demo_vlm.build import ADDED_TOKENS, PREPROCESSOR, TEMPLATE
 from edgekit_exporters.base import Base
 from tests.adapters import save_random_lora
 
@@ -38,11 +38,11 @@ class Model:
 
 def make_model(name: Path | str, scratch: Path, quantization: str = "F32", *, std: float = 0.3) -> Model:
     """A bundle of an image model, with adapters ``one`` and ``two`` of random weights as wide as ``std``."""
-    from edgekit.bases import resolve_base
+    from edgekit.bases.resolve import resolve_base
     from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
-    from edgekit_exporters.gguf_adapter import AdapterSource
-    from edgekit_exporters.gguf_base import gguf_from_folder
-    from edgekit_exporters.vision import projector_gguf
+    from edgekit_exporters.gguf.adapter import AdapterSource
+    from edgekit_exporters.gguf.base import gguf_from_folder
+    from edgekit_exporters.hf.vision import projector_gguf
 
     base = resolve_base(str(name))
     text = scratch / "model.gguf"

@@ -1,6 +1,1 @@
-"""Evaluation: how well base and adapter answer, in torch and on the exported files."""
-
-from edgekit.evaluation.evaluate import Evaluation, evaluate, evaluate_base
-from edgekit.evaluation.table import evaluation_table
-
-__all__ = ["Evaluation", "evaluate", "evaluate_base", "evaluation_table"]
+"""Answers of a trained model or of exported files, and how good they are."""

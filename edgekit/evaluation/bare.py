@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgekit.bases.torch_model import compute_dtype, device
+from edgekit.bases.weights import Weights
 from edgekit.data import Row
 from edgekit.evaluation.torch_model import TorchModel
-from edgekit.training.base_model import compute_dtype, device
 from edgekit.training.record import versions
-from edgekit.weights import Weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 

@@ -10,23 +10,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgekit.answers import FieldPath, free_text_fields
-from edgekit.bases import project_base, resolve_base, templated
+from edgekit.bases.resolve import project_base, resolve_base, templated
 from edgekit.data import Row, load_rows
+from edgekit.data.encoding import Encoder
+from edgekit.data.image_embeddings import row_images
+from edgekit.evaluation.answers import FieldPath, free_text_fields
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.bare import bare_answers
+from edgekit.evaluation.scoring import Score, score
 from edgekit.evaluation.torch_model import TorchModel, trained_model
-from edgekit.folders import adapter_folder, told
 from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
-from edgekit.scoring import Score, score
-from edgekit.seeing import row_images
-from edgekit.trained import adapter_source, shipped_base, trained_reasoning, trained_weights
+from edgekit.project.folders import adapter_folder, told
 from edgekit.training.card import CardScore, add_scores
-from edgekit.training.tokens import Encoder
+from edgekit.training.finished import adapter_source, shipped_base, trained_reasoning, trained_weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
-from edgekit_exporters.vision import projector_gguf
+from edgekit_exporters.hf.vision import projector_gguf
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import write_whole
 from edgekit_runtime.strict_json import strict_json

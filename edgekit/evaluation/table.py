@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.evaluation.evaluate import Evaluation
-from edgekit.scoring import Score
+from edgekit.evaluation.scoring import Score
 from edgekit_runtime.bench.report import aligned
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.scoring import BOOTSTRAP_SAMPLES, CONFIDENCE
+from edgekit.evaluation.scoring import BOOTSTRAP_SAMPLES, CONFIDENCE
 
 Logprobs = NDArray[np.float32]  # [answer tokens, vocabulary]
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.evaluation.artifact import Artifact
+from edgekit.evaluation.scoring import Score, bootstrap_interval, score
 from edgekit.proof.pairs import mcnemar
 from edgekit.proof.reference import Reference
 from edgekit.proof.tokens import Tokens, compare_tokens, name_in
-from edgekit.scoring import Score, bootstrap_interval, score
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.strict_json import without_nan
 

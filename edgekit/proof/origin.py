@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bases import base_label
+from edgekit.bases.resolve import base_label
 from edgekit.data import data_digest
-from edgekit.folders import trained_folder
 from edgekit.project import Adapter, Project
-from edgekit_exporters.adapter_files import find_adapter
+from edgekit.project.folders import trained_folder
 from edgekit_exporters.base import Base
+from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.manifest import Manifest
 
@@ -28,7 +28,7 @@ class Origin:
 
     Attributes:
         project: its name.
-        base: what files call the project's base; see :func:`~edgekit.bases.base_label`.
+        base: what files call the project's base; see :func:`~edgekit.bases.resolve.base_label`.
         device: the device profile that the bundle is for; None when none was named.
         data: adapter -> sha256 over its evaluation file and the images in it.
         trained: adapter -> sha256 over the trained weights.

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from edgekit.scoring import CONFIDENCE
+from edgekit.evaluation.scoring import CONFIDENCE
 
 WHOLE = 100.0  # points of a row
 FEWEST_ROWS = 6  # below, no outcome of an exact sign test is significant at 5 %, two-sided: 2 / 2**5 > 0.05

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.answers import FieldPath
 from edgekit.data import Row
+from edgekit.evaluation.answers import FieldPath
 from edgekit.evaluation.bare import bare_answers
 from edgekit.evaluation.evaluate import questions
 from edgekit.evaluation.torch_model import TorchModel, trained_model

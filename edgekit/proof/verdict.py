@@ -8,7 +8,7 @@ from edgekit.project import ONNX_PRECISIONS, Gate
 from edgekit.proof.alive import Change
 from edgekit.proof.compare import Proof
 from edgekit.proof.pairs import least_visible
-from edgekit_exporters.onnx_base import PRECISIONS as ONNX_EXPORTS
+from edgekit_exporters.onnx.base import PRECISIONS as ONNX_EXPORTS
 
 DEAD_REACH = 0.1  # of a merged adapter's change: less has certainly not arrived
 ACCEPT = "or ship it with --accept-loss REASON"

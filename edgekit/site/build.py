@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edgekit.devices import device_profile
 from edgekit.site.assets import PACKAGES, vendored_files
 from edgekit.site.policy import content_security_policy, response_headers
 from edgekit.site.probes import template_facts
+from edgekit.targets.devices import device_profile
 from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import InputError, UsageError

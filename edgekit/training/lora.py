@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 from edgekit.project import Adapter
-from edgekit_exporters.adapter_intake import CONNECTOR
+from edgekit_exporters.peft.intake import CONNECTOR
 from edgekit_runtime.errors import UsageError
 
 # Methods that also change the base's weights: what is saved is the difference to the original base.

@@ -15,23 +15,23 @@ from typing import Any
 import torch
 import transformers
 
-from edgekit.bases import base_label, loading_name, project_base
+from edgekit.bases.resolve import base_label, loading_name, project_base
+from edgekit.bases.torch_model import device, fast_bfloat16, load_base
+from edgekit.bases.weights import deployed_weights, training_weights, with_blocks
 from edgekit.data import Row, data_digest, load_rows
-from edgekit.folders import adapter_folder, is_adapter_folder
+from edgekit.data.completions import default_reasoning
+from edgekit.data.encoding import IGNORED, Encoded, Encoder
+from edgekit.data.image_embeddings import let_see, row_images
 from edgekit.preflight import check_train
 from edgekit.project import Adapter, Project
-from edgekit.seeing import let_see, row_images
-from edgekit.training.answers import default_reasoning
-from edgekit.training.base_model import device, fast_bfloat16, load_base
+from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.training.card import write_card
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
-from edgekit.training.tokens import IGNORED, Encoded, Encoder
-from edgekit.weights import deployed_weights, training_weights, with_blocks
-from edgekit_exporters.adapter_intake import CONNECTOR
 from edgekit_exporters.base import Base
+from edgekit_exporters.peft.intake import CONNECTOR
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.publish import publish

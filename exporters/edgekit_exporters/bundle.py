@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit_exporters import onnx_base as onnx
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_adapter import AdapterSource, write_adapter_gguf
-from edgekit_exporters.gguf_base import quantization_of
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
+from edgekit_exporters.gguf.base import quantization_of
+from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.hf.templates import template_facts
+from edgekit_exporters.onnx import base as onnx
 from edgekit_exporters.progress import stage
-from edgekit_exporters.templates import template_facts
 from edgekit_runtime.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, read_gguf
@@ -138,7 +138,7 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
     base = plan.base
     file = f"adapters/{source.name}-{source.version}{SUFFIX if plan.is_onnx else '.gguf'}"
     if plan.is_onnx:
-        from edgekit_exporters.onnx_adapter import write_adapter_onnx
+        from edgekit_exporters.onnx.adapter import write_adapter_onnx
 
         canonical = write_adapter_onnx(source, base, folder / file, onnx.layers_of(plan.base_file))
     else:

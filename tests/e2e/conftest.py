@@ -22,8 +22,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def tiny_base_file(tiny_chat_base: Path) -> Callable[[], Path]:
     """Where the tiny base's F16 GGUF is kept."""
-    from edgekit.bases import resolve_base
-    from edgekit_exporters.gguf_base import base_gguf
+    from edgekit.bases.resolve import resolve_base
+    from edgekit_exporters.gguf.base import base_gguf
 
     return lambda: base_gguf(resolve_base(str(tiny_chat_base)), "F16")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import cli as kit
+from edgekit.cli import program as kit
 from edgekit_runtime import cli as runtime
 
 ROOT = Path(__file__).parents[2]

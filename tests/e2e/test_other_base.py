@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from edgekit.bases import resolve_base
+from edgekit.bases.quantized import dequantised_state
+from edgekit.bases.resolve import resolve_base
+from edgekit.bases.weights import Weights, with_blocks
 from edgekit.cli import main
-from edgekit.packed import dequantised_state
 from edgekit.project import load_project
-from edgekit.weights import Weights, with_blocks
-from edgekit_exporters.gguf_base import base_gguf, gguf_from_folder
+from edgekit_exporters.gguf.base import base_gguf, gguf_from_folder
 from edgekit_runtime.bundle import file_digest
 
 

@@ -53,7 +53,7 @@ def test_it_tells_which_adapters_change_anything(base: BaseFiles, tmp_path: Path
 
 
 def test_an_activated_adapter_is_tried_with_what_activates_it(base: BaseFiles, tmp_path: Path) -> None:
-    from edgekit_exporters.gguf_metadata import rewrite_metadata
+    from edgekit_exporters.gguf.metadata import rewrite_metadata
 
     plain = write_lora(tmp_path / "plain.gguf", matrices())
     rewrite_metadata(plain, tmp_path / "activated.gguf", {"adapter.alora.invocation_tokens": [40, 41]})

@@ -109,7 +109,7 @@ def test_of_several_templates_one_is_taken_as_transformers_takes_it() -> None:
 
 
 def test_another_template_leaves_nothing_of_the_old_one_in_a_file(tmp_path: Path, demo_base: Base) -> None:
-    from edgekit_exporters.gguf_metadata import rewrite_metadata
+    from edgekit_exporters.gguf.metadata import rewrite_metadata
 
     assert demo_base.gguf is not None
     files = [tmp_path / "one.gguf", tmp_path / "two.gguf"]

@@ -176,7 +176,7 @@ def change_adapter(bundle: Path, folder: Path, change: Any) -> Path:
 
 
 def other_family(path: Path, manifest: dict[str, Any]) -> None:
-    from edgekit_exporters.gguf_metadata import rewrite_metadata
+    from edgekit_exporters.gguf.metadata import rewrite_metadata
 
     rewritten = path.with_suffix(".new")
     rewrite_metadata(path, rewritten, {"edgekit.family": "another-base"})
@@ -184,7 +184,7 @@ def other_family(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def other_architecture(path: Path, manifest: dict[str, Any]) -> None:
-    from edgekit_exporters.gguf_metadata import rewrite_metadata
+    from edgekit_exporters.gguf.metadata import rewrite_metadata
 
     rewritten = path.with_suffix(".new")
     rewrite_metadata(path, rewritten, {"general.architecture": "qwen2"})

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.engines import Sampling
 from edgekit_runtime.errors import InputError

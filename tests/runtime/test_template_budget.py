@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError

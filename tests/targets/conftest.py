@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgekit.demo_vlm.build import NAME
+from edgekit.bases.demo_vlm.build import NAME
 from edgekit_exporters.base import Base
 from tests.vlm import Model, make_model
 

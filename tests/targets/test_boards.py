@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.demo_vlm.captions import QUESTION
-from edgekit.demo_vlm.parts import draw_scene, render
-from edgekit.devices import device_profile
-from edgekit.emulation import EmulatedBoard, why_not
-from edgekit.offline import write_offline
-from edgekit.runtime_build import build_runtime
+from edgekit.bases.demo_vlm.captions import QUESTION
+from edgekit.bases.demo_vlm.parts import draw_scene, render
+from edgekit.targets.devices import device_profile
+from edgekit.targets.emulation import EmulatedBoard, why_not
+from edgekit.targets.offline_kit import write_offline
+from edgekit.targets.runtime_build import build_runtime
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
 from tests.vlm import Model

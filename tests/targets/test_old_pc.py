@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.devices import device_profile
-from edgekit.offline import write_offline
-from edgekit.runtime_build import build_runtime
+from edgekit.targets.devices import device_profile
+from edgekit.targets.offline_kit import write_offline
+from edgekit.targets.runtime_build import build_runtime
 from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
 from tests.targets.test_boards import PROMPT, TOKENS

@@ -16,16 +16,16 @@ import pytest
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
-import edgekit.exporting
+import edgekit.exporting.export
 import edgekit.proof.reference
 import edgekit_exporters.bundle
+from edgekit.bases.weights import Weights
 from edgekit.cli import main
 from edgekit.data import data_digest
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.proof import ladder
-from edgekit.weights import Weights
-from edgekit_exporters import gguf_adapter
-from edgekit_exporters.canonical import CanonicalAdapter, LowRank
+from edgekit_exporters.gguf import adapter as gguf_adapter
+from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank
 from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.runtime import Runtime
@@ -129,7 +129,7 @@ def test_another_base_of_the_same_shape_is_refused(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from edgekit_exporters.gguf_base import gguf_from_folder
+    from edgekit_exporters.gguf.base import gguf_from_folder
 
     torch.manual_seed(5)
     model = AutoModelForCausalLM.from_pretrained(tiny_chat_base, dtype=torch.float32)
@@ -140,7 +140,7 @@ def test_another_base_of_the_same_shape_is_refused(
     AutoTokenizer.from_pretrained(tiny_chat_base).save_pretrained(tmp_path / "other")
     gguf_from_folder(tmp_path / "other", tmp_path / "other.gguf", "F16")
     swapped = Weights("gguf", "F16", blocks=tmp_path / "other.gguf")
-    monkeypatch.setattr(edgekit.exporting, "with_blocks", lambda *_: swapped)
+    monkeypatch.setattr(edgekit.exporting.export, "with_blocks", lambda *_: swapped)
     assert _export(trained) == 4
 
 
@@ -251,7 +251,7 @@ def test_a_merge_that_loses_the_adapter_is_dead_too(
     def nothing_merged(base: Any, adapters: Any, destination: Path) -> None:
         shutil.copytree(tiny_chat_base, destination)
 
-    monkeypatch.setattr(edgekit.exporting, "merge_to_folder", nothing_merged)
+    monkeypatch.setattr(edgekit.exporting.export, "merge_to_folder", nothing_merged)
     assert _export(trained, "--mode", "merged", "--accept-loss", "never mind") == 3
     assert "adapter small changes nothing on the device engine" in capsys.readouterr().err
 

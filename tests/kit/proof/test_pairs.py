@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.evaluation.scoring import bootstrap_interval
 from edgekit.proof.pairs import least_visible, mcnemar
-from edgekit.scoring import bootstrap_interval
 
 POINTS = st.lists(st.floats(-100, 100), min_size=1, max_size=40)
 NO_NUMBERS = st.sampled_from([math.nan, math.inf, -math.inf])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgekit.site import build_site
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.adapter import KEY_INVOCATION
 from tests.browser import needs_chromium
 from tests.goods import Goods

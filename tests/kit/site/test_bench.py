@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bench_targets import bench_on
+from edgekit.bench.targets import bench_on
 from edgekit.site import browsers
 from edgekit_runtime.bench import BENCH_SCHEMA, compare, run_bench, table
 from edgekit_runtime.errors import TargetError, UsageError

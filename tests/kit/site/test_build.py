@@ -14,7 +14,7 @@ import pytest
 from edgekit.cli import main
 from edgekit.site import assets, build_site, policy
 from edgekit.site import build as building
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.bundle import verify_bundle
 from edgekit_runtime.errors import InputError, TargetError, UsageError

@@ -10,9 +10,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from edgekit.project import load_project
-from edgekit.training import train
 from edgekit.training.card import CardScore, add_scores, base_license, write_card
 from edgekit.training.record import RunRecord
+from edgekit.training.run import train
 from edgekit_exporters.base import Base
 
 MakeProject = Callable[..., Path]

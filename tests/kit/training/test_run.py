@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from edgekit.project import load_project
-from edgekit.training import run, train
+from edgekit.training import run
+from edgekit.training.run import train
 from edgekit_runtime.errors import InputError, UsageError
 
 MakeProject = Callable[..., Path]

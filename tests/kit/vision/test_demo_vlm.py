@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from edgekit.demo_vlm import pretrain
-from edgekit.demo_vlm.build import WEIGHTS
-from edgekit.demo_vlm.captions import caption, read_caption
-from edgekit.demo_vlm.parts import CLEAN, PLACES, SIZE, draw_scene, render, render_with_mask
+import pretrain_demo_vlm as pretrain
+from edgekit.bases.demo_vlm.build import WEIGHTS
+from edgekit.bases.demo_vlm.captions import caption, read_caption
+from edgekit.bases.demo_vlm.parts import CLEAN, PLACES, SIZE, draw_scene, render, render_with_mask
 from edgekit_exporters.base import Base
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.devices import device_profile
-from edgekit.planning import make_plan, report, subject_of_bundle
+from edgekit.targets.devices import device_profile
+from edgekit.targets.plan import make_plan, report, subject_of_bundle
 from edgekit_runtime.engines.llama_images import DEFAULT_LIMIT
 from tests.vlm import Model
 

@@ -11,12 +11,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from edgekit import export, train
-from edgekit.bases import resolve_base
-from edgekit.calibration import project_imatrix
+from edgekit.bases.imatrix import project_imatrix
+from edgekit.bases.resolve import resolve_base
 from edgekit.project import Project, load_project
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf_base import base_gguf
-from edgekit_exporters.imatrix import read_imatrix
+from edgekit_exporters.gguf.base import base_gguf
+from edgekit_exporters.gguf.imatrix import read_imatrix
 from edgekit_runtime import InputError, Runtime, UsageError
 from edgekit_runtime.gguf import read_gguf
 from tests.vlm import Model, picture_file, save_smolvlm

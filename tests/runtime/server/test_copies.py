@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.server import adapters as adapters_module

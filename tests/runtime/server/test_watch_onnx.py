@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from edgekit.bases import resolve_base
+from edgekit.bases.resolve import resolve_base
 from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
@@ -24,9 +24,9 @@ from tests.service import serving
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 
 from edgekit_exporters.bundle import BundlePlan, write_bundle
-from edgekit_exporters.gguf_adapter import AdapterSource
-from edgekit_exporters.onnx_adapter import write_adapter_onnx
-from edgekit_exporters.onnx_base import base_onnx, layers_of
+from edgekit_exporters.gguf.adapter import AdapterSource
+from edgekit_exporters.onnx.adapter import write_adapter_onnx
+from edgekit_exporters.onnx.base import base_onnx, layers_of
 
 Write = Callable[..., Path]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit_exporters.gguf_metadata import rewrite_metadata
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.adapter import KEY_ALPHA
 from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import file_digest

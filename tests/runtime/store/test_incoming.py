@@ -329,7 +329,7 @@ def test_gc_leaves_what_another_process_is_installing(goods: Goods, tmp_path: Pa
 
 @pytest.mark.parametrize("version", ["9" * 5000, "1\nline", "1\x1b[2J", "", "../1", "1" * 65, "\u0663"])
 def test_a_version_that_is_none_is_refused(version: str, goods: Goods, tmp_path: Path) -> None:
-    from edgekit_exporters.gguf_metadata import rewrite_metadata
+    from edgekit_exporters.gguf.metadata import rewrite_metadata
 
     store = Store(tmp_path / "store", create=True)
     store.install(goods.bundle)
@@ -353,7 +353,7 @@ def test_a_version_that_is_none_is_refused(version: str, goods: Goods, tmp_path:
 def test_a_name_that_is_none_is_refused_in_one_short_line(
     name: str, goods: Goods, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from edgekit_exporters.gguf_metadata import rewrite_metadata
+    from edgekit_exporters.gguf.metadata import rewrite_metadata
 
     store = Store(tmp_path / "store", create=True)
     store.install(goods.bundle)

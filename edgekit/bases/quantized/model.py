@@ -1,0 +1,106 @@
+"""A transformers model over the blocks that devices run, and the float weights that the blocks stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from edgekit.bases.quantized.linear import PackedEmbedding, PackedLinear
+from edgekit.bases.quantized.mapping import StoredTensor, stored_tensors, tied_output
+
+
+def load_packed(
+    path: Path | str, hf_folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Any:
+    """Load a model that computes with the very blocks of a GGUF file or an ONNX base.
+
+    Every linear layer and embedding keeps its blocks packed; norms and biases are floats.  Nothing in it is
+    trainable: wrap it with PEFT.
+
+    Args:
+        path: the GGUF model, or the folder of the ONNX base.
+        hf_folder: the same model's config (and generation config) as a Hugging Face folder; its weights are read only
+            where an ONNX base has floats.
+        dtype: of activations, norms and biases: what layers compute in.
+        device: where to put it.
+
+    Returns:
+        A transformers causal language model in evaluation mode.
+
+    Raises:
+        InputError: see :func:`~edgekit.bases.quantized.mapping.stored_tensors` and
+            :func:`~edgekit.bases.quantized.onnx_mapping.onnx_tensors`, or blocks of an unsupported type.
+
+    """
+    config = transformers.AutoConfig.from_pretrained(hf_folder, trust_remote_code=False)
+    model = _skeleton(config, dtype)
+    tied = tied_output(model)
+    layers: dict[str, dict[str, StoredTensor]] = {}
+    for name, tensor in _tensors(Path(path), model, Path(hf_folder)):
+        layer, _, kind = name.rpartition(".")
+        layers.setdefault(layer, {})[kind] = tensor
+    for name, tensors in layers.items():
+        _fill(model, name, tensors, dtype)
+    if tied is not None:
+        blocks = model.get_input_embeddings().blocks
+        model.set_submodule(tied.removesuffix(".weight"), PackedLinear(blocks, None, dtype))
+    if Path(hf_folder, "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(hf_folder)
+    return model.to(device).eval()
+
+
+def dequantised_state(
+    path: Path | str, config: Any, dtype: torch.dtype = torch.float32, *, hf_folder: Path | str | None = None
+) -> dict[str, Tensor]:
+    """Return the float weights that blocks stand for, under the names of the transformers model.
+
+    A tied output matrix has no entry: ``load_state_dict(state, strict=False)`` on a model of ``config``.
+
+    Args:
+        path: the GGUF model, or the folder of an ONNX base.
+        config: its transformers config.
+        dtype: of the weights.
+        hf_folder: the float model that an ONNX base was made from.
+
+    Raises:
+        InputError: as :func:`load_packed`.
+
+    """
+    tensors = _tensors(Path(path), _skeleton(config, dtype), None if hf_folder is None else Path(hf_folder))
+    return {name: tensor.floats(dtype) for name, tensor in tensors}
+
+
+def _tensors(path: Path, model: Any, hf_folder: Path | None) -> Iterator[tuple[str, StoredTensor]]:
+    if path.is_dir():
+        from edgekit.bases.quantized.onnx_mapping import onnx_tensors
+
+        assert hf_folder is not None
+        return onnx_tensors(path, model, hf_folder)
+    return stored_tensors(path, model)
+
+
+def _skeleton(config: Any, dtype: torch.dtype) -> Any:
+    """The model with parameters that take no memory; buffers (rotary frequencies) are computed."""
+    with init_empty_weights(include_buffers=False):
+        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype)
+
+
+def _fill(model: Any, name: str, tensors: dict[str, StoredTensor], dtype: torch.dtype) -> None:
+    """Put the tensors of one layer into it, or a packed layer into its place."""
+    layer = model.get_submodule(name)
+    if isinstance(layer, nn.Linear):
+        bias = tensors["bias"].floats(dtype) if "bias" in tensors else None
+        model.set_submodule(name, PackedLinear(tensors["weight"].packed(), bias, dtype))
+    elif isinstance(layer, nn.Embedding):
+        scale = getattr(layer, "scalar_embed_scale", None)
+        packed = PackedEmbedding(tensors["weight"].packed(), dtype, padding_idx=layer.padding_idx, scale=scale)
+        model.set_submodule(name, packed)
+    else:
+        for kind, tensor in tensors.items():
+            setattr(layer, kind, nn.Parameter(tensor.floats(dtype), requires_grad=False))

@@ -1,1 +1,0 @@
-"""Commands, one file each: they parse, call one function of a room, and print."""

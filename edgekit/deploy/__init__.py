@@ -1,5 +1,0 @@
-"""Bundles to devices over ssh."""
-
-from edgekit.deploy.rollout import Options, Outcome, deploy
-
-__all__ = ["Options", "Outcome", "deploy"]

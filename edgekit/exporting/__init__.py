@@ -1,0 +1,1 @@
+"""From trained adapters to a bundle that devices run."""

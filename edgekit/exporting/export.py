@@ -1,0 +1,303 @@
+"""From a project's trained adapters to a bundle that devices run."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit.bases.resolve import project_base
+from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, with_blocks
+from edgekit.preflight import check_export, check_merge, with_options
+from edgekit.project import Adapter, Project
+from edgekit.project.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.proof.gate import NotGood, prove_bundle
+from edgekit.proof.ladder import Rung, climb, measure_rung
+from edgekit.proof.origin import Origin
+from edgekit.proof.reference import Reference, take_reference
+from edgekit.targets.devices import device_profile
+from edgekit.training.card import CardScore, add_scores
+from edgekit.training.finished import adapter_source, shipped_base, trained_weights
+from edgekit_exporters.base import Base
+from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
+from edgekit_exporters.gguf.adapter import AdapterSource, canonical_adapter
+from edgekit_exporters.gguf.base import gguf_from_folder
+from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.hf.vision import projector_gguf
+from edgekit_exporters.onnx.base import onnx_from_folder
+from edgekit_exporters.peft.intake import take_in
+from edgekit_exporters.peft.merge import merge_to_folder
+from edgekit_exporters.peft.ways_out import check_mergeable
+from edgekit_exporters.progress import stage
+from edgekit_runtime.adapter import KEY_FAMILY
+from edgekit_runtime.errors import GateRefused, UsageError
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.publish import publish
+from edgekit_runtime.template import stopped_clock
+
+log = logging.getLogger(__name__)
+
+
+@stopped_clock()
+def export(
+    project: Project,
+    names: Sequence[str] | None = None,
+    *,
+    output: Path | None = None,
+    format: str | None = None,
+    mode: str | None = None,
+    quantize: str | None = None,
+    device: str | None = None,
+    imatrix: bool = False,
+    tensor_types: Mapping[str, str] | None = None,
+    refit_rank: int | None = None,
+    accept_loss: str | None = None,
+    max_mb: float | None = None,
+    min_decode_tps: float | None = None,
+) -> tuple[Path, Manifest]:
+    """Export adapters of ``project`` with their base as a bundle.
+
+    Args:
+        project: a loaded project file.
+        names: adapters (all of the project when None).
+        output: bundle folder; ``dist/NAME`` in the project folder when None.
+        format: "gguf" or "onnx"; overrides the project file, as do the next three.
+        mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
+        quantize: GGUF quantisation of the base, or an ONNX precision; "auto" measures several GGUF quantisations and
+            takes the smallest that passes the gate.
+        device: device profile that the bundle is for.
+        imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
+        tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
+        refit_rank: rank of the closest LoRA for adapters that aren't additive (DoRA); such are refused when None.
+        accept_loss: the reason to ship files that answer worse than the trained model, or no better than the bare
+            base; it goes into the manifest.
+        max_mb: with "auto", the largest base and adapters together, 10^6 bytes.
+        min_decode_tps: with "auto", the least decode speed on this machine, tokens per second.
+
+    Returns:
+        The bundle's folder and its manifest.
+
+    Raises:
+        InputError: an adapter that isn't trained, doesn't fit, can't be separate, changes nothing or computes no
+            numbers; an output that can't be replaced.
+        UsageError: several adapters with mode "merged", or an unknown quantisation or device.
+        GateRefused: the exported files answer worse than the trained model, or the adapter no better than its base; an
+            earlier bundle stays in place.
+    """
+    check_export(
+        project,
+        names,
+        output=output,
+        format=format,
+        mode=mode,
+        quantize=quantize,
+        device=device,
+        imatrix=imatrix,
+        tensor_types=tensor_types,
+        refit_rank=refit_rank,
+        accept_loss=accept_loss,
+        max_mb=max_mb,
+        min_decode_tps=min_decode_tps,
+    )
+    project = with_options(project, format=format, imatrix=imatrix, tensor_types=tensor_types)
+    settings = project.export
+    mode = mode or settings.mode
+    adapters = [project.adapter(name) for name in (names or project.adapters)]
+    output = bundle_folder(project, output)
+    base = project_base(project)
+    weights = deployed_weights(settings, base.gguf, quantize)
+    onnx = weights.format == ONNX
+    if onnx and (settings.imatrix or settings.tensor_types):
+        log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
+    isa = _isa(device or settings.device)
+    sources = [replace(adapter_source(project, each, base), refit_rank=refit_rank) for each in adapters]
+    shipped = shipped_base(project, adapters, base)
+    if shipped is not base and mode == "merged":
+        raise UsageError(f"{adapters[0].name} has trained the connector, which isn't merged", "leave out --mode merged")
+    job = _Job(project, base, shipped, mode, sources, isa)
+    for adapter, source in zip(adapters, sources, strict=True):
+        # Refuses in a second what proving would take minutes to get to.
+        with stage(f"reading adapter {adapter.name}"):
+            trained_weights(project, adapter, base)
+            if mode == "separate":
+                canonical_adapter(source, base, onnx=onnx)
+            else:
+                check_mergeable(take_in(source.folder, base))
+    references = _references(project, adapters)
+    proven = adapters if references else []
+    origin = Origin.of(project, proven, base, device or settings.device)
+    prover = functools.partial(
+        prove_bundle,
+        references=references or [],
+        gate=project.gate,
+        origin=origin,
+        accept_loss=accept_loss,
+        refused_report=output.with_name(f"{output.name}-refused"),
+    )
+    with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
+        if weights.quantization is not None:
+            plan = job.plan(weights, Path(scratch))
+            manifest = write_bundle(plan, output, None if references is None else prover)
+            _tell_cards(project, manifest)
+            return output, manifest
+        assert references is not None  # check_export has seen evaluation rows
+        measure = functools.partial(
+            measure_rung, references=references, gate=project.gate, max_mb=max_mb, min_decode_tps=min_decode_tps
+        )
+        manifest = _smallest_that_passes(job, weights, output, Path(scratch), measure, prover)
+        _tell_cards(project, manifest)
+        return output, manifest
+
+
+def _tell_cards(project: Project, manifest: Manifest) -> None:
+    """What the proof has found, into the model cards of the adapters."""
+    for entry in manifest.adapters:
+        if entry.quality is None:
+            continue
+        found = entry.quality
+        engines = (("torch", found["runs_on"], "torch_score"), (manifest.engine, found["quantization"], "device_score"))
+        rows, metric = found["rows"], found["metric"]
+        scores = [CardScore(f"{engine}, {at}", rows, metric, None, found[key]) for engine, at, key in engines]
+        add_scores(adapter_folder(project, project.adapter(entry.name)), scores)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, whatever the quantisation; ``shipped`` is ``base``, or the one with a trained connector."""
+
+    project: Project
+    base: Base
+    shipped: Base
+    mode: str
+    sources: list[AdapterSource]
+    isa: str
+
+    def plan(self, weights: Weights, scratch: Path) -> BundlePlan:
+        merged = self.mode == "merged"
+        separate = [] if merged else self.sources
+        settings = self.project.export
+        return BundlePlan(
+            name=settings.name or self.project.project,
+            version=_version(),
+            task=self.project.task,
+            base=self.shipped,
+            base_file=self._base_file(weights, scratch),
+            projector=self._projector(),
+            merged=self.sources if merged else [],
+            adapters=separate,
+            default_adapter=settings.default_adapter if separate else None,
+            isa=self.isa,
+        )
+
+    def _projector(self) -> Path | None:
+        if self.project.task != "caption":
+            return None
+        return projector_gguf(self.shipped, self.project.export.projector)
+
+    def _base_file(self, weights: Weights, scratch: Path) -> Path:
+        if self.mode == "merged":
+            return self._merged_base(weights, scratch)
+        file = with_blocks(self.project, self.base, weights).blocks
+        assert file is not None  # devices run blocks
+        if self.shipped is self.base:
+            return file
+        named = scratch / f"{weights.label}.gguf"
+        rewrite_metadata(file, named, {KEY_FAMILY: self.shipped.family})
+        return named
+
+    def _merged_base(self, weights: Weights, scratch: Path) -> Path:
+        folder, file = scratch / "merged", scratch / f"{weights.label}.{weights.format}"
+        if not folder.exists():
+            self._merge(folder)
+        if file.exists():
+            return file
+        if weights.format == ONNX:
+            onnx_from_folder(folder, self.base, weights.label, file)
+        else:
+            recipe = deployed_recipe(self.project, self.base, weights.label)
+            gguf_from_folder(folder, file, recipe, like=self.base.gguf)
+        return file
+
+    def _merge(self, folder: Path) -> None:
+        with stage(f"merging {self.sources[0].name} into the base"):
+            merge_to_folder(self.base, [self.sources[0].folder], folder)
+
+
+def _smallest_that_passes(
+    job: _Job,
+    weights: Weights,
+    output: Path,
+    scratch: Path,
+    measure: Callable[[Path], Rung],
+    prover: Callable[..., Quality],
+) -> Manifest:
+    def rung(quantization: str) -> Rung:
+        bundle = scratch / "rung"
+        write_bundle(job.plan(replace(weights, quantization=quantization), scratch), bundle)
+        return measure(bundle)
+
+    rungs = climb(rung)
+    refused: GateRefused | None = None
+    for each in rungs:
+        if each.refused:
+            break
+        try:
+            plan = job.plan(replace(weights, quantization=each.quantization), scratch)
+            return write_bundle(plan, output, functools.partial(prover, ladder=rungs))
+        except NotGood:  # a larger one answers no better than the trained model does
+            raise
+        except GateRefused as error:  # its token distributions are fine, its answers are not: the next larger one
+            log.warning("%s: %s", each.quantization, error.problem)
+            refused = error
+    assert refused is not None  # climb raises when there is nothing to try
+    raise refused
+
+
+def merge(project: Project, names: Sequence[str] | None = None, *, output: Path | None = None) -> Path:
+    """Merge adapters into the float base and write a Hugging Face folder.
+
+    Args:
+        project: a loaded project file.
+        names: adapters, merged in this order (the only one when None).
+        output: the folder; ``dist/PROJECT-NAMES-merged`` when None.
+
+    Raises:
+        InputError: an adapter that isn't trained or doesn't fit; an output that can't be replaced.
+    """
+    check_merge(project, names, output=output)
+    adapters = [project.adapter(name) for name in names] if names else [project.adapter()]
+    output = merged_folder(project, adapters, output)
+    trained = [trained_folder(project, adapter) for adapter in adapters]
+    with publish(output, is_ours=is_merged_folder) as folder:
+        base = project_base(project)
+        with stage(f"merging {', '.join(adapter.name for adapter in adapters)} into the base"):
+            merge_to_folder(base, trained, folder)
+    return output
+
+
+def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference] | None:
+    """What the trained models say, or None where nothing can be proven: that is told, and stands in the manifest."""
+    if project.gate.rows == 0:
+        log.warning("the proof is switched off (gate.rows: 0): the manifest will say so")
+        return None
+    unproven = [adapter.name for adapter in adapters if adapter.data is None and project.data is None]
+    if unproven:
+        log.warning("not proven, as there are no evaluation rows for %s", ", ".join(unproven))
+        return None
+    references = []
+    for adapter in adapters:
+        references.append(take_reference(project, adapter, project.gate.rows))
+    return references
+
+
+def _isa(device: str | None) -> str:
+    return ANY_ISA if device is None else device_profile(device).isa
+
+
+def _version() -> str:
+    """Bundles are numbered by the time they were made, so that a later one is a newer one."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y.%m.%d.%H%M%S")

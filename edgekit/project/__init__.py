@@ -1,0 +1,43 @@
+"""The project: its file, edgekit.yaml, and the folders it names."""
+
+from edgekit.project.loader import load_project
+from edgekit.project.model import (
+    AUTO,
+    FORMATS,
+    LOSSES,
+    METHODS,
+    MODES,
+    ONNX_PRECISIONS,
+    PRECISIONS,
+    PROJECT_FILE,
+    PROJECTORS,
+    SCHEDULERS,
+    TARGET_WORDS,
+    Adapter,
+    DataFiles,
+    Export,
+    Gate,
+    Generation,
+    Project,
+)
+
+__all__ = [
+    "AUTO",
+    "FORMATS",
+    "LOSSES",
+    "METHODS",
+    "MODES",
+    "ONNX_PRECISIONS",
+    "PRECISIONS",
+    "PROJECTORS",
+    "PROJECT_FILE",
+    "SCHEDULERS",
+    "TARGET_WORDS",
+    "Adapter",
+    "DataFiles",
+    "Export",
+    "Gate",
+    "Generation",
+    "Project",
+    "load_project",
+]

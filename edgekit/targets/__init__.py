@@ -1,0 +1,1 @@
+"""Devices: what fits one, what travels there, and how it gets there."""

@@ -1,0 +1,1 @@
+"""GGUF: bases and adapters as llama.cpp reads them."""

@@ -1,0 +1,125 @@
+"""An adapter as one GGUF adapter file that carries all a device needs to know of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf.converters import run_converter
+from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalise
+from edgekit_exporters.peft.intake import take_in
+from edgekit_exporters.peft.refit import refit
+from edgekit_exporters.peft.ways_out import refuse_ends
+from edgekit_runtime import adapter as keys
+
+log = logging.getLogger(__name__)
+
+# Float types that llama.cpp's LoRA converter writes.  F16 halves the file; A and B are small either way.
+ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """An adapter to export: where it is and what travels with it.
+
+    Attributes:
+        name: file-name safe name.
+        version: shown to users, and part of the file name.
+        folder: the adapter, in any form that :func:`~edgekit_exporters.peft.files.find_adapter` knows.
+        system: system prompt that it was trained with.
+        generation: defaults for the device, ``{"max_tokens": 128}`` say.
+        output_schema: JSON schema of its answers.
+        template_arguments: variables that the chat template gets, as in training.
+        refit_rank: rank of the closest LoRA for an adapter that isn't additive; None refuses such a one.
+    """
+
+    name: str
+    version: str
+    folder: Path
+    system: str | None = None
+    generation: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
+    refit_rank: int | None = None
+
+
+def canonical_adapter(source: AdapterSource, base: Base, *, onnx: bool = False) -> CanonicalAdapter:
+    """The adapter's pairs: exact where that can be, else refitted when ``source`` asks for it.
+
+    Raises:
+        InputError: as :func:`~edgekit_exporters.peft.canonical.canonicalise`, or pairs that the engine has no
+            place for.
+    """
+    try:
+        canonical = canonicalise(source.folder, base)
+    except NotAdditive:
+        if source.refit_rank is None:
+            raise
+        canonical, error = refit(source.folder, base, source.refit_rank)
+        log.warning(
+            "%s is refitted at rank %d: %.1f %% of its change is lost", source.name, source.refit_rank, 100 * error
+        )
+    refuse_ends(take_in(source.folder, base), canonical.layers, onnx=onnx)
+    return canonical
+
+
+def write_adapter_gguf(
+    source: AdapterSource, base: Base, destination: Path, *, float_type: str = "F16"
+) -> CanonicalAdapter:
+    """Write ``destination``, a LoRA GGUF that stock llama.cpp tools load too.
+
+    F16 becomes F32 where half precision can't hold the numbers.
+
+    Returns:
+        The canonical adapter whose pairs are in the file.
+
+    Raises:
+        InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
+    """
+    canonical = canonical_adapter(source, base)
+    if float_type == "F16" and not canonical.fits_f16:
+        log.info("%s is written at F32: F16 can't hold its numbers", source.name)
+        float_type = "F32"
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:
+        plain, converted = Path(scratch, "plain"), Path(scratch, "adapter.gguf")
+        canonical.save(plain)
+        run_converter(
+            "convert_lora_to_gguf.py",
+            [plain, "--base", base.folder, "--outfile", converted, "--outtype", float_type.lower()],
+        )
+        rewrite_metadata(converted, destination, _metadata(source, base, canonical))
+    return canonical
+
+
+def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+    """What an adapter file of any format says of itself, by key; what was not given is left out."""
+    facts = {
+        keys.KEY_SCHEMA: keys.ADAPTER_SCHEMA,
+        keys.KEY_NAME: source.name,
+        keys.KEY_VERSION: source.version,
+        keys.KEY_FAMILY: base.family,
+        keys.KEY_RANK: canonical.rank,
+        keys.KEY_TARGETS: canonical.targets,
+        keys.KEY_SYSTEM: source.system,
+        keys.KEY_GENERATION: source.generation,
+        keys.KEY_OUTPUT_SCHEMA: source.output_schema,
+        keys.KEY_TEMPLATE_ARGUMENTS: source.template_arguments,
+        keys.KEY_INVOCATION: list(canonical.invocation) or None,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+    """The facts as GGUF can hold them: documents as JSON text."""
+    facts = adapter_facts(source, base, canonical)
+    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA, keys.KEY_TEMPLATE_ARGUMENTS):
+        document = facts.pop(key, None)
+        if document:
+            facts[key] = json.dumps(document, sort_keys=True)
+    return facts

@@ -1,0 +1,1 @@
+"""ONNX: bases and adapters as ONNX Runtime reads them."""

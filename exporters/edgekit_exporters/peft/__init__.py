@@ -1,0 +1,1 @@
+"""PEFT adapters: taken in, brought to plain B @ A, merged."""

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.bases.weights import Weights
+from edgekit.cli import main
+from edgekit.targets.devices import device_profile
+from edgekit.targets.plan import make_plan, subject_of_base, subject_of_bundle
+from edgekit_exporters.base import Base
+from edgekit_runtime.errors import UsageError
+
+
+def test_a_gguf_file_and_the_folder_it_was_unpacked_to_have_the_same_facts(demo_base: Base) -> None:
+    assert demo_base.gguf is not None
+    packed = subject_of_bundle(demo_base.gguf)
+    unpacked = subject_of_base(replace(demo_base, gguf=None), Weights("gguf", "F16"))
+    assert packed.embedding_parameters == pytest.approx(unpacked.embedding_parameters)
+    assert packed.model.matmul_parameters == pytest.approx(unpacked.model.matmul_parameters, rel=0.001)
+    for fact in ("layers", "query_width", "kv_width", "context"):
+        assert getattr(packed.model, fact) == getattr(unpacked.model, fact)
+
+
+def test_a_bundle_is_planned_with_all_its_adapters(demo_bundle: Path) -> None:
+    subject = subject_of_bundle(demo_bundle)
+    planned = make_plan(device_profile("raspberry-pi-4"), subject, context=2048, parallel=2)
+    files = (demo_bundle / "adapters").glob("*.gguf")
+    assert set(subject.adapters) == {"one", "two"}
+    assert planned.plan.memory.adapters == pytest.approx(sum(file.stat().st_size for file in files) / 2**20)
+    assert planned.plan.memory.fits
+
+
+def test_an_onnx_bundle_has_the_same_facts_as_its_base(onnx_bundle: Path, demo_base: Base) -> None:
+    subject = subject_of_bundle(onnx_bundle)
+    expected = subject_of_base(demo_base, Weights("onnx", "int8"))
+    for fact in ("matmul_parameters", "layers", "query_width", "kv_width", "context", "kv_element"):
+        assert getattr(subject.model, fact) == pytest.approx(getattr(expected.model, fact))
+    assert subject.embedding_parameters == pytest.approx(expected.embedding_parameters)
+    assert subject.model.file_bytes == pytest.approx(expected.model.file_bytes, rel=0.05)
+    planned = make_plan(device_profile("raspberry-pi-5"), subject)
+    assert planned.plan.decode_tps.basis == "estimated"
+    assert planned.advice.quantization in ("int8", "int4")
+
+
+def test_what_does_not_fit_ends_with_5_and_the_way_out(demo_base: Base, capsys: pytest.CaptureFixture[str]) -> None:
+    device = ["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-zero-2w"]
+    assert main([*device, "--context", "8192", "--parallel", "4"]) == 5
+    said = capsys.readouterr()
+    assert "DOES NOT FIT" in said.out
+    assert "run with --context" in said.err
+    assert main([*device, "--context", "1024", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "edgekit.plan/1"
+    assert document["fits"] is True
+    assert document["decode_tps"]["low"] < document["decode_tps"]["value"] < document["decode_tps"]["high"]
+
+
+def test_more_memory_than_the_smallest_model_can_be_said(demo_base: Base, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-5", "--memory-mb", "8192", "--json"]
+    assert main(plan) == 0
+    assert json.loads(capsys.readouterr().out)["memory"]["available"] > 7000
+
+
+@pytest.mark.parametrize(
+    "option", ["--memory-mb=-5", "--context=0", "--prompt-tokens=0", "--parallel=0", "--min-decode-tps=nan"]
+)
+def test_figures_that_cannot_be_are_refused(demo_base: Base, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["plan", "--base", str(demo_base.gguf), "--device", "raspberry-pi-5", option]) == 2
+    assert "is not possible, use at least " in capsys.readouterr().err
+
+
+def test_a_prompt_longer_than_the_context_is_refused(demo_base: Base) -> None:
+    assert demo_base.gguf is not None
+    with pytest.raises(UsageError, match="longer context"):
+        make_plan(device_profile("raspberry-pi-5"), subject_of_bundle(demo_base.gguf), context=128, prompt_tokens=256)
