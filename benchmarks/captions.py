@@ -24,7 +24,7 @@ from edgekit.evaluation.scoring import bootstrap_interval
 from edgekit.project import load_project
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.gguf.base import base_gguf
-from edgekit_exporters.hf.vision import PROJECTOR_TYPES, projector_gguf
+from edgekit_exporters.gguf.projector import PROJECTOR_TYPES, projector_gguf
 from edgekit_runtime import Runtime
 from edgekit_runtime.pictures import Picture
 from pretrain_demo_vlm import TEST_IMAGES, TEST_SEED

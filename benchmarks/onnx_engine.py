@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from edgekit.bases.resolve import resolve_base
 from edgekit.bases.torch_model import load_dense
 from edgekit.data import load_rows
-from edgekit.data.encoding import Encoder
+from edgekit.encoding.encoder import Encoder
 from edgekit.examples.init import init_project
 from edgekit.project import load_project
 from edgekit_exporters.base import Base

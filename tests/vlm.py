@@ -42,7 +42,7 @@ def make_model(name: Path | str, scratch: Path, quantization: str = "F32", *, st
     from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
     from edgekit_exporters.gguf.adapter import AdapterSource
     from edgekit_exporters.gguf.base import gguf_from_folder
-    from edgekit_exporters.hf.vision import projector_gguf
+    from edgekit_exporters.gguf.projector import projector_gguf
 
     base = resolve_base(str(name))
     text = scratch / "model.gguf"

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from edgekit.data import data_digest, load_rows
-from edgekit.data.completions import default_reasoning
-from edgekit.data.encoding import Encoder
-from edgekit.data.image_embeddings import RowImages, let_see, row_images
+from edgekit.encoding.completions import default_reasoning
+from edgekit.encoding.encoder import Encoder
+from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.project import Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached

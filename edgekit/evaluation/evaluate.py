@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from edgekit.bases.resolve import project_base, resolve_base, templated
 from edgekit.data import Row, load_rows
-from edgekit.data.encoding import Encoder
-from edgekit.data.image_embeddings import row_images
+from edgekit.encoding.encoder import Encoder
+from edgekit.encoding.images import row_images
 from edgekit.evaluation.answers import FieldPath, free_text_fields
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.bare import bare_answers
@@ -26,7 +26,7 @@ from edgekit.training.card import CardScore, add_scores
 from edgekit.training.finished import adapter_source, shipped_base, trained_reasoning, trained_weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
-from edgekit_exporters.hf.vision import projector_gguf
+from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import write_whole
 from edgekit_runtime.strict_json import strict_json

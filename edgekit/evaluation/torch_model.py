@@ -14,14 +14,14 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from edgekit.bases.torch_model import compute_dtype, load_base, load_dense
 from edgekit.bases.weights import Weights
 from edgekit.data import Row
-from edgekit.data.encoding import Encoder
-from edgekit.data.image_embeddings import RowImages, let_see, row_images
+from edgekit.encoding.encoder import Encoder
+from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.evaluation.finite import not_finite
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import trained_folder
 from edgekit.training.finished import trained_reasoning, trained_weights
 from edgekit_exporters.base import Base
-from edgekit_exporters.peft.connector import trained_connector
+from edgekit_exporters.gguf.connector import trained_connector
 from edgekit_exporters.peft.intake import attach, take_in
 from edgekit_exporters.progress import Stage, stage, staged
 

@@ -27,7 +27,7 @@ from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource, canonical_adapter
 from edgekit_exporters.gguf.base import gguf_from_folder
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_exporters.hf.vision import projector_gguf
+from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_exporters.onnx.base import onnx_from_folder
 from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.merge import merge_to_folder

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from edgekit.project import Adapter, Project
-from edgekit_exporters.peft.settings import CONFIG_FILE
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_runtime.errors import InputError
 
 
@@ -17,7 +17,7 @@ def adapter_folder(project: Project, adapter: Adapter) -> Path:
 
 def is_adapter_folder(folder: Path) -> bool:
     """Whether ``folder`` is an adapter that training may replace."""
-    return (folder / CONFIG_FILE).exists()
+    return (folder / ADAPTER_CONFIG).exists()
 
 
 def trained_folder(project: Project, adapter: Adapter) -> Path:

@@ -11,8 +11,8 @@ from edgekit.project.folders import adapter_folder, trained_folder
 from edgekit.training.record import read_record
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource
+from edgekit_exporters.gguf.connector import trained_connector, with_connector
 from edgekit_exporters.hf.templates import template_facts
-from edgekit_exporters.peft.connector import trained_connector, with_connector
 from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.reasoning import template_arguments

@@ -19,9 +19,9 @@ from edgekit.bases.resolve import base_label, loading_name, project_base
 from edgekit.bases.torch_model import device, fast_bfloat16, load_base
 from edgekit.bases.weights import deployed_weights, training_weights, with_blocks
 from edgekit.data import Row, data_digest, load_rows
-from edgekit.data.completions import default_reasoning
-from edgekit.data.encoding import IGNORED, Encoded, Encoder
-from edgekit.data.image_embeddings import let_see, row_images
+from edgekit.encoding.completions import default_reasoning
+from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
+from edgekit.encoding.images import let_see, row_images
 from edgekit.preflight import check_train
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder

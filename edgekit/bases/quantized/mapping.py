@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgekit.bases.quantized.blocks import PackedBlocks, dequantise
-from edgekit_exporters.gguf.conversions import CONVERSIONS, Conversion, unpaired
+from edgekit_exporters.conversions import CONVERSIONS, Conversion, unpaired
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile, TensorInfo, read_gguf
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.peft.settings import CONFIG_FILE as ADAPTER_CONFIG
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_runtime.errors import InputError, shown
 
 CONFIG_FILE = "config.json"

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError
 
+ADAPTER_CONFIG = "adapter_config.json"  # of a PEFT folder
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 

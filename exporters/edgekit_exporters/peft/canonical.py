@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.float_model import load_float
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import TakenAdapter, take_in
 from edgekit_exporters.peft.names import PREFIX
-from edgekit_exporters.peft.settings import CONFIG_FILE
 from edgekit_exporters.peft.ways_out import NotAdditive, refuse_what_is_not_additive
 from edgekit_runtime.errors import InputError
 
@@ -140,7 +140,7 @@ class CanonicalAdapter:
             "target_modules": self.targets,
             "bias": "none",
         }
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1))
+        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1))
 
 
 def canonicalise(path: Path, base: Base) -> CanonicalAdapter:

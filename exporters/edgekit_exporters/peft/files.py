@@ -21,8 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from edgekit_exporters.hf.plain_files import check_plain_file, read_json
-from edgekit_exporters.peft.settings import CONFIG_FILE
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG, check_plain_file, read_json
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import MAGIC
 
@@ -119,39 +118,39 @@ def find_adapter(path: Path) -> AdapterFiles:
         raise InputError(f"{path} can't be read ({_reason(error)})", "check the path and who may read it") from None
     if path.suffix in (".safetensors", *PICKLE_SUFFIXES) or path.name.endswith(INDEX_SUFFIX):
         return AdapterFiles(path, path, _config_beside(path))
-    if path.name == CONFIG_FILE:
+    if path.name == ADAPTER_CONFIG:
         raise InputError(f"{path} is the adapter's settings alone", f"name its folder, {path.parent}")
     raise InputError(f"{path} is no adapter", f"name {KINDS}")
 
 
 def _config_beside(path: Path) -> Path:
-    config = path.with_name(CONFIG_FILE)
+    config = path.with_name(ADAPTER_CONFIG)
     if not (config.exists() or config.is_symlink()):
-        raise InputError(f"{path} has no {CONFIG_FILE} beside it", f"put the {CONFIG_FILE} of its training there")
+        raise InputError(f"{path} has no {ADAPTER_CONFIG} beside it", f"put the {ADAPTER_CONFIG} of its training there")
     return config
 
 
 def _in_folder(path: Path) -> AdapterFiles:
-    if _is_there(path / CONFIG_FILE):
-        return AdapterFiles(path, _weights_in(path), path / CONFIG_FILE)
+    if _is_there(path / ADAPTER_CONFIG):
+        return AdapterFiles(path, _weights_in(path), path / ADAPTER_CONFIG)
     found = [each for name in WEIGHTS_FILES if _is_there(each := path / name)]
     if found:
         _config_beside(found[0])
     checkpoints = _checkpoints(path)
     if checkpoints:
         return _newest_whole(path, checkpoints)
-    named = [each for each in sorted(path.iterdir()) if each.is_dir() and _is_there(each / CONFIG_FILE)]
+    named = [each for each in sorted(path.iterdir()) if each.is_dir() and _is_there(each / ADAPTER_CONFIG)]
     if len(named) == 1:  # PEFT puts an adapter that isn't called "default" into a folder of its name
         tell_once(f"taking {named[0].name}, the only adapter in {path}")
-        return AdapterFiles(path, _weights_in(named[0]), named[0] / CONFIG_FILE)
+        return AdapterFiles(path, _weights_in(named[0]), named[0] / ADAPTER_CONFIG)
     if named:
         raise InputError(
             f"{path} holds several adapters ({', '.join(each.name for each in named)})", "name the folder of one"
         )
     if (path / MODEL_CONFIG_FILE).exists():
-        raise InputError(f"{path} is a whole model, no adapter: it has no {CONFIG_FILE}", "name it as base: instead")
+        raise InputError(f"{path} is a whole model, no adapter: it has no {ADAPTER_CONFIG}", "name it as base: instead")
     raise InputError(
-        f"{path} is not a PEFT adapter: it has no {CONFIG_FILE}",
+        f"{path} is not a PEFT adapter: it has no {ADAPTER_CONFIG}",
         "run `edgekit train` first, or name the folder that PEFT's save_pretrained wrote",
     )
 
@@ -194,15 +193,15 @@ def _newest_whole(path: Path, checkpoints: list[Path]) -> AdapterFiles:
     skipped = checkpoints[: checkpoints.index(whole)]
     broken = f"; {', '.join(each.name for each in skipped)} is not whole" if skipped else ""
     tell_once(f"taking {whole.name}, the newest whole checkpoint of {path}{broken}")
-    return AdapterFiles(path, _weights_in(whole), whole / CONFIG_FILE)
+    return AdapterFiles(path, _weights_in(whole), whole / ADAPTER_CONFIG)
 
 
 def _is_whole(folder: Path) -> bool:
     """Whether settings and tensors of a checkpoint can be read."""
-    if not _is_there(folder / CONFIG_FILE):
+    if not _is_there(folder / ADAPTER_CONFIG):
         return False
     try:
-        files = AdapterFiles(folder, _weights_in(folder), folder / CONFIG_FILE)
+        files = AdapterFiles(folder, _weights_in(folder), folder / ADAPTER_CONFIG)
         files.config()
         return bool(files.weights())
     except InputError:

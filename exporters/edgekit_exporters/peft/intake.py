@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf.lora import read_lora_gguf
 from edgekit_exporters.peft.base_modules import BaseModules, base_modules
 from edgekit_exporters.peft.files import AdapterFiles, find_adapter, stamp, tell_once
+from edgekit_exporters.peft.lora_gguf import read_lora_gguf
 from edgekit_exporters.peft.names import PREFIX, TensorName, normalisation, understand
 from edgekit_exporters.peft.places import Resolved, resolve
 from edgekit_exporters.peft.settings import Settings, checked_settings

@@ -10,7 +10,6 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError
 
-CONFIG_FILE = "adapter_config.json"
 INVOCATION = "alora_invocation_tokens"  # config key of activated LoRA
 MAX_RANK = 1 << 16
 MAX_ALPHA = 1e6

@@ -115,7 +115,7 @@ def test_a_base_that_transformers_knows_works_without_the_code_that_it_brings(
 
 @pytest.mark.usefixtures("agreeing")
 def test_a_tokenizer_of_an_unknown_class_is_read_from_its_tokens(tiny_chat_base: Path, tmp_path: Path) -> None:
-    from edgekit.data.encoding import Encoder
+    from edgekit.encoding.encoder import Encoder
 
     marker = tmp_path / "marker"
     folder = hostile(tiny_chat_base, tmp_path / "theirs", marker, tokenizer_class="TheirTokenizer")

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_exporters.peft.intake import _taken, take_in
-from edgekit_exporters.peft.settings import CONFIG_FILE, REFUSED, checked_settings
+from edgekit_exporters.peft.settings import REFUSED, checked_settings
 from edgekit_runtime.errors import InputError
 from tests.exporters.peft.intake import changed, own_logits, peft_answers, save_adapter
 
@@ -72,11 +73,11 @@ def clean(tiny_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _with(clean: Path, folder: Path, config: dict[str, Any]) -> Path:
     """The clean folder with other settings; JSON as Python writes it, NaN included."""
-    document = json.loads((clean / CONFIG_FILE).read_text())
+    document = json.loads((clean / ADAPTER_CONFIG).read_text())
     folder.mkdir(exist_ok=True)
     for path in clean.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / CONFIG_FILE).write_text(json.dumps(document | config))
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(document | config))
     return folder
 
 
@@ -101,8 +102,8 @@ def test_any_config_is_peft_or_an_input_error_that_names_its_file(
         assert str(folder) in refused.problem
         return
     # PEFT itself stumbles over some keys that are off by null or zero, where they could be left out.
-    document = json.loads((folder / CONFIG_FILE).read_text())
-    (folder / CONFIG_FILE).write_text(json.dumps({key: value for key, value in document.items() if value}))
+    document = json.loads((folder / ADAPTER_CONFIG).read_text())
+    (folder / ADAPTER_CONFIG).write_text(json.dumps({key: value for key, value in document.items() if value}))
     assert torch.equal(logits, peft_answers(tiny_base, folder))
 
 
@@ -136,7 +137,7 @@ def test_a_value_that_can_not_be_right_is_refused_by_file_and_key(
     folder = _with(clean, tmp_path / "edited", {key: value})
     with pytest.raises(InputError) as caught:
         take_in(folder, tiny_base)
-    assert CONFIG_FILE in caught.value.problem
+    assert ADAPTER_CONFIG in caught.value.problem
     assert key in caught.value.problem or "initialised with" in caught.value.problem
 
 
@@ -174,10 +175,10 @@ def test_config_and_tensors_have_to_say_the_same(
 
 def test_a_config_needs_no_more_than_what_gives_the_strength(tmp_path: Path) -> None:
     least = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
-    assert checked_settings(least, tmp_path / CONFIG_FILE).bias == "none"
+    assert checked_settings(least, tmp_path / ADAPTER_CONFIG).bias == "none"
     for key in least:
         with pytest.raises(InputError, match=key):
-            checked_settings({name: value for name, value in least.items() if name != key}, tmp_path / CONFIG_FILE)
+            checked_settings({name: value for name, value in least.items() if name != key}, tmp_path / ADAPTER_CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -201,10 +202,10 @@ def test_a_config_that_is_no_json_object_is_refused(
     content: bytes, said: str, clean: Path, tiny_base: Base, tmp_path: Path
 ) -> None:
     folder = _with(clean, tmp_path / "edited", {})
-    (folder / CONFIG_FILE).write_bytes(content)
+    (folder / ADAPTER_CONFIG).write_bytes(content)
     with pytest.raises(InputError, match=said) as caught:
         take_in(folder, tiny_base)
-    assert CONFIG_FILE in str(caught.value)
+    assert ADAPTER_CONFIG in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_names_where_a_pattern_has_to_be_are_told_apart_from_another_base(
 )
 def test_a_config_of_something_else_is_told_as_that(kind: Any, problem: str) -> None:
     with pytest.raises(InputError, match=f"peft_type.*{re.escape(problem)}"):
-        checked_settings({"peft_type": kind}, Path(CONFIG_FILE))
+        checked_settings({"peft_type": kind}, Path(ADAPTER_CONFIG))
 
 
 @pytest.mark.parametrize(

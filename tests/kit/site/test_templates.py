@@ -21,7 +21,7 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.template import ChatTemplate, TemplateFacts
 from tests.chat_templates import TEMPLATES
 from tests.conversations import conversations
-from tests.kit.data.test_specials import WHOLE
+from tests.kit.encoding.test_specials import WHOLE
 from tests.runtime.test_template_budget import BROKEN, HOSTILE
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}

@@ -13,7 +13,7 @@ import torch
 
 from edgekit import export, merge, train
 from edgekit.bases.resolve import resolve_base
-from edgekit.data.image_embeddings import RowImages, row_images
+from edgekit.encoding.images import RowImages, row_images
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.evaluate import evaluate
 from edgekit.project import Project
@@ -23,8 +23,8 @@ from edgekit.training.finished import shipped_base
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit_exporters.bundle import PROJECTOR_FILE
 from edgekit_exporters.gguf.base import base_gguf
-from edgekit_exporters.hf.vision import projector_gguf
-from edgekit_exporters.peft.connector import base_connector, encoder_gguf, trained_connector
+from edgekit_exporters.gguf.connector import base_connector, encoder_gguf, trained_connector
+from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_runtime import InputError, Runtime, UsageError
 from tests.kit.vision.test_train_and_prove import write_project
 from tests.vlm import Model, picture_file

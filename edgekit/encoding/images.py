@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from edgekit.project import Project
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.base import base_gguf
-from edgekit_exporters.hf.vision import projector_gguf
-from edgekit_exporters.peft.connector import base_connector, encoder_gguf
+from edgekit_exporters.gguf.connector import base_connector, encoder_gguf
+from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.engines import Prompt
 from edgekit_runtime.engines.llama_images import open_images

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.data import Row
-from edgekit.data.completions import turns_of
-from edgekit.data.encoding import IGNORED, Encoder
+from edgekit.encoding.completions import turns_of
+from edgekit.encoding.encoder import IGNORED, Encoder
 from edgekit_exporters.base import Base
 from edgekit_runtime.chat import Asking
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.data import Row
-from edgekit.data.completions import TOOL_CALLS, answer_text, leaves_answer_out, reply_of, turns_of, without_reasoning
+from edgekit.encoding.completions import (
+    TOOL_CALLS,
+    answer_text,
+    leaves_answer_out,
+    reply_of,
+    turns_of,
+    without_reasoning,
+)
 from edgekit_exporters.hf.templates import load_tokenizer, tokenizer_facts
 from edgekit_runtime.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages, text_of
 from edgekit_runtime.errors import InputError
@@ -21,7 +28,7 @@ from edgekit_runtime.specials import Asked, Disguise, Specials, is_control
 from edgekit_runtime.template import ChatTemplate
 
 if TYPE_CHECKING:
-    from edgekit.data.image_embeddings import RowImages
+    from edgekit.encoding.images import RowImages
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +112,7 @@ class Encoder:
         return ids
 
     def model_ids(self, ids: list[int]) -> list[int]:
-        """Ids that a torch model takes; see :func:`~edgekit.data.image_embeddings.let_see`."""
+        """Ids that a torch model takes; see :func:`~edgekit.encoding.images.let_see`."""
         return ids if self.images is None else self.images.as_rows(ids, self._vocabulary)
 
     def answer_ids(self, row: Row, system: str | None) -> list[int]:

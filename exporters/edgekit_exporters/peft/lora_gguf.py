@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf.conversions import CONVERSIONS, Conversion, unpaired
+from edgekit_exporters.conversions import CONVERSIONS, Conversion, unpaired
 from edgekit_exporters.peft.names import PREFIX
 from edgekit_exporters.peft.settings import INVOCATION
 from edgekit_runtime import adapter as keys

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.data import Row
-from edgekit.data.encoding import IGNORED, Encoder
+from edgekit.encoding.encoder import IGNORED, Encoder
 from edgekit_runtime.errors import InputError
 
 

@@ -17,7 +17,7 @@ import torch
 
 from edgekit_exporters.base import SETTINGS, Base
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.hf.vision import projector_gguf
+from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_exporters.peft.intake import take_in
 from edgekit_runtime.errors import InputError
 

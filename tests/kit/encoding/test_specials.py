@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit.data import Row
-from edgekit.data.encoding import IGNORED, Encoder
+from edgekit.encoding.encoder import IGNORED, Encoder
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.chat import Asking
