@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgekit.evaluation.evaluate import Evaluation, evaluate
     from edgekit.examples.init import init_project
-    from edgekit.exporting.export import export, merge
+    from edgekit.exporting.export import export
+    from edgekit.exporting.merge import merge
     from edgekit.project import Project, load_project
     from edgekit.training.run import train
 
@@ -28,7 +29,7 @@ _HOMES = {
     "export": "exporting.export",
     "init_project": "examples.init",
     "load_project": "project",
-    "merge": "exporting.export",
+    "merge": "exporting.merge",
     "train": "training.run",
 }
 

@@ -23,7 +23,7 @@ from edgekit.project.folders import told
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.hf.codeless import DATA, link, without_code
-from edgekit_exporters.hf.templates import with_template
+from edgekit_exporters.hf.templates import template_source, with_template
 from edgekit_exporters.hf.vision import reads_images, text_part
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.base_header import check_base_header
@@ -100,6 +100,17 @@ def check_base(name: str, *, relative_to: Path | None = None) -> None:
         _base_metadata(path.resolve())
     elif not _HUB_ID.fullmatch(name):
         raise _no_base(name)
+
+
+def check_project_base(project: Project) -> None:
+    """The same for the base of a project, and its chat template.
+
+    Raises:
+        InputError: as :func:`check_base`, or the template can't be read.
+    """
+    check_base(project.base, relative_to=project.folder)
+    if project.chat_template is not None:
+        template_source(project.chat_template)
 
 
 def project_base(project: Project) -> Base:

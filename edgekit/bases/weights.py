@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from edgekit.project import AUTO, ONNX_PRECISIONS, Adapter, Export, Project
@@ -49,7 +50,7 @@ class Weights:
         """For tables and logs: the type."""
         return self.quantization or AUTO
 
-    @property
+    @cached_property
     def digest(self) -> str | None:
         """sha256 of the file that holds the blocks; None in torch."""
         if self.blocks is None:

@@ -87,7 +87,7 @@ def _train(arguments: argparse.Namespace) -> None:
     names = [adapter.name for adapter in wanted if arguments.name or adapter.path is None]
     if not names:
         raise UsageError("every adapter of the project was trained elsewhere", "go on with `edgekit export`")
-    from edgekit.preflight import check_train
+    from edgekit.training.preflight import check_train
 
     check_train(project, names)
     from edgekit.training.run import train
@@ -123,7 +123,7 @@ def _add_evaluate(program: Program) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
-    from edgekit.preflight import check_evaluate
+    from edgekit.evaluation.preflight import check_evaluate
 
     check_evaluate(project, arguments.name, artifact=arguments.artifact, output=arguments.output)
     from edgekit.evaluation.evaluate import evaluate
@@ -152,10 +152,10 @@ def _add_merge(program: Program) -> None:
 
 def _merge(arguments: argparse.Namespace) -> None:
     project = _project(arguments)
-    from edgekit.preflight import check_merge
+    from edgekit.exporting.preflight import check_merge
 
     check_merge(project, arguments.names, output=arguments.output)
-    from edgekit.exporting.export import merge
+    from edgekit.exporting.merge import merge
 
     folder = merge(project, arguments.names or None, output=arguments.output)
     print_json({"folder": str(folder)}) if arguments.json else print(folder)
@@ -224,9 +224,10 @@ def _export(arguments: argparse.Namespace) -> None:
         "max_mb": arguments.max_mb,
         "min_decode_tps": arguments.min_decode_tps,
     }
-    from edgekit.preflight import check_export
+    from edgekit.exporting.options import ExportOptions
+    from edgekit.exporting.preflight import check_export
 
-    check_export(project, arguments.names, **options)
+    check_export(project, arguments.names, ExportOptions(**options))
     if arguments.python is not None and not arguments.offline:
         raise UsageError("--python is for the runtime that --offline packs", "add --offline, or leave --python out")
     pack = _offline_packer(project, arguments) if arguments.offline else None

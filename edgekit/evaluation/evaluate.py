@@ -17,9 +17,9 @@ from edgekit.encoding.images import row_images
 from edgekit.evaluation.answers import FieldPath, free_text_fields
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.bare import bare_answers
+from edgekit.evaluation.preflight import check_evaluate
 from edgekit.evaluation.scoring import Score, score
 from edgekit.evaluation.torch_model import TorchModel, trained_model
-from edgekit.preflight import check_evaluate
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, told
 from edgekit.training.card import CardScore, add_scores

@@ -1,4 +1,4 @@
-"""From a project's trained adapters to a bundle that devices run."""
+"""From a project's trained adapters to a bundle that devices run: prepare, prove, publish."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 
 from edgekit.bases.resolve import project_base
 from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, with_blocks
-from edgekit.preflight import check_export, check_merge, with_options
+from edgekit.exporting.options import ExportOptions
+from edgekit.exporting.preflight import check_export
 from edgekit.project import Adapter, Project
-from edgekit.project.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.project.folders import adapter_folder, bundle_folder
 from edgekit.proof.gate import NotGood, prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.origin import Origin
@@ -36,7 +37,6 @@ from edgekit_exporters.progress import stage
 from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.errors import GateRefused, UsageError
 from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.publish import publish
 from edgekit_runtime.template import stopped_clock
 
 log = logging.getLogger(__name__)
@@ -88,69 +88,79 @@ def export(
         GateRefused: the exported files answer worse than the trained model, or the adapter no better than its base; an
             earlier bundle stays in place.
     """
-    check_export(
-        project,
-        names,
+    options = ExportOptions(
         output=output,
         format=format,
         mode=mode,
         quantize=quantize,
         device=device,
         imatrix=imatrix,
-        tensor_types=tensor_types,
+        tensor_types=tensor_types or {},
         refit_rank=refit_rank,
         accept_loss=accept_loss,
         max_mb=max_mb,
         min_decode_tps=min_decode_tps,
     )
-    project = with_options(project, format=format, imatrix=imatrix, tensor_types=tensor_types)
+    check_export(project, names, options)
+    prepared = _prepare(options.applied_to(project), names, options)
+    references = _references(prepared.project, prepared.adapters)
+    folder = bundle_folder(project, output)
+    prove = _prover(prepared, references, options, folder)
+    with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
+        if prepared.weights.quantization is not None:
+            manifest = write_bundle(prepared.plan(prepared.weights, Path(scratch)), folder, prove)
+        else:
+            assert references is not None  # check_export has seen evaluation rows
+            assert prove is not None
+            measure = functools.partial(
+                measure_rung,
+                references=references,
+                gate=project.gate,
+                max_mb=max_mb,
+                min_decode_tps=min_decode_tps,
+            )
+            manifest = _smallest_that_passes(prepared, folder, Path(scratch), measure, prove)
+    _tell_cards(project, manifest)
+    return folder, manifest
+
+
+def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptions) -> _Prepared:
+    """Find the base and read the adapters: refuses in seconds what proving would take minutes to get to."""
     settings = project.export
-    mode = mode or settings.mode
     adapters = [project.adapter(name) for name in (names or project.adapters)]
-    output = bundle_folder(project, output)
     base = project_base(project)
-    weights = deployed_weights(settings, base.gguf, quantize)
-    onnx = weights.format == ONNX
-    if onnx and (settings.imatrix or settings.tensor_types):
+    weights = deployed_weights(settings, base.gguf, options.quantize)
+    if weights.format == ONNX and (settings.imatrix or settings.tensor_types):
         log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
-    isa = _isa(device or settings.device)
-    sources = [replace(adapter_source(project, each, base), refit_rank=refit_rank) for each in adapters]
+    sources = [replace(adapter_source(project, each, base), refit_rank=options.refit_rank) for each in adapters]
     shipped = shipped_base(project, adapters, base)
-    if shipped is not base and mode == "merged":
+    if shipped is not base and settings.mode == "merged":
         raise UsageError(f"{adapters[0].name} has trained the connector, which isn't merged", "leave out --mode merged")
-    job = _Job(project, base, shipped, mode, sources, isa)
     for adapter, source in zip(adapters, sources, strict=True):
-        # Refuses in a second what proving would take minutes to get to.
         with stage(f"reading adapter {adapter.name}"):
             trained_weights(project, adapter, base)
-            if mode == "separate":
-                canonical_adapter(source, base, onnx=onnx)
+            if settings.mode == "separate":
+                canonical_adapter(source, base, onnx=weights.format == ONNX)
             else:
                 check_mergeable(take_in(source.folder, base))
-    references = _references(project, adapters)
-    proven = adapters if references else []
-    origin = Origin.of(project, proven, base, device or settings.device)
-    prover = functools.partial(
+    return _Prepared(project, base, shipped, weights, adapters, sources)
+
+
+def _prover(
+    prepared: _Prepared, references: Sequence[Reference] | None, options: ExportOptions, folder: Path
+) -> Callable[..., Quality] | None:
+    """What holds a written bundle against ``references``; None where nothing can be proven."""
+    if references is None:
+        return None
+    origin = Origin.of(prepared.project, prepared.adapters, prepared.base, prepared.project.export.device)
+    return functools.partial(
         prove_bundle,
-        references=references or [],
-        gate=project.gate,
+        references=references,
+        gate=prepared.project.gate,
         origin=origin,
-        accept_loss=accept_loss,
-        refused_report=output.with_name(f"{output.name}-refused"),
+        accept_loss=options.accept_loss,
+        refused_report=folder.with_name(f"{folder.name}-refused"),
     )
-    with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
-        if weights.quantization is not None:
-            plan = job.plan(weights, Path(scratch))
-            manifest = write_bundle(plan, output, None if references is None else prover)
-            _tell_cards(project, manifest)
-            return output, manifest
-        assert references is not None  # check_export has seen evaluation rows
-        measure = functools.partial(
-            measure_rung, references=references, gate=project.gate, max_mb=max_mb, min_decode_tps=min_decode_tps
-        )
-        manifest = _smallest_that_passes(job, weights, output, Path(scratch), measure, prover)
-        _tell_cards(project, manifest)
-        return output, manifest
 
 
 def _tell_cards(project: Project, manifest: Manifest) -> None:
@@ -166,18 +176,18 @@ def _tell_cards(project: Project, manifest: Manifest) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is exported, whatever the quantisation; ``shipped`` is ``base``, or the one with a trained connector."""
+class _Prepared:
+    """What is exported; ``shipped`` is ``base``, or the one with a trained connector."""
 
     project: Project
     base: Base
     shipped: Base
-    mode: str
+    weights: Weights
+    adapters: list[Adapter]
     sources: list[AdapterSource]
-    isa: str
 
     def plan(self, weights: Weights, scratch: Path) -> BundlePlan:
-        merged = self.mode == "merged"
+        merged = self.project.export.mode == "merged"
         separate = [] if merged else self.sources
         settings = self.project.export
         return BundlePlan(
@@ -190,7 +200,7 @@ class _Job:
             merged=self.sources if merged else [],
             adapters=separate,
             default_adapter=settings.default_adapter if separate else None,
-            isa=self.isa,
+            isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
         )
 
     def _projector(self) -> Path | None:
@@ -199,7 +209,7 @@ class _Job:
         return projector_gguf(self.shipped, self.project.export.projector)
 
     def _base_file(self, weights: Weights, scratch: Path) -> Path:
-        if self.mode == "merged":
+        if self.project.export.mode == "merged":
             return self._merged_base(weights, scratch)
         file = with_blocks(self.project, self.base, weights).blocks
         assert file is not None  # devices run blocks
@@ -228,8 +238,7 @@ class _Job:
 
 
 def _smallest_that_passes(
-    job: _Job,
-    weights: Weights,
+    prepared: _Prepared,
     output: Path,
     scratch: Path,
     measure: Callable[[Path], Rung],
@@ -237,7 +246,7 @@ def _smallest_that_passes(
 ) -> Manifest:
     def rung(quantization: str) -> Rung:
         bundle = scratch / "rung"
-        write_bundle(job.plan(replace(weights, quantization=quantization), scratch), bundle)
+        write_bundle(prepared.plan(replace(prepared.weights, quantization=quantization), scratch), bundle)
         return measure(bundle)
 
     rungs = climb(rung)
@@ -246,7 +255,7 @@ def _smallest_that_passes(
         if each.refused:
             break
         try:
-            plan = job.plan(replace(weights, quantization=each.quantization), scratch)
+            plan = prepared.plan(replace(prepared.weights, quantization=each.quantization), scratch)
             return write_bundle(plan, output, functools.partial(prover, ladder=rungs))
         except NotGood:  # a larger one answers no better than the trained model does
             raise
@@ -255,28 +264,6 @@ def _smallest_that_passes(
             refused = error
     assert refused is not None  # climb raises when there is nothing to try
     raise refused
-
-
-def merge(project: Project, names: Sequence[str] | None = None, *, output: Path | None = None) -> Path:
-    """Merge adapters into the float base and write a Hugging Face folder.
-
-    Args:
-        project: a loaded project file.
-        names: adapters, merged in this order (the only one when None).
-        output: the folder; ``dist/PROJECT-NAMES-merged`` when None.
-
-    Raises:
-        InputError: an adapter that isn't trained or doesn't fit; an output that can't be replaced.
-    """
-    check_merge(project, names, output=output)
-    adapters = [project.adapter(name) for name in names] if names else [project.adapter()]
-    output = merged_folder(project, adapters, output)
-    trained = [trained_folder(project, adapter) for adapter in adapters]
-    with publish(output, is_ours=is_merged_folder) as folder:
-        base = project_base(project)
-        with stage(f"merging {', '.join(adapter.name for adapter in adapters)} into the base"):
-            merge_to_folder(base, trained, folder)
-    return output
 
 
 def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference] | None:
@@ -292,10 +279,6 @@ def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference
     for adapter in adapters:
         references.append(take_reference(project, adapter, project.gate.rows))
     return references
-
-
-def _isa(device: str | None) -> str:
-    return ANY_ISA if device is None else device_profile(device).isa
 
 
 def _version() -> str:

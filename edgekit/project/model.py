@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgekit.data.source import DataSource
 from edgekit_runtime.choices import did_you_mean
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.reasoning import MODES as REASONING
 
@@ -168,6 +168,18 @@ class Project:
         if name not in self.adapters:
             raise InputError(f"the project has no adapter {name!r}", did_you_mean(name, self.adapters, "it has"))
         return self.adapters[name]
+
+    def named(self, names: Sequence[str]) -> list[Adapter]:
+        """The adapters called ``names``.
+
+        Raises:
+            UsageError: one is named twice, which would make it work twice as much, or be listed twice.
+            InputError: no such adapter.
+        """
+        twice = next((name for name in names if list(names).count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"the adapter {twice} is named twice", "name it once")
+        return [self.adapter(name) for name in names]
 
     def data_for(self, name: str) -> DataFiles:
         """The rows of an adapter: its own, or the project's.

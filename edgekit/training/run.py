@@ -1,4 +1,4 @@
-"""Training one adapter with transformers' Trainer."""
+"""Training one adapter with transformers' Trainer: prepare, fit, publish."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
 from edgekit.bases.resolve import base_label, loading_name, project_base
-from edgekit.bases.torch_model import device, fast_bfloat16, load_base
-from edgekit.bases.weights import deployed_weights, training_weights, with_blocks
+from edgekit.bases.torch_model import load_base
+from edgekit.bases.weights import Weights, deployed_weights, training_weights, with_blocks
 from edgekit.data import Row, data_digest, load_rows
 from edgekit.encoding.completions import default_reasoning
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
-from edgekit.encoding.images import let_see, row_images
-from edgekit.preflight import check_train
+from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.training.card import write_card
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
+from edgekit.training.preflight import check_train
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
+from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit_exporters.base import Base
-from edgekit_exporters.peft.intake import CONNECTOR
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.publish import publish
@@ -41,12 +40,8 @@ log = logging.getLogger(__name__)
 
 WORK_FOLDER = ".edgekit"
 RECIPE_FILE = "recipe.json"
-MAX_CHECKPOINTS = 2
-SAVES_PER_RUN = 10
-EVALUATIONS_PER_RUN = 3
+INITIAL_FOLDER = "initial"
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
-CONNECTOR_RATE = 0.1  # of the adapter's: it is trained already, and moves as a whole matrix
-LORAPLUS_RATIO = 16  # lr(B) / lr(A), as recommended in the LoRA+ paper (arXiv 2402.12354)
 
 
 def train(project: Project, name: str | None = None, *, resume: bool = False) -> Path:
@@ -66,12 +61,60 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     """
     adapter = project.adapter(name)
     check_train(project, [adapter.name])
+    prepared = _prepare(project, adapter)
+    return _publish(prepared, _fit(prepared, resume=resume))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that a training is made of, before any weights are loaded; ``deployed`` is the type that devices run."""
+
+    project: Project
+    adapter: Adapter
+    base: Base
+    weights: Weights
+    deployed: str | None
+    images: RowImages | None
+    encoder: Encoder
+    invocation: list[int]
+    datasets: list[list[Encoded]]
+    data: dict[str, Any]
+
+    @property
+    def work(self) -> Path:
+        """Folder of checkpoints."""
+        return self.project.folder / WORK_FOLDER / "train" / self.adapter.name
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What an interrupted training has to have in common with the one that goes on."""
+        return {
+            "base": self.base.family,
+            "precision": self.weights.precision,
+            "quantization": self.deployed,
+            "blocks": self.weights.digest,
+            "template": self.encoder.facts.digest,
+            "reasoning": self.encoder.reasoning,
+            "hyperparameters": _hyperparameters(self.adapter),
+            "data": self.data["digest"],
+        }
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A trained model, with what the Trainer has logged and measured."""
+
+    model: Any
+    losses: list[dict[str, float]]
+    result: dict[str, float]
+
+
+def _prepare(project: Project, adapter: Adapter) -> _Prepared:
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
-    deployed = deployed_weights(project.export, base.gguf)
     weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))
-    quantization = deployed.quantization if weights.blocks is None else weights.quantization
+    deployed = weights if weights.blocks is not None else deployed_weights(project.export, base.gguf)
     images = row_images(project, base, connector=adapter.connector)
     encoder = Encoder(base.folder, images=images, reasoning=adapter.reasoning or default_reasoning(train_rows))
     _tell_of_reasoning(adapter, encoder)
@@ -81,38 +124,36 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         [example for row in rows for example in _examples(encoder, row, adapter, limit, invocation)]
         for rows in (train_rows, eval_rows[:LOSS_EVAL_ROWS])
     ]
-
-    recipe = {
-        "base": base.family,
-        "precision": weights.precision,
-        "quantization": quantization,
-        "blocks": weights.digest,
-        "template": encoder.facts.digest,
-        "reasoning": encoder.reasoning,
-        "hyperparameters": _hyperparameters(adapter),
-        "data": data_digest([files.train, files.eval]),
+    data = {
+        "digest": data_digest([files.train, files.eval]),
+        "train_rows": len(train_rows),
+        "eval_rows": len(eval_rows),
     }
-    work = project.folder / WORK_FOLDER / "train" / adapter.name
-    checkpoint = _checkpoint(work, recipe, resume=resume)
+    return _Prepared(
+        project, adapter, base, weights, deployed.quantization, images, encoder, invocation, datasets, data
+    )
 
+
+def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
+    adapter, base, work = prepared.adapter, prepared.base, prepared.work
+    checkpoint = _checkpoint(work, prepared.recipe, resume=resume)
     transformers.set_seed(adapter.seed)
     model = wrap(
-        let_see(load_base(base, weights), images),
+        let_see(load_base(base, prepared.weights), prepared.images),
         adapter,
-        weights.precision,
-        checkpointing=_checkpointing(),
-        invocation=invocation,
+        prepared.weights.precision,
+        checkpointing=uses_checkpointing(),
+        invocation=prepared.invocation,
     )
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
     model.peft_config["default"].base_model_name_or_path = str(base.folder)
-    initial = work / "initial"
     if adapter.method in CHANGES_BASE and checkpoint is None:
-        _save_initial(model, initial)
-    trainer = _trainer(model, encoder, datasets, adapter, work)
+        _save_initial(model, work / INITIAL_FOLDER)
+    trainer = adapter_trainer(model, prepared.encoder, prepared.datasets, adapter, work)
     log.info(
         "%s: %d rows, %d trainable parameters, base %s at %s",
-        *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
-        weights.label,
+        *(adapter.name, prepared.data["train_rows"], model.num_parameters(only_trainable=True), base.name),
+        prepared.weights.label,
     )
     Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
@@ -121,36 +162,42 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
-
-    label = base_label(project, base)
     losses = [
         {key: float(value) for key, value in entry.items() if key in ("step", "epoch", "loss", "eval_loss")}
         for entry in trainer.state.log_history
         if "loss" in entry or "eval_loss" in entry
     ]
+    return _Fitted(model, losses, {key: float(value) for key, value in outcome.metrics.items()})
+
+
+def _publish(prepared: _Prepared, fitted: _Fitted) -> Path:
+    """The adapter folder, whole; checkpoints go."""
+    project, adapter, base, encoder = prepared.project, prepared.adapter, prepared.base, prepared.encoder
+    label = base_label(project, base)
     record = RunRecord(
         adapter=adapter.name,
         base=label,
         family=base.family,
-        base_precision=weights.precision,
-        quantization=quantization,
-        blocks=None if recipe["blocks"] is None else str(recipe["blocks"]),
+        base_precision=prepared.weights.precision,
+        quantization=prepared.deployed,
+        blocks=prepared.weights.digest,
         system=adapter.system,
         template=encoder.facts.digest,
         reasoning=encoder.reasoning,
         hyperparameters=_hyperparameters(adapter),
-        data={"digest": recipe["data"], "train_rows": len(train_rows), "eval_rows": len(eval_rows)},
-        losses=losses,
-        result={key: float(value) for key, value in outcome.metrics.items()},
+        data=prepared.data,
+        losses=fitted.losses,
+        result=fitted.result,
     )
     folder = adapter_folder(project, adapter)
     with publish(folder, is_ours=is_adapter_folder) as temporary:
-        model.peft_config["default"].base_model_name_or_path = loading_name(base)
-        _save_adapter(model, temporary, initial if adapter.method in CHANGES_BASE else None)
+        fitted.model.peft_config["default"].base_model_name_or_path = loading_name(base)
+        initial = prepared.work / INITIAL_FOLDER if adapter.method in CHANGES_BASE else None
+        _save_adapter(fitted.model, temporary, initial)
         record.save(temporary)
-        plot_losses(losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)
+        plot_losses(fitted.losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)
         write_card(temporary, record, base, task=project.task)
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(prepared.work, ignore_errors=True)
     return folder
 
 
@@ -225,74 +272,6 @@ def _checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | N
     work.mkdir(parents=True)
     note.write_text(digest)
     return None
-
-
-def _checkpointing() -> bool:
-    """Recomputing activations pays on a GPU, whose memory is scarce, and only costs time on a CPU."""
-    return device().type == "cuda"
-
-
-def _trainer(
-    model: Any, encoder: Encoder, datasets: Sequence[list[Encoded]], adapter: Adapter, work: Path
-) -> transformers.Trainer:
-    train_set, eval_set = datasets
-    on_gpu = device().type == "cuda"
-    steps = adapter.max_steps or max(
-        1, round(adapter.epochs * len(train_set) / (adapter.batch_size * adapter.gradient_accumulation))
-    )
-    arguments = transformers.TrainingArguments(
-        output_dir=str(work),
-        max_steps=adapter.max_steps or -1,
-        num_train_epochs=adapter.epochs,
-        per_device_train_batch_size=adapter.batch_size,
-        per_device_eval_batch_size=adapter.batch_size,
-        gradient_accumulation_steps=adapter.gradient_accumulation,
-        gradient_checkpointing=_checkpointing(),
-        learning_rate=adapter.learning_rate,
-        warmup_steps=adapter.warmup_ratio,  # below 1 it is a share of all steps
-        lr_scheduler_type=adapter.scheduler,
-        optim="paged_adamw_8bit" if on_gpu else "adamw_torch",
-        bf16=fast_bfloat16(),
-        use_cpu=not on_gpu,
-        train_sampling_strategy="group_by_length",  # batches of like lengths waste no work on padding
-        eval_strategy="steps",
-        eval_steps=max(1, -(-steps // EVALUATIONS_PER_RUN)),
-        save_strategy="steps",
-        save_steps=max(1, -(-steps // SAVES_PER_RUN)),
-        save_total_limit=MAX_CHECKPOINTS,
-        logging_steps=max(1, steps // 50),
-        seed=adapter.seed,
-        report_to=[],
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        label_names=["labels"],
-    )
-    collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
-    optimizer = None
-    if adapter.method == "lora+":
-        from peft.optimizers import create_loraplus_optimizer
-
-        optimizer = create_loraplus_optimizer(
-            model, torch.optim.AdamW, lr=adapter.learning_rate, loraplus_lr_ratio=LORAPLUS_RATIO
-        )
-    if adapter.connector:
-        optimizer = torch.optim.AdamW(_with_connector(model, adapter.learning_rate), weight_decay=0.0)
-    return transformers.Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=train_set,
-        eval_dataset=eval_set,
-        data_collator=collator,
-        optimizers=(optimizer, None),
-    )
-
-
-def _with_connector(model: Any, rate: float) -> list[dict[str, Any]]:
-    trained = [(CONNECTOR in name, each) for name, each in model.named_parameters() if each.requires_grad]
-    return [
-        {"params": [each for connector, each in trained if connector == wanted], "lr": rate * share}
-        for wanted, share in ((False, 1.0), (True, CONNECTOR_RATE))
-    ]
 
 
 def _save_initial(model: Any, folder: Path) -> None:

@@ -1,0 +1,49 @@
+"""What one export is asked for beyond the project file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgekit.project import FORMATS, MODES, Project
+from edgekit_runtime.choices import did_you_mean
+from edgekit_runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Arguments of :func:`~edgekit.exporting.export.export`, which says what they mean; None leaves the project's."""
+
+    output: Path | None = None
+    format: str | None = None
+    mode: str | None = None
+    quantize: str | None = None
+    device: str | None = None
+    imatrix: bool = False
+    tensor_types: Mapping[str, str] = field(default_factory=dict)
+    refit_rank: int | None = None
+    accept_loss: str | None = None
+    max_mb: float | None = None
+    min_decode_tps: float | None = None
+
+    def applied_to(self, project: Project) -> Project:
+        """``project`` with these in the place of its export settings, but for ``quantize``.
+
+        Raises:
+            UsageError: no such format or mode.
+        """
+        settings = project.export
+        settings = replace(
+            settings,
+            format=self.format or settings.format,
+            mode=self.mode or settings.mode,
+            device=self.device or settings.device,
+            imatrix=self.imatrix or settings.imatrix,
+            tensor_types={**settings.tensor_types, **self.tensor_types},
+        )
+        if settings.format not in FORMATS:
+            raise UsageError(f"there is no format {settings.format}", did_you_mean(settings.format, FORMATS))
+        if settings.mode not in MODES:
+            raise UsageError(f"there is no mode {settings.mode}", did_you_mean(settings.mode, MODES))
+        return replace(project, export=settings)

@@ -1,0 +1,114 @@
+"""What an export or a merge was asked for, checked in a moment: before torch is imported or a base fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.bases.resolve import check_project_base
+from edgekit.bases.weights import deployed_weights
+from edgekit.data import load_rows
+from edgekit.exporting.options import ExportOptions
+from edgekit.project import AUTO, Adapter, Project
+from edgekit.project.folders import bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.targets.devices import device_profile
+from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
+from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
+from edgekit_exporters.onnx.builder import require_onnx
+from edgekit_runtime.bundle import is_bundle
+from edgekit_runtime.choices import did_you_mean
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.publish import check_replaceable
+
+
+def check_merge(project: Project, names: Sequence[str] | None, *, output: Path | None = None) -> None:
+    """Look at all that a merge needs.
+
+    Raises:
+        InputError: an adapter that isn't trained, no such base, an output that can't be replaced.
+    """
+    adapters = project.named(names) if names else [project.adapter()]
+    for adapter in adapters:
+        trained_folder(project, adapter)
+    check_replaceable(merged_folder(project, adapters, output), is_merged_folder)
+    check_project_base(project)
+
+
+def check_export(project: Project, names: Sequence[str] | None, options: ExportOptions) -> None:
+    """Look at all that :func:`~edgekit.exporting.export.export` was asked for.
+
+    Raises:
+        UsageError: an unknown format, mode, quantisation, type or device, or options that contradict each other.
+        InputError: an adapter that isn't trained, no such base, bad rows, an output that can't be replaced.
+    """
+    project = options.applied_to(project)
+    settings, quantize = project.export, options.quantize
+    _check_type(project, quantize)
+    _check_limits(quantize or settings.quantize, options)
+    if options.accept_loss is not None and not options.accept_loss.strip():
+        raise UsageError("--accept-loss has no reason", "say why the loss is acceptable")
+    check_tensor_types(settings.tensor_types)
+    if settings.device:
+        device_profile(settings.device)
+    adapters = project.named(names or list(project.adapters))
+    if settings.mode == "merged" and len(adapters) != 1:
+        raise UsageError("a merged bundle holds one adapter", "name the one to merge")
+    check_replaceable(bundle_folder(project, options.output), is_bundle)
+    for adapter in adapters:
+        trained_folder(project, adapter)
+    if settings.mode == "separate":
+        default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])
+    _check_rows(project, adapters, quantize or settings.quantize)
+    check_project_base(project)
+
+
+def default_adapter(wanted: str | None, names: Sequence[str]) -> str | None:
+    """``wanted``, which has to be one of the exported adapters.
+
+    Raises:
+        InputError: it isn't.
+    """
+    if wanted is not None and wanted not in names:
+        problem = f"default_adapter {wanted} is not among the exported adapters"
+        raise InputError(problem, did_you_mean(wanted, names))
+    return wanted
+
+
+def _check_type(project: Project, quantize: str | None) -> None:
+    settings = project.export
+    if settings.format == "onnx":
+        if project.task == "caption":
+            # GenAI's builder has image models of its own list only, adapters for none of them.
+            problem = "there is no ONNX for captions: image models run on llama.cpp"
+            raise UsageError(problem, "export with --format gguf")
+        deployed_weights(settings, None, quantize)
+        require_onnx()
+        return
+    for each in (quantize, settings.quantize):
+        if each is not None and each.lower() in ONNX_TYPES and each.upper() not in QUANTIZATIONS:
+            raise UsageError(
+                f"{each} is a type of ONNX, and the format is gguf", "use Q8_0 or Q4_0, say, or --format onnx"
+            )
+        if each is not None and each != AUTO:
+            canonical_quantization(each)
+
+
+def _check_limits(quantize: str | None, options: ExportOptions) -> None:
+    if options.refit_rank is not None and options.refit_rank < 1:
+        raise UsageError(f"a rank of {options.refit_rank} is not possible", "use at least 1")
+    for name, limit in (("--max-mb", options.max_mb), ("--min-decode-tps", options.min_decode_tps)):
+        if limit is None:
+            continue
+        if not 0 < limit < float("inf"):  # NaN is nowhere
+            raise UsageError(f"{name} {limit:g} is not possible", "use more than 0")
+        if quantize != AUTO:
+            raise UsageError(f"{name} is a limit for --quantize auto", f"add --quantize auto, or leave {name} out")
+
+
+def _check_rows(project: Project, adapters: Sequence[Adapter], quantize: str | None) -> None:
+    """The evaluation rows of the proof; without any there is none, which the export tells."""
+    unproven = project.gate.rows == 0 or any(adapter.data is None and project.data is None for adapter in adapters)
+    if unproven and quantize == AUTO and project.export.format == "gguf":
+        raise UsageError("--quantize auto measures on evaluation rows, and there are none", "name a type, Q8_0 say")
+    for adapter in () if unproven else adapters:
+        load_rows(project.data_for(adapter.name).eval)

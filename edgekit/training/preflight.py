@@ -1,0 +1,32 @@
+"""What a training was asked for, checked in a moment: before torch is imported, a base fetched or a model loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.bases.resolve import check_project_base
+from edgekit.data import load_rows
+from edgekit.project import Project
+from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.publish import check_replaceable
+
+
+def check_train(project: Project, names: Sequence[str]) -> None:
+    """Look at all that training ``names`` needs.
+
+    Raises:
+        UsageError: an adapter that was trained elsewhere.
+        InputError: no such adapter or base, bad rows, or an adapter folder that can't be replaced.
+    """
+    for name in names:
+        adapter = project.adapter(name)
+        if adapter.path is not None:
+            raise UsageError(
+                f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is"
+            )
+        files = project.data_for(name)
+        load_rows(files.train)
+        load_rows(files.eval)
+        check_replaceable(adapter_folder(project, adapter), is_adapter_folder)
+    check_project_base(project)
