@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.bases.weights import Weights
 from edgekit.project import AUTO
-from edgekit_devices.fit import BITS, ONNX_KV_ELEMENT, Advice, Plan, Reader, advise, plan, requantized
+from edgekit_devices.fit import BITS, Advice, Plan, Reader, advise, plan, requantized
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate, Model
 from edgekit_exporters.base import Base
@@ -22,6 +22,7 @@ from edgekit_runtime.engines import DEFAULT_CONTEXT
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.manifest import BaseEntry
+from edgekit_runtime.model_facts import ModelFacts, genai_facts, gguf_facts
 from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS
 from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
 
@@ -229,9 +230,7 @@ def _facts_of_gguf(header: GgufFile, size: int, quantization: str) -> tuple[Mode
         values = value if isinstance(value, list) else [value]  # some models say it for each layer
         return sum(values) / len(values)
 
-    heads = number("attention.head_count", 1)
-    width = number("embedding_length", 1) / heads
-    key_length, value_length = number("attention.key_length", width), number("attention.value_length", width)
+    facts = gguf_facts(header)
     used = number("expert_used_count", 1) / number("expert_count", 1)
     matmul = embedding = read = 0.0
     for tensor in header.tensors.values():
@@ -251,17 +250,14 @@ def _facts_of_gguf(header: GgufFile, size: int, quantization: str) -> tuple[Mode
         file_bytes=size,
         read_bytes=round(read),
         matmul_parameters=matmul,
-        layers=int(number("block_count", 1)),
-        query_width=round(heads * key_length),
-        kv_width=round(number("attention.head_count_kv", heads) * (key_length + value_length)),
-        context=int(number("context_length", DEFAULT_CONTEXT)),
+        **_attention(facts),
     )
     return model, embedding
 
 
 def _facts_of_onnx(files: BaseFiles, base: BaseEntry) -> tuple[Model, float]:
     """The same of an ONNX base: GenAI's config, and the layers that take adapters, which are all matrices but two."""
-    decoder = json.loads((files.model.parent / GENAI_CONFIG).read_text(encoding="utf-8"))["model"]["decoder"]
+    facts = genai_facts(json.loads((files.model.parent / GENAI_CONFIG).read_text(encoding="utf-8")))
     shapes = [line.split()[1:] for line in read_gguf(files.header).metadata[KEY_LAYERS]]
     matmul = float(sum(int(inputs) * int(outputs) for inputs, outputs in shapes))
     model = Model(
@@ -269,13 +265,19 @@ def _facts_of_onnx(files: BaseFiles, base: BaseEntry) -> tuple[Model, float]:
         file_bytes=files.size,
         read_bytes=files.part(DATA_FILE).stat().st_size,
         matmul_parameters=matmul,
-        layers=decoder["num_hidden_layers"],
-        query_width=decoder["num_attention_heads"] * decoder["head_size"],
-        kv_width=2 * decoder["num_key_value_heads"] * decoder["head_size"],
-        context=base.context,
-        kv_element=ONNX_KV_ELEMENT,
+        **_attention(replace(facts, context=base.context)),
     )
     return model, base.parameters - matmul
+
+
+def _attention(facts: ModelFacts) -> dict[str, int]:
+    return {
+        "layers": facts.layers,
+        "context": facts.context,
+        "query_width": round(facts.query_width),
+        "kv_width": round(facts.kv_width),
+        "kv_element": facts.kv_element,
+    }
 
 
 def _facts_of_folder(folder: Path) -> tuple[Model, float]:

@@ -29,7 +29,7 @@ def uses_checkpointing() -> bool:
 def adapter_trainer(
     model: Any, encoder: Encoder, datasets: Sequence[list[Encoded]], adapter: Adapter, work: Path
 ) -> transformers.Trainer:
-    """Transformers' Trainer for ``model``, with ``datasets`` for training and evaluation; checkpoints go to ``work``."""
+    """A Trainer for ``model``, with ``datasets`` for training and evaluation; checkpoints go to ``work``."""
     train_set, eval_set = datasets
     on_gpu = device().type == "cuda"
     steps = adapter.max_steps or max(

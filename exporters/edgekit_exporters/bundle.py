@@ -19,7 +19,7 @@ from edgekit_exporters.onnx import base as onnx
 from edgekit_exporters.progress import stage
 from edgekit_runtime.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.manifest import (
     BUNDLE_SCHEMA,
     MANIFEST_FILE,
@@ -30,6 +30,7 @@ from edgekit_runtime.manifest import (
     PartEntry,
     Requires,
 )
+from edgekit_runtime.model_facts import gguf_facts
 from edgekit_runtime.onnx_adapter import SUFFIX
 from edgekit_runtime.onnx_base import DATA_FILE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
@@ -223,12 +224,14 @@ class _BaseFacts:
 def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
     gguf = read_gguf(path)
     architecture = str(gguf.metadata["general.architecture"])
-    context = int(gguf.metadata[f"{architecture}.context_length"])
+    facts = gguf_facts(gguf)
     quantization = quantization_of(path)
     if quantization is None:
         raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
     parameters = sum(math.prod(tensor.shape) for tensor in gguf.tensors.values())
-    return _BaseFacts(BASE_FILE, architecture, parameters, quantization, context, _cache_bytes(gguf, context))
+    return _BaseFacts(
+        BASE_FILE, architecture, parameters, quantization, facts.context, facts.cache_bytes(facts.context)
+    )
 
 
 def _onnx_facts(folder: Path) -> _BaseFacts:
@@ -243,17 +246,6 @@ def _onnx_facts(folder: Path) -> _BaseFacts:
         cache=facts.cache,
         parts=(MIXED_FILE, DATA_FILE, VOCABULARY_FILE),
     )
-
-
-def _cache_bytes(gguf: GgufFile, context: int) -> int:
-    """An F16 KV cache of the whole context: layers x context x (K width + V width) x 2 bytes."""
-    metadata, architecture = gguf.metadata, gguf.metadata["general.architecture"]
-    heads = int(metadata[f"{architecture}.attention.head_count"])
-    kv_heads = int(metadata.get(f"{architecture}.attention.head_count_kv", heads))
-    width = int(metadata[f"{architecture}.embedding_length"]) // heads
-    key = int(metadata.get(f"{architecture}.attention.key_length", width))
-    value = int(metadata.get(f"{architecture}.attention.value_length", width))
-    return int(metadata[f"{architecture}.block_count"]) * context * kv_heads * (key + value) * 2
 
 
 def _memory_mb(files: Sequence[FileEntry], cache: int) -> int:

@@ -27,6 +27,7 @@ from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.model_facts import genai_facts
 from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 
 if TYPE_CHECKING:
@@ -193,17 +194,14 @@ def facts_of(folder: Path) -> OnnxFacts:
     """The facts of a base that was written here."""
     import onnx_ir as ir
 
-    genai = _genai(folder)["model"]
-    decoder = genai["decoder"]
+    facts = genai_facts(_genai(folder))
     properties = ir.load(folder / MODEL_FILE).metadata_props
-    context = int(genai["context_length"])
-    per_token = 2 * decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"] * 4
     return OnnxFacts(
         architecture=str(read_gguf(folder / VOCABULARY_FILE).metadata[KEY_ARCHITECTURE]),
         parameters=int(properties[f"{METADATA}parameters"]),
         precision=str(properties[f"{METADATA}precision"]),
-        context=context,
-        cache=per_token * context,
+        context=facts.context,
+        cache=facts.cache_bytes(facts.context),
     )
 
 
