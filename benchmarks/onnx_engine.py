@@ -46,8 +46,8 @@ from edgekit_runtime import Runtime
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, forced_logits
 from edgekit_runtime.engines.opening import open_engine
-from edgekit_runtime.generation import Stream
 from edgekit_runtime.onnx_base import MODEL_FILE
+from edgekit_runtime.runtime.generation import Stream
 
 BASE = "smollm2-135m"
 CONTEXT = 512

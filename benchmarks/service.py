@@ -35,7 +35,7 @@ from edgekit_runtime import BASE, Runtime
 from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.bench.bare import BareLoop
 from edgekit_runtime.bundle import open_bundle
-from edgekit_runtime.generation import Stream
+from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.store import Store
 

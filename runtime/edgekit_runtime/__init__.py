@@ -15,9 +15,9 @@ from edgekit_runtime.errors import EdgekitError, GateRefused, InputError, Target
 
 if TYPE_CHECKING:
     from edgekit_runtime.bundle import Bundle, open_bundle, verify_bundle
-    from edgekit_runtime.generation import Generation, Stream
     from edgekit_runtime.manifest import Manifest
     from edgekit_runtime.runtime import BASE, Runtime
+    from edgekit_runtime.runtime.generation import Generation, Stream
 
 __all__ = [
     "BASE",
@@ -38,10 +38,10 @@ __all__ = [
 _HOMES = {
     "BASE": "runtime",
     "Bundle": "bundle",
-    "Generation": "generation",
+    "Generation": "runtime.generation",
     "Manifest": "manifest",
     "Runtime": "runtime",
-    "Stream": "generation",
+    "Stream": "runtime.generation",
     "open_bundle": "bundle",
     "verify_bundle": "bundle",
 }

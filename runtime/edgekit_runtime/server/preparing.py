@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from edgekit_runtime.generation import Stream
 from edgekit_runtime.pictures import Picture
+from edgekit_runtime.runtime.generation import Stream
 
 THREADS = 4  # requests that are read at once; llama.cpp's tokeniser leaves the interpreter to others
 

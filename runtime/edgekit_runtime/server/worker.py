@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.generation import Stream
 from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.runtime import Runtime
+from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.at_work import AtWork
 from edgekit_runtime.server.preparing import Preparing

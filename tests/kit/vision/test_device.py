@@ -15,7 +15,7 @@ from edgekit_runtime import Runtime
 from edgekit_runtime.engines import BARE
 from edgekit_runtime.engines.llama_images import ENCODINGS
 from edgekit_runtime.errors import EdgekitError, InputError, UsageError
-from edgekit_runtime.generation import Generation
+from edgekit_runtime.runtime.generation import Generation
 from edgekit_runtime.store import Store
 from tests.service import serving
 from tests.vlm import Model, picture_file

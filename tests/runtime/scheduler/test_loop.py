@@ -14,7 +14,7 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
 from edgekit_runtime import BASE, InputError, Runtime
 from edgekit_runtime.engines import Part
-from edgekit_runtime.generation import Stream
+from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler import TokenScore
 
 PARALLEL = 4

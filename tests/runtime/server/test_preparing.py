@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.generation import Stream
 from edgekit_runtime.runtime import Runtime
+from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.preparing import Preparing
 from edgekit_runtime.server.wire import pack, unpack

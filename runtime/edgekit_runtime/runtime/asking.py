@@ -1,0 +1,200 @@
+"""From what a caller asks to work for the engine's loop."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from edgekit_runtime.bounds import check_adapters, check_schema, check_stops
+from edgekit_runtime.chat import Asking, Message
+from edgekit_runtime.engines import Layout, Prompt, Sampling
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.manifest import AdapterEntry, BaseEntry
+from edgekit_runtime.pictures import Source, listed, read_pictures
+from edgekit_runtime.prompts import Prompts
+from edgekit_runtime.runtime.catalogue import Catalogue
+from edgekit_runtime.runtime.loading import Loaded
+from edgekit_runtime.scheduler import Work
+from edgekit_runtime.tokenising import BoundedTokeniser
+
+DEFAULT_MAX_TOKENS = 256
+
+
+class Options(TypedDict, total=False):
+    """What a request may say besides the prompt; :meth:`~edgekit_runtime.Runtime.stream` tells what each means."""
+
+    messages: Sequence[Message] | None
+    raw: str | Sequence[int] | None
+    adapter: str | None
+    lora: Mapping[str, float] | None
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    stop: Sequence[str]
+    schema: dict[str, Any] | None
+    logprobs: int | None
+    echo: bool
+    image: Source | Sequence[Source] | None
+    tools: Sequence[Mapping[str, Any]]
+    template_arguments: Mapping[str, Any] | None
+
+
+class Asker:
+    """Reads requests: prompt, images, schema and defaults of the adapter.  Several threads may do so at once."""
+
+    def __init__(self, loaded: Loaded, catalogue: Catalogue, *, allow_special: bool) -> None:
+        """``allow_special``: control tokens that are spelt in messages are some, not text."""
+        self._loaded, self._catalogue = loaded, catalogue
+        self._laying_out = threading.Lock()
+        self._prompts = Prompts(
+            loaded.header,
+            BoundedTokeniser(loaded.engine, loaded.header),
+            with_images=loaded.images is not None,
+            allow_special=allow_special,
+        )
+
+    def work(
+        self,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[Message] | None = None,
+        raw: str | Sequence[int] | None = None,
+        adapter: str | None = None,
+        lora: Mapping[str, float] | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        schema: dict[str, Any] | None = None,
+        logprobs: int | None = None,
+        echo: bool = False,
+        image: Source | Sequence[Source] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> tuple[Work, str | None]:
+        """Work for the loop, and the adapter that does it (None for the bare base).
+
+        Raises:
+            UsageError: arguments that make no sense together.
+            InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
+                :mod:`~edgekit_runtime.bounds` allows.
+        """
+        if sum(each is not None for each in (prompt, messages, raw)) != 1:
+            raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
+        check_stops(stop)
+        check_adapters(len(lora or ()))
+        if schema is not None:
+            check_schema(schema)
+        name, entry = self._catalogue.name_of(adapter), self._catalogue.entry_of(adapter)
+        defaults = entry.generation or {}
+        if listed(image) and (raw is not None or echo):
+            raise UsageError("a raw prompt or an echo can't have images", "send messages")
+        asking = _asking(entry, tools, template_arguments)
+        asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
+        limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
+        self._check_limits(asked.tokens, limit, echo=echo)
+        stack, files = self._catalogue.stack(name, lora)
+        work = Work(
+            prompt=asked.tokens,
+            stack=stack,
+            files=files,
+            sampling=Sampling(
+                temperature=float(_first(temperature, defaults.get("temperature"), 0.0)),
+                top_k=int(_first(top_k, defaults.get("top_k"), Sampling.top_k)),
+                top_p=float(_first(top_p, defaults.get("top_p"), Sampling.top_p)),
+                seed=secrets.randbits(32) if seed is None else seed,
+                grammar=None if schema is None else _grammar(schema),
+            ),
+            max_tokens=limit,
+            stop=tuple(stop),
+            preamble=preamble,
+            alternatives=logprobs,
+            echo=echo,
+            frames=asked.frames,
+        )
+        return work, name
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        adapter: str | None,
+        image: Source | Sequence[Source] | None,
+        tools: Sequence[Mapping[str, Any]],
+        template_arguments: Mapping[str, Any] | None,
+    ) -> Prompt:
+        """The prompt that the model sees for ``messages``, the adapter's system prompt included.
+
+        Raises:
+            InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
+        """
+        asking = _asking(self._catalogue.entry_of(adapter), tools, template_arguments)
+        return self._prompts.chat(messages, asking, self._layouts(image))
+
+    def text(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt."""
+        return self._prompts.text(text)
+
+    def _prompt(
+        self,
+        prompt: str | None,
+        messages: Sequence[Message] | None,
+        raw: str | Sequence[int] | None,
+        asking: Asking,
+        images: Sequence[Layout],
+    ) -> tuple[Prompt, int]:
+        """The prompt, and how many of its tokens are the preamble."""
+        if raw is None:
+            given = messages if messages is not None else [{"role": "user", "content": prompt}]
+            asked = self._prompts.chat(given, asking, images)
+            return asked, self._prompts.preamble(asked.tokens, asking)
+        if isinstance(raw, str):
+            return Prompt(self._prompts.text(raw)), 0
+        known = len(self._loaded.header.metadata.get("tokenizer.ggml.tokens", ()))
+        if not all(0 <= token < known for token in raw):
+            raise InputError("the prompt has token ids that the base doesn't know", f"use ids from 0 to {known - 1}")
+        return Prompt(list(raw)), 0
+
+    def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
+        """Images as the base sees them."""
+        sources, reader = listed(image), self._loaded.images
+        if not sources:
+            return []
+        if reader is None:
+            raise InputError(f"{self._catalogue.manifest.name} is a text bundle", "send images to a caption bundle")
+        pictures = read_pictures(sources)
+        with self._laying_out:
+            return [reader.layout(picture) for picture in pictures]
+
+    def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool) -> None:
+        context = self._loaded.engine.context
+        if not tokens:
+            raise InputError("the prompt is empty", "pass a non-empty prompt")
+        if max_tokens < 0 or (max_tokens == 0 and not echo):
+            raise UsageError(f"max_tokens {max_tokens} leaves no room for an answer", "ask for at least 1")
+        if len(tokens) + max_tokens > context:
+            raise InputError(
+                f"the prompt's {len(tokens)} tokens and {max_tokens} for the answer exceed the context of {context}",
+                "shorten the prompt, lower max_tokens or ask for a larger context",
+            )
+
+
+def _asking(
+    entry: AdapterEntry | BaseEntry, tools: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any] | None
+) -> Asking:
+    return Asking(entry.system, entry.template_arguments if arguments is None else arguments, tools)
+
+
+def _grammar(schema: dict[str, Any]) -> str:
+    from edgekit_runtime.engines.llama_library import schema_grammar
+
+    return schema_grammar(schema)
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)

@@ -1,0 +1,98 @@
+"""Which adapters answer: those of the bundle, less what was removed or left out, and those added at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.engines import Stack
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.manifest import AdapterEntry, BaseEntry, Manifest
+
+BASE = "base"  # the adapter name that asks for the bare base
+LARGEST_SCALE = 2.0
+
+
+class Catalogue:
+    """Adapters by name.
+
+    Attributes:
+        manifest: of the bundle, with the adapters that answer now.
+    """
+
+    def __init__(self, bundle: Bundle, without: Collection[str]) -> None:
+        """Begin with a bundle's adapters, but for those whose digests are in ``without``."""
+        self.manifest: Manifest
+        self._added: dict[str, AdapterEntry] = {}
+        self._removed: set[str] = set()
+        self.follow(bundle, without)
+
+    def follow(self, bundle: Bundle, without: Collection[str]) -> None:
+        """Take another state of the same base; what was added at run time stays."""
+        self._bundle, self._without = bundle, frozenset(without)
+        self._removed.clear()
+        self._settle()
+
+    def add(self, entry: AdapterEntry) -> None:
+        """Answer with this adapter, in the place of one of the same name."""
+        self._without -= {entry.digest}
+        self._added[entry.name] = entry
+        self._removed.discard(entry.name)
+        self._settle()
+
+    def remove(self, name: str) -> AdapterEntry:
+        """Forget an adapter; raises InputError for an unknown name."""
+        entry = self.manifest.adapter(name)
+        if self._added.pop(name, None) is None:
+            self._removed.add(name)
+        self._settle()
+        return entry
+
+    def _settle(self) -> None:
+        own = {entry.name: entry for entry in self._bundle.manifest.adapters if entry.name not in self._removed}
+        adapters = {name: each for name, each in (own | self._added).items() if each.digest not in self._without}
+        default = self._bundle.manifest.default_adapter
+        self.manifest = replace(
+            self._bundle.manifest,
+            adapters=tuple(adapters.values()),
+            default_adapter=default if default in adapters else None,
+        )
+
+    def path(self, name: str) -> Path:
+        """An adapter's file; raises InputError for an unknown name."""
+        return self._bundle.root / self.manifest.adapter(name).file
+
+    def name_of(self, adapter: str | None) -> str | None:
+        """Which adapter a request means, None for the bare base; raises InputError for an unknown name."""
+        name = self.manifest.default_adapter if adapter is None else adapter
+        return None if name is None or name == BASE else self.manifest.adapter(name).name
+
+    def entry_of(self, adapter: str | None) -> AdapterEntry | BaseEntry:
+        """What the manifest says of it; raises InputError for an unknown name."""
+        name = self.name_of(adapter)
+        return self.manifest.adapter(name) if name else self.manifest.base
+
+    def stack(self, name: str | None, lora: Mapping[str, float] | None = None) -> tuple[Stack, dict[str, Path]]:
+        """The adapters to apply, by digest, and their files.
+
+        Args:
+            name: of one adapter, at a scale of 1; None for the bare base.
+            lora: several with their scales instead.
+
+        Raises:
+            InputError: an unknown name, or a scale that is too large.
+        """
+        wanted = lora if lora is not None else {} if name is None else {name: 1.0}
+        for each, scale in wanted.items():
+            if not 0 <= scale <= LARGEST_SCALE:
+                raise InputError(f"adapter {each} can't have a scale of {scale:g}", f"use 0 to {LARGEST_SCALE:g}")
+        scales: dict[str, float] = {}
+        files: dict[str, Path] = {}
+        for each, scale in wanted.items():
+            entry = self.manifest.adapter(each)
+            if scale:
+                scales[entry.digest] = scales.get(entry.digest, 0.0) + float(scale)
+                files[entry.digest] = self.path(each)
+        return tuple(sorted(scales.items())), files

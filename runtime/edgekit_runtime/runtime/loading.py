@@ -1,0 +1,104 @@
+"""From a bundle or a device store to an engine that is ready: verified, checked against its base, loaded."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit_runtime.base_header import check_base_header
+from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.engines import DEFAULT_CONTEXT, SHARED_CONTEXT, Engine, Images
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.gguf import GgufFile, read_gguf
+from edgekit_runtime.intake import take_in_bundle
+from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS, decode_threads
+from edgekit_runtime.probed import FOLDER as PROBED
+from edgekit_runtime.probed import Probed, user_folder
+from edgekit_runtime.store import Store, is_store
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A bundle whose base is in memory.
+
+    Attributes:
+        bundle: its files; of a store those of a generation.
+        header: metadata of the base's GGUF, or of an ONNX base's vocabulary.
+        engine: with the base.
+        images: what reads images, in a caption bundle.
+        is_stored: whether it came from a store.
+    """
+
+    bundle: Bundle
+    header: GgufFile
+    engine: Engine
+    images: Images | None
+    is_stored: bool
+
+
+def load(
+    path: Path | str,
+    resources: ExitStack,
+    *,
+    threads: int | None,
+    context: int | None,
+    parallel: int,
+    probe: bool,
+    generation: int | None,
+) -> Loaded:
+    """Load a bundle, a .tar of one or a store; what has to be freed goes to ``resources``.
+
+    Raises:
+        InputError: it doesn't verify, an adapter doesn't fit, the engine refuses a file.
+        UsageError: a context, a number of threads or of requests that can't be had.
+    """
+    bundle = resources.enter_context(_opened(path, generation))
+    header = read_gguf(bundle.base_files.header)
+    stored = is_store(Path(path))
+    if stored:
+        check_base_header(header)
+    else:
+        take_in_bundle(bundle, header)
+    if probe:
+        noted = Probed(bundle.root / PROBED if stored else user_folder())
+        noted.ensure(bundle.manifest.base, bundle.base_files)
+    engine = _engine(bundle, threads, context, parallel)
+    resources.callback(engine.close)
+    images = _images(bundle, engine)
+    if images is not None:
+        resources.callback(images.close)
+    return Loaded(bundle, header, engine, images, stored)
+
+
+def _opened(path: Path | str, generation: int | None) -> AbstractContextManager[Bundle]:
+    return nullcontext(Store(path).bundle(generation)) if is_store(Path(path)) else open_bundle(path)
+
+
+def _engine(bundle: Bundle, threads: int | None, context: int | None, parallel: int) -> Engine:
+    from edgekit_runtime.engines.opening import open_engine
+
+    longest = bundle.manifest.base.context
+    if context is not None and not 0 < context <= longest:
+        raise UsageError(f"a context of {context} tokens can't be had", f"ask for 1 to {longest}")
+    if not 0 < parallel <= MOST_PARALLEL:
+        raise UsageError(f"{parallel} requests at once can't be had", f"ask for 1 to {MOST_PARALLEL}")
+    if threads is not None and not 0 < threads <= MOST_THREADS:
+        raise UsageError(f"{threads} threads can't be had", f"ask for 1 to {MOST_THREADS}")
+    return open_engine(
+        bundle.base_files,
+        context=context or min(longest, DEFAULT_CONTEXT if parallel == 1 else SHARED_CONTEXT),
+        threads=threads or decode_threads(),
+        sequences=parallel,
+    )
+
+
+def _images(bundle: Bundle, engine: Engine) -> Images | None:
+    projector = bundle.projector_path
+    if projector is None:
+        return None
+    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+
+    if not isinstance(engine, LlamaEngine):
+        raise InputError(f"{bundle.manifest.engine} reads no images here", "export with --format gguf")
+    return engine.images(projector)

@@ -1,0 +1,313 @@
+"""One bundle, loaded: answers many requests at once, each with the adapter of its choice."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Unpack
+
+from edgekit_runtime.adapter import adapter_entry
+from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.chat import Message
+from edgekit_runtime.engines import Engine, Prompt, Stack, forced_logits
+from edgekit_runtime.engines.trial import Trial, run_trial
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.intake import recognise, take_in
+from edgekit_runtime.manifest import AdapterEntry, Manifest
+from edgekit_runtime.pictures import Source
+from edgekit_runtime.runtime.asking import Asker, Options
+from edgekit_runtime.runtime.catalogue import Catalogue
+from edgekit_runtime.runtime.generation import Generation, Stream
+from edgekit_runtime.runtime.loading import load
+from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache
+from edgekit_runtime.store import Store, is_store
+
+CACHE_FOLDER = "cache"  # in a store
+
+
+class Runtime:
+    """A loaded bundle.
+
+    It may be called from several threads.  Whoever waits for a piece drives the loop for all; with ``parallel`` of 1
+    requests are answered one after another.
+    """
+
+    def __init__(
+        self,
+        bundle: Path | str,
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+        parallel: int = 1,
+        adapter_memory: int | None = None,
+        cache: Path | None = None,
+        allow_special: bool = False,
+        probe: bool = False,
+        generation: int | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        """Verify and load a bundle, and check that every adapter fits its base.
+
+        Args:
+            bundle: a bundle's folder or .tar, or a device store, whose adapters are checked when they are asked for.
+            threads: for prefill and decode; the physical cores when None.
+            context: tokens of prompt and answer together, for each request; the base's when None, but at most 4096, or
+                2048 with more than one request at once.
+            parallel: requests that are answered at once.
+            adapter_memory: bytes that loaded adapters may take; None for no limit.
+            cache: folder for the KV cache of system prompts; a store has its own.
+            allow_special: control tokens that are spelt in messages (``<|im_end|>``) are some, not text.
+            probe: run a base that is new here once in a process of its own before, as commands do: a file that makes
+                the engine crash is refused then, where it would end this process.
+            generation: of a store; what is active there when None.
+            without: digests of adapters that are left out.
+
+        Raises:
+            InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
+            UsageError: a context, a number of threads or of requests that can't be had.
+        """
+        self._path = Path(bundle)
+        self._lock = threading.Lock()  # of the engine
+        self._coming: deque[Job] = deque()  # filled by any thread, as the next one is
+        self._dropped: deque[Job] = deque()
+        self._open = ExitStack()
+        try:
+            self._loaded = load(
+                self._path,
+                self._open,
+                threads=threads,
+                context=context,
+                parallel=parallel,
+                probe=probe,
+                generation=generation,
+            )
+            loaded = self._loaded
+            self._bundle, self._engine = loaded.bundle, loaded.engine
+            self._catalogue = Catalogue(self._bundle, without)
+            self._asker = Asker(loaded, self._catalogue, allow_special=allow_special)
+            folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
+            tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
+            pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
+            self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag))
+        except BaseException:
+            self._open.close()
+            raise
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engine; a tar's temporary folder goes too."""
+        with self._lock:
+            self._open.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's, with the adapters that answer now."""
+        return self._catalogue.manifest
+
+    @property
+    def engine(self) -> Engine:
+        """The engine underneath, for measurements; not thread-safe."""
+        return self._engine
+
+    @property
+    def engine_file(self) -> Path:
+        """The base's file."""
+        return self._bundle.base_path
+
+    @property
+    def base_files(self) -> BaseFiles:
+        """All files of the base."""
+        return self._bundle.base_files
+
+    def adapter_path(self, name: str) -> Path:
+        """An adapter's file; raises InputError for an unknown name."""
+        return self._catalogue.path(name)
+
+    def add_adapter(self, path: Path, name: str | None = None, digest: str | None = None) -> AdapterEntry:
+        """Load an adapter file at run time, in the place of one of the same name; the base stays as it is.
+
+        Args:
+            path: the file, which has to stay as it is.
+            name: another than its own.
+            digest: the sha256 that it has to have.
+
+        Raises:
+            InputError: the file is not sound, another one, or not for this base; what was there stays.
+        """
+        base = self.manifest.base
+        facts = take_in(path, self._loaded.header, family=base.family)
+        found = file_digest(path)
+        if digest not in (None, found):
+            raise InputError(f"{path} has changed since it was checked", "load it again")
+        digest = found
+        entry = adapter_entry(facts, family=base.family, file=str(path.absolute()), digest=digest, name=name)
+        with self._lock:
+            files = {digest: path}
+            if self.loop.pool.hold(files):  # the engine may still refuse it: before the old one goes
+                self.loop.pool.release(files)
+            self._catalogue.add(entry)
+        return entry
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter and free its memory; its file stays, and requests that use it go on.
+
+        Raises:
+            InputError: unknown adapter.
+        """
+        with self._lock:
+            self.loop.pool.drop(self._catalogue.remove(name).digest)
+
+    def refresh(self, generation: int | None = None, without: Collection[str] = ()) -> bool:
+        """Read the store again: from now on what is active there answers.
+
+        Args:
+            generation: of the store; what is active there when None.
+            without: digests of adapters that are left out.
+
+        Returns:
+            False when the store has another base, which takes a new runtime; nothing changes then.
+
+        Raises:
+            InputError: the store is damaged; nothing changes.
+        """
+        if not is_store(self._path):
+            return True
+        bundle = Store(self._path).bundle(generation)
+        with self._lock:
+            if bundle.manifest.base.digest != self.manifest.base.digest:
+                return False
+            self._bundle = bundle
+            self._catalogue.follow(bundle, without)
+        return True
+
+    def generate(self, prompt: str | None = None, **options: Unpack[Options]) -> Generation:
+        """Answer; see :meth:`stream` for the arguments."""
+        stream = self.stream(prompt, **options)
+        for _ in stream:
+            pass
+        assert stream.result is not None  # set by the stream's end
+        return stream.result
+
+    def stream(self, prompt: str | None = None, **options: Unpack[Options]) -> Stream:
+        """Queue a request and answer piece by piece; whole characters only.
+
+        Reading the prompt and the schema takes place here, beside what other threads do.
+
+        Args:
+            prompt: one user message.
+            messages: a whole conversation instead: ``[{"role": …, "content": …}]``, where the content may be a list of
+                ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
+            raw: a text or token ids to continue as they are instead, without template or system prompt; control tokens
+                that are spelt in the text are some.
+            adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
+                defaults apply.
+            lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.
+            max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.
+            temperature: 0 (greedy) unless the adapter says otherwise.
+            top_k: sample from the k likeliest tokens only.
+            top_p: sample from the likeliest tokens that have this probability together.
+            seed: same seed, same answer; a fresh one when None.
+            stop: texts that end the answer and are not part of it.
+            schema: JSON schema that the answer has to follow.
+            logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
+            echo: those of the prompt too.
+            image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.pictures.Picture`, or several,
+                in the order of their places in ``messages``; without places they come before the last question.
+            tools: descriptions of functions that the model may call, for the chat template.
+            template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
+                adapter's when None.
+
+        Raises:
+            UsageError: arguments that make no sense together.
+            InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
+                :mod:`~edgekit_runtime.bounds` allows.
+        """
+        work, name = self._asker.work(prompt, **options)
+        job = self.loop.job(work)
+        self._coming.append(job)
+        return Stream(job, name, self._pull, self._dropped.append)
+
+    def step(self) -> bool:
+        """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""
+        with self._lock:
+            while self._coming:
+                self.loop.enqueue(self._coming.popleft())
+            while self._dropped:
+                self.loop.cancel(self._dropped.popleft())
+            return self.loop.step()
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        adapter: str | None = None,
+        image: Source | Sequence[Source] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
+    ) -> Prompt:
+        """The prompt that the model sees for ``messages``, the adapter's system prompt included (see :meth:`stream`).
+
+        Raises:
+            InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
+        """
+        return self._asker.encode(messages, adapter, image, tools, template_arguments)
+
+    def prompt_tokens(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt."""
+        return self._asker.text(text)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for."""
+        return self._engine.piece(token)
+
+    def logits(self, tokens: Sequence[int] | Prompt, adapter: str | None = None) -> Any:
+        """Teacher-forced logits [len(tokens), vocabulary], float32, under ``adapter`` (see :meth:`stream`)."""
+        with self._held(adapter) as stack:
+            return forced_logits(self._engine, tokens, stack)
+
+    def trial(self, prompt: Sequence[int] | Prompt, adapter: str | None = None, *, tokens: int) -> Trial:
+        """Read a prompt under ``adapter`` and decode ``tokens`` after it, whether the answer would end or not.
+
+        Raises:
+            InputError: unknown adapter, or logits that are no numbers.
+        """
+        with self._held(adapter) as stack:
+            return run_trial(self._engine, prompt, stack, tokens=tokens, who=adapter or "the default adapter")
+
+    @contextmanager
+    def _held(self, adapter: str | None) -> Iterator[Stack]:
+        """The engine alone, with an adapter loaded."""
+        stack, files = self._catalogue.stack(self._catalogue.name_of(adapter))
+        with self._lock:
+            if not self.loop.pool.hold(files):
+                raise InputError("running requests leave no room for the adapter", "wait, or raise adapter_memory")
+            try:
+                yield stack
+            finally:
+                self.loop.pool.release(files)
+
+    def _pull(self, job: Job) -> Piece | None:
+        """The next piece of a request, None after the last; drives the loop until there is one."""
+        while True:
+            if job.pieces:
+                return job.pieces.popleft()
+            if job.error is not None:
+                raise job.error
+            if job.done:
+                return None
+            self.step()
+
+    def _check_file(self, digest: str, path: Path) -> None:
+        """What is loaded is what was taken in, and fits."""
+        recognise(path, digest, self._loaded.header, family=self.manifest.base.family)
