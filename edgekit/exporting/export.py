@@ -13,7 +13,7 @@ from pathlib import Path
 from edgekit.bases.resolve import project_base
 from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, with_blocks
 from edgekit.exporting.options import ExportOptions
-from edgekit.exporting.preflight import check_export
+from edgekit.exporting.preflight import check_export, default_adapter
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, bundle_folder
 from edgekit.proof.gate import NotGood, prove_bundle
@@ -189,7 +189,7 @@ class _Prepared:
     def plan(self, weights: Weights, scratch: Path) -> BundlePlan:
         merged = self.project.export.mode == "merged"
         separate = [] if merged else self.sources
-        settings = self.project.export
+        settings, names = self.project.export, [source.name for source in separate]
         return BundlePlan(
             name=settings.name or self.project.project,
             version=_version(),
@@ -199,7 +199,9 @@ class _Prepared:
             projector=self._projector(),
             merged=self.sources if merged else [],
             adapters=separate,
-            default_adapter=settings.default_adapter if separate else None,
+            default_adapter=default_adapter(settings.default_adapter, [each.name for each in separate])
+            if separate
+            else None,
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
         )
 

@@ -19,6 +19,7 @@ from edgekit_runtime.bundle import is_bundle
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.publish import check_replaceable
+from edgekit_runtime.runtime import BASE
 
 
 def check_merge(project: Project, names: Sequence[str] | None, *, output: Path | None = None) -> None:
@@ -63,14 +64,20 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
 
 
 def default_adapter(wanted: str | None, names: Sequence[str]) -> str | None:
-    """``wanted``, which has to be one of the exported adapters.
+    """Who answers when a request names nobody: ``wanted``, else the first adapter; None for the bare base.
+
+    The bare base has to be asked for by its name, as nobody trains adapters for a base that answers.
 
     Raises:
-        InputError: it isn't.
+        InputError: ``wanted`` isn't among ``names``.
     """
-    if wanted is not None and wanted not in names:
+    if wanted is None:
+        return names[0]
+    if wanted == BASE:
+        return None
+    if wanted not in names:
         problem = f"default_adapter {wanted} is not among the exported adapters"
-        raise InputError(problem, did_you_mean(wanted, names))
+        raise InputError(problem, did_you_mean(wanted, (*names, BASE)))
     return wanted
 
 

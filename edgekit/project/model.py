@@ -107,7 +107,8 @@ class Export:
     """Defaults of ``edgekit export``, and with ``quantize`` what training sees.
 
     ``imatrix`` weighs the quantiser by the training rows; ``tensor_types`` maps regular expressions over GGUF tensor
-    names to types that differ from ``quantize``; ``projector`` is the type of what reads images.
+    names to types that differ from ``quantize``; ``projector`` is the type of what reads images; ``default_adapter``
+    answers requests that name none: the first one when None, the bare base when it is "base".
     """
 
     format: str = field(default="gguf", metadata=_rule(choices=FORMATS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 IMAGE_QUESTION = "Describe the image."  # when an image comes without a prompt
 STDIN = "-"
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,11 +118,14 @@ def _check_adapter(subject: Path, name: str | None) -> None:
     from edgekit_runtime.store import Store, is_store
 
     store = Store(subject) if is_store(subject) else None
-    if name == BASE or not subject.is_dir() or (name is None and store is None):
+    if name == BASE or not subject.is_dir():
         return
     manifest = store.bundle().manifest if store else read_manifest(subject)
     wanted = name or manifest.default_adapter
     if wanted is None:
+        if manifest.adapters:
+            names = ", ".join(each.name for each in manifest.adapters)
+            log.warning("no adapter is the default here, so the bare base answers; --adapter takes %s", names)
         return
     entry = manifest.adapter(wanted)
     why = store and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
@@ -144,7 +150,7 @@ def _prompt(given: str | None) -> str:
         except UnicodeDecodeError as error:
             raise InputError(f"the prompt on stdin is not UTF-8 (byte {error.start})", "convert it") from None
     if not given.strip():
-        raise InputError("the prompt is empty", "say something")
+        raise InputError("the prompt is empty", "pass a non-empty prompt")
     return given
 
 

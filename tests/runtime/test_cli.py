@@ -24,7 +24,7 @@ def run(*arguments: object, given: str | None = None) -> subprocess.CompletedPro
 
 
 def test_the_answer_alone_is_on_stdout(demo_bundle: Path) -> None:
-    done = run("run", demo_bundle, "--prompt", "Say hi.", "--max-tokens", 8)
+    done = run("run", demo_bundle, "--prompt", "Say hi.", "--max-tokens", 8, "--adapter", "base")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.strip()) > 0
     assert run("run", demo_bundle, "--max-tokens", 8, given="Say hi.\n").stdout == done.stdout
@@ -160,3 +160,10 @@ def test_messages_name_paths_in_this_folder_as_they_would_be_typed_here(
         assert from_here(text) == told
     monkeypatch.chdir("/")
     assert from_here("/etc/x is there") == "/etc/x is there"
+
+
+def test_the_bare_base_never_answers_in_silence_where_there_are_adapters(demo_bundle: Path) -> None:
+    asked = ("run", demo_bundle, "--prompt", "hello", "--max-tokens", 1)
+    silent, chosen = run(*asked), run(*asked, "--adapter", "base")
+    assert "no adapter is the default here, so the bare base answers; --adapter takes one, two" in silent.stderr
+    assert (chosen.stderr, chosen.stdout) == ("", silent.stdout)
