@@ -199,9 +199,7 @@ class _Prepared:
             projector=self._projector(),
             merged=self.sources if merged else [],
             adapters=separate,
-            default_adapter=default_adapter(settings.default_adapter, [each.name for each in separate])
-            if separate
-            else None,
+            default_adapter=default_adapter(settings.default_adapter, names) if names else None,
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
         )
 

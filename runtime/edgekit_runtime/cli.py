@@ -86,6 +86,9 @@ def _run(arguments: argparse.Namespace) -> None:
     schema = _read_schema(arguments.schema)
     options = {"threads": arguments.threads, "context": arguments.context, "allow_special": arguments.allow_special}
     with Runtime(subject, **options, probe=True) as runtime:
+        if arguments.adapter is None and runtime.manifest.default_adapter is None and runtime.manifest.adapters:
+            names = ", ".join(each.name for each in runtime.manifest.adapters)
+            log.warning("no adapter is the default here, so the bare base answers; --adapter takes %s", names)
         stream = runtime.stream(
             prompt,
             adapter=arguments.adapter,
@@ -118,14 +121,11 @@ def _check_adapter(subject: Path, name: str | None) -> None:
     from edgekit_runtime.store import Store, is_store
 
     store = Store(subject) if is_store(subject) else None
-    if name == BASE or not subject.is_dir():
+    if name == BASE or not subject.is_dir() or (name is None and store is None):
         return
     manifest = store.bundle().manifest if store else read_manifest(subject)
     wanted = name or manifest.default_adapter
     if wanted is None:
-        if manifest.adapters:
-            names = ", ".join(each.name for each in manifest.adapters)
-            log.warning("no adapter is the default here, so the bare base answers; --adapter takes %s", names)
         return
     entry = manifest.adapter(wanted)
     why = store and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
