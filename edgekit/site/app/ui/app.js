@@ -13,6 +13,7 @@ const at = (id) => document.getElementById(id);
 const CHOSEN = "edgekit adapter";
 const DESCRIBE = "Describe the image."; // as on other devices, when an image comes without a question
 const LOOK_AGAIN_MS = 10 * 60_000;
+const MOST_FIELDS = 50;
 
 let runtime;
 let stopper;
@@ -142,13 +143,17 @@ function finish({ row, said }, answer) {
   row.scrollIntoView({ block: "end" });
 }
 
-/** An answer that is a flat JSON object, as a list of names and values. */
+/** An answer that is a flat JSON object, as a list of names and values, where that shows all that it says. */
 function asFields(text) {
   try {
     const value = JSON.parse(text);
     if (!value || typeof value !== "object" || Array.isArray(value)) return undefined;
+    const fields = Object.entries(value);
+    if (!fields.length || fields.length > MOST_FIELDS) return undefined;
+    // A name that stands twice, or a number that JavaScript can't hold, would be another answer.
+    if (JSON.stringify(value) !== text.replace(/("(?:[^"\\]|\\.)*")|\s+/g, "$1")) return undefined;
     const list = element("dl");
-    for (const [name, each] of Object.entries(value)) {
+    for (const [name, each] of fields) {
       list.append(element("dt", name), element("dd", typeof each === "string" ? each : JSON.stringify(each)));
     }
     return list;

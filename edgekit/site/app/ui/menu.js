@@ -4,6 +4,7 @@ import * as history from "./history.js";
 import { currentLanguage, explain, say, setLanguage } from "./strings.js";
 
 const at = (id) => document.getElementById(id);
+const LONG = 600; // characters that fit beside others in the history
 
 export class Menu {
   /**
@@ -106,6 +107,7 @@ function historyRow({ time, adapter, prompt, text, image }) {
     element("div", `${new Date(time).toLocaleString()} · ${adapter ?? say("base")}`, "quiet"),
     element("b", prompt), element("div", text),
   );
+  if (prompt.length + text.length > LONG) words.tabIndex = 0; // it scrolls
   row.append(words);
   return row;
 }
