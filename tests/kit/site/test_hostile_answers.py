@@ -114,7 +114,8 @@ def looked_at(page: Page, name: str) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
         assert page.evaluate("document.documentElement.scrollHeight") <= height, (name, width)
         wide = page.locator("li:visible, dd:visible, dt:visible, .said:visible, .failure:visible").evaluate_all(
-            "(all) => all.map((each) => each.getBoundingClientRect()).filter(({ left, right }) => left < 0 || right > innerWidth)"
+            """(all) => all.map((each) => each.getBoundingClientRect())
+                 .filter(({ left, right }) => left < 0 || right > innerWidth)"""
         )
         assert wide == [], (name, width)
         for own in ("header", "#ask"):
@@ -199,7 +200,7 @@ def test_an_answer_in_json_is_shown_as_fields_only_where_they_say_all_of_it(site
             else:
                 names = shown.locator("dt").evaluate_all("(all) => all.map((each) => each.textContent)")
                 assert names == list(json.loads(answer))
-                page.wait_for_function("!document.querySelector('#send').hidden")
+                page.wait_for_selector("#send:not([hidden])")
                 looked_at(page, f"fields-{number}")
 
 
@@ -283,8 +284,9 @@ INJECT = """async ([html, elsewhere]) => {
   }
   await later(() => setTimeout("window.ran=1", 0));
   await new Promise((resolve) => setTimeout(resolve, 500));
-  return { broken: [...broken].sort(), wild, ran: window.ran ?? null, base: document.baseURI,
-    position: getComputedStyle(document.getElementById("styled")).position, body: getComputedStyle(document.body).display };
+  const { position } = getComputedStyle(document.getElementById("styled"));
+  const { display } = getComputedStyle(document.body);
+  return { broken: [...broken].sort(), wild, ran: window.ran ?? null, base: document.baseURI, position, display };
 }"""
 
 
@@ -301,7 +303,7 @@ def test_nothing_that_got_into_the_page_could_run_or_reach_anybody(
         page.wait_for_selector("#begin:not([hidden])")
         said = page.evaluate(INJECT, [INJECTED, f"{other.url}x.js"])
         assert (said["ran"], said["wild"], said["base"]) == (None, [], host.url)
-        assert (said["position"], said["body"]) == ("static", "flex")
+        assert (said["position"], said["display"]) == ("static", "flex")
         assert {"script-src-attr", "script-src-elem", "style-src-attr", "style-src-elem", "img-src", "connect-src"} <= {
             *said["broken"]
         }

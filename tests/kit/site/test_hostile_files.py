@@ -23,10 +23,12 @@ pytestmark = needs_chromium
 
 BASE = "bundle/base/model.gguf"
 STORED = """async () => {
-  const names = [];
+  const sizes = [];
   const root = await navigator.storage.getDirectory();
-  for await (const folder of root.values()) for await (const file of folder.values()) names.push((await file.getFile()).size);
-  return names.filter(Boolean);
+  for await (const folder of root.values()) {
+    for await (const file of folder.values()) sizes.push((await file.getFile()).size);
+  }
+  return sizes.filter(Boolean);
 }"""
 
 
@@ -45,7 +47,7 @@ def test_a_file_that_is_swapped_under_its_download_is_never_opened(site: Path, b
         replaced(site / BASE, bytes(swapped))  # the rest comes from another file
         said = load_module(page, host)
         assert (said["code"], "its sha256 is" in said["message"]) == ("damaged", True)
-        assert page.evaluate(STORED) == []
+        assert max(page.evaluate(STORED)) < 100_000  # the adapter, which is whole
         replaced(site / BASE, good)
         assert load_module(page, host)["loads"] == 1
         replaced(site / BASE, bytes(swapped))  # what is here is opened from here
@@ -64,7 +66,7 @@ def test_a_file_of_another_size_or_digest_is_refused_and_not_kept(site: Path, br
             said = load_module(page, host)
             assert problem in said["message"]
             assert said["code"] == ("network" if change == "shorter" else "damaged")
-        assert len(page.evaluate(STORED)) == (change == "shorter")  # a part, which may go on
+        assert (max(page.evaluate(STORED)) > 100_000) == (change == "shorter")  # a part, which may go on
         replaced(site / BASE, good)
         assert load_module(page, host)["loads"] == 1
 
@@ -144,8 +146,8 @@ def test_what_another_versions_cache_holds_is_checked_before_it_is_used(site: Pa
         )
         for _ in range(2):
             page.goto(host.url)
-            page.wait_for_function("navigator.serviceWorker.controller")
-            page.wait_for_selector("#begin:not([hidden])")
+            page.wait_for_selector("#begin:not([hidden])", timeout=60_000)
+            assert page.evaluate("Boolean(navigator.serviceWorker.controller)")
             assert "poisoned" not in page.content()
         begin(page)  # with the engine's code, which was poisoned too
         for path in poisoned[:3]:
@@ -183,7 +185,8 @@ def test_a_page_in_a_bundle_is_seen_but_runs_nothing(
             assert answer.headers["content-security-policy"] == policy.BUNDLE_POLICY
         page = context.new_page()
         page.goto(host.url)
-        page.wait_for_function("navigator.serviceWorker.controller")
+        page.wait_for_selector("#begin:not([hidden])", timeout=60_000)
+        assert page.evaluate("Boolean(navigator.serviceWorker.controller)")
         for way in (
             "bundle/report/report.html",
             "%62undle/report/report.html",

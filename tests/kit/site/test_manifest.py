@@ -1,4 +1,4 @@
-"""What a manifest and an adapter say of themselves is taken and refused in a page as on other devices, in the same words."""
+"""What manifests and adapters say of themselves is taken and refused in a page as elsewhere, in the same words."""
 
 from __future__ import annotations
 
@@ -38,12 +38,14 @@ const said = texts.map((text) => {
     return { refused: error.problem, code: error.code };
   }
 });
-console.log(JSON.stringify({ said, lines: lines.map((each) => [shown(each), oneLine(each)]), polluted: {}.polluted ?? null }));
+const spelt = lines.map((each) => [shown(each), oneLine(each)]);
+console.log(JSON.stringify({ said, lines: spelt, polluted: {}.polluted ?? null }));
 """
 
 HTML = "<img src=x onerror=alert(1)>"
 VALUES: list[Any] = [
-    "base/q", None, True, False, 0, -1, 1, 1.5, 2**31, "", "x", HTML, "a\nb", "\x1b[2J", "\u202egnp", "a\u0000b", "x" * 257,
+    "base/q", None, True, False, 0, -1, 1, 1.5, 2**31, "", "x", HTML, "a\nb", "\x1b[2J", "\u202egnp", "a\u0000b",
+    "x" * 257,
     "é" * 256, "\U0001f527" * 256, "n" * 200_000, [], [1], [HTML], ["a\nb"], [None], {}, {"file": "x"},
     {"__proto__": {"polluted": 1}}, {"constructor": {"prototype": {"polluted": 1}}}, {"max_tokens": "many"},
     {"temperature": -1}, {"top_p": None, "later": HTML}, {"gate": "perhaps"}, "..", "/x", "a//b", "a/./b", "a/../../b",
