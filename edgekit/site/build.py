@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgekit.site.assets import PACKAGES, vendored_files
-from edgekit.site.policy import content_security_policy, response_headers
+from edgekit.site.policy import BUNDLE_POLICY, content_security_policy, response_headers
 from edgekit.site.probes import template_facts
 from edgekit.targets.devices import device_profile
 from edgekit_runtime.adapter import AdapterFacts
@@ -209,7 +209,11 @@ def _version(document: dict[str, Any]) -> str:
 
 def _finish_service_worker(folder: Path, document: dict[str, Any], origins: Sequence[str]) -> None:
     """Put what it has to know before its code: a new app is then a new worker, which browsers notice."""
-    known: dict[str, Any] = {"files": document["files"], "headers": response_headers(origins)}
+    known: dict[str, Any] = {
+        "files": document["files"],
+        "headers": response_headers(origins),
+        "bundle": BUNDLE_POLICY,
+    }
     known = {"version": _version(known)} | known
     path = folder / SERVICE_WORKER
     code = path.read_text(encoding="utf-8")
@@ -218,7 +222,8 @@ def _finish_service_worker(folder: Path, document: dict[str, Any], origins: Sequ
 
 def _headers_file(origins: Sequence[str]) -> str:
     """The form that several static hosts read headers from."""
-    return "/*\n" + "".join(f"  {name}: {value}\n" for name, value in response_headers(origins).items())
+    headers = "".join(f"  {name}: {value}\n" for name, value in response_headers(origins).items())
+    return f"/*\n{headers}/{BUNDLE_FOLDER}/*\n  Content-Security-Policy: {BUNDLE_POLICY}\n"
 
 
 def _link_bundle(root: Path, manifest: Manifest, target: Path) -> None:

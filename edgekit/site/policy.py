@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Of documents in the bundle, which its maker has written: they are seen, as another origin's, and nothing in them runs.
+BUNDLE_POLICY = "; ".join(
+    (
+        "sandbox",
+        "default-src 'none'",
+        "style-src 'unsafe-inline'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    )
+)
+
 
 def content_security_policy(origins: Sequence[str] = ()) -> str:
     """Code from this site only, connections to it and to ``origins``; WebAssembly, and the engine's blob workers."""

@@ -9,14 +9,15 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgekit.site.build import is_site
-from edgekit.site.policy import response_headers
+from edgekit.site.build import BUNDLE_FOLDER, is_site
+from edgekit.site.policy import BUNDLE_POLICY, response_headers
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = "127.0.0.1"
@@ -40,7 +41,15 @@ def site_app(folder: Path, *, isolated: bool = True) -> Starlette:
     from starlette.routing import Mount
     from starlette.staticfiles import StaticFiles
 
-    site = StaticFiles(directory=folder, html=True)
+    class Site(StaticFiles):
+        def file_response(self, full_path: Any, *args: Any, **kwargs: Any) -> Response:
+            response = super().file_response(full_path, *args, **kwargs)
+            if isolated and Path(full_path).is_relative_to(bundle):
+                response.headers["Content-Security-Policy"] = BUNDLE_POLICY
+            return response
+
+    bundle = Path(os.path.realpath(folder)) / BUNDLE_FOLDER
+    site = Site(directory=folder, html=True)
     middleware = [Middleware(_Headers)] if isolated else []
     return Starlette(routes=[Mount("/", site)], middleware=middleware)
 

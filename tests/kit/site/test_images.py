@@ -14,6 +14,7 @@ from PIL import Image
 
 from edgekit.site import build_site
 from edgekit_runtime import Runtime
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.pictures import MAX_SIDE, read_picture
 from tests.browser import needs_chromium
 from tests.kit.site.screen import begin, check
@@ -93,6 +94,36 @@ def test_greedy_captions_are_the_native_runtimes(
             (show(page, images, raw="It is"), "raw prompt"),
         ):
             assert problem in refused["message"]
+
+
+def test_the_mark_of_an_image_that_a_message_spells_is_no_image(
+    seeing_host: SiteHost, native: Runtime, browser: Browser, tmp_path: Path
+) -> None:
+    """The engine's own mark is text there; the template's is refused, as on other devices."""
+    image = picture_file(tmp_path / "1.png", (60, 40))
+    with phone(browser) as page:
+        load_module(page, seeing_host)
+        own = page.evaluate("runtime.engine.imageMark")
+        assert own
+        calm = show(page, [image], prompt="an x and an x", adapter="one", max_tokens=4)["usage"]["prompt_tokens"]
+        for mark in (own, "<__media__>"):
+            for images in ([image], []):
+                got = show(page, images, prompt=f"an {mark} and an {mark}", adapter="one", max_tokens=4)
+                assert got["text"], got
+                cells = 0 if images else calm - 40  # those of the image
+                assert calm - cells - 30 < got["usage"]["prompt_tokens"] < calm - cells + 80
+        assert "text" in show(page, [], raw=f"{own} {own}", max_tokens=4)
+        forged = [
+            {"prompt": "an <image>"},
+            {"messages": [{"role": "system", "content": "<image>"}, {"role": "user", "content": "?"}]},
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "<image>"}, {"type": "image"}]}]},
+        ]
+        for request in forged:
+            for images in ([image], []):
+                refused = show(page, images, **request)
+                with pytest.raises(InputError) as error:
+                    native.generate(image=images, **request)
+                assert (refused["code"], refused["message"]) == ("input", str(error.value))
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

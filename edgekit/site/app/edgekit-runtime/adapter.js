@@ -1,9 +1,11 @@
 /** What a LoRA GGUF says of itself: the same rules as edgekit_runtime.adapter. */
 
 import { checkVersion } from "./changes.js";
-import { EdgekitError } from "./errors.js";
+import { EdgekitError, shown } from "./errors.js";
 import { ADAPTER_METADATA, readGguf } from "./gguf.js";
+import { isObject, readJson } from "./json.js";
 import { MATRIX_TYPES } from "./matrix-values.js";
+import { checkGeneration } from "./sampling-defaults.js";
 
 const NAME = /^[a-z0-9][a-z0-9._-]{0,99}$/;
 const ONNX_IDENTIFIER = "TORT";
@@ -68,7 +70,7 @@ export async function readAdapter(file, label) {
     version: text("edgekit.version"),
     family: text("edgekit.family"),
     system: text("edgekit.system"),
-    generation: json(text("edgekit.generation"), "edgekit.generation", label),
+    generation: defaults(json(text("edgekit.generation"), "edgekit.generation", label), label),
     schema: json(text("edgekit.output_schema"), "edgekit.output_schema", label),
     template_arguments: json(text("edgekit.template_arguments"), "edgekit.template_arguments", label),
   };
@@ -85,7 +87,7 @@ export function adapterEntry(facts, { family, digest, label, size }) {
   const stem = label.replace(/^.*[\\/]/, "").replace(/\.gguf$/i, "");
   const name = facts.name ?? stem.toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[._-]+|[._-]+$/g, "");
   if (!NAME.test(name) || name === "base") {
-    throw new EdgekitError("input", `${JSON.stringify(name.slice(0, 60))} is no name for an adapter`, "use up to 100 of a-z, 0-9, . _ and -");
+    throw new EdgekitError("input", `${shown(name)} is no name for an adapter`, "use up to 100 of a-z, 0-9, . _ and -");
   }
   checkVersion(facts.version ?? "0", label);
   return {
@@ -115,7 +117,7 @@ function matricesOf(gguf, label) {
     const pair = [SUFFIX_A, SUFFIX_B].map((suffix) => ({ name: target + suffix, ...gguf.tensors.get(target + suffix) }));
     const missing = pair.findIndex((half) => !half.shape);
     if (missing >= 0) throw unsound(label, `${target} has no ${"AB"[missing]} matrix`);
-    if (!MATRIX_TYPES.includes(tensor.type)) throw unsound(label, `${name} is stored as ${tensor.type}`);
+    if (!MATRIX_TYPES.includes(tensor.type)) throw unsound(label, `${name} is stored as ${tensor.type}, and may be ${MATRIX_TYPES.join(", ")}`);
     found.set(target, pair);
   }
   if (!found.size) throw unsound(label, "it holds no LoRA pair");
@@ -152,12 +154,17 @@ function largestRank(pairs) {
 function json(text, key, label) {
   if (text === undefined) return undefined;
   try {
-    const value = JSON.parse(text);
-    if (value && typeof value === "object" && !Array.isArray(value)) return value;
+    const value = readJson(text);
+    if (isObject(value)) return value;
   } catch {
     // told below
   }
   throw unsound(label, `${key} is not a JSON object`);
+}
+
+function defaults(generation, label) {
+  checkGeneration(generation, `${label} is not a sound adapter`);
+  return generation;
 }
 
 function unsound(label, problem) {

@@ -3,13 +3,12 @@
 import { adapterEntry } from "./adapter.js";
 import { findInstalled, withActive, withAdapter, without } from "./changes.js";
 import { EdgekitError } from "./errors.js";
-import { bring, checkRoom } from "./files.js";
+import { bring, checkRoom, readAtMost } from "./files.js";
 import { hex } from "./hex.js";
 import { takeIn } from "./intake.js";
-import { adapterMessage, checkSignature } from "./signing.js";
+import { SIGNATURE_BYTES, adapterMessage, checkSignature } from "./signing.js";
 
 const LARGEST_ADAPTER = 1024 ** 3; // bytes; it is held in memory once while it is checked
-const SIGNATURE_BYTES = 64;
 
 export class Adapters {
   /** @param {import("./index.js").Runtime} runtime */
@@ -49,14 +48,16 @@ export class Adapters {
   async install(source, { signature, name, allowDowngrade } = {}) {
     const remote = typeof source === "string" || source instanceof URL ? new URL(source, document.baseURI) : undefined;
     const label = name ?? remote?.pathname.split("/").pop() ?? source.name ?? "adapter.gguf";
-    const file = remote ? await this.fetch(remote) : source;
-    if (file.size > LARGEST_ADAPTER) throw new EdgekitError("input", `${label} is too large for an adapter`, "check it");
+    const given = remote ? await this.fetch(remote, label) : source;
+    if (given.size > LARGEST_ADAPTER) throw new EdgekitError("input", `${label} is too large for an adapter`, "check it");
+    const content = await given.arrayBuffer();
+    const file = new Blob([content]); // a file on the disk may be another one by the time that it has been checked
     const facts = await takeIn(file, label, this.runtime.header, this.runtime.manifest.base.family);
-    const digest = hex(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
+    const digest = hex(await crypto.subtle.digest("SHA-256", content));
     const { trust } = this.runtime.site;
     if (trust) {
-      const given = signature ?? (remote && (await this.fetchSignature(remote)));
-      const bytes = given && given.size === SIGNATURE_BYTES ? await given.arrayBuffer() : undefined;
+      const signed = signature ?? (remote && (await this.fetchSignature(remote)));
+      const bytes = signed && signed.size === SIGNATURE_BYTES ? await signed.arrayBuffer() : undefined;
       await checkSignature(adapterMessage(digest), bytes, trust, label);
     }
     const entry = adapterEntry(facts, { family: this.runtime.manifest.base.family, digest, label, size: file.size });
@@ -106,7 +107,7 @@ export class Adapters {
       || manifest.adapters.some((entry) => !engine.adapters.includes(entry.digest));
   }
 
-  async fetch(url) {
+  async fetch(url, label) {
     const allowed = [this.runtime.site.folder.origin, ...(this.runtime.site.document.adapters_from ?? [])];
     if (!allowed.includes(url.origin)) {
       throw new EdgekitError(
@@ -117,8 +118,9 @@ export class Adapters {
     try {
       const response = await fetch(url, { cache: "no-store" });
       if (!response.ok) throw new Error(`HTTP ${response.status}`);
-      return await response.blob();
+      return await readAtMost(response, LARGEST_ADAPTER, label);
     } catch (error) {
+      if (error instanceof EdgekitError) throw error;
       throw new EdgekitError(
         "network", `${url} could not be fetched (${error.message})`, "check the address and the connection", { file: url.href },
       );
@@ -129,6 +131,6 @@ export class Adapters {
     const place = new URL(url);
     place.pathname += ".sig";
     const response = await fetch(place, { cache: "no-store" }).catch(() => undefined);
-    return response?.ok ? response.blob() : undefined;
+    return response?.ok ? readAtMost(response, SIGNATURE_BYTES, place.pathname).catch(() => undefined) : undefined;
   }
 }

@@ -12,15 +12,14 @@
  * @property {AdapterEntry[]} installed every adapter version that can be activated
  */
 
-import { EdgekitError } from "./errors.js";
+import { EdgekitError, shown } from "./errors.js";
 
 const VERSION = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$/;
 
 /** Refuse what is no version: it gets into names and comparisons.  @param {any} version @param {string} where */
 export function checkVersion(version, where) {
   if (typeof version === "string" && VERSION.test(version)) return;
-  const shown = JSON.stringify(String(version).slice(0, 60));
-  throw new EdgekitError("input", `${where}: ${shown} is no version`, "use up to 64 letters, digits, . _ + and -");
+  throw new EdgekitError("input", `${where}: ${shown(String(version))} is no version`, "use up to 64 letters, digits, . _ + and -");
 }
 
 /** Order of versions: numbers as numbers, 1.10 after 1.9, 1.0 after 1.0-rc1.  @returns {number} below 0 when `a` is older */

@@ -14,16 +14,16 @@ const REHASH_BYTES = 4 * 1024 * 1024;
 
 self.onmessage = async ({ data }) => {
   let access;
+  let said = { done: true };
   try {
     const handle = await data.folder.getFileHandle(data.digest, { create: true });
     access = await handle.createSyncAccessHandle();
     await bring(access, data);
-    self.postMessage({ done: true });
   } catch (error) {
-    self.postMessage({ failed: error.kind ?? kindOf(error), message: error.message });
-  } finally {
-    access?.close();
+    said = { failed: error.kind ?? kindOf(error), message: error.message };
   }
+  access?.close(); // before anybody hears of it: an open file can't be removed
+  self.postMessage(said);
 };
 
 async function bring(access, { url, blob, size, digest }) {

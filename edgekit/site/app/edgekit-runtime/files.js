@@ -30,7 +30,7 @@ export async function download(store, files, folder, { onProgress, signal } = {}
 }
 
 /**
- * Put one file into the store.
+ * Put one file into the store.  When the browser has no room for it after all, what no generation needs goes.
  *
  * @param {import("./store.js").Store} store
  * @param {FileEntry & {url?: string, blob?: Blob}} file
@@ -52,10 +52,37 @@ export async function bring(store, file, { report, signal } = {}) {
         folder: store.folder, digest: file.sha256, size: file.size, url: file.url, blob: file.blob,
       });
     });
+  } catch (error) {
+    if (error.code === "quota") await store.collect(); // half a bundle would only keep the storage full
+    throw error;
   } finally {
     worker.terminate();
   }
   await store.note(file.sha256, file.size);
+}
+
+/**
+ * A response's content, of which no more is read than there may be.
+ *
+ * @param {Response} response
+ * @param {number} most bytes
+ * @param {string} name for messages
+ * @returns {Promise<Blob>}
+ */
+export async function readAtMost(response, most, name) {
+  const parts = [];
+  let left = most;
+  for (const reader = response.body?.getReader(); reader; ) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    left -= value.length;
+    if (left < 0) {
+      void reader.cancel().catch(() => undefined);
+      throw new EdgekitError("input", `${name} has more than ${most} bytes`, "check what lies there", { file: name });
+    }
+    parts.push(value);
+  }
+  return new Blob(parts);
 }
 
 /** Ask the browser whether so many bytes fit.  @param {number} bytes */

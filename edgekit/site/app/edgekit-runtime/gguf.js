@@ -36,7 +36,7 @@ const TENSOR_TYPES = { 0: ["F32", 4], 1: ["F16", 2], 8: ["Q8_0", 34 / 32, 32], 3
 const DEFAULT_ALIGNMENT = 32;
 const VALUE_NAMES = ["U8", "I8", "U16", "I16", "U32", "I32", "F32", "BOOL", "STRING", "ARRAY", "U64", "I64", "F64"];
 
-const DECODER = new TextDecoder();
+const DECODER = new TextDecoder("utf-8", { ignoreBOM: true }); // a mark at a text's begin is part of it
 
 class Truncated extends Error {}
 
@@ -222,7 +222,7 @@ class Reader {
 
   text(length) {
     const start = this.take(length);
-    return new TextDecoder().decode(this.bytes.subarray(start, start + length));
+    return DECODER.decode(this.bytes.subarray(start, start + length));
   }
 
   count(kind, limit, what) {

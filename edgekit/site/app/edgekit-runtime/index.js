@@ -21,6 +21,7 @@ import { neededFiles } from "./manifest.js";
 import { download } from "./files.js";
 import { Prompts } from "./prompts.js";
 import { Site } from "./site.js";
+import { asText } from "./specials.js";
 import { Store } from "./store.js";
 
 export { EdgekitError };
@@ -261,7 +262,8 @@ export class Runtime {
       throw new EdgekitError("engine", `adapter ${plan.name} is not loaded yet`, "wait until it is active");
     }
     const { bos } = this.prompts;
-    const text = plan.texts.join(this.engine.imageMark);
+    const { imageMark: mark, projector } = this.engine;
+    const text = (projector ? plan.texts.map((each) => asText(each, mark)) : plan.texts).join(mark);
     const twice = this.engine.addsBos && bos && text.startsWith(bos); // the template writes it, and so does the engine
     const prompt = twice ? text.slice(bos.length) : text;
     const began = performance.now();

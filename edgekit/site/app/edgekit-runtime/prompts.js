@@ -2,6 +2,7 @@
 
 import { strftime } from "./clock.js";
 import { EdgekitError } from "./errors.js";
+import { isObject, readJson } from "./json.js";
 import { Specials, controlTokens } from "./specials.js";
 import { Template } from "./template.js";
 
@@ -153,12 +154,22 @@ const GENERATION = /\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}/g;
 /** Special tokens by the name of their variable: as edgekit wrote them, in other files by llama.cpp's numbers. */
 function specialTokens(metadata) {
   const written = metadata.get("edgekit.template_tokens");
-  if (written !== undefined) return JSON.parse(written);
+  if (written !== undefined) return textsOf(written);
   const texts = metadata.get("tokenizer.ggml.tokens") ?? [];
   const named = Object.entries(TOKENS).map(([kind, name]) => [
     name, texts.at(metadata.get(`tokenizer.ggml.${kind}_token_id`) ?? Infinity),
   ]);
   return Object.fromEntries(named.filter(([, text]) => text !== undefined));
+}
+
+function textsOf(written) {
+  try {
+    const found = readJson(written);
+    if (isObject(found) && Object.values(found).every((text) => typeof text === "string")) return found;
+  } catch {
+    // told below
+  }
+  throw new EdgekitError("damaged", "edgekit.template_tokens is no JSON object of texts", "copy or export the base again");
 }
 
 function checked(messages) {

@@ -4,6 +4,7 @@ import { EdgekitError } from "./errors.js";
 
 const PEM = /-----BEGIN PUBLIC KEY-----([\s\S]*?)-----END PUBLIC KEY-----/g;
 const ADAPTER_SCHEMA = "edgekit.adapter/1";
+export const SIGNATURE_BYTES = 64;
 
 /** What an adapter's signature is over: the line that `edgekit sign` signs. */
 export function adapterMessage(digest) {

@@ -2,11 +2,15 @@
 
 import { compareVersions } from "./changes.js";
 import { checkBaseSize } from "./environment.js";
-import { EdgekitError } from "./errors.js";
+import { EdgekitError, shown } from "./errors.js";
+import { readAtMost } from "./files.js";
+import { inWords } from "./json.js";
 import { parseManifest } from "./manifest.js";
-import { checkSignature } from "./signing.js";
+import { SIGNATURE_BYTES, checkSignature } from "./signing.js";
 
 const SITE_SCHEMA = "edgekit.site/1";
+const MAX_SITE_BYTES = 16 * 1024 * 1024; // it lists the app's files and has the template's probes
+const MAX_MANIFEST_BYTES = 4 * 1024 * 1024; // as on other devices
 
 export class Site {
   /** @param {URL} folder */
@@ -20,7 +24,7 @@ export class Site {
   async open(store) {
     let document;
     try {
-      document = await (await get(new URL("site.json", this.folder))).json();
+      document = JSON.parse(await (await get(new URL("site.json", this.folder), MAX_SITE_BYTES)).text());
     } catch (error) {
       const kept = await store.get("state", "site");
       if (!kept) throw error instanceof EdgekitError ? error : unreadable(error);
@@ -28,7 +32,7 @@ export class Site {
       return;
     }
     if (document?.schema !== SITE_SCHEMA) {
-      throw new EdgekitError("input", `site.json has schema ${document?.schema}, not ${SITE_SCHEMA}`, "build the site again");
+      throw new EdgekitError("input", `site.json has schema ${shown(inWords(document?.schema ?? null))}, not ${SITE_SCHEMA}`, "build the site again");
     }
     this.document = document;
     await store.put("state", { key: "site", value: document });
@@ -41,9 +45,9 @@ export class Site {
 
   /** The manifest of the bundle that lies on the site now, checked. */
   async manifest() {
-    const bytes = await bytesOf(await get(new URL("manifest.json", this.bundle)));
+    const bytes = await bytesOf(await get(new URL("manifest.json", this.bundle), MAX_MANIFEST_BYTES));
     if (this.trust) {
-      const signature = await get(new URL("manifest.sig", this.bundle)).then(bytesOf, () => undefined);
+      const signature = await get(new URL("manifest.sig", this.bundle), SIGNATURE_BYTES).then(bytesOf, () => undefined);
       await checkSignature(bytes, signature, this.trust, "the bundle");
     }
     const manifest = parseManifest(bytes);
@@ -64,24 +68,25 @@ export class Site {
   }
 }
 
-/** @param {URL} url */
-async function get(url) {
+/** @param {URL} url @param {number} most bytes */
+async function get(url, most) {
+  const file = url.pathname.split("/").pop();
   let response;
   try {
     response = await fetch(url, { cache: "no-store" });
+    if (response.ok) return await readAtMost(response, most, file);
   } catch (error) {
-    throw unreachable(url, error.message);
+    throw error instanceof EdgekitError ? error : unreachable(file, error.message);
   }
-  if (!response.ok) throw unreachable(url, `HTTP ${response.status}`);
-  return response;
+  throw unreachable(file, `HTTP ${response.status}`);
 }
 
-async function bytesOf(response) {
-  return new Uint8Array(await response.arrayBuffer());
+/** @param {Blob} blob */
+async function bytesOf(blob) {
+  return new Uint8Array(await blob.arrayBuffer());
 }
 
-function unreachable(url, reason) {
-  const file = url.pathname.split("/").pop();
+function unreachable(file, reason) {
   return new EdgekitError("network", `${file} could not be fetched (${reason})`, "check the connection and reload", { file });
 }
 

@@ -98,10 +98,7 @@ export class Specials {
 
   /** With a joiner behind the first sign of each control token that a text spells. */
   broken(text) {
-    return text.replace(this.pattern, (found) => {
-      const sign = firstSign(found);
-      return sign + JOINER + found.slice(sign.length);
-    });
+    return text.replace(this.pattern, broken);
   }
 }
 
@@ -151,6 +148,21 @@ export class Disguise {
   shown(text) {
     return text.replace(this.other, (sign) => this.back.get(sign));
   }
+}
+
+/**
+ * A text in which a word that the engine takes for more than text is text: the mark of an image, say.
+ *
+ * @param {string} text
+ * @param {string} word
+ */
+export function asText(text, word) {
+  return text.replaceAll(word, broken);
+}
+
+function broken(word) {
+  const sign = firstSign(word);
+  return sign + JOINER + word.slice(sign.length);
 }
 
 function firstSign(text) {

@@ -1,9 +1,10 @@
 /** The app: one bundle, a question at a time, adapters changed in between. */
 
 import { BASE } from "../edgekit-runtime/index.js";
+import { isObject, readJson } from "../edgekit-runtime/json.js";
 import { Form } from "./form.js";
 import { remember } from "./history.js";
-import { element, Menu, picture } from "./menu.js";
+import { element, Menu, picture, write } from "./menu.js";
 import { stayOffline } from "./offline.js";
 import { Photo } from "./photo.js";
 import { setUp, showProgress } from "./setup.js";
@@ -13,6 +14,7 @@ const at = (id) => document.getElementById(id);
 const CHOSEN = "edgekit adapter";
 const DESCRIBE = "Describe the image."; // as on other devices, when an image comes without a question
 const LOOK_AGAIN_MS = 10 * 60_000;
+const MOST_FIELDS = 50;
 
 let runtime;
 let stopper;
@@ -94,10 +96,7 @@ async function send() {
   try {
     const answer = await runtime.generate({
       prompt, image, adapter: at("adapter").value, signal: stopper.signal,
-      onText: (piece) => {
-        card.said.append(piece);
-        card.row.scrollIntoView({ block: "end" });
-      },
+      onText: written(card),
     });
     finish(card, answer);
     remember({ time: Date.now(), adapter: answer.adapter, prompt, text: answer.text, image: small });
@@ -121,13 +120,33 @@ function answerCard(prompt) {
   if (photo.file) question.prepend(picture(photo.address));
   at("answers").append(question, row);
   row.scrollIntoView({ block: "end" });
-  return { row, said };
+  return { row, said, run: 0 };
 }
 
-function finish({ row, said }, answer) {
+/**
+ * Shows an answer as it comes.  A long one takes a while to lay out: four times as long passes before the next piece is
+ * shown, so that the engine gets on.
+ */
+function written(card) {
+  let text = "";
+  let next = 0;
+  return (piece) => {
+    text += piece;
+    const began = performance.now();
+    if (began < next) return;
+    card.run = write(card.said, text, card.run);
+    card.row.scrollIntoView({ block: "end" });
+    text = "";
+    const now = performance.now();
+    next = now + 4 * (now - began);
+  };
+}
+
+function finish({ row, said, run }, answer) {
   said.classList.remove("waiting");
   const fields = asFields(answer.text);
   if (fields) said.replaceChildren(fields);
+  else write(said, answer.text.slice(said.textContent.length), run); // what has not been shown yet
   const { timings, finish_reason: reason } = answer;
   const facts = [say("speed", { seconds: (timings.ttft_ms / 1000).toFixed(1), tps: timings.decode_tps.toFixed(1) })];
   if (reason !== "stop") facts.push(say(reason));
@@ -142,13 +161,17 @@ function finish({ row, said }, answer) {
   row.scrollIntoView({ block: "end" });
 }
 
-/** An answer that is a flat JSON object, as a list of names and values. */
+/** An answer that is a flat JSON object, as a list of names and values, where that shows all that it says. */
 function asFields(text) {
   try {
-    const value = JSON.parse(text);
-    if (!value || typeof value !== "object" || Array.isArray(value)) return undefined;
+    const value = readJson(text);
+    if (!isObject(value)) return undefined;
+    const fields = Object.entries(value);
+    if (!fields.length || fields.length > MOST_FIELDS) return undefined;
+    // A name that stands twice, or a number that JavaScript can't hold, would be another answer.
+    if (JSON.stringify(value) !== text.replace(/("(?:[^"\\]|\\.)*")|\s+/g, "$1")) return undefined;
     const list = element("dl");
-    for (const [name, each] of Object.entries(value)) {
+    for (const [name, each] of fields) {
       list.append(element("dt", name), element("dd", typeof each === "string" ? each : JSON.stringify(each)));
     }
     return list;

@@ -15,7 +15,7 @@ export class Form {
   /** Show the fields that were used with an adapter last.  @param {string} adapter */
   show(adapter) {
     this.adapter = adapter;
-    const names = JSON.parse(localStorage.getItem(KEY + adapter) ?? "null") ?? FIRST.map((key) => say(key));
+    const names = kept(adapter) ?? FIRST.map((key) => say(key));
     const more = document.createElement("button");
     more.type = "button";
     more.textContent = say("addField");
@@ -52,5 +52,15 @@ export class Form {
 
   empty() {
     for (const row of this.place.querySelectorAll(".field")) row.querySelectorAll("input")[1].value = "";
+  }
+}
+
+/** @param {string} adapter @returns {string[] | undefined} names of the fields that were used last */
+function kept(adapter) {
+  try {
+    const names = JSON.parse(localStorage.getItem(KEY + adapter) ?? "null");
+    return Array.isArray(names) ? names.map(String) : undefined;
+  } catch {
+    return undefined;
   }
 }

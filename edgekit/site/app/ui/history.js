@@ -1,6 +1,7 @@
 /** What was asked and answered, kept on this device. */
 
 const MOST = 200;
+const LONGEST = 20_000; // characters of a question or an answer: one must not drive all others out
 const KEY = `edgekit history ${new URL("./", document.baseURI).pathname}`;
 
 /** @typedef {{time: number, adapter: string | null, prompt: string, text: string, image?: string}} Entry `image`: a small one */
@@ -8,14 +9,16 @@ const KEY = `edgekit history ${new URL("./", document.baseURI).pathname}`;
 /** @returns {Entry[]} newest first */
 export function entries() {
   try {
-    return JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    return kept.filter((entry) => typeof entry?.prompt === "string" && typeof entry.text === "string");
   } catch {
     return [];
   }
 }
 
 /** @param {Entry} entry */
-export function remember(entry) {
+export function remember({ prompt, text, ...rest }) {
+  const entry = { ...rest, prompt: shortened(prompt), text: shortened(text) };
   for (let kept = [entry, ...entries()].slice(0, MOST); kept.length; kept = kept.slice(0, -1)) {
     try {
       localStorage.setItem(KEY, JSON.stringify(kept));
@@ -24,6 +27,10 @@ export function remember(entry) {
       // the browser gives a few MB: the oldest go first
     }
   }
+}
+
+function shortened(text) {
+  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
 }
 
 export function clear() {

@@ -4,6 +4,8 @@ import * as history from "./history.js";
 import { currentLanguage, explain, say, setLanguage } from "./strings.js";
 
 const at = (id) => document.getElementById(id);
+const LONGEST_WORD = 250; // characters; browsers take seconds to lay out some ten thousand that have no place to break
+const LONG = 600; // characters that fit beside others in the history
 
 export class Menu {
   /**
@@ -106,6 +108,7 @@ function historyRow({ time, adapter, prompt, text, image }) {
     element("div", `${new Date(time).toLocaleString()} · ${adapter ?? say("base")}`, "quiet"),
     element("b", prompt), element("div", text),
   );
+  if (prompt.length + text.length > LONG) words.tabIndex = 0; // it scrolls
   row.append(words);
   return row;
 }
@@ -124,7 +127,29 @@ export function picture(address) {
 
 export function element(tag, text, name) {
   const made = document.createElement(tag);
-  if (text !== undefined) made.textContent = text;
+  if (text !== undefined) write(made, text);
   if (name) made.className = name;
   return made;
+}
+
+/**
+ * Add text to an element, with places to break in words that go on and on.
+ *
+ * @param {Element} place
+ * @param {string} text
+ * @param {number} [run] characters since the last such place, of what stands there already
+ * @returns {number} the same, with the text
+ */
+export function write(place, text, run = 0) {
+  let begun = 0;
+  for (let at = 0; at < text.length; at += 1) {
+    run = /\s/.test(text[at]) ? 0 : run + 1;
+    const half = (text.charCodeAt(at) & 0xfc00) === 0xd800; // of a character
+    if (run < LONGEST_WORD || half) continue;
+    place.append(text.slice(begun, at + 1), document.createElement("wbr"));
+    begun = at + 1;
+    run = 0;
+  }
+  place.append(text.slice(begun));
+  return run;
 }

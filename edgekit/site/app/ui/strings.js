@@ -1,5 +1,7 @@
 /** What the app says, in English and Chinese. */
 
+import { oneLine } from "../edgekit-runtime/errors.js";
+
 const EN = {
   adapter: "Adapter", adapters: "Adapters", menu: "Menu", close: "Close", answers: "Answers", base: "no adapter",
   text: "Text", form: "Form", inputKind: "How to ask", promptLabel: "Your question",
@@ -79,11 +81,11 @@ export function say(key, facts = {}) {
   return filled((language === "zh" ? ZH : EN)[key], facts);
 }
 
-/** An error for the person in front of the screen.  @param {any} error */
+/** An error for the person in front of the screen, in one line: files of others have named what is in it.  @param {any} error */
 export function explain(error) {
   const pattern = language === "zh" ? ZH_ERRORS[error.code] : undefined;
-  if (!pattern) return error.message || String(error);
-  return filled(pattern, { detail: error.problem, label: error.facts?.file ?? "", missing: "", ...error.facts });
+  if (!pattern) return oneLine(error.message || String(error));
+  return oneLine(filled(pattern, { detail: error.problem, label: error.facts?.file ?? "", missing: "", ...error.facts }));
 }
 
 /** Put the texts into the elements that name them. */
