@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
                 "edgekit/py.typed",
                 "edgekit_exporters/bundle.py",
                 "edgekit_devices/data/raspberry-pi-5.toml",
-                "edgekit/site/app/edgekit-runtime/index.d.ts",
+                "edgekit_web/app/edgekit-runtime/index.d.ts",
             ],
         ),
         (".", ["edgekit/py.typed", "edgekit_exporters/bundle.py", "edgekit_devices/data/raspberry-pi-5.toml"]),

@@ -144,7 +144,7 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
 
 
 def _copy_app(folder: Path, policy: str) -> None:
-    for path, source in _walk(files("edgekit.site") / "app"):
+    for path, source in _walk(files("edgekit_web") / "app"):
         content = source.read_bytes()
         if path.endswith(".html"):
             content = content.replace(b"__CSP__", policy.encode())

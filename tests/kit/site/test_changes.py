@@ -57,7 +57,7 @@ console.log(JSON.stringify(said));
 
 
 def said_by_the_page(document: dict[str, Any], *paths: Path) -> dict[str, Any]:
-    folder = files("edgekit.site") / "app" / "edgekit-runtime"
+    folder = files("edgekit_web") / "app" / "edgekit-runtime"
     command = [str(NODE), "--no-warnings", "--input-type=module", "-e", SCRIPT, str(folder), json.dumps(document)]
     done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

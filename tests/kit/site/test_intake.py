@@ -47,7 +47,7 @@ console.log(JSON.stringify(said));
 
 def in_node(base: Path, *adapters: Path) -> list[Any]:
     """For each adapter its pairs, or why it is refused."""
-    folder = files("edgekit.site") / "app" / "edgekit-runtime"
+    folder = files("edgekit_web") / "app" / "edgekit-runtime"
     command = [str(NODE), "--no-warnings", "--input-type=module", "-e", SCRIPT, str(folder), str(base)]
     done = subprocess.run([*command, *map(str, adapters)], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -105,7 +105,7 @@ SPELT |= {f" {shown(str(HUGE))}": " 'Infinity'"}
 def in_page(tmp_path: Path, texts: list[str], lines: list[str]) -> dict[str, Any]:
     given = tmp_path / "given.json"
     given.write_text(json.dumps({"texts": texts, "lines": lines}))
-    folder = files("edgekit.site") / "app" / "edgekit-runtime"
+    folder = files("edgekit_web") / "app" / "edgekit-runtime"
     command = [str(NODE), "--no-warnings", "--input-type=module", "-e", SCRIPT, str(folder), str(given)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import edgekit_web
 from edgekit.site import probes
 from edgekit.site.assets import vendored_files
 from edgekit_runtime.errors import InputError
@@ -27,7 +28,7 @@ from tests.runtime.test_template_budget import BROKEN, HOSTILE
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 # What @huggingface/jinja gets wrong: lstrip with an argument; '' != false; dict().
 REFUSED = {"smollm3", "command-r", "names"}
-MODULE = Path(probes.__file__).parent / "app" / "edgekit-runtime"
+MODULE = Path(edgekit_web.__file__).parent / "app" / "edgekit-runtime"
 SCRIPT = """
 import fs from "fs";
 import { Prompts } from "./edgekit-runtime/prompts.js";

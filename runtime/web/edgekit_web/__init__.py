@@ -1,0 +1,1 @@
+"""Files of the browser runtime: the JavaScript module `edgekit-runtime`, and the app on it."""
