@@ -312,7 +312,7 @@ def test_onnx_bundles(
 
         timed(counts, "ONNX bundle", opened)
         shutil.rmtree(folder)
-    assert counts["ONNX bundle: taken"] < counts["ONNX bundle: refused"] // 10  # by chance it is what it was
+    assert counts["ONNX bundle: taken"] < counts["ONNX bundle: refused"]  # by chance it is what it was
     for kind, count in sorted(counts.items()):
         figures(kind, count)
 
