@@ -21,9 +21,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest
 
-# The short runs of tests/runtime/torture at full length: about an hour.
+# The short runs of tests/runtime/torture and its neighbours at full length: two hours.
 torture: $(READY)
-	$(BIN)/pytest --torture -q tests/runtime/torture tests/runtime/store/test_kill.py
+	$(BIN)/pytest --torture -q tests/runtime/torture tests/runtime/store/test_kill.py tests/runtime/store/test_incoming.py \
+		tests/runtime/server/test_connections.py
 
 # Installs offline on emulated boards and compares tokens: half an hour, the first time an hour.  As root.
 targets: $(READY)

@@ -104,6 +104,15 @@ def goods(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Goo
     return make_goods(tiny_chat_base, tmp_path_factory.mktemp("goods"))
 
 
+@pytest.fixture(scope="session")
+def tiny_onnx_bundle(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small bundle for ONNX Runtime with the adapter ``one``.  Tests must not change it."""
+    pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
+    from tests.goods import make_onnx_bundle
+
+    return make_onnx_bundle(tiny_chat_base, tmp_path_factory.mktemp("onnx"))
+
+
 @pytest.fixture
 def tiny_project(tiny_chat_base: Path, tmp_path: Path) -> Callable[..., Path]:
     """Write a project over the tiny base; ``settings`` go to its one adapter, ``export`` to the export section.

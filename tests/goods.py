@@ -50,6 +50,29 @@ class Goods:
         return bundle
 
 
+def make_onnx_bundle(base_folder: Path, folder: Path) -> Path:
+    """Write a bundle for ONNX Runtime to ``folder``, over the model in ``base_folder``."""
+    from edgekit_exporters.onnx.base import base_onnx
+
+    base = resolve_base(str(base_folder))
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
+    save_random_lora(model, folder / "one", std=0.3, r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    plan = BundlePlan(
+        name="line-3",
+        version="1",
+        task="text",
+        base=base,
+        base_file=base_onnx(base, "int8"),
+        merged=[],
+        adapters=[AdapterSource("one", "1.0.0", folder / "one")],
+        default_adapter="one",
+        isa="any",
+    )
+    write_bundle(plan, folder / "bundle")
+    return folder / "bundle"
+
+
 def make_goods(base_folder: Path, folder: Path) -> Goods:
     """Write them to ``folder``, over the model in ``base_folder``."""
     base = resolve_base(str(base_folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgekit_runtime.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
 from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B
 from edgekit_runtime.sampling_defaults import check_generation
+from edgekit_runtime.strict_json import json_object
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
 ADAPTER_SUFFIXES = (".gguf", ONNX_SUFFIX)
@@ -299,12 +299,8 @@ def _json(gguf: GgufFile, key: str) -> dict[str, Any] | None:
     text = _text(gguf, key)
     if text is None:
         return None
-    try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()  # half a character is JSON, but no text
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = json_object(text)
+    if value is None:
         raise _unsound(gguf, f"{key} is not a JSON object")
     return value
 

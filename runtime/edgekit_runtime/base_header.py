@@ -22,6 +22,7 @@ from edgekit_runtime.vocabulary_header import check_vocabulary
 ANY_ARRAY = ("[U32]", "[I32]", "[BOOL]")
 MOST_LAYERS, MOST_EXPERTS = 512, 1024  # LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS
 MOST_CONTEXT, MOST_WIDTH, MOST_HEADS = 1 << 30, 1 << 20, 1 << 16
+SIZE = re.compile("[1-9][0-9]{0,6}")
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 WEIGHT_TYPES = re.compile(r"F32|F16|BF16|MXFP4|I?Q(?!8_[1K])\w+|TQ\w+")
 TABLE_NAMES = ".ffn_gate_tid2eid."  # a table of whole numbers, not of weights
@@ -41,9 +42,28 @@ def check_base_header(header: GgufFile) -> None:
     if metadata.get("split.count", 1) > 1:
         _fail(header, "it is one of several files", "merge them with llama.cpp's `llama-gguf-split --merge`")
     check_vocabulary(header)
-    if KEY_LAYERS not in metadata:
+    if KEY_LAYERS in metadata:
+        onnx_layers(header)
+    else:
         _Sizes(header).check()
         _check_tensors(header)
+
+
+def onnx_layers(header: GgufFile) -> dict[str, tuple[int, int]]:
+    """[in, out] of the layers of an ONNX base that take adapters, by name.
+
+    Raises:
+        InputError: its GGUF says something else in their place.
+    """
+    if header.types[KEY_LAYERS] != "[STRING]":
+        _fail(header, f"{KEY_LAYERS} is stored as {header.types[KEY_LAYERS]}, and has to be [STRING]")
+    layers: dict[str, tuple[int, int]] = {}
+    for line in header.metadata[KEY_LAYERS]:
+        words = line.split()
+        if len(words) != 3 or not all(map(SIZE.fullmatch, words[1:])):
+            _fail(header, f"{KEY_LAYERS} has {shown(line)}, which is no layer with its widths")
+        layers[words[0]] = (int(words[1]), int(words[2]))
+    return layers
 
 
 def check_projector(header: GgufFile) -> None:

@@ -7,6 +7,7 @@ descriptions are read; tensor data is checked to lie inside the file and is neve
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.regular_files import open_regular
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -125,8 +127,8 @@ def read_gguf(path: Path | str, *, budget: int = BASE_METADATA) -> GgufFile:
     """
     path = Path(path)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
             if stream.read(len(MAGIC)) != MAGIC:
                 raise InputError(f"{path} is not a GGUF file", "give a file in GGUF format")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:

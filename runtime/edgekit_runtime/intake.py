@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit_runtime.adapter import EMBEDDING, KEY_ARCHITECTURE, KEY_FAMILY, AdapterFacts
-from edgekit_runtime.base_header import check_base_header
+from edgekit_runtime.base_header import check_base_header, onnx_layers
 from edgekit_runtime.bundle import Bundle, file_digest
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import GgufFile
 from edgekit_runtime.matrix_values import check_values
-from edgekit_runtime.onnx_base import KEY_LAYERS
+from edgekit_runtime.onnx_base import ENGINE as ONNX
+from edgekit_runtime.onnx_base import KEY_LAYERS, MIXED_FILE
+from edgekit_runtime.onnx_graph import check_graph
 from edgekit_runtime.prompts import chat_template
 from edgekit_runtime.template import KEY_TEMPLATE
 
@@ -42,10 +44,16 @@ def take_in_bundle(bundle: Bundle, base: GgufFile) -> None:
     """Check the base and the chat template of an open bundle, and take in every adapter.
 
     Raises:
-        InputError: as :func:`take_in`, an engine can't read the base, the manifest contradicts a file, or the template
-            is no good.
+        InputError: as :func:`take_in`, an engine can't read the base, its graph asks for files that are none of its
+            own, the manifest contradicts a file, or the template is no good.
     """
     check_base_header(base)
+    engine, files = bundle.manifest.engine, bundle.base_files
+    if (engine == ONNX) != (KEY_LAYERS in base.metadata):
+        raise InputError(f"the manifest names the engine {engine}, and the base is for another", "export it again")
+    if engine == ONNX:
+        for graph in (files.model, *(part for name, part in files.parts.items() if name == MIXED_FILE)):
+            check_graph(graph, files.parts)
     if KEY_TEMPLATE in base.metadata:
         chat_template(base)
     family = bundle.manifest.base.family
@@ -128,8 +136,7 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
 
 def _check_layers(adapter: AdapterFacts, base: GgufFile) -> None:
     """An ONNX base tells which layers take adapters, and how wide they are."""
-    lines = [line.split() for line in base.metadata[KEY_LAYERS]]
-    layers = {name: (int(inputs), int(outputs)) for name, inputs, outputs in lines}
+    layers = onnx_layers(base)
     for name, (inputs, outputs, _) in adapter.pairs.items():
         if layers.get(name) != (inputs, outputs):
             found = "which the base lacks" if name not in layers else f"which is {list(layers[name])} in the base"

@@ -166,7 +166,7 @@ class Manifest:
                 return entry
         names = [entry.name for entry in self.adapters]
         mend = did_you_mean(name, names, "it has") if names else "it has no adapters"
-        raise InputError(f"the bundle {self.name} has no adapter {name!r}", mend)
+        raise InputError(f"the bundle {self.name} has no adapter {shown(name)}", mend)
 
 
 _MEND = "export or copy the bundle again"

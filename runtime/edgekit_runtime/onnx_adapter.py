@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.gguf import TensorInfo
+from edgekit_runtime.regular_files import open_regular
+from edgekit_runtime.strict_json import json_object
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,9 +93,9 @@ def trailer(facts: dict[str, Any]) -> bytes:
 def is_onnx_adapter(path: Path) -> bool:
     """Whether a file is called an ONNX adapter, or begins as one's flatbuffer does."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return path.suffix == SUFFIX or stream.read(8)[4:] == IDENTIFIER
-    except OSError:
+    except (OSError, InputError):
         return False
 
 
@@ -105,7 +107,7 @@ def read_onnx_adapter(path: Path | str) -> OnnxAdapter:
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with open_regular(path) as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _Reader(path, content).read()
     except (OSError, ValueError) as error:  # an empty file can't be mapped
         raise InputError(f"{path} can't be read ({error})", "check the path") from None
@@ -169,11 +171,8 @@ class _Reader:
         start = self.size - _TAIL - length
         if length > MAX_TRAILER_BYTES or start < 8:
             self.fail("its trailer is longer than the file")
-        try:
-            found = json.loads(self.content[start : start + length])
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+        found = json_object(self.content[start : start + length])
+        if found is None:
             self.fail("its trailer is not a JSON object")
         return found
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, shown
 
 CHUNK = 1024 * 1024
 # Without O_NONBLOCK, opening a FIFO waits until somebody writes to it.
@@ -32,7 +32,7 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
     try:
         handle = os.open(path, _FLAGS if follow else _FLAGS | _NO_LINKS)
     except ValueError:
-        raise InputError(f"{str(path)!r} is no path", "leave the NUL out") from None
+        raise InputError(f"{shown(str(path))} is no path", "leave the NUL out") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise InputError(f"{path} is a link", "put the file itself there") from None

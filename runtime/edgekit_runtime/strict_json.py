@@ -1,4 +1,7 @@
-"""JSON that every reader takes: Python writes NaN and Infinity as bare words, which are no JSON."""
+"""JSON that every reader takes, and JSON that comes from files of others.
+
+Python writes NaN and Infinity as bare words, which are no JSON, and reads half a character as one.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,16 @@ from typing import Any
 def strict_json(document: Any, *, indent: int | None = None) -> str:
     """``document`` as JSON text; a figure that is no number becomes null."""
     return json.dumps(without_nan(document), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def json_object(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object that ``text`` is; None when it is none, is too deep, or has half a character in a text."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character is JSON, but no text
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def without_nan(document: Any) -> Any:

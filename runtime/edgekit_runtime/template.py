@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import InputError, one_line
 from edgekit_runtime.gguf import GgufFile
+from edgekit_runtime.strict_json import json_object
 from edgekit_runtime.template_budget import OverBudget, spending
 
 if TYPE_CHECKING:
@@ -164,9 +166,14 @@ class ChatTemplate:
         }
         try:
             with spending():
-                return self._compiled[name].render(variables)
+                text = self._compiled[name].render(variables)
+            text.encode()
+            return text
         except OverBudget as error:
             raise _too_much(error) from None
+        except UnicodeEncodeError:
+            said = "the base's chat template writes half a character, which is no text"
+            raise InputError(said, "use a base with another template") from None
         except Exception as error:  # a program from a file may fail in any way
             mend = "change the order or roles of the messages"
             if any(message.get("tool_calls") for message in messages):
@@ -225,11 +232,8 @@ def _tokens_in(header: GgufFile) -> dict[str, str]:
     metadata = header.metadata
     written = metadata.get(KEY_TOKENS)
     if written is not None:
-        try:
-            found = json.loads(written)
-        except (ValueError, TypeError, RecursionError):
-            found = None
-        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        found = json_object(written) if isinstance(written, str) else None
+        if found is None or not all(isinstance(text, str) for text in found.values()):
             raise InputError(f"{header.path}: {KEY_TOKENS} is no JSON object of texts", "copy or export it again")
         return found
     texts: list[str] = metadata.get("tokenizer.ggml.tokens", [])
@@ -243,13 +247,15 @@ def _compiled(source: str) -> Compiled:
     from edgekit_runtime.template_environment import compiled
 
     try:
-        return compiled(source, {_CLOCK: _strftime_now})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's on the code that jinja makes are for nobody
+            return compiled(source, {_CLOCK: _strftime_now})
     except OverBudget as error:
         raise _too_much(error) from None
     except Exception as error:  # jinja leaves to Python's compiler what stands where it can't, or is too deep
-        place = f" at line {error.lineno} ({error.message})" if isinstance(error, TemplateSyntaxError) else ""
+        place = f" at line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
         raise InputError(
-            f"the base's chat template is broken{place or f' ({_reason(error)})'}",
+            f"the base's chat template is broken{place} ({_reason(error)})",
             "use a base whose template works, or give another one as chat_template: in edgekit.yaml",
         ) from None
 
@@ -265,7 +271,13 @@ def _reason(error: Exception) -> str:
     """In one line, and not without end: a template may have written it."""
     if isinstance(error, RecursionError):
         return "too deep"
-    text = one_line((error.msg if isinstance(error, SyntaxError) else str(error)) or type(error).__name__)
+    from jinja2 import TemplateSyntaxError
+
+    if isinstance(error, TemplateSyntaxError):
+        said = error.message  # as text it is many lines of the template
+    else:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+    text = one_line(said or type(error).__name__)
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 

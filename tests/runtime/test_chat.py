@@ -92,7 +92,7 @@ def test_tokens_that_a_base_lacks_are_undefined_and_others_files_tell_theirs_by_
     assert {"bos_token", "eos_token", "unk_token"} <= set(found)
 
 
-@pytest.mark.parametrize("tokens", ["[]", "{", '{"bos_token": 3}', 7])
+@pytest.mark.parametrize("tokens", ["[]", "{", '{"bos_token": 3}', 7, '{"bos_token": "\\ud800"}'])
 def test_tokens_that_are_none_are_refused(device: Device, tokens: Any) -> None:
     with pytest.raises(InputError, match="no JSON object of texts"):
         TemplateFacts.read(device.holding({KEY_TOKENS: tokens}))
@@ -245,6 +245,23 @@ def test_a_message_without_text_is_refused_unless_it_calls_tools(message: dict[s
 def test_whatever_a_template_does_wrong_is_told_as_the_template_s(source: str) -> None:
     with pytest.raises(InputError, match="chat template"):
         ChatTemplate(source).render([{"role": "user", "content": "x"}])
+
+
+def test_a_template_that_writes_half_a_character_is_told_as_that() -> None:
+    with pytest.raises(InputError, match="the base's chat template writes half a character"):
+        ChatTemplate("{{ '\\ud800' }}").render([{"role": "user", "content": "x"}])
+
+
+@pytest.mark.parametrize("source", ["{% " + "x" * 9999 + " %}", "{{ 1 | " + "x" * 9999 + " }}"])
+def test_what_is_said_of_a_template_has_an_end(source: str) -> None:
+    with pytest.raises(InputError, match="broken at line 1") as refused:
+        ChatTemplate(source)
+    assert len(str(refused.value)) < 1000
+
+
+def test_nobody_is_warned_of_what_stands_in_a_template(recwarn: pytest.WarningsRecorder) -> None:
+    ChatTemplate("{{ 1.5[1:2] }}")
+    assert not recwarn.list
 
 
 def test_a_template_that_knows_no_calls_is_told_as_that() -> None:

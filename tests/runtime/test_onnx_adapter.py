@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime.adapter import AdapterFacts
+from edgekit_runtime.adapter import KEY_INVOCATION, KEY_RANK, AdapterFacts
+from edgekit_runtime.engines.onnx_adapters import Loaded
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.onnx_adapter import OnnxAdapter, Parameter, model_version, read_onnx_adapter, trailer
 
@@ -83,6 +86,57 @@ def test_a_file_without_its_end_is_not_taken_for_somebody_elses(content: bytes, 
         path.write_bytes(content[:length])
         with pytest.raises(InputError, match="onnx_adapter"):
             AdapterFacts.read(path)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"edgekit.generation": []},
+        {"edgekit.generation": "{}"},
+        {"edgekit.generation": 7},
+        {"edgekit.generation": {"max_tokens": "many"}},
+        {"edgekit.generation": {"max_tokens": True}},
+        {"edgekit.generation": {"max_tokens": 1.5}},
+        {"edgekit.generation": {"top_k": [1]}},
+        {"edgekit.generation": {"temperature": {}}},
+        {"edgekit.generation": {"temperature": float("nan")}},
+        {"edgekit.generation": {"top_p": 2}},
+        {"edgekit.system": ["a"]},
+        {"edgekit.output_schema": [1]},
+        {"edgekit.template_arguments": "x"},
+        {"edgekit.rank": "4"},
+        {"edgekit.rank": True},
+        {"adapter.alora.invocation_tokens": [True]},
+    ],
+    ids=str,
+)
+def test_facts_of_wrong_types_are_refused(content: bytes, facts: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx_adapter"
+    path.write_bytes(content[: -len(trailer(FACTS))] + trailer({**FACTS, **facts}))
+    with pytest.raises(InputError, match="is not a sound adapter"):
+        AdapterFacts.read(path)
+
+
+@pytest.mark.parametrize("name", ["edgekit.system", "edgekit.name", "\ud800"])
+def test_half_a_character_is_no_text(content: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx_adapter"
+    path.write_bytes(content[: -len(trailer(FACTS))] + trailer({**FACTS, name: "a\ud800"}))
+    with pytest.raises(InputError, match="not a JSON object"):
+        AdapterFacts.read(path)
+
+
+def test_the_engine_takes_of_an_adapter_what_was_checked(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx_adapter"
+    path.write_bytes(content[: -len(trailer(FACTS))] + trailer({**FACTS, KEY_RANK: None, KEY_INVOCATION: None}))
+    loaded = Loaded.read(path)
+    assert (loaded.rank, loaded.invocation) == (0, ())
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("a.onnx_adapter", "a.gguf"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match="no regular file"):
+            AdapterFacts.read(tmp_path / name)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

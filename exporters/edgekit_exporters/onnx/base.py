@@ -23,6 +23,7 @@ from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx.builder import BUILDER, build_graph, float_graph, require_onnx
 from edgekit_runtime import onnx_base as names
 from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
+from edgekit_runtime.base_header import onnx_layers
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
@@ -153,8 +154,7 @@ def write_base_onnx(
 
 def layers_of(folder: Path) -> dict[str, tuple[int, int]]:
     """[in, out] of the layers that take adapters, of a base that was written here."""
-    lines = [line.split() for line in read_gguf(folder / VOCABULARY_FILE).metadata[KEY_LAYERS]]
-    return {name: (int(inputs), int(outputs)) for name, inputs, outputs in lines}
+    return onnx_layers(read_gguf(folder / VOCABULARY_FILE))
 
 
 def blocks_of(folder: Path) -> dict[str, Blocks]:

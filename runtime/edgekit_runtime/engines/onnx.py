@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgekit_runtime.base_files import BaseFiles
+from edgekit_runtime.base_header import MOST_WIDTH
 from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary, LogitsSampler
@@ -66,7 +67,7 @@ class OnnxEngine:
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
         self._session: Any = _session(graph, threads)
-        self._past = [each for each in self._session.get_inputs() if PAST.fullmatch(each.name)]
+        self._past = _past(self._session, graph)
         self._layers = {each.name: tuple(each.shape) for each in self._session.get_overridable_initializers()}
         if sequences > 1:
             _require_tiles(graph, self._layers)
@@ -378,13 +379,33 @@ def _session(graph: Path, threads: int) -> Any:
         ) from None
 
 
+def _past(session: Any, graph: Path) -> list[Any]:
+    """The graph's inputs for the KV cache, float32 [sequences, heads, tokens, head size].
+
+    Raises:
+        InputError: they are something else, or what is asked for besides is not there.
+    """
+    inputs = {each.name: each for each in session.get_inputs()}
+    found = [each for name, each in inputs.items() if PAST.fullmatch(name)]
+    sound = (
+        inputs.keys() >= {"input_ids", "attention_mask"}
+        and LOGITS_FROM in {each.name for each in session.get_overridable_initializers()}
+        and "logits" in {each.name for each in session.get_outputs()}
+        and all(each.type == "tensor(float)" and len(each.shape) == 4 for each in found)
+        and all(isinstance(size, int) and 0 < size <= MOST_WIDTH for each in found for size in each.shape[1::2])
+    )
+    if not sound:
+        raise InputError(f"{graph} is no graph of a language model as edgekit makes it", "copy or export it again")
+    return found
+
+
 def _cells(past: Sequence[Any], sequences: int, context: int) -> list[NDArray[np.float32]]:
     """A buffer [sequences, heads, context + 1, head size] for each key and value input; pages are taken when used."""
     import numpy as np
 
     try:
         return [np.zeros((sequences, each.shape[1], context + 1, each.shape[3]), np.float32) for each in past]
-    except MemoryError:
+    except (MemoryError, ValueError):  # more than numpy can count
         raise InputError(
             f"no memory for {sequences} x {context} tokens of context", "ask for a smaller context"
         ) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgekit_runtime.adapter import KEY_INVOCATION, KEY_RANK
+from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.engines.base import Stack
 from edgekit_runtime.onnx_adapter import read_onnx_adapter
 from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B, MASK, MASK_FUSED, TILE
@@ -58,9 +58,8 @@ class Loaded(Matrices):
         Raises:
             InputError: it is not sound.
         """
-        file = read_onnx_adapter(path)
-        rank, invocation = file.facts.get(KEY_RANK, 0), file.facts.get(KEY_INVOCATION, ())
-        return cls(file.arrays(), int(rank), tuple(invocation))
+        facts = AdapterFacts.read(path)
+        return cls(read_onnx_adapter(path).arrays(), facts.stated_rank or 0, facts.invocation)
 
 
 Span: TypeAlias = "tuple[int, int]"  # first tile and the one behind the last

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from edgekit_runtime.errors import EdgekitError, InputError, UsageError
+from edgekit_runtime.errors import EdgekitError, InputError, UsageError, shown
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
 from edgekit_runtime.server.adapters import Adapters, Busy
@@ -180,7 +180,7 @@ class _Service:
     async def unload(self, request: Request) -> Response:
         name = read_object(await _body(request)).get("lora_name")
         if not isinstance(name, str) or name == BASE or not self._knows(name):
-            return _error(404, f"there is no adapter {name!r}", "invalid_request_error", "model_not_found")
+            return _error(404, f"there is no adapter {shown(str(name))}", "invalid_request_error", "model_not_found")
         await self._adapters.unload(name)
         return JSONResponse({"status": "unloaded", "id": name})
 
@@ -189,7 +189,7 @@ class _Service:
 
     async def _answer(self, request: Request, asked: Asked) -> Response:
         if not self._knows(asked.model):
-            return _error(404, f"there is no model {asked.model!r}", "invalid_request_error", "model_not_found")
+            return _error(404, f"there is no model {shown(asked.model)}", "invalid_request_error", "model_not_found")
         if self._busy + len(asked.options) > max(self._queue, len(asked.options)):
             self.metrics.requests.labels(asked.model, "refused").inc()
             return _later(429, "too many requests are waiting", "rate_limit_error", "queue_full")

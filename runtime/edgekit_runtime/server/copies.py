@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit_runtime.adapter import KEY_KIND, adapter_entry
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.gguf import ADAPTER_METADATA, GgufFile, read_gguf
 from edgekit_runtime.intake import take_in
 from edgekit_runtime.manifest import AdapterEntry
@@ -126,7 +126,7 @@ class Copies:
         try:
             found = (allowed / source).resolve()
         except (OSError, ValueError, RuntimeError):  # a loop of links, a NUL
-            raise InputError(f"{str(source)!r} is no path", "name a file in the folder for adapters") from None
+            raise InputError(f"{shown(str(source))} is no path", "name a file in the folder for adapters") from None
         if not found.is_relative_to(allowed):
             raise InputError(f"{source} is outside of {allowed}", "put the file there")
         return found

@@ -48,7 +48,10 @@ class ImageReader:
             return read_data_url(url, name).as_wire()
         if self._files is None:
             raise InputError(f"{name} is a file: URL, which is switched off", "send a data: URL, or see --image-files")
-        path = Path(unquote(urlsplit(url).path)).resolve()
+        try:
+            path = Path(unquote(urlsplit(url).path)).resolve()
+        except (OSError, ValueError, RuntimeError):  # a bracket or a NUL, a loop of links
+            raise InputError(f"{name} is no file: URL", "send a data: URL, or mend its path") from None
         if not path.is_relative_to(self._files):
             raise InputError(f"{name} is outside of the folder that is allowed", "send a data: URL")
         return read_picture(path, name).as_wire()

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from edgekit_exporters.gguf_metadata import rewrite_metadata
 
 from edgekit.site import build_site
+from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.runtime import Runtime

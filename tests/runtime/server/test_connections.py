@@ -6,9 +6,11 @@ import contextlib
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.goods import Goods
@@ -39,15 +41,23 @@ def service(goods: Goods) -> Iterator[Service]:
 
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["nothing", "half a head", "half a body"])
 def test_a_request_is_answered_beside_hundreds_that_never_end(
-    service: Service, torture: bool, figures: object, sent: bytes
+    service: Service, torture: bool, figures: Callable[[str, object], None], sent: bytes
 ) -> None:
     count = 10_000 if torture else 1500
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < count + 200 and hard != resource.RLIM_INFINITY and hard < count + 200:
         pytest.skip("too few file handles for this many connections")
     before = service.text()
+    front = psutil.Process(service.process.pid)
+    memory = front.memory_info().rss
     with connections(service, count, sent):
+        began = time.monotonic()
         assert service.text() == before
+        figures(
+            f"{count} connections with {len(sent)} bytes each: answered after, s", round(time.monotonic() - began, 2)
+        )
+        figures("the front grew by, MiB", round((front.memory_info().rss - memory) / 2**20, 1))
+        figures("its open files", front.num_fds())
     assert service.text() == before
     assert not any("Traceback" in line for line in service.lines)
 

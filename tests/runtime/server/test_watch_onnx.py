@@ -23,7 +23,6 @@ from tests.service import serving
 
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 
-from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource
 from edgekit_exporters.onnx.adapter import write_adapter_onnx
 from edgekit_exporters.onnx.base import base_onnx, layers_of
@@ -31,23 +30,9 @@ from edgekit_exporters.onnx.base import base_onnx, layers_of
 Write = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def bundle(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = resolve_base(str(tiny_chat_base))
-    folder = tmp_path_factory.mktemp("onnx") / "bundle"
-    plan = BundlePlan(
-        name="line-3",
-        version="1",
-        task="text",
-        base=base,
-        base_file=base_onnx(base, "int8"),
-        merged=[],
-        adapters=[AdapterSource("one", "1.0.0", _peft(tiny_chat_base, folder.with_name("one"), seed=1))],
-        default_adapter="one",
-        isa="any",
-    )
-    write_bundle(plan, folder)
-    return folder
+@pytest.fixture
+def bundle(tiny_onnx_bundle: Path) -> Path:
+    return tiny_onnx_bundle
 
 
 @pytest.fixture

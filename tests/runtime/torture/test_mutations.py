@@ -24,6 +24,8 @@ def damage(content: bytes, chosen: random.Random) -> bytes:
     """Bits flipped, bytes overwritten by extremes, parts cut, doubled or moved; near the start most often."""
     data = bytearray(content)
     for _ in range(chosen.randint(1, 4)):
+        if not data:
+            break
         near = chosen.random() < 0.7
         at = chosen.randrange(min(len(data), 2048) if near else len(data))
         length = chosen.choice([1, 2, 4, 8, 64])

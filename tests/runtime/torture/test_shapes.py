@@ -132,6 +132,23 @@ def timed(counts: Counter[str], kind: str, action: Callable[[], object]) -> None
     assert time.monotonic() - start < SLOWEST, kind
 
 
+def run_in_children(base: BaseFiles, left: list[Path], counts: Counter[str]) -> None:
+    """Run adapters that were taken, a hundred in a process: none may make the engine crash or hang."""
+    while left:
+        some = left[:100]
+        try:
+            canary.try_adapters(base, some)
+            counts["adapter in a child: runs"] += len(some)
+            left = left[100:]
+        except InputError as error:  # some compute what is no number; those behind it have not been run
+            if not any(word in str(error) for word in ("computes what is no number", "llama.cpp refuses")):
+                raise
+            at = next(number for number, each in enumerate(some) if str(each) in str(error))
+            counts["adapter in a child: runs"] += at
+            counts["adapter in a child: refused"] += 1
+            left = left[at + 1 :]
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> GgufFile:
     path = tmp_path_factory.mktemp("base") / "base.gguf"
@@ -175,21 +192,7 @@ def test_shaped_adapters(base: GgufFile, tmp_path: Path, torture: bool, figures:
         timed(counts, "adapter", lambda: take_in(path, base, family=None))
         if counts["adapter: taken"] > len(taken):
             taken.append(path.rename(tmp_path / f"{number}.gguf"))
-    files = BaseFiles("llama.cpp", base.path)
-    left = taken if torture else taken[:10]
-    while left:
-        some = left[:100]
-        try:
-            canary.try_adapters(files, some)
-            counts["adapter in a child: runs"] += len(some)
-            left = left[100:]
-        except InputError as error:  # some compute what is no number; those behind it have not been run
-            if not any(word in str(error) for word in ("computes what is no number", "llama.cpp refuses")):
-                raise
-            at = next(number for number, each in enumerate(some) if str(each) in str(error))
-            counts["adapter in a child: runs"] += at
-            counts["adapter in a child: refused"] += 1
-            left = left[at + 1 :]
+    run_in_children(BaseFiles("llama.cpp", base.path), taken if torture else taken[:10], counts)
     for kind, count in sorted(counts.items()):
         figures(f"shaped {kind}", count)
 
@@ -222,7 +225,7 @@ def test_shaped_bases(tmp_path: Path, torture: bool, figures: Callable[[str, obj
         figures(f"shaped {kind}", count)
 
 
-def _json(shaper: Shaper, document: Any) -> Any:
+def shaped_json(shaper: Shaper, document: Any) -> Any:
     """The same with one value somewhere replaced by one that it can't be."""
     odd: list[Any] = [
         None,
@@ -242,13 +245,13 @@ def _json(shaper: Shaper, document: Any) -> Any:
     ]
     if isinstance(document, dict) and document and shaper.chosen.random() < 0.8:
         key = shaper.chosen.choice(list(document))
-        changed = {**document, key: _json(shaper, document[key])}
+        changed = {**document, key: shaped_json(shaper, document[key])}
         if shaper.chosen.random() < 0.1:
             del changed[key]
         return changed
     if isinstance(document, list) and document and shaper.chosen.random() < 0.8:
         at = shaper.chosen.randrange(len(document))
-        return [*document[:at], _json(shaper, document[at]), *document[at + 1 :]]
+        return [*document[:at], shaped_json(shaper, document[at]), *document[at + 1 :]]
     return shaper.chosen.choice(odd)
 
 
@@ -273,7 +276,7 @@ def test_shaped_tars(goods: Goods, tmp_path: Path, torture: bool, figures: Calla
     ]
     path = tmp_path / "a.tar"
     for _ in range(6_000 if torture else 200):
-        members = [("manifest.json", json.dumps(_json(shaper, document)).encode()), *small.items()]
+        members = [("manifest.json", json.dumps(shaped_json(shaper, document)).encode()), *small.items()]
         for _ in range(shaper.chosen.choice([0, 0, 1, 2])):
             members.insert(shaper.chosen.randrange(len(members)), (shaper.chosen.choice(names), b"x"))
         packed = io.BytesIO()
