@@ -14,9 +14,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import attach, take_in
-from edgekit_exporters.peft.settings import CONFIG_FILE
 from tests.exporters.conftest import load
 
 IDS = torch.arange(48).reshape(2, 24) * 2 % 96  # half of the vocabulary, token 2 among them
@@ -54,8 +54,8 @@ def changed(folder: Path, target: Path, *, config: dict[str, Any] | None = None,
     """A copy of a PEFT folder with other settings or other names."""
     shutil.copytree(folder, target)
     if config is not None:
-        document = json.loads((target / CONFIG_FILE).read_text())
-        (target / CONFIG_FILE).write_text(json.dumps(document | config))
+        document = json.loads((target / ADAPTER_CONFIG).read_text())
+        (target / ADAPTER_CONFIG).write_text(json.dumps(document | config))
     if rename is not None:
         weights = load_file(target / WEIGHTS_FILE)
         save_file({rename(name): value for name, value in weights.items()}, target / WEIGHTS_FILE)

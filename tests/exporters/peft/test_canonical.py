@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_exporters.peft.canonical import canonicalise
 from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.refit import refit
-from edgekit_exporters.peft.settings import CONFIG_FILE
 from edgekit_runtime.errors import InputError
 from tests.exporters.conftest import load, peft_logits
 
@@ -59,7 +59,7 @@ def test_what_converters_read_is_plain_lora_of_one_rank(
 ) -> None:
     folder, plain = tiny_adapter(**options), tmp_path / "plain"
     canonicalise(folder, tiny_base).save(plain)
-    config = json.loads((plain / CONFIG_FILE).read_text())
+    config = json.loads((plain / ADAPTER_CONFIG).read_text())
     assert config["lora_alpha"] == config["r"]
     ranks = {t.shape[0] for name, t in load_file(plain / WEIGHTS_FILE).items() if "lora_A" in name}
     assert ranks == {config["r"]}
@@ -120,8 +120,8 @@ def test_an_adapter_of_another_width_is_refused(tiny_base: Base, tiny_adapter: C
 
 def test_an_adapter_of_another_base_is_refused(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> None:
     folder = tiny_adapter(target_modules=["q_proj"])
-    config = json.loads((folder / CONFIG_FILE).read_text())
-    (folder / CONFIG_FILE).write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
     with pytest.raises(InputError, match="does not fit tiny"):
         canonicalise(folder, tiny_base)
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_exporters.peft.files import INDEX_FILE, PICKLE_FILE, WEIGHTS_FILE
 from edgekit_exporters.peft.intake import _taken, take_in
-from edgekit_exporters.peft.settings import CONFIG_FILE
 from edgekit_runtime.errors import InputError
 from tests.exporters.peft.intake import own_logits, peft_answers, save_adapter
 
@@ -132,7 +132,7 @@ def _lost_beside_checkpoints(folder: Path) -> None:
 
 
 def _a_model(folder: Path) -> None:
-    (folder / CONFIG_FILE).rename(folder / "config.json")
+    (folder / ADAPTER_CONFIG).rename(folder / "config.json")
     (folder / WEIGHTS_FILE).rename(folder / "model.safetensors")
 
 
@@ -187,7 +187,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights lost beside checkpoints": (_lost_beside_checkpoints, "has no adapter_model.safetensors.*checkpoint-5"),
     "a whole model": (_a_model, "is a whole model, no adapter"),
     "nothing": (lambda folder: [path.unlink() for path in folder.iterdir()], "is not a PEFT adapter"),
-    "no config": (lambda folder: (folder / CONFIG_FILE).unlink(), "has no adapter_config.json beside it"),
+    "no config": (lambda folder: (folder / ADAPTER_CONFIG).unlink(), "has no adapter_config.json beside it"),
     "no weights": (lambda folder: (folder / WEIGHTS_FILE).unlink(), "has no adapter_model.safetensors"),
     "missing shard": (_missing_shard, "lacks the shard adapter_model-00001-of-00003.safetensors"),
     "index of nothing": (_index_of({}), "weight_map names no files"),
@@ -201,14 +201,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "zeros": (lambda folder: (folder / WEIGHTS_FILE).write_bytes(bytes(64)), "is damaged|holds no tensors"),
     "no tensors": (lambda folder: save_file({}, folder / WEIGHTS_FILE), "holds no tensors"),
     "folder for weights": (_in_place_of(WEIGHTS_FILE, Path.mkdir), "is a folder"),
-    "folder for config": (_in_place_of(CONFIG_FILE, Path.mkdir), "is a folder"),
+    "folder for config": (_in_place_of(ADAPTER_CONFIG, Path.mkdir), "is a folder"),
     "pipe for weights": (_in_place_of(WEIGHTS_FILE, os.mkfifo), "is no file"),
     "link to nowhere": (
         _in_place_of(WEIGHTS_FILE, lambda path: path.symlink_to("gone")),
         "link to a file that is gone",
     ),
     "config to nowhere": (
-        _in_place_of(CONFIG_FILE, lambda path: path.symlink_to("gone")),
+        _in_place_of(ADAPTER_CONFIG, lambda path: path.symlink_to("gone")),
         "link to a file that is gone",
     ),
     "code": (_pickled({"a": _Code()}), "Python code or objects"),
@@ -235,7 +235,7 @@ def test_what_is_no_whole_adapter_is_refused_by_its_file(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("nowhere", "is not there"), (CONFIG_FILE, "settings alone.*name its folder"), ("README.md", "is no adapter")],
+    [("nowhere", "is not there"), (ADAPTER_CONFIG, "settings alone.*name its folder"), ("README.md", "is no adapter")],
 )
 def test_a_path_to_something_else_is_refused(name: str, said: str, folder: Path, tiny_base: Base) -> None:
     (folder / "README.md").write_text("# an adapter")
@@ -270,7 +270,7 @@ def test_any_damage_to_the_bytes_is_refused_or_harmless(
     content = content[:at] if data.draw(st.booleans()) else content[:at] + put + content[at + 1 :]
     folder = tmp_path / "damaged"
     folder.mkdir(exist_ok=True)
-    (folder / CONFIG_FILE).write_bytes((clean / CONFIG_FILE).read_bytes())
+    (folder / ADAPTER_CONFIG).write_bytes((clean / ADAPTER_CONFIG).read_bytes())
     (folder / (WEIGHTS_FILE if kind == "safetensors" else PICKLE_FILE)).write_bytes(content)
     _taken.cache_clear()
     try:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import _taken, take_in
-from edgekit_exporters.peft.settings import CONFIG_FILE
 from edgekit_runtime.errors import InputError
 from tests.exporters.peft.intake import changed, edit_weights, own_logits, peft_answers, save_adapter
 
@@ -47,7 +47,7 @@ def wanted(clean: Path, tiny_base: Base) -> torch.Tensor:
 
 def _copy(clean: Path, folder: Path, weights: dict[str, torch.Tensor]) -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / CONFIG_FILE).write_bytes((clean / CONFIG_FILE).read_bytes())
+    (folder / ADAPTER_CONFIG).write_bytes((clean / ADAPTER_CONFIG).read_bytes())
     save_file(weights, folder / WEIGHTS_FILE)
     _taken.cache_clear()
     return folder
