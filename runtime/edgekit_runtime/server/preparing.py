@@ -68,7 +68,7 @@ class Preparing:
 
     def _read(self, options: dict[str, Any]) -> Stream:
         if options.get("image"):
-            options = options | {"image": [Picture.from_wire(each) for each in options["image"]]}
+            options = options | {"image": [Picture(**each) for each in options["image"]]}
         return self._stream(**options)
 
     def _ring(self, number: int, future: Future[Stream]) -> None:

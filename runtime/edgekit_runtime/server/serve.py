@@ -19,6 +19,7 @@ from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_ap
 from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.leaving import leave_within
+from edgekit_runtime.server.metrics import Connections
 from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.systemd import notify, tell_alive
@@ -100,20 +101,31 @@ def serve(
             await supervisor.start()
             try:
                 images = ImageReader(task=bundle.manifest.task, files=image_files)
-                app = make_app(supervisor, adapters, api_key=key, queue=queue, timeout=timeout, images=images)
-                await _serve(app, supervisor, adapters, listener)
+                counts = Connections()
+                app = make_app(
+                    supervisor,
+                    adapters,
+                    api_key=key,
+                    queue=queue,
+                    timeout=timeout,
+                    images=images,
+                    connections=counts,
+                )
+                await _serve(app, supervisor, adapters, listener, counts)
             finally:
                 await supervisor.close()
 
         asyncio.run(run())
 
 
-async def _serve(app: Any, supervisor: Supervisor, adapters: Adapters, listener: socket.socket) -> None:
+async def _serve(
+    app: Any, supervisor: Supervisor, adapters: Adapters, listener: socket.socket, counts: Connections
+) -> None:
     import uvicorn
 
     from edgekit_runtime.server.connections import BACKLOG, BoundedConnection, most_connections
 
-    BoundedConnection.most = most_connections()
+    BoundedConnection.most, BoundedConnection.counts = most_connections(), counts
 
     class Server(uvicorn.Server):
         """Signals are ours: the worker has to be ended too, and ending as told is no failure."""

@@ -27,7 +27,7 @@ from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 from edgekit_runtime.server.at_work import AtWork, Stacks, shared_file
 from edgekit_runtime.server.blame import Blame
 from edgekit_runtime.server.left_out import ASIDE, LeftOut
-from edgekit_runtime.server.wire import Message, message_error, pack, unpack
+from edgekit_runtime.server.wire import Message, message_error, pack, unpack, with_pixels
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class Supervisor:
 
     async def _send(self, request: Request) -> None:
         if self.ready and self._writer is not None:
-            self._writer.write(pack(request.message))
+            self._write(request)
             return
         try:  # the next worker is sent whatever waits
             await asyncio.wait_for(self._ready.wait(), READY_SECONDS)
@@ -318,8 +318,13 @@ class Supervisor:
             self._writer.write(pack(message | {"id": 0}))
         for request in self._requests.values():
             request.begin_again()
-            self._writer.write(pack(request.message))
+            self._write(request)
         self._ready.set()
+
+    def _write(self, request: Request) -> None:
+        assert self._writer is not None  # there is a worker
+        for part in with_pixels(request.message):
+            self._writer.write(part)
 
     def _bury(self, why: str, at_work: Stacks) -> None:
         """What the dead worker had is asked again, or given up.

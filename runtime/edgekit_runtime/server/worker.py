@@ -23,7 +23,7 @@ from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.at_work import AtWork
 from edgekit_runtime.server.preparing import Preparing
-from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
+from edgekit_runtime.server.wire import BEAT_SECONDS, Incoming, Message, error_message, pack
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Worker:
         self._runtime, self._connection = runtime, connection
         self._streams: dict[int, Stream] = {}
         self._preparing = Preparing(runtime.stream)
-        self._unread = bytearray()
+        self._incoming = Incoming()
         self._unsent: list[bytes] = []
         self._begun: set[int] = set()  # streams whose first text has gone out
         self._last_beat = self._last_report = 0.0
@@ -71,11 +71,8 @@ class Worker:
             data = self._connection.recv(READ_BYTES)
             if not data:
                 return False
-            self._unread += data
-            if b"\n" in data:  # images make long lines
-                *lines, self._unread = self._unread.split(b"\n")
-                for line in lines:
-                    self._obey(unpack(line))
+            for message in self._incoming.feed(data):
+                self._obey(message)
         return True
 
     def _take_prepared(self) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from edgekit_runtime.server.connections import MOST_CONNECTIONS
 from tests.goods import Goods
 from tests.service import Service, serving
 
@@ -48,7 +49,13 @@ def test_a_request_is_answered_beside_hundreds_that_never_end(
     before = service.text()
     with connections(service, count, sent):
         assert service.text() == before
+        counted = service.status()["connections"]
+        assert 0 < counted["open"] <= MOST_CONNECTIONS
+        assert counted["refused"] >= count - MOST_CONNECTIONS
+        shown = service.http.get("/metrics").text
+        assert f'edgekit_connections_refused_total{{why="too_many"}} {float(counted["refused"])}' in shown
     assert service.text() == before
+    service.wait_for(lambda: service.status()["connections"]["open"] < 10)
     assert not any("Traceback" in line for line in service.lines)
 
 
