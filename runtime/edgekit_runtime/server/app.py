@@ -42,7 +42,7 @@ from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.supervisor import SetAside, Supervisor, Unavailable
+from edgekit_runtime.server.supervisor import Deadly, SetAside, Supervisor, Unavailable
 from edgekit_runtime.strict_json import strict_json
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,8 @@ class _Guard:
                 return await handler(request)
             except SetAside as error:
                 return _error(409, str(error), "invalid_request_error", "adapter_set_aside")
+            except Deadly as error:
+                return _error(422, str(error), "invalid_request_error", "engine_crashes")
             except Busy as error:
                 return _later(429, str(error), "rate_limit_error", "loading")
             except NoRoom as error:

@@ -3,7 +3,9 @@
 A worker that dies or hangs is replaced.  Requests it had are asked again of the next one, once: their seeds are fixed,
 so the answer goes on where it stopped.  A request that saw two workers die is given up: it may be what kills them.
 When a worker crashes or hangs, only the requests whose adapters were at work in it count that, and an adapter that was
-so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  SIGKILL and the like are nobody's fault.
+so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  So do requests that were being read; where no adapter
+is to blame, the request is refused when it comes again (:mod:`~edgekit_runtime.server.killers`).  SIGKILL and the like
+are nobody's fault.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from typing import Any
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 from edgekit_runtime.server.at_work import AtWork, Stacks, shared_file
 from edgekit_runtime.server.blame import Blame
+from edgekit_runtime.server.killers import Killers, request_key
 from edgekit_runtime.server.left_out import ASIDE, LeftOut
+from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.wire import Message, message_error, pack, unpack, with_pixels
 
 log = logging.getLogger(__name__)
@@ -50,12 +54,17 @@ class SetAside(InputError):
     """The adapter may not answer until it is installed or loaded again."""
 
 
+class Deadly(InputError):
+    """The engine dies of this request, whatever adapter."""
+
+
 @dataclass
 class Request:
-    """A request on its way, and how much of its answer has gone out."""
+    """A request on its way, and how much of its answer has gone out; ``key`` is the same when it is sent again."""
 
     number: int
     message: Message
+    key: str = ""
     events: asyncio.Queue[Message | EdgekitError] = field(default_factory=asyncio.Queue)
     deaths: int = 0
     accepted: bool = False
@@ -90,10 +99,10 @@ class Supervisor:
         self._removed: dict[str, Message] = {}
         self._left_out = LeftOut()
         self._running: list[Message] = []  # the worker's models
-        self._blame = Blame()
+        self._blame, self._killers = Blame(), Killers()
         self._shared = shared_file()
         self._at_work = AtWork(self._shared)
-        self._apart = False  # after a crash that may have been any of several adapters'
+        self._apart = False  # after a crash that may have been any of several adapters' or requests'
         self.on_set_aside: Callable[[str, str], object] = lambda digest, why: None
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -149,14 +158,18 @@ class Supervisor:
         Raises:
             InputError, UsageError: what is wrong with the request.
             SetAside: an adapter may not answer.
+            Deadly: engines have died of this very request.
             Unavailable: the worker has died of it, or there is none.
         """
+        key = await beside(request_key, options) if options.get("image") else request_key(options)
+        if self._killers.refuses(key):
+            raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
         if options.get("seed") is None:
             options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
         for name, model in self._left_out.by_name(self._added).items():
             if name in _names(options) or name == options.get("adapter"):
                 raise _set_aside(name, model[ASIDE])
-        request = self._request({"op": "start", "options": options})
+        request = self._request({"op": "start", "options": options}, key)
         try:
             await self._send(request)
             while True:
@@ -242,9 +255,9 @@ class Supervisor:
             raise message_error(event)
         return event["value"]
 
-    def _request(self, message: Message) -> Request:
+    def _request(self, message: Message, key: str = "") -> Request:
         self._count += 1
-        request = Request(self._count, message | {"id": self._count})
+        request = Request(self._count, message | {"id": self._count}, key)
         self._requests[request.number] = request
         return request
 
@@ -260,7 +273,7 @@ class Supervisor:
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
-        self._at_work.mark(())
+        self._at_work.clear()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -302,7 +315,7 @@ class Supervisor:
             self.errors.append((time.time(), why))
             log.error("%s; starting it again", why)
             crashed = hangs or code not in (None, 0, *NOBODYS_FAULT)
-            self._bury(why, self._at_work.read() if crashed else set())
+            self._bury(why, *((self._at_work.read(), self._at_work.being_read()) if crashed else (set(), None)))
             reader = None
             self.restarts += 1
             steady = time.monotonic() - started > STEADY_SECONDS or self._answered
@@ -316,7 +329,7 @@ class Supervisor:
         self._answered = False
         for message in [*self._added.values(), *self._removed.values()]:
             self._writer.write(pack(message | {"id": 0}))
-        for request in self._requests.values():
+        for request in sorted(self._requests.values(), key=lambda each: each.deaths):  # what may kill it comes last
             request.begin_again()
             self._write(request)
         self._ready.set()
@@ -326,19 +339,27 @@ class Supervisor:
         for part in with_pixels(request.message):
             self._writer.write(part)
 
-    def _bury(self, why: str, at_work: Stacks) -> None:
+    def _bury(self, why: str, at_work: Stacks, being_read: set[int] | None) -> None:
         """What the dead worker had is asked again, or given up.
 
         Args:
             why: it died.
             at_work: adapters that it crashed with; nothing where that is not known.
+            being_read: requests that it was reading then; None where it didn't crash.
         """
-        self._apart = self._apart or len(at_work) > 1
-        for digest in self._blame.crashed(at_work):
+        being_read, crashed = being_read or set(), being_read is not None
+        self._apart = len(at_work) > 1 or len(being_read) > 1
+        for digest in () if being_read else self._blame.crashed(at_work):
             self._set_aside(digest, f"the engine died of it twice ({why})")
-        blamed = len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)  # ends with its second death
-        counted = [each for each in self._requests.values() if self._stack(each.message) in at_work]
-        for request in counted if counted or blamed else list(self._requests.values()):
+        # The request ends with the second death of its adapter.
+        blamed = not being_read and len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)
+        waiting = list(self._requests.values())
+        counted = [each for each in waiting if each.number in being_read or self._stack(each.message) in at_work]
+        counted = counted if counted or blamed else waiting
+        if crashed and not blamed:
+            for key in self._killers.died({each.key for each in counted if each.key}):
+                log.error("request %s is refused from now on: engines have died of it (%s)", key, why)
+        for request in counted:
             request.deaths += 1
             if request.deaths >= MOST_LIVES:
                 self._fail(request, why)
@@ -402,6 +423,7 @@ class Supervisor:
                 fresh = request.fresh(message)
             case "done" | "error":
                 self._answered = True
+                self._killers.answered(request.key)
                 del self._requests[request.number]
         if fresh is not None:
             request.events.put_nowait(fresh)

@@ -22,7 +22,7 @@ from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.at_work import AtWork
-from edgekit_runtime.server.preparing import Preparing
+from edgekit_runtime.server.preparing import THREADS, Preparing, Watch
 from edgekit_runtime.server.wire import BEAT_SECONDS, Incoming, Message, error_message, pack
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,16 @@ OOM_SCORE = "500"  # when memory runs out, the kernel takes the worker, not the 
 class Worker:
     """Requests from a socket, through a runtime, and back."""
 
-    def __init__(self, runtime: Runtime, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        connection: socket.socket,
+        reading: Watch = contextlib.nullcontext,
+        readers: int = THREADS,
+    ) -> None:
         self._runtime, self._connection = runtime, connection
         self._streams: dict[int, Stream] = {}
-        self._preparing = Preparing(runtime.stream)
+        self._preparing = Preparing(runtime.stream, reading, readers)
         self._incoming = Incoming()
         self._unsent: list[bytes] = []
         self._begun: set[int] = set()  # streams whose first text has gone out
@@ -195,7 +201,7 @@ def main(arguments: list[str]) -> int:
         with Runtime(settings.pop("bundle"), **settings) as runtime:
             runtime.loop.watch = runtime.loop.pool.watch = at_work.mark
             runtime.loop.mixing = not apart
-            Worker(runtime, connection).run()
+            Worker(runtime, connection, at_work.reading, 1 if apart else THREADS).run()
     except EdgekitError as error:
         connection.sendall(pack(error_message(0, error)))
         return error.exit_code
