@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.canary import try_adapters_async
+from edgekit_runtime.canary import time_limit, try_adapters_async
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.intake import take_in
@@ -32,6 +33,7 @@ from edgekit_runtime.server.wire import Message
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.changes import check_newer
 from edgekit_runtime.store.private_folder import PrivateFolder
+from edgekit_runtime.trial_turn import trial_turn_async
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +159,7 @@ class Adapters:
             return
         if key not in self._bad:
             try:
-                (alive,) = await try_adapters_async(base, [copied.copy.path])
+                (alive,) = await self._run_once(base, [copied.copy.path])
                 _remember(self._good, key, alive)
                 if not alive:
                     log.warning("%s changes nothing on %s: train it, or export it again", source, self._family)
@@ -165,6 +167,13 @@ class Adapters:
             except InputError as error:
                 _remember(self._bad, key, str(error))
         raise InputError(self._bad[key].replace(str(copied.copy.path), str(source)))
+
+    async def _run_once(self, base: BaseFiles, adapters: Sequence[Path]) -> list[bool]:
+        """In the canary; where there is a store, when no other process on it does so."""
+        if self._store is None:
+            return await try_adapters_async(base, adapters)
+        async with trial_turn_async(self._store.root, time_limit(base, adapters)):
+            return await try_adapters_async(base, adapters)
 
     async def _take_dropped(self, path: Path) -> bool:
         """Make a file of the watched folder live; True when it is in the store now."""
@@ -203,7 +212,7 @@ class Adapters:
             fresh = [entry for entry in fresh if entry.digest not in self._answering]
         elif state != self._unfit:
             try:
-                await try_adapters_async(bundle.base_files, [])
+                await self._run_once(bundle.base_files, [])
             except InputError:
                 self._unfit = state
                 raise
@@ -231,7 +240,7 @@ class Adapters:
             paths = [files[digest] for digest in digests]
             try:
                 await beside(_read_all, paths, header, base.family)
-                for digest, alive in zip(digests, await try_adapters_async(bundle.base_files, paths), strict=True):
+                for digest, alive in zip(digests, await self._run_once(bundle.base_files, paths), strict=True):
                     _remember(self._good, (base.digest, digest), alive)
             except InputError as error:
                 if len(digests) > 1:

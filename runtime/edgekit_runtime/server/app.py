@@ -122,6 +122,9 @@ class _Guard:
                 return _error(422, str(error), "invalid_request_error", "engine_crashes")
             except Busy as error:
                 return _later(429, str(error), "rate_limit_error", "loading")
+            except MemoryError:
+                log.error("there was no memory for a request")
+                return _later(503, "there is no memory for this request now", "server_error", "no_room")
             except NoRoom as error:
                 return _later(503, str(error), "server_error", "no_room")
             except TooLarge as error:

@@ -18,7 +18,7 @@ from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
 from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.images import ImageReader
-from edgekit_runtime.server.leaving import leave_within
+from edgekit_runtime.server.leaving import ending_as_told, leave_within
 from edgekit_runtime.server.metrics import Connections
 from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
@@ -78,6 +78,7 @@ def serve(
         raise UsageError(f"others can reach {host}, and there is no API key", "give --api-key-file, or use 127.0.0.1")
     store = Store(subject) if is_store(subject) else None
     with contextlib.ExitStack() as held:
+        held.enter_context(ending_as_told(STOP_SECONDS - SPARE_SECONDS))
         number = store.number if store else None
         bundle = store.bundle(number) if store else held.enter_context(open_bundle(subject))
         folder = held.enter_context(private_place(store))
@@ -98,8 +99,8 @@ def serve(
             adapters = Adapters(
                 supervisor, bundle, folder=folder, store=store, number=number, watch=watch, files=adapter_files
             )
-            await supervisor.start()
             try:
+                await supervisor.start()
                 images = ImageReader(task=bundle.manifest.task, files=image_files)
                 counts = Connections()
                 app = make_app(

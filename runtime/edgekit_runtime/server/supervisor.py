@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
-from edgekit_runtime.server.at_work import AtWork, Stacks, shared_file
+from edgekit_runtime.server.at_work import AtWork, Crash, shared_file
 from edgekit_runtime.server.blame import Blame
 from edgekit_runtime.server.killers import Killers, request_key
+from edgekit_runtime.server.leaving import end_all
 from edgekit_runtime.server.left_out import ASIDE, LeftOut
 from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.wire import Message, message_error, pack, unpack, with_pixels
@@ -240,7 +241,7 @@ class Supervisor:
         """End this worker at once; another one follows."""
         log.warning("ending the worker: %s", why)
         if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+            end_all(self._process.pid)
 
     async def _command(self, message: Message) -> Any:
         request = self._request(message)
@@ -315,7 +316,7 @@ class Supervisor:
             self.errors.append((time.time(), why))
             log.error("%s; starting it again", why)
             crashed = hangs or code not in (None, 0, *NOBODYS_FAULT)
-            self._bury(why, *((self._at_work.read(), self._at_work.being_read()) if crashed else (set(), None)))
+            self._bury(why, self._at_work.crash(hung=hangs) if crashed else None)
             reader = None
             self.restarts += 1
             steady = time.monotonic() - started > STEADY_SECONDS or self._answered
@@ -339,24 +340,23 @@ class Supervisor:
         for part in with_pixels(request.message):
             self._writer.write(part)
 
-    def _bury(self, why: str, at_work: Stacks, being_read: set[int] | None) -> None:
+    def _bury(self, why: str, crash: Crash | None) -> None:
         """What the dead worker had is asked again, or given up.
 
         Args:
             why: it died.
-            at_work: adapters that it crashed with; nothing where that is not known.
-            being_read: requests that it was reading then; None where it didn't crash.
+            crash: what it did then; None where that was nobody's fault.
         """
-        being_read, crashed = being_read or set(), being_read is not None
-        self._apart = len(at_work) > 1 or len(being_read) > 1
-        for digest in () if being_read else self._blame.crashed(at_work):
+        at_work, read = (crash.at_work, crash.read) if crash is not None else (set(), frozenset())
+        self._apart = len(at_work) > 1 or len(read) > 1
+        for digest in () if read else self._blame.crashed(at_work):
             self._set_aside(digest, f"the engine died of it twice ({why})")
         # The request ends with the second death of its adapter.
-        blamed = not being_read and len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)
+        blamed = not read and len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)
         waiting = list(self._requests.values())
-        counted = [each for each in waiting if each.number in being_read or self._stack(each.message) in at_work]
+        counted = [each for each in waiting if (each.number in read if read else self._stack(each.message) in at_work)]
         counted = counted if counted or blamed else waiting
-        if crashed and not blamed:
+        if crash is not None and not blamed:
             for key in self._killers.died({each.key for each in counted if each.key}):
                 log.error("request %s is refused from now on: engines have died of it (%s)", key, why)
         for request in counted:
@@ -443,7 +443,7 @@ class Supervisor:
         try:
             return await asyncio.wait_for(self._process.wait(), 2.0)
         except TimeoutError:
-            self._process.kill()
+            end_all(self._process.pid)
             return await self._process.wait()
 
 

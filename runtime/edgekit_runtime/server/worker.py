@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.child_limits import end_with_parent
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.generation import Stream
 from edgekit_runtime.machine import rss_mb
@@ -190,10 +191,12 @@ class Worker:
 
 def main(arguments: list[str]) -> int:
     """Run; the arguments are the socket's number, the runtime's arguments as JSON, and the number of a shared file."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to handle
     connection = socket.socket(fileno=int(arguments[0]))
     settings = json.loads(arguments[1])
     at_work = AtWork(int(arguments[2]))
+    at_work.note_crashes()
     apart = settings.pop("apart")
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from edgekit_runtime.server.at_work import AtWork, shared_file
+from edgekit_runtime.server.at_work import AtWork, Crash, shared_file
 from edgekit_runtime.server.killers import ALONE, AMONG_OTHERS, REMEMBERED, Killers, request_key
 from tests.goods import Goods
 from tests.service import serving
@@ -153,18 +155,48 @@ def test_the_same_request_has_the_same_key_and_another_one_another() -> None:
     assert request_key(dict(reversed(options.items()))) == keys[0]
 
 
-def test_what_is_being_read_is_known_after_the_worker_has_died() -> None:
+CRASH = """
+import ctypes, os, sys, threading, time
+from edgekit_runtime.server.at_work import AtWork
+at_work = AtWork(int(sys.argv[1]))
+at_work.note_crashes()
+at_work.mark([(("f" * 64, 1.0),)])
+ready, go = threading.Barrier(3), threading.Event()
+
+def read(number, crashes):
+    with at_work.reading(number):
+        ready.wait()
+        go.wait()
+        if crashes:
+            ctypes.string_at(0)
+        time.sleep(600)
+
+crashing = sys.argv[2]
+for number in (7, 12):
+    threading.Thread(target=read, args=[number, crashing == str(number)], daemon=True).start()
+ready.wait()
+go.set()
+if crashing == "engine":
+    os.abort()
+if crashing == "nobody":
+    os.kill(os.getpid(), 9)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("crashing", "read"), [("7", {7}), ("12", {12}), ("engine", set()), ("nobody", {7, 12})])
+def test_which_thread_has_crashed_is_known_after_the_process_has_ended(crashing: str, read: set[int]) -> None:
     handle = shared_file()
     try:
-        worker, front = AtWork(handle), AtWork(handle)
-        with worker.reading(7), worker.reading(12):
-            worker.mark([(("f" * 64, 1.0),)])
-            assert front.being_read() == {7, 12}
-            assert front.read() == {frozenset(["f" * 64])}
-        assert front.being_read() == set()
-        reading = worker.reading(3)
-        reading.__enter__()
+        front = AtWork(handle)
         front.clear()
-        assert (front.being_read(), front.read()) == (set(), set())
+        command = [sys.executable, "-c", CRASH, str(handle), crashing]
+        assert subprocess.run(command, pass_fds=[handle], timeout=60, check=False).returncode < 0
+        assert set(front.being_read().values()) == {7, 12}
+        assert front.crash() == Crash({frozenset(["f" * 64])}, frozenset(read))
+        if crashing == "nobody":
+            assert front.crash(hung=True).read == frozenset()
+        front.clear()
+        assert front.crash() == Crash(set(), frozenset())
     finally:
         os.close(handle)
