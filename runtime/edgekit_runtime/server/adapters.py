@@ -26,7 +26,7 @@ from edgekit_runtime.manifest import AdapterEntry, Manifest
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server.copies import Copied, Copies, NoAdapter
 from edgekit_runtime.server.left_out import ASIDE
-from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.watching import Watched, look_always
 from edgekit_runtime.server.wire import Message
@@ -78,6 +78,7 @@ class Adapters:
         self._watched = None if watch is None else Watched(watch, self._take_dropped)
         self._turn = asyncio.Lock()
         self._loading = 0
+        self._limits: set[asyncio.Timeout] = set()
         self._bad: dict[tuple[str, str], str] = {}  # by base and digest, why
         self._good: dict[tuple[str, str], bool] = {}  # likewise, whether it changes anything
         self._loaded: dict[str, AdapterEntry] = {}
@@ -101,20 +102,33 @@ class Adapters:
             InputError: it is refused; nothing has changed.  What can't be read, isn't in the allowed folder, or is no
                 adapter all gets the same words: who asks may not learn which files there are.
             Busy: others are waiting already.
+            Unavailable: there is no engine, or the service is stopping.
         """
         if self._loading >= MOST_LOADING:
             raise Busy("too many adapters are being loaded", "send it again in a moment")
         self._loading += 1
+        limit = asyncio.timeout(None)
+        self._limits.add(limit)
         try:
-            async with self._one_at_a_time():
+            async with limit, self._one_at_a_time():
                 copied = await beside(self._copies.take, path, name, self._header, self._family)
                 return await self._go_live(copied, path, allow_downgrade)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Unavailable("the service is stopping", "send it again in a moment") from None
         except NoAdapter as error:
             log.warning("an adapter was not loaded: %s", error)
             mend = "give the path of an adapter file that the service may read; its log says what is wrong"
             raise InputError("there is no adapter that can be loaded", mend) from None
         finally:
             self._loading -= 1
+            self._limits.discard(limit)
+
+    def give_up_all(self) -> None:
+        """Whoever still waits for a load is told that the service is stopping."""
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async def unload(self, name: str) -> None:
         """Forget an adapter; InputError when there is none."""

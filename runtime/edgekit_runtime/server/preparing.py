@@ -20,12 +20,10 @@ THREADS = 4  # requests that are read at once; llama.cpp's tokeniser leaves the 
 class Preparing:
     """Requests that are being read.  What is done can be waited for with ``select``."""
 
-    def __init__(
-        self, stream: Callable[..., Stream], watch: Watch = contextlib.nullcontext, threads: int = THREADS
-    ) -> None:
+    def __init__(self, stream: Callable[..., Stream], watch: Watch = contextlib.nullcontext) -> None:
         """Read them with ``stream``, which has to be safe in any thread; within ``watch`` of a request's number."""
         self._stream, self._watch = stream, watch
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prepare")
         self._wanted: dict[int, Future[Stream]] = {}
         self._done: deque[tuple[int, Future[Stream]]] = deque()
         self._bell, self._button = socket.socketpair()

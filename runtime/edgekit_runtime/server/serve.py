@@ -149,9 +149,13 @@ async def _serve(
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             notify("STOPPING=1")
             loop = asyncio.get_running_loop()
-            late = loop.call_later(DRAIN_SECONDS, supervisor.give_up_all, "the service is stopping")
+            late = [
+                loop.call_later(DRAIN_SECONDS, supervisor.give_up_all, "the service is stopping"),
+                loop.call_later(DRAIN_SECONDS, adapters.give_up_all),
+            ]
             await super().shutdown(sockets)
-            late.cancel()
+            for each in late:
+                each.cancel()
 
     server = Server(
         uvicorn.Config(

@@ -103,7 +103,7 @@ class Supervisor:
         self._blame, self._killers = Blame(), Killers()
         self._shared = shared_file()
         self._at_work = AtWork(self._shared)
-        self._apart = False  # after a crash that may have been any of several adapters' or requests'
+        self._apart = False  # after a crash: if it comes again, it shall be known whose it was
         self.on_set_aside: Callable[[str, str], object] = lambda digest, why: None
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -348,7 +348,7 @@ class Supervisor:
             crash: what it did then; None where that was nobody's fault.
         """
         at_work, read = (crash.at_work, crash.read) if crash is not None else (set(), frozenset())
-        self._apart = len(at_work) > 1 or len(read) > 1
+        self._apart = self._apart or bool(at_work)
         for digest in () if read else self._blame.crashed(at_work):
             self._set_aside(digest, f"the engine died of it twice ({why})")
         # The request ends with the second death of its adapter.
@@ -425,8 +425,15 @@ class Supervisor:
                 self._answered = True
                 self._killers.answered(request.key)
                 del self._requests[request.number]
+                self._mix_again()
         if fresh is not None:
             request.events.put_nowait(fresh)
+
+    def _mix_again(self) -> None:
+        """Whatever may have killed the last worker has been answered."""
+        if self._apart and self._writer is not None and not any(each.deaths for each in self._requests.values()):
+            self._apart = False
+            self._writer.write(pack({"op": "mix", "id": 0}))
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader, timeout: float | None) -> Message:

@@ -10,6 +10,7 @@ Front to worker::
     {"op": "unload", "id": n, "name": …}
     {"op": "refresh", "id": n, "generation": …, "without": […]}
                                                     read the store again; digests that may not answer
+    {"op": "mix", "id": 0}                          decode different adapters together again, where the engine can
 
 Worker to front::
 

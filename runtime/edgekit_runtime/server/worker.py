@@ -23,7 +23,7 @@ from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.at_work import AtWork
-from edgekit_runtime.server.preparing import THREADS, Preparing, Watch
+from edgekit_runtime.server.preparing import Preparing, Watch
 from edgekit_runtime.server.wire import BEAT_SECONDS, Incoming, Message, error_message, pack
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,10 @@ class Worker:
         runtime: Runtime,
         connection: socket.socket,
         reading: Watch = contextlib.nullcontext,
-        readers: int = THREADS,
     ) -> None:
         self._runtime, self._connection = runtime, connection
         self._streams: dict[int, Stream] = {}
-        self._preparing = Preparing(runtime.stream, reading, readers)
+        self._preparing = Preparing(runtime.stream, reading)
         self._incoming = Incoming()
         self._unsent: list[bytes] = []
         self._begun: set[int] = set()  # streams whose first text has gone out
@@ -108,6 +107,8 @@ class Worker:
                     if number in self._streams:
                         self._streams[number].close()
                         self._forget(number)
+                case "mix":
+                    self._runtime.loop.mixing = True
                 case "load":
                     entry = self._runtime.add_adapter(Path(message["path"]), message["name"], message["digest"])
                     self._done(number, {"name": entry.name, "version": entry.version, "digest": entry.digest})
@@ -204,7 +205,7 @@ def main(arguments: list[str]) -> int:
         with Runtime(settings.pop("bundle"), **settings) as runtime:
             runtime.loop.watch = runtime.loop.pool.watch = at_work.mark
             runtime.loop.mixing = not apart
-            Worker(runtime, connection, at_work.reading, 1 if apart else THREADS).run()
+            Worker(runtime, connection, at_work.reading).run()
     except EdgekitError as error:
         connection.sendall(pack(error_message(0, error)))
         return error.exit_code
