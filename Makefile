@@ -23,7 +23,7 @@ test: $(READY)
 
 # The short runs of tests/runtime/torture at full length: about an hour.
 torture: $(READY)
-	$(BIN)/pytest --torture -q tests/runtime/torture tests/runtime/store/test_kill.py
+	$(BIN)/pytest --torture -q tests/runtime/torture tests/runtime/store/test_kill.py tests/runtime/server/test_sigterm.py
 
 # Installs offline on emulated boards and compares tokens: half an hour, the first time an hour.  As root.
 targets: $(READY)

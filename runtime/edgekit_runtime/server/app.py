@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, UsageError, shown
+from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
 from edgekit_runtime.server.adapters import Adapters, Busy
@@ -42,7 +42,7 @@ from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.supervisor import Deadly, SetAside, Supervisor, Unavailable
+from edgekit_runtime.server.supervisor import Deadly, SetAside, Supervisor
 from edgekit_runtime.strict_json import strict_json
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class _Guard:
                 return _error(408, str(error), "invalid_request_error", "request_timeout")
             except (InputError, UsageError) as error:
                 return _error(400, str(error), "invalid_request_error")
-            except Unavailable as error:
+            except TargetError as error:  # there is no worker, or no memory in it
                 return _later(503, str(error), "server_error", "unavailable")
             except TimeoutError:
                 return _error(504, "the answer took too long", "server_error", "timeout")
@@ -345,7 +345,7 @@ class _Service:
         except (InputError, UsageError):
             outcome = "bad"
             raise
-        except Unavailable:
+        except TargetError:
             outcome = "unavailable"
             raise
         finally:

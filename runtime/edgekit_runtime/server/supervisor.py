@@ -22,7 +22,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
@@ -32,7 +31,8 @@ from edgekit_runtime.server.killers import Killers, request_key
 from edgekit_runtime.server.leaving import end_all
 from edgekit_runtime.server.left_out import ASIDE, LeftOut
 from edgekit_runtime.server.threads import beside
-from edgekit_runtime.server.wire import Message, message_error, pack, unpack, with_pixels
+from edgekit_runtime.server.underway import Request
+from edgekit_runtime.server.wire import NO_MEMORY, Message, message_error, pack, unpack, with_pixels
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,10 @@ READY_SECONDS = 15.0  # that a request waits for a new worker
 STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
 # Endings that come from outside, or of an engine for another CPU, or of a disk that fails.
-NOBODYS_FAULT = tuple(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS"))
+NOBODYS_FAULT = (
+    NO_MEMORY,
+    *(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS")),
+)
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
 
@@ -57,35 +60,6 @@ class SetAside(InputError):
 
 class Deadly(InputError):
     """The engine dies of this request, whatever adapter."""
-
-
-@dataclass
-class Request:
-    """A request on its way, and how much of its answer has gone out; ``key`` is the same when it is sent again."""
-
-    number: int
-    message: Message
-    key: str = ""
-    events: asyncio.Queue[Message | EdgekitError] = field(default_factory=asyncio.Queue)
-    deaths: int = 0
-    accepted: bool = False
-    said: int = 0  # characters
-    scored: int = 0  # tokens with log-probabilities
-    skip: int = 0
-    skip_scores: int = 0
-
-    def begin_again(self) -> None:
-        """What has gone out will not go out again."""
-        self.skip, self.skip_scores = self.said, self.scored
-
-    def fresh(self, message: Message) -> Message | None:
-        """What of a piece of text the client has not seen yet."""
-        text, scores = message["text"][self.skip :], message["scores"][self.skip_scores :]
-        self.skip = max(self.skip - len(message["text"]), 0)
-        self.skip_scores = max(self.skip_scores - len(message["scores"]), 0)
-        self.said += len(text)
-        self.scored += len(scores)
-        return {**message, "text": text, "scores": scores} if text or scores else None
 
 
 class Supervisor:
@@ -465,6 +439,8 @@ def _set_aside(name: str, why: str) -> SetAside:
 
 
 def _ending(code: int | None) -> str:
+    if code == NO_MEMORY:
+        return "no memory left"
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"code {code}"

@@ -33,6 +33,7 @@ from edgekit_runtime import errors
 from edgekit_runtime.errors import EdgekitError
 
 BEAT_SECONDS = 0.5
+NO_MEMORY = 137  # exit code of a worker that has none left, as shells tell of one that the kernel ended for it
 Message = dict[str, Any]
 
 

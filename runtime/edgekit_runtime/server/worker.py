@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.child_limits import end_with_parent
-from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.errors import EdgekitError, TargetError
 from edgekit_runtime.generation import Stream
 from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.at_work import AtWork
 from edgekit_runtime.server.preparing import Preparing, Watch
-from edgekit_runtime.server.wire import BEAT_SECONDS, Incoming, Message, error_message, pack
+from edgekit_runtime.server.wire import BEAT_SECONDS, NO_MEMORY, Incoming, Message, error_message, pack
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,9 @@ class Worker:
 
     def _refuse(self, number: int, error: Exception) -> None:
         """The request of one must not take the engine from all."""
-        if not isinstance(error, EdgekitError):
+        if isinstance(error, MemoryError):
+            error = TargetError("there is no memory for this now", "send it again in a moment")
+        elif not isinstance(error, EdgekitError):
             log.error("a request failed", exc_info=error)
             error = EdgekitError(f"a defect of the service ({error!r})", "see its log")
         self._say(error_message(number, error))
@@ -211,6 +213,8 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except (BrokenPipeError, ConnectionResetError):
         pass
+    except MemoryError:
+        return NO_MEMORY
     return 0
 
 
