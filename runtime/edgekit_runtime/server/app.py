@@ -7,48 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import importlib.resources
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
-from edgekit_runtime.server.adapters import Adapters, Busy
+from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.bodies import (
     Images,
-    NoRoom,
     Reading,
     Room,
     Share,
-    TooLarge,
-    TooLate,
     cut_images,
     placed,
     read_body,
 )
+from edgekit_runtime.server.guard import Guard, Handler, error_response, later
+from edgekit_runtime.server.heeding import ClientGone, heeding
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
-from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.supervisor import Deadly, SetAside, Supervisor
+from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.strict_json import strict_json
 
-log = logging.getLogger(__name__)
-
-RETRY_AFTER_S = 1
-GONE = 499  # nobody reads it
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
 PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
@@ -57,7 +49,6 @@ PAGE_FILES = {
     "/status.js": ("status.js", "text/javascript"),
     "/status.css": ("status.css", "text/css"),
 }
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(
@@ -83,7 +74,7 @@ def make_app(
     """
     images = images or ImageReader(task="text", files=None)
     service = _Service(supervisor, adapters, queue, timeout, images, connections or Connections())
-    guarded = _Guard(api_key, service.metrics)
+    guarded = Guard(api_key)
     return Starlette(
         routes=[
             *(Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()),
@@ -98,52 +89,6 @@ def make_app(
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},
     )
-
-
-class _Guard:
-    """Asks for the key, and turns errors into OpenAI's form."""
-
-    def __init__(self, api_key: str | None, metrics: Metrics) -> None:
-        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
-        self._metrics = metrics
-
-    def __call__(self, handler: Handler) -> Handler:
-        async def guarded(request: Request) -> Response:
-            given = request.headers.get("authorization", "").encode("latin-1")  # the bytes that were sent
-            if self._expected is not None and not hmac.compare_digest(given, self._expected):
-                return _error(401, "the API key is missing or wrong", "authentication_error", "invalid_api_key")
-            if self._expected is None and is_foreign(request):
-                return _error(403, "without an API key only this machine may ask", "permission_error", "foreign")
-            try:
-                return await handler(request)
-            except SetAside as error:
-                return _error(409, str(error), "invalid_request_error", "adapter_set_aside")
-            except Deadly as error:
-                return _error(422, str(error), "invalid_request_error", "engine_crashes")
-            except Busy as error:
-                return _later(429, str(error), "rate_limit_error", "loading")
-            except MemoryError:
-                log.error("there was no memory for a request")
-                return _later(503, "there is no memory for this request now", "server_error", "no_room")
-            except NoRoom as error:
-                return _later(503, str(error), "server_error", "no_room")
-            except TooLarge as error:
-                return _error(413, str(error), "invalid_request_error", "too_large")
-            except TooLate as error:
-                return _error(408, str(error), "invalid_request_error", "request_timeout")
-            except (InputError, UsageError) as error:
-                return _error(400, str(error), "invalid_request_error")
-            except TargetError as error:  # there is no worker, or no memory in it
-                return _later(503, str(error), "server_error", "unavailable")
-            except TimeoutError:
-                return _error(504, "the answer took too long", "server_error", "timeout")
-            except (ClientDisconnect, _ClientGone):
-                return Response(status_code=GONE)
-            except Exception:
-                log.exception("a request failed")
-                return _error(500, "the service failed; its log says why", "server_error")
-
-        return guarded
 
 
 class _Service:
@@ -229,7 +174,9 @@ class _Service:
     async def unload(self, request: Request) -> Response:
         name = (await self._object(request)).get("lora_name")
         if not isinstance(name, str) or name == BASE or not self._knows(name):
-            return _error(404, f"there is no adapter {shown(str(name))}", "invalid_request_error", "model_not_found")
+            return error_response(
+                404, f"there is no adapter {shown(str(name))}", "invalid_request_error", "model_not_found"
+            )
         await self._adapters.unload(name)
         return JSONResponse({"status": "unloaded", "id": name})
 
@@ -245,13 +192,13 @@ class _Service:
             # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
             if not asked.stream:
                 with self._counted(len(asked.options)):
-                    async with _heeding(request):
+                    async with heeding(request):
                         return await self._whole(asked)
             events = self._streamed(asked, here.pop_all())
             try:
-                async with _heeding(request):
+                async with heeding(request):
                     await anext(events)  # accepted, or an error with a status of its own
-            except _ClientGone:
+            except ClientGone:
                 await events.aclose()
                 raise
         return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
@@ -259,10 +206,10 @@ class _Service:
     def _refused(self, asked: Asked) -> Response | None:
         if not self._knows(asked.model):
             said = f"there is no model {shown(asked.model)}"
-            return _error(404, said, "invalid_request_error", "model_not_found")
+            return error_response(404, said, "invalid_request_error", "model_not_found")
         if self._busy + len(asked.options) > max(self._queue, len(asked.options)):
             self.metrics.requests.labels(asked.model, "refused").inc()
-            return _later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
+            return later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
         return None
 
     @contextlib.contextmanager
@@ -353,35 +300,6 @@ class _Service:
             await events.aclose()
 
 
-class _ClientGone(Exception):
-    """Nobody reads the answer."""
-
-
-@contextlib.asynccontextmanager
-async def _heeding(request: Request) -> AsyncIterator[None]:
-    """Stop the block, by _ClientGone, when the client goes away.  What it awaits first is begun at once."""
-    me = asyncio.current_task()
-    assert me is not None  # a request is handled in one
-    inside = True
-    gone = asyncio.ensure_future(_gone(request))
-    gone.add_done_callback(lambda each: me.cancel() if inside and not each.cancelled() else None)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone.cancelled() or not gone.done():
-            raise
-        me.uncancel()
-        raise _ClientGone from None
-    finally:
-        inside = False
-        gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _chat_of(body: bytearray) -> tuple[Asked, Images]:
     text, images = cut_images(body)
     return read_chat(read_object(text)), images
@@ -414,16 +332,8 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path}"
     asked = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
-    response = _error(error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url")
+    response = error_response(
+        error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url"
+    )
     response.headers.update(error.headers or {})
     return response
-
-
-def _later(status: int, message: str, kind: str, code: str) -> JSONResponse:
-    response = _error(status, message, kind, code)
-    response.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return response
-
-
-def _error(status: int, message: str, kind: str, code: str | None = None) -> JSONResponse:
-    return JSONResponse(replies.error_document(message, kind, code), status_code=status)

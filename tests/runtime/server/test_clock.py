@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from edgekit_runtime.server import watching
@@ -99,6 +102,16 @@ def test_a_service_goes_on_while_the_clock_jumps(goods: Goods, tmp_path: Path, m
             (store.install if at % 2 == 0 else store.remove)("two" if at % 2 else goods.two)
             service.wait_for(lambda at=at: ("two" in versions(service)) == (at % 2 == 0))
         assert answered == [expected] * 3
+        clock.jump(0)
+        worker, late = service.worker, list[str]()
+        os.kill(worker, signal.SIGSTOP)
+        asking = threading.Thread(target=lambda: late.append(service.text(max_tokens=60)))
+        asking.start()
+        service.wait_for(lambda: httpx.get(f"{service.url}/health").json()["busy"] == 1)
+        clock.jump(AT_2150)  # far beyond all time limits
+        os.kill(worker, signal.SIGCONT)
+        asking.join()
+        assert (late, service.worker) == ([expected], worker)
         clock.jump(AT_1970)
         shutil.copy(goods.one_newer, watched)  # older than whatever was there, as the clock has it
         os.utime(watched / goods.one_newer.name, (1, 1))
