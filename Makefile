@@ -24,7 +24,7 @@ test: $(READY)
 # The short runs of tests/runtime/torture and its neighbours at full length: two hours.
 torture: $(READY)
 	$(BIN)/pytest --torture -q tests/runtime/torture tests/runtime/store/test_kill.py tests/runtime/store/test_incoming.py \
-		tests/runtime/server/test_connections.py
+		tests/runtime/server/test_connections.py tests/runtime/server/test_sigterm.py
 
 # Installs offline on emulated boards and compares tokens: half an hour, the first time an hour.  As root.
 targets: $(READY)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.child_limits import OUT_OF_TIME, limit_memory, limit_time
+from edgekit_runtime.child_limits import OUT_OF_TIME, end_with_parent, limit_memory, limit_time
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.onnx_base import ENGINE as ONNX
 
@@ -68,7 +68,7 @@ def try_adapters(base: BaseFiles, adapters: Sequence[Path]) -> list[bool]:
     """
     with _started(base, adapters) as process:
         try:
-            said, problems = process.communicate(timeout=_limit(base, adapters))
+            said, problems = process.communicate(timeout=time_limit(base, adapters))
         except subprocess.TimeoutExpired:
             process.kill()
             said, _ = process.communicate()
@@ -87,7 +87,7 @@ async def try_adapters_async(base: BaseFiles, adapters: Sequence[Path]) -> list[
     )
     asked = asyncio.ensure_future(process.communicate())
     try:
-        done, _ = await asyncio.wait([asked], timeout=_limit(base, adapters))
+        done, _ = await asyncio.wait([asked], timeout=time_limit(base, adapters))
     finally:
         if process.returncode is None:
             process.kill()
@@ -125,7 +125,8 @@ def last_line(problems: bytes) -> str:
     return (problems.decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
-def _limit(base: BaseFiles, adapters: Sequence[Path]) -> float:
+def time_limit(base: BaseFiles, adapters: Sequence[Path]) -> float:
+    """Seconds that trying them may take."""
     size = sum(path.stat().st_size for path in _files(base) if path.exists())
     return SECONDS * (1 + len(adapters)) + size / SLOWEST_READ
 
@@ -173,9 +174,10 @@ def _lines(said: bytes) -> list[dict[str, object]]:
 
 def main(*arguments: str) -> int:
     """The child: exit code 3 and a line on stderr when the base or an adapter is no good."""
+    end_with_parent()
     split = arguments.index("--")
     base, adapters = BaseFiles.from_arguments(arguments[:split]), arguments[split + 1 :]
-    limit_time(_limit(base, [Path(each) for each in adapters]))
+    limit_time(time_limit(base, [Path(each) for each in adapters]))
     try:
         _try_all(base, adapters)
     except EdgekitError as error:

@@ -11,7 +11,17 @@ from pathlib import Path
 SPARE_MEMORY = 2 << 30  # bytes of address space beyond the file: libraries, stacks, what the engine computes in
 TIMES_THE_FILE = 3  # it is mapped, copied into the order that kernels want, and laid out once more
 KILLED_FIRST = "1000"  # when memory runs out; the highest that Linux knows
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 OUT_OF_TIME = tuple(getattr(signal, name, None) for name in ("SIGALRM", "SIGXCPU"))
+
+
+def end_with_parent() -> None:
+    """Have Linux end this process when the one that started it has ended, however that was, or this one hangs."""
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def limit_time(seconds: float) -> None:

@@ -6,7 +6,6 @@ engine, which sees nothing but pixels.  Training reads images through the same f
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import io
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.regular_files import open_regular
@@ -32,7 +31,10 @@ MAX_IMAGES = 8  # in a request
 MAX_SCANS = 200  # of a progressive JPEG, which has ten or so: each one is a pass over all pixels
 _JPEG = b"\xff\xd8"
 _SCAN = b"\xff\xda"  # begins one, and can't stand inside of one
-DATA_URL = "data:"
+DATA_URL = b"data:"
+LONGEST_HEAD = 256  # of a data: URL, to its comma
+BASE64_PIECE = 256 * 1024
+BAND_PIXELS = 1 << 20  # that are converted at once
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,6 @@ class Picture:
     def digest(self) -> str:
         """sha256 over size and pixels: the same image, whatever file it came in."""
         return hashlib.sha256(f"{self.width}x{self.height}:".encode() + self.rgb).hexdigest()
-
-    def as_wire(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"width": self.width, "height": self.height, "rgb": base64.b64encode(self.rgb).decode()}
-
-    @classmethod
-    def from_wire(cls, document: dict[str, Any]) -> Picture:
-        """The picture of :meth:`as_wire`."""
-        return cls(document["width"], document["height"], base64.b64decode(document["rgb"]))
 
 
 Source = Picture | Path | str | bytes
@@ -89,22 +82,39 @@ def read_picture(source: Source, name: str | None = None) -> Picture:
     return _decode(data, name or str(path))
 
 
-def read_data_url(url: str, name: str) -> Picture:
+def read_data_url(url: str | bytes | memoryview, name: str) -> Picture:
     """Decode a ``data:image/…;base64,…`` URL.
 
     Raises:
         InputError: not such a URL, or as :func:`read_picture`.
     """
-    head, comma, body = url.partition(",")
-    if not comma or not head.startswith(DATA_URL) or not head.endswith(";base64"):
+    given = memoryview(url.encode("utf-8", "surrogatepass") if isinstance(url, str) else url)
+    head, comma, _ = bytes(given[:LONGEST_HEAD]).partition(b",")
+    if not comma or not head.startswith(DATA_URL) or not head.endswith(b";base64"):
         raise InputError(f"{name} is no base64 data: URL", "send data:image/jpeg;base64,…")
+    body = given[len(head) + 1 :]
     if len(body) > MAX_FILE_BYTES * 4 // 3 + 4:
         raise _too_large(name)
     try:
-        data = base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError):
+        data = _from_base64(body)
+    except ValueError:
         raise InputError(f"{name} is not base64", "encode the whole file, without line breaks") from None
     return _decode(data, name)
+
+
+def _from_base64(text: memoryview) -> bytes:
+    """What it stands for; piece by piece, as no other thread runs while one is decoded.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    data = bytearray()
+    for at in range(0, len(text), BASE64_PIECE):
+        piece = text[at : at + BASE64_PIECE]
+        data += (found := binascii.a2b_base64(piece, strict_mode=True))
+        if len(found) * 4 != len(piece) * 3 and at + BASE64_PIECE < len(text):
+            raise ValueError("it ends before its end")
+    return bytes(data)
 
 
 def listed(sources: Source | Sequence[Source] | None) -> list[Source]:
@@ -178,14 +188,32 @@ def _pixels(image: Image.Image) -> Picture:
     from PIL import Image, ImageOps
 
     image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG is decoded no larger than needed
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16 bits of grey: Pillow would make white of all that is above 255
-        upright = upright.convert("I").point(lambda value: value * (1 / 256) + 0).convert("L")
-        upright.info.pop("transparency", None)  # counted in 16 bits
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        clear = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
-    plain = upright.convert("RGB")
+    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    plain = image if image.mode == "RGB" and "transparency" not in image.info else _flattened(image)
     if max(plain.size) > MAX_SIDE:
         plain = ImageOps.contain(plain, (MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     return Picture(plain.width, plain.height, plain.tobytes())
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    """An image without transparency; band by band, as each conversion is a copy of 4 bytes a pixel."""
+    from PIL import Image
+
+    plain = Image.new("RGB", image.size)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        plain.paste(_flat_band(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
+    return plain
+
+
+def _flat_band(band: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if band.mode.startswith("I"):  # 16 bits of grey: Pillow would make white of all that is above 255
+        band = band.convert("I").point(lambda value: value * (1 / 256) + 0).convert("L")
+        band.info.pop("transparency", None)  # counted in 16 bits
+    if "A" in band.getbands() or "transparency" in band.info:
+        clear = band.convert("RGBA")
+        band = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+    return band.convert("RGB")

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from edgekit_runtime import machine
 from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.canary import ENGINE_PACKAGES, missing_engine, try_adapters
+from edgekit_runtime.canary import ENGINE_PACKAGES, missing_engine, time_limit, try_adapters
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.manifest import BaseEntry
 from edgekit_runtime.publish import write_whole
+from edgekit_runtime.trial_turn import trial_turn
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,10 @@ class Probed:
             return
         level = logging.INFO if base.size > LARGE else logging.DEBUG
         log.log(level, "trying the base once, as it is new here")
-        try_adapters(base, [])
-        self.note(entry, base.engine)
+        with trial_turn(self._folder.parent, time_limit(base, [])):
+            if not self.knows(entry, base.engine):
+                try_adapters(base, [])
+                self.note(entry, base.engine)
 
     def knows(self, entry: BaseEntry, engine: str) -> bool:
         """Whether this base was run with this engine on this CPU."""

@@ -14,8 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from edgekit_runtime import pictures
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.pictures import MAX_SIDE, Picture, read_data_url, read_picture, read_pictures
+from edgekit_runtime.pictures import BASE64_PIECE, MAX_SIDE, Picture, read_data_url, read_picture, read_pictures
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -129,9 +130,34 @@ def test_data_urls() -> None:
             read_data_url(bad, "image 1")
 
 
-def test_a_picture_travels_as_json() -> None:
-    picture = read_picture(PNG)
-    assert Picture.from_wire(picture.as_wire()) == picture
+def test_base64_that_goes_on_after_its_end_is_refused_wherever_that_is() -> None:
+    head, padded = "data:image/png;base64,", base64.b64encode(b"ab" * 2).decode()
+    for text in (padded * 2, "A" * (BASE64_PIECE - len(padded)) + padded * 2, "A" * BASE64_PIECE + "A"):
+        with pytest.raises(InputError, match="is not base64"):
+            read_data_url(head + text, "image 1")
+
+
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16")
+
+
+@pytest.mark.parametrize("clear", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_bands_give_the_pixels_of_the_whole(monkeypatch: pytest.MonkeyPatch, mode: str, clear: bool) -> None:
+    shades = Image.radial_gradient("L").resize((61, 47))
+    image = Image.merge("RGBA", [shades, shades.rotate(90), shades.rotate(180), shades.rotate(45)])
+    image = Image.new("I;16", shades.size, 40_000) if mode == "I;16" else _in_mode(image, mode)
+    if clear and mode in ("1", "L", "P", "RGB"):
+        image.info["transparency"] = {"1": 255, "RGB": image.getpixel((3, 3))}.get(mode, 100)
+    whole = pictures._flattened(image)
+    monkeypatch.setattr(pictures, "BAND_PIXELS", 200)
+    assert pictures._flattened(image).tobytes() == whole.tobytes()
+    if mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        assert whole.tobytes() == Image.alpha_composite(white, image).convert("RGB").tobytes()
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image.convert("P").convert(mode) if mode == "PA" else image.convert("RGB" if mode == "CMYK" else mode)
 
 
 def test_too_many_images_are_refused() -> None:

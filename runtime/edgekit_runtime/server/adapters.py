@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.canary import try_adapters_async
+from edgekit_runtime.canary import time_limit, try_adapters_async
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 from edgekit_runtime.gguf import GgufFile, read_gguf
 from edgekit_runtime.intake import take_in
@@ -25,13 +26,14 @@ from edgekit_runtime.manifest import AdapterEntry, Manifest
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server.copies import Copied, Copies, NoAdapter
 from edgekit_runtime.server.left_out import ASIDE
-from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.server.supervisor import Supervisor, Unavailable
 from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.watching import Watched, look_always
 from edgekit_runtime.server.wire import Message
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.changes import check_newer
 from edgekit_runtime.store.private_folder import PrivateFolder
+from edgekit_runtime.trial_turn import trial_turn_async
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Adapters:
         self._watched = None if watch is None else Watched(watch, self._take_dropped)
         self._turn = asyncio.Lock()
         self._loading = 0
+        self._limits: set[asyncio.Timeout] = set()
         self._bad: dict[tuple[str, str], str] = {}  # by base and digest, why
         self._good: dict[tuple[str, str], bool] = {}  # likewise, whether it changes anything
         self._loaded: dict[str, AdapterEntry] = {}
@@ -99,20 +102,33 @@ class Adapters:
             InputError: it is refused; nothing has changed.  What can't be read, isn't in the allowed folder, or is no
                 adapter all gets the same words: who asks may not learn which files there are.
             Busy: others are waiting already.
+            Unavailable: there is no engine, or the service is stopping.
         """
         if self._loading >= MOST_LOADING:
             raise Busy("too many adapters are being loaded", "send it again in a moment")
         self._loading += 1
+        limit = asyncio.timeout(None)
+        self._limits.add(limit)
         try:
-            async with self._one_at_a_time():
+            async with limit, self._one_at_a_time():
                 copied = await beside(self._copies.take, path, name, self._header, self._family)
                 return await self._go_live(copied, path, allow_downgrade)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Unavailable("the service is stopping", "send it again in a moment") from None
         except NoAdapter as error:
             log.warning("an adapter was not loaded: %s", error)
             mend = "give the path of an adapter file that the service may read; its log says what is wrong"
             raise InputError("there is no adapter that can be loaded", mend) from None
         finally:
             self._loading -= 1
+            self._limits.discard(limit)
+
+    def give_up_all(self) -> None:
+        """Whoever still waits for a load is told that the service is stopping."""
+        for limit in self._limits:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     async def unload(self, name: str) -> None:
         """Forget an adapter; InputError when there is none."""
@@ -157,7 +173,7 @@ class Adapters:
             return
         if key not in self._bad:
             try:
-                (alive,) = await try_adapters_async(base, [copied.copy.path])
+                (alive,) = await self._run_once(base, [copied.copy.path])
                 _remember(self._good, key, alive)
                 if not alive:
                     log.warning("%s changes nothing on %s: train it, or export it again", source, self._family)
@@ -165,6 +181,13 @@ class Adapters:
             except InputError as error:
                 _remember(self._bad, key, str(error))
         raise InputError(self._bad[key].replace(str(copied.copy.path), str(source)))
+
+    async def _run_once(self, base: BaseFiles, adapters: Sequence[Path]) -> list[bool]:
+        """In the canary; where there is a store, when no other process on it does so."""
+        if self._store is None:
+            return await try_adapters_async(base, adapters)
+        async with trial_turn_async(self._store.root, time_limit(base, adapters)):
+            return await try_adapters_async(base, adapters)
 
     async def _take_dropped(self, path: Path) -> bool:
         """Make a file of the watched folder live; True when it is in the store now."""
@@ -203,7 +226,7 @@ class Adapters:
             fresh = [entry for entry in fresh if entry.digest not in self._answering]
         elif state != self._unfit:
             try:
-                await try_adapters_async(bundle.base_files, [])
+                await self._run_once(bundle.base_files, [])
             except InputError:
                 self._unfit = state
                 raise
@@ -231,7 +254,7 @@ class Adapters:
             paths = [files[digest] for digest in digests]
             try:
                 await beside(_read_all, paths, header, base.family)
-                for digest, alive in zip(digests, await try_adapters_async(bundle.base_files, paths), strict=True):
+                for digest, alive in zip(digests, await self._run_once(bundle.base_files, paths), strict=True):
                     _remember(self._good, (base.digest, digest), alive)
             except InputError as error:
                 if len(digests) > 1:

@@ -7,37 +7,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import importlib.resources
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from edgekit_runtime.errors import EdgekitError, InputError, UsageError, shown
+from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server import replies
-from edgekit_runtime.server.adapters import Adapters, Busy
+from edgekit_runtime.server.adapters import Adapters
+from edgekit_runtime.server.bodies import (
+    Images,
+    Reading,
+    Room,
+    Share,
+    cut_images,
+    placed,
+    read_body,
+)
+from edgekit_runtime.server.guard import Guard, Handler, error_response, later
+from edgekit_runtime.server.heeding import ClientGone, heeding
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.left_out import ASIDE
-from edgekit_runtime.server.metrics import CONTENT_TYPE, Metrics
-from edgekit_runtime.server.origins import is_foreign
+from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.supervisor import SetAside, Supervisor, Unavailable
+from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.strict_json import strict_json
 
-log = logging.getLogger(__name__)
-
-MAX_BODY_BYTES = 1024 * 1024
-BODY_SECONDS = 30.0
-RETRY_AFTER_S = 1
-GONE = 499  # nobody reads it
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
 PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
@@ -46,7 +49,6 @@ PAGE_FILES = {
     "/status.js": ("status.js", "text/javascript"),
     "/status.css": ("status.css", "text/css"),
 }
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(
@@ -57,6 +59,7 @@ def make_app(
     queue: int = DEFAULT_QUEUE,
     timeout: float = DEFAULT_TIMEOUT_S,
     images: ImageReader | None = None,
+    connections: Connections | None = None,
 ) -> Starlette:
     """The ASGI application over a started worker.
 
@@ -67,9 +70,11 @@ def make_app(
         queue: requests that may wait or run at once.
         timeout: seconds for an answer, waiting included.
         images: reads those of requests; None for a text bundle.
+        connections: counts of the server's; None where nobody counts them.
     """
-    service = _Service(supervisor, adapters, queue, timeout, images or ImageReader(task="text", files=None))
-    guarded = _Guard(api_key, service.metrics)
+    images = images or ImageReader(task="text", files=None)
+    service = _Service(supervisor, adapters, queue, timeout, images, connections or Connections())
+    guarded = Guard(api_key)
     return Starlette(
         routes=[
             *(Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()),
@@ -86,48 +91,21 @@ def make_app(
     )
 
 
-class _Guard:
-    """Asks for the key, and turns errors into OpenAI's form."""
-
-    def __init__(self, api_key: str | None, metrics: Metrics) -> None:
-        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
-        self._metrics = metrics
-
-    def __call__(self, handler: Handler) -> Handler:
-        async def guarded(request: Request) -> Response:
-            given = request.headers.get("authorization", "").encode("latin-1")  # the bytes that were sent
-            if self._expected is not None and not hmac.compare_digest(given, self._expected):
-                return _error(401, "the API key is missing or wrong", "authentication_error", "invalid_api_key")
-            if self._expected is None and is_foreign(request):
-                return _error(403, "without an API key only this machine may ask", "permission_error", "foreign")
-            try:
-                return await handler(request)
-            except SetAside as error:
-                return _error(409, str(error), "invalid_request_error", "adapter_set_aside")
-            except Busy as error:
-                return _later(429, str(error), "rate_limit_error", "loading")
-            except (InputError, UsageError) as error:
-                return _error(400, str(error), "invalid_request_error")
-            except Unavailable as error:
-                return _later(503, str(error), "server_error", "unavailable")
-            except TimeoutError:
-                return _error(504, "the answer took too long", "server_error", "timeout")
-            except ClientDisconnect:
-                return Response(status_code=GONE)
-            except Exception:
-                log.exception("a request failed")
-                return _error(500, "the service failed; its log says why", "server_error")
-
-        return guarded
-
-
 class _Service:
     def __init__(
-        self, supervisor: Supervisor, adapters: Adapters, queue: int, timeout: float, images: ImageReader
+        self,
+        supervisor: Supervisor,
+        adapters: Adapters,
+        queue: int,
+        timeout: float,
+        images: ImageReader,
+        connections: Connections,
     ) -> None:
         self._supervisor, self._adapters, self._images = supervisor, adapters, images
         self._queue, self._timeout, self._busy = queue, timeout, 0
-        self.metrics = Metrics(lambda: supervisor.stats, lambda: supervisor.restarts)
+        self._room, self._reading = Room(), Reading()
+        self._connections = connections
+        self.metrics = Metrics(lambda: supervisor.stats, lambda: supervisor.restarts, connections)
 
     async def health(self, _: Request) -> Response:
         ready = self._supervisor.ready
@@ -141,6 +119,7 @@ class _Service:
                 "ready": supervisor.ready,
                 "worker": supervisor.pid,
                 "busy": self._busy,
+                "connections": asdict(self._connections),
                 "adapters": supervisor.models,
                 "rejected": list(self._adapters.rejected),
                 "restarts": supervisor.restarts,
@@ -158,16 +137,31 @@ class _Service:
         return JSONResponse({"object": "list", "data": data})
 
     async def chat(self, request: Request) -> Response:
-        asked = read_chat(read_object(await _body(request, self._images.max_body_bytes)))
+        with contextlib.ExitStack() as held:
+            share = held.enter_context(self._room.share())
+            asked = await self._read_chat(request, share)
+            return await self._answer(request, asked, held.pop_all())
+
+    async def _read_chat(self, request: Request, share: Share) -> Asked:
+        """What is asked for; ``share`` holds the pixels of its images then, and its body no longer."""
+        body = await read_body(request, share, self._images.max_body_bytes)
+        asked, images = await self._reading.read(_chat_of if self._images.max_body_bytes else _text_chat_of, body)
         if urls := asked.options[0]["image"]:
-            asked.options[0]["image"] = await self._images.read(urls)
-        return await self._answer(request, asked)
+            asked.options[0]["image"] = await self._images.read(placed(urls, images), share, len(body))
+        share.hold(sum(len(each["rgb"]) for each in asked.options[0]["image"] or ()))
+        return asked
 
     async def complete(self, request: Request) -> Response:
-        return await self._answer(request, read_completion(read_object(await _body(request))))
+        with self._room.share() as share:
+            asked = await self._reading.read(_completion_of, await read_body(request, share))
+        return await self._answer(request, asked, contextlib.ExitStack())
+
+    async def _object(self, request: Request) -> dict[str, Any]:
+        with self._room.share() as share:
+            return await self._reading.read(read_object, await read_body(request, share))
 
     async def load(self, request: Request) -> Response:
-        document = read_object(await _body(request))
+        document = await self._object(request)
         name, path = document.get("lora_name"), document.get("lora_path")
         if not isinstance(name, str) or not isinstance(path, str) or name == BASE:
             raise InputError("lora_name and lora_path are needed", f"name an adapter (not {BASE}) and its file")
@@ -178,37 +172,45 @@ class _Service:
         return JSONResponse({"status": "loaded", "id": entry["name"], "digest": entry["digest"]})
 
     async def unload(self, request: Request) -> Response:
-        name = read_object(await _body(request)).get("lora_name")
+        name = (await self._object(request)).get("lora_name")
         if not isinstance(name, str) or name == BASE or not self._knows(name):
-            return _error(404, f"there is no adapter {shown(str(name))}", "invalid_request_error", "model_not_found")
+            return error_response(
+                404, f"there is no adapter {shown(str(name))}", "invalid_request_error", "model_not_found"
+            )
         await self._adapters.unload(name)
         return JSONResponse({"status": "unloaded", "id": name})
 
     def _knows(self, model: str) -> bool:
         return model == BASE or any(each["name"] == model for each in self._supervisor.models)
 
-    async def _answer(self, request: Request, asked: Asked) -> Response:
+    async def _answer(self, request: Request, asked: Asked, held: contextlib.ExitStack) -> Response:
+        """Answer; ``held`` is closed when that is done."""
+        with contextlib.ExitStack() as here:
+            here.enter_context(held)
+            if (early := self._refused(asked)) is not None:
+                return early
+            # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
+            if not asked.stream:
+                with self._counted(len(asked.options)):
+                    async with heeding(request):
+                        return await self._whole(asked)
+            events = self._streamed(asked, here.pop_all())
+            try:
+                async with heeding(request):
+                    await anext(events)  # accepted, or an error with a status of its own
+            except ClientGone:
+                await events.aclose()
+                raise
+        return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
+
+    def _refused(self, asked: Asked) -> Response | None:
         if not self._knows(asked.model):
-            return _error(404, f"there is no model {shown(asked.model)}", "invalid_request_error", "model_not_found")
+            said = f"there is no model {shown(asked.model)}"
+            return error_response(404, said, "invalid_request_error", "model_not_found")
         if self._busy + len(asked.options) > max(self._queue, len(asked.options)):
             self.metrics.requests.labels(asked.model, "refused").inc()
-            return _later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
-        # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
-        if asked.stream:
-            events = self._streamed(asked)
-            try:
-                async with _heeding(request):
-                    await anext(events)  # accepted, or an error with a status of its own
-            except _ClientGone:
-                await events.aclose()
-                return Response(status_code=GONE)
-            return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
-        with self._counted(len(asked.options)):
-            try:
-                async with _heeding(request):
-                    return await self._whole(asked)
-            except _ClientGone:
-                return Response(status_code=GONE)
+            return later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
+        return None
 
     @contextlib.contextmanager
     def _counted(self, prompts: int) -> Iterator[None]:
@@ -221,8 +223,8 @@ class _Service:
             self._busy -= prompts
             self.metrics.busy.set(self._busy)
 
-    async def _streamed(self, asked: Asked) -> AsyncGenerator[dict[str, Any], None]:
-        with self._counted(1):
+    async def _streamed(self, asked: Asked, held: contextlib.ExitStack) -> AsyncGenerator[dict[str, Any], None]:
+        with held, self._counted(1):
             async with contextlib.aclosing(self._events(asked, asked.options[0])) as events:
                 async for event in events:
                     yield event
@@ -290,7 +292,7 @@ class _Service:
         except (InputError, UsageError):
             outcome = "bad"
             raise
-        except Unavailable:
+        except TargetError:
             outcome = "unavailable"
             raise
         finally:
@@ -298,47 +300,17 @@ class _Service:
             await events.aclose()
 
 
-class _ClientGone(Exception):
-    """Nobody reads the answer."""
+def _chat_of(body: bytearray) -> tuple[Asked, Images]:
+    text, images = cut_images(body)
+    return read_chat(read_object(text)), images
 
 
-@contextlib.asynccontextmanager
-async def _heeding(request: Request) -> AsyncIterator[None]:
-    """Stop the block, by _ClientGone, when the client goes away.  What it awaits first is begun at once."""
-    me = asyncio.current_task()
-    assert me is not None  # a request is handled in one
-    inside = True
-    gone = asyncio.ensure_future(_gone(request))
-    gone.add_done_callback(lambda each: me.cancel() if inside and not each.cancelled() else None)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone.cancelled() or not gone.done():
-            raise
-        me.uncancel()
-        raise _ClientGone from None
-    finally:
-        inside = False
-        gone.cancel()
+def _text_chat_of(body: bytearray) -> tuple[Asked, Images]:
+    return read_chat(read_object(body)), {}
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _body(request: Request, for_images: int = 0) -> bytes:
-    """The body, as long as it is not too long; a length that lies is noticed while reading."""
-    body, most = bytearray(), MAX_BODY_BYTES + for_images
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise InputError(f"the body is longer than {most} bytes", "send less")
-    except TimeoutError:
-        raise InputError(f"the body was not there after {BODY_SECONDS:g} s", "send it at once") from None
-    return bytes(body)
+def _completion_of(body: bytearray) -> Asked:
+    return read_completion(read_object(body))
 
 
 def _page_file(name: str, kind: str) -> Handler:
@@ -358,17 +330,10 @@ def _event(document: dict[str, Any]) -> str:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     """What Starlette says of paths and methods, in OpenAI's form; its headers name the methods that there are."""
     assert isinstance(error, HTTPException)
-    said = f"{request.method} {request.url.path} is not answered here"
-    response = _error(error.status_code, said, "invalid_request_error", "unknown_url")
+    asked = f"{request.method} {request.url.path}"
+    asked = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
+    response = error_response(
+        error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url"
+    )
     response.headers.update(error.headers or {})
     return response
-
-
-def _later(status: int, message: str, kind: str, code: str) -> JSONResponse:
-    response = _error(status, message, kind, code)
-    response.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return response
-
-
-def _error(status: int, message: str, kind: str, code: str | None = None) -> JSONResponse:
-    return JSONResponse(replies.error_document(message, kind, code), status_code=status)

@@ -12,6 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgekit_runtime.server.metrics import Connections
 from edgekit_runtime.server.replies import error_document
 from edgekit_runtime.strict_json import strict_json
 
@@ -22,6 +23,7 @@ RESERVED_HANDLES = 192  # for the store, the worker, canaries, and connections t
 BACKLOG = 64  # asyncio accepts so many before it looks at any of them
 ASK_SECONDS = 15.0  # from the connection, or the last answer, to the whole head of a request
 SEND_SECONDS = 60.0  # that a client may leave an answer unread
+TOO_MANY = 503
 LINGER_SECONDS = 1.0  # for a client to read why it was turned away
 
 
@@ -45,6 +47,7 @@ class BoundedConnection(H11Protocol):
     """One connection.  When there are too many, the one that has been silent for longest makes room."""
 
     most = MOST_CONNECTIONS
+    counts = Connections()  # of all
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -59,6 +62,7 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or turn one away."""
         super().connection_made(transport)
+        self.counts.open += 1
         self._wait()
         if len(self.connections) <= self.most:
             return
@@ -66,11 +70,12 @@ class BoundedConnection(H11Protocol):
         silent = [each for each in self.connections if isinstance(each, BoundedConnection) and not each._asks]
         others = [each for each in silent if each is not self]
         (min(others, key=lambda each: each._since) if others else self)._turn_away(
-            503, "there are too many connections", "too_many_connections"
+            TOO_MANY, "there are too many connections", "too_many_connections"
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
+        self.counts.open -= 1
         for timer in (self._late, self._unread):
             if timer is not None:
                 timer.cancel()
@@ -124,6 +129,10 @@ class BoundedConnection(H11Protocol):
 
     def _turn_away(self, status: int, said: str, code: str) -> None:
         """Say why, unless an answer has begun or nothing was asked, and close."""
+        if status == TOO_MANY:
+            self.counts.refused += 1
+        else:
+            self.counts.late += 1
         self.connections.discard(self)
         if self.transport.is_closing():
             self.transport.abort()
@@ -132,7 +141,7 @@ class BoundedConnection(H11Protocol):
         if cycle is None:
             body = strict_json(error_document(said, "server_error", code)).encode()
             head = (
-                f"HTTP/1.1 {status} {'Service Unavailable' if status == 503 else 'Request Timeout'}\r\n"
+                f"HTTP/1.1 {status} {'Service Unavailable' if status == TOO_MANY else 'Request Timeout'}\r\n"
                 f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nRetry-After: 1\r\n"
                 "Connection: close\r\n\r\n"
             )

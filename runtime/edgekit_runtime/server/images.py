@@ -9,10 +9,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.pictures import MAX_FILE_BYTES, MAX_IMAGES, read_data_url, read_picture
+from edgekit_runtime.pictures import MAX_FILE_BYTES, MAX_IMAGES, Picture, read_data_url, read_picture
+from edgekit_runtime.server.bodies import Share
+from edgekit_runtime.server.threads import beside
 
 MAX_BODY_BYTES = MAX_IMAGES * MAX_FILE_BYTES * 4 // 3  # of images in base64, all of them of the largest size
 FILE_URL = "file://"
+Url = str | bytes | memoryview
 
 
 class ImageReader:
@@ -32,20 +35,30 @@ class ImageReader:
         """Of a request, for images alone."""
         return MAX_BODY_BYTES if self._captions else 0
 
-    async def read(self, urls: Sequence[str]) -> list[dict[str, Any]]:
+    async def read(self, urls: Sequence[Url], share: Share, body: int) -> list[dict[str, Any]]:
         """Pictures in the form that goes to the worker.
+
+        Args:
+            urls: of the images; data: URLs may be bytes.
+            share: holds their pixels.
+            body: bytes that it holds meanwhile, of what the URLs are from.
 
         Raises:
             InputError: a text bundle, a URL of another kind, or an image that can't be used.
+            TooLarge, NoRoom: there is no memory for the pixels.
         """
         if not self._captions:
             raise InputError("this is a text bundle", "leave images out, or serve a caption bundle")
         async with self._turn:
-            return [await asyncio.to_thread(self._read, url, f"image {number}") for number, url in enumerate(urls, 1)]
+            pictures: list[Picture] = []
+            for number, url in enumerate(urls, 1):
+                pictures.append(await beside(self._read, url, f"image {number}"))
+                share.hold(body + sum(len(each.rgb) for each in pictures))
+        return [{"width": each.width, "height": each.height, "rgb": each.rgb} for each in pictures]
 
-    def _read(self, url: str, name: str) -> dict[str, Any]:
-        if not url.startswith(FILE_URL):
-            return read_data_url(url, name).as_wire()
+    def _read(self, url: Url, name: str) -> Picture:
+        if not isinstance(url, str) or not url.startswith(FILE_URL):
+            return read_data_url(url, name)
         if self._files is None:
             raise InputError(f"{name} is a file: URL, which is switched off", "send a data: URL, or see --image-files")
         try:
@@ -54,4 +67,4 @@ class ImageReader:
             raise InputError(f"{name} is no file: URL", "send a data: URL, or mend its path") from None
         if not path.is_relative_to(self._files):
             raise InputError(f"{name} is outside of the folder that is allowed", "send a data: URL")
-        return read_picture(path, name).as_wire()
+        return read_picture(path, name)

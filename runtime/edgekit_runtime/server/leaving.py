@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from types import FrameType
 
 import psutil
 
@@ -19,10 +22,36 @@ def leave_within(seconds: float) -> None:
     timer.start()
 
 
+@contextlib.contextmanager
+def ending_as_told(seconds: float) -> Iterator[None]:
+    """SIGTERM in the block leaves it, within ``seconds``, and is no failure of the service."""
+
+    def end(_: int, __: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        leave_within(seconds)
+        log.info("told to end")
+        raise SystemExit(0)
+
+    if threading.current_thread() is not threading.main_thread():  # whoever runs us handles signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_all(pid: int, *, itself: bool = True) -> None:
+    """Kill all that a process started, and the process before."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in [*([process] if itself else []), *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+
+
 def _leave() -> None:
     log.error("something did not end in time: leaving it behind")
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+    end_all(os.getpid(), itself=False)
     os._exit(0)  # it was told to end, and threads that hang would keep the interpreter

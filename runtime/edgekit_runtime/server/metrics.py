@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -31,12 +32,23 @@ _WORKER = (
 )
 
 
+@dataclass
+class Connections:
+    """Connections of clients: those that are open, and since the start those turned away for one reason or another."""
+
+    open: int = 0
+    refused: int = 0  # there were too many
+    late: int = 0  # no whole request came in time
+
+
 class Metrics:
     """What is counted where requests pass, and what the worker says of itself."""
 
-    def __init__(self, stats: Callable[[], dict[str, Any]], restarts: Callable[[], int]) -> None:
-        """Read the worker's figures through ``stats`` whenever somebody looks."""
-        self._stats, self._restarts = stats, restarts
+    def __init__(
+        self, stats: Callable[[], dict[str, Any]], restarts: Callable[[], int], connections: Connections
+    ) -> None:
+        """Read the worker's figures through ``stats``, and the others, whenever somebody looks."""
+        self._stats, self._restarts, self._connections = stats, restarts, connections
         self._registry = CollectorRegistry()
         self._registry.register(self)
         common: dict[str, Any] = {"registry": self._registry, "namespace": "edgekit"}
@@ -59,8 +71,13 @@ class Metrics:
             self.decode.labels(model).observe(timings["decode_tps"])
 
     def collect(self) -> Iterator[Any]:
-        """The worker's own figures; called by the registry."""
-        stats = self._stats()
+        """The worker's own figures and the connections'; called by the registry."""
+        stats, connections = self._stats(), self._connections
+        yield GaugeMetricFamily("edgekit_connections", "Connections that are open", value=connections.open)
+        refused = CounterMetricFamily("edgekit_connections_refused", "Connections turned away", labels=["why"])
+        refused.add_metric(["too_many"], connections.refused)
+        refused.add_metric(["late"], connections.late)
+        yield refused
         yield CounterMetricFamily("edgekit_worker_restarts", "Engine processes started anew", value=self._restarts())
         for key, name, what, grows in _WORKER:
             if key in stats:

@@ -7,20 +7,22 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 from edgekit_runtime.pictures import Picture
 from edgekit_runtime.runtime.generation import Stream
 
+Watch = Callable[[int], AbstractContextManager[object]]
 THREADS = 4  # requests that are read at once; llama.cpp's tokeniser leaves the interpreter to others
 
 
 class Preparing:
     """Requests that are being read.  What is done can be waited for with ``select``."""
 
-    def __init__(self, stream: Callable[..., Stream]) -> None:
-        """Read them with ``stream``, which has to be safe in any thread."""
-        self._stream = stream
+    def __init__(self, stream: Callable[..., Stream], watch: Watch = contextlib.nullcontext) -> None:
+        """Read them with ``stream``, which has to be safe in any thread; within ``watch`` of a request's number."""
+        self._stream, self._watch = stream, watch
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prepare")
         self._wanted: dict[int, Future[Stream]] = {}
         self._done: deque[tuple[int, Future[Stream]]] = deque()
@@ -34,7 +36,7 @@ class Preparing:
 
     def start(self, number: int, options: dict[str, Any]) -> None:
         """Read a request: the arguments of Runtime.stream, images as pixels."""
-        future = self._threads.submit(self._read, options)
+        future = self._threads.submit(self._read, number, options)
         self._wanted[number] = future
         future.add_done_callback(lambda future: self._ring(number, future))
 
@@ -66,10 +68,11 @@ class Preparing:
             elif error is None:
                 future.result().close()
 
-    def _read(self, options: dict[str, Any]) -> Stream:
+    def _read(self, number: int, options: dict[str, Any]) -> Stream:
         if options.get("image"):
-            options = options | {"image": [Picture.from_wire(each) for each in options["image"]]}
-        return self._stream(**options)
+            options = options | {"image": [Picture(**each) for each in options["image"]]}
+        with self._watch(number):
+            return self._stream(**options)
 
     def _ring(self, number: int, future: Future[Stream]) -> None:
         self._done.append((number, future))

@@ -124,7 +124,7 @@ def _asked(document: dict[str, Any], options: list[dict[str, Any]], *, chat: boo
     return Asked(model, options, chat, stream, include_usage)
 
 
-def read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes | bytearray) -> dict[str, Any]:
     """A body's JSON object.
 
     Raises:

@@ -18,7 +18,8 @@ from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
 from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.images import ImageReader
-from edgekit_runtime.server.leaving import leave_within
+from edgekit_runtime.server.leaving import ending_as_told, leave_within
+from edgekit_runtime.server.metrics import Connections
 from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.systemd import notify, tell_alive
@@ -77,6 +78,7 @@ def serve(
         raise UsageError(f"others can reach {host}, and there is no API key", "give --api-key-file, or use 127.0.0.1")
     store = Store(subject) if is_store(subject) else None
     with contextlib.ExitStack() as held:
+        held.enter_context(ending_as_told(STOP_SECONDS - SPARE_SECONDS))
         number = store.number if store else None
         bundle = store.bundle(number) if store else held.enter_context(open_bundle(subject))
         folder = held.enter_context(private_place(store))
@@ -97,23 +99,34 @@ def serve(
             adapters = Adapters(
                 supervisor, bundle, folder=folder, store=store, number=number, watch=watch, files=adapter_files
             )
-            await supervisor.start()
             try:
+                await supervisor.start()
                 images = ImageReader(task=bundle.manifest.task, files=image_files)
-                app = make_app(supervisor, adapters, api_key=key, queue=queue, timeout=timeout, images=images)
-                await _serve(app, supervisor, adapters, listener)
+                counts = Connections()
+                app = make_app(
+                    supervisor,
+                    adapters,
+                    api_key=key,
+                    queue=queue,
+                    timeout=timeout,
+                    images=images,
+                    connections=counts,
+                )
+                await _serve(app, supervisor, adapters, listener, counts)
             finally:
                 await supervisor.close()
 
         asyncio.run(run())
 
 
-async def _serve(app: Any, supervisor: Supervisor, adapters: Adapters, listener: socket.socket) -> None:
+async def _serve(
+    app: Any, supervisor: Supervisor, adapters: Adapters, listener: socket.socket, counts: Connections
+) -> None:
     import uvicorn
 
     from edgekit_runtime.server.connections import BACKLOG, BoundedConnection, most_connections
 
-    BoundedConnection.most = most_connections()
+    BoundedConnection.most, BoundedConnection.counts = most_connections(), counts
 
     class Server(uvicorn.Server):
         """Signals are ours: the worker has to be ended too, and ending as told is no failure."""
@@ -136,9 +149,13 @@ async def _serve(app: Any, supervisor: Supervisor, adapters: Adapters, listener:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             notify("STOPPING=1")
             loop = asyncio.get_running_loop()
-            late = loop.call_later(DRAIN_SECONDS, supervisor.give_up_all, "the service is stopping")
+            late = [
+                loop.call_later(DRAIN_SECONDS, supervisor.give_up_all, "the service is stopping"),
+                loop.call_later(DRAIN_SECONDS, adapters.give_up_all),
+            ]
             await super().shutdown(sockets)
-            late.cancel()
+            for each in late:
+                each.cancel()
 
     server = Server(
         uvicorn.Config(

@@ -3,7 +3,9 @@
 A worker that dies or hangs is replaced.  Requests it had are asked again of the next one, once: their seeds are fixed,
 so the answer goes on where it stopped.  A request that saw two workers die is given up: it may be what kills them.
 When a worker crashes or hangs, only the requests whose adapters were at work in it count that, and an adapter that was
-so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  SIGKILL and the like are nobody's fault.
+so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  So do requests that were being read; where no adapter
+is to blame, the request is refused when it comes again (:mod:`~edgekit_runtime.server.killers`).  SIGKILL and the like
+are nobody's fault.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
-from edgekit_runtime.server.at_work import AtWork, Stacks, shared_file
+from edgekit_runtime.server.at_work import AtWork, Crash, shared_file
 from edgekit_runtime.server.blame import Blame
+from edgekit_runtime.server.killers import Killers, request_key
+from edgekit_runtime.server.leaving import end_all
 from edgekit_runtime.server.left_out import ASIDE, LeftOut
-from edgekit_runtime.server.wire import Message, message_error, pack, unpack
+from edgekit_runtime.server.threads import beside
+from edgekit_runtime.server.underway import Request
+from edgekit_runtime.server.wire import NO_MEMORY, Message, message_error, pack, unpack, with_pixels
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +42,10 @@ READY_SECONDS = 15.0  # that a request waits for a new worker
 STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
 # Endings that come from outside, or of an engine for another CPU, or of a disk that fails.
-NOBODYS_FAULT = tuple(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS"))
+NOBODYS_FAULT = (
+    NO_MEMORY,
+    *(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS")),
+)
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
 
@@ -50,32 +58,8 @@ class SetAside(InputError):
     """The adapter may not answer until it is installed or loaded again."""
 
 
-@dataclass
-class Request:
-    """A request on its way, and how much of its answer has gone out."""
-
-    number: int
-    message: Message
-    events: asyncio.Queue[Message | EdgekitError] = field(default_factory=asyncio.Queue)
-    deaths: int = 0
-    accepted: bool = False
-    said: int = 0  # characters
-    scored: int = 0  # tokens with log-probabilities
-    skip: int = 0
-    skip_scores: int = 0
-
-    def begin_again(self) -> None:
-        """What has gone out will not go out again."""
-        self.skip, self.skip_scores = self.said, self.scored
-
-    def fresh(self, message: Message) -> Message | None:
-        """What of a piece of text the client has not seen yet."""
-        text, scores = message["text"][self.skip :], message["scores"][self.skip_scores :]
-        self.skip = max(self.skip - len(message["text"]), 0)
-        self.skip_scores = max(self.skip_scores - len(message["scores"]), 0)
-        self.said += len(text)
-        self.scored += len(scores)
-        return {**message, "text": text, "scores": scores} if text or scores else None
+class Deadly(InputError):
+    """The engine dies of this request, whatever adapter."""
 
 
 class Supervisor:
@@ -90,10 +74,10 @@ class Supervisor:
         self._removed: dict[str, Message] = {}
         self._left_out = LeftOut()
         self._running: list[Message] = []  # the worker's models
-        self._blame = Blame()
+        self._blame, self._killers = Blame(), Killers()
         self._shared = shared_file()
         self._at_work = AtWork(self._shared)
-        self._apart = False  # after a crash that may have been any of several adapters'
+        self._apart = False  # after a crash: if it comes again, it shall be known whose it was
         self.on_set_aside: Callable[[str, str], object] = lambda digest, why: None
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
@@ -149,14 +133,18 @@ class Supervisor:
         Raises:
             InputError, UsageError: what is wrong with the request.
             SetAside: an adapter may not answer.
+            Deadly: engines have died of this very request.
             Unavailable: the worker has died of it, or there is none.
         """
+        key = await beside(request_key, options) if options.get("image") else request_key(options)
+        if self._killers.refuses(key):
+            raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
         if options.get("seed") is None:
             options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
         for name, model in self._left_out.by_name(self._added).items():
             if name in _names(options) or name == options.get("adapter"):
                 raise _set_aside(name, model[ASIDE])
-        request = self._request({"op": "start", "options": options})
+        request = self._request({"op": "start", "options": options}, key)
         try:
             await self._send(request)
             while True:
@@ -227,7 +215,7 @@ class Supervisor:
         """End this worker at once; another one follows."""
         log.warning("ending the worker: %s", why)
         if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+            end_all(self._process.pid)
 
     async def _command(self, message: Message) -> Any:
         request = self._request(message)
@@ -242,15 +230,15 @@ class Supervisor:
             raise message_error(event)
         return event["value"]
 
-    def _request(self, message: Message) -> Request:
+    def _request(self, message: Message, key: str = "") -> Request:
         self._count += 1
-        request = Request(self._count, message | {"id": self._count})
+        request = Request(self._count, message | {"id": self._count}, key)
         self._requests[request.number] = request
         return request
 
     async def _send(self, request: Request) -> None:
         if self.ready and self._writer is not None:
-            self._writer.write(pack(request.message))
+            self._write(request)
             return
         try:  # the next worker is sent whatever waits
             await asyncio.wait_for(self._ready.wait(), READY_SECONDS)
@@ -260,7 +248,7 @@ class Supervisor:
 
     async def _spawn(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
-        self._at_work.mark(())
+        self._at_work.clear()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -302,7 +290,7 @@ class Supervisor:
             self.errors.append((time.time(), why))
             log.error("%s; starting it again", why)
             crashed = hangs or code not in (None, 0, *NOBODYS_FAULT)
-            self._bury(why, self._at_work.read() if crashed else set())
+            self._bury(why, self._at_work.crash(hung=hangs) if crashed else None)
             reader = None
             self.restarts += 1
             steady = time.monotonic() - started > STEADY_SECONDS or self._answered
@@ -316,24 +304,36 @@ class Supervisor:
         self._answered = False
         for message in [*self._added.values(), *self._removed.values()]:
             self._writer.write(pack(message | {"id": 0}))
-        for request in self._requests.values():
+        for request in sorted(self._requests.values(), key=lambda each: each.deaths):  # what may kill it comes last
             request.begin_again()
-            self._writer.write(pack(request.message))
+            self._write(request)
         self._ready.set()
 
-    def _bury(self, why: str, at_work: Stacks) -> None:
+    def _write(self, request: Request) -> None:
+        assert self._writer is not None  # there is a worker
+        for part in with_pixels(request.message):
+            self._writer.write(part)
+
+    def _bury(self, why: str, crash: Crash | None) -> None:
         """What the dead worker had is asked again, or given up.
 
         Args:
             why: it died.
-            at_work: adapters that it crashed with; nothing where that is not known.
+            crash: what it did then; None where that was nobody's fault.
         """
-        self._apart = self._apart or len(at_work) > 1
-        for digest in self._blame.crashed(at_work):
+        at_work, read = (crash.at_work, crash.read) if crash is not None else (set(), frozenset())
+        self._apart = self._apart or bool(at_work)
+        for digest in () if read else self._blame.crashed(at_work):
             self._set_aside(digest, f"the engine died of it twice ({why})")
-        blamed = len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)  # ends with its second death
-        counted = [each for each in self._requests.values() if self._stack(each.message) in at_work]
-        for request in counted if counted or blamed else list(self._requests.values()):
+        # The request ends with the second death of its adapter.
+        blamed = not read and len(at_work) == 1 and all(len(stack) == 1 for stack in at_work)
+        waiting = list(self._requests.values())
+        counted = [each for each in waiting if (each.number in read if read else self._stack(each.message) in at_work)]
+        counted = counted if counted or blamed else waiting
+        if crash is not None and not blamed:
+            for key in self._killers.died({each.key for each in counted if each.key}):
+                log.error("request %s is refused from now on: engines have died of it (%s)", key, why)
+        for request in counted:
             request.deaths += 1
             if request.deaths >= MOST_LIVES:
                 self._fail(request, why)
@@ -397,9 +397,17 @@ class Supervisor:
                 fresh = request.fresh(message)
             case "done" | "error":
                 self._answered = True
+                self._killers.answered(request.key)
                 del self._requests[request.number]
+                self._mix_again()
         if fresh is not None:
             request.events.put_nowait(fresh)
+
+    def _mix_again(self) -> None:
+        """Whatever may have killed the last worker has been answered."""
+        if self._apart and self._writer is not None and not any(each.deaths for each in self._requests.values()):
+            self._apart = False
+            self._writer.write(pack({"op": "mix", "id": 0}))
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader, timeout: float | None) -> Message:
@@ -416,7 +424,7 @@ class Supervisor:
         try:
             return await asyncio.wait_for(self._process.wait(), 2.0)
         except TimeoutError:
-            self._process.kill()
+            end_all(self._process.pid)
             return await self._process.wait()
 
 
@@ -431,6 +439,8 @@ def _set_aside(name: str, why: str) -> SetAside:
 
 
 def _ending(code: int | None) -> str:
+    if code == NO_MEMORY:
+        return "no memory left"
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"code {code}"

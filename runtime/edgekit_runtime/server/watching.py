@@ -26,7 +26,8 @@ SETTLE_SECONDS = 2.0  # a file that is no good may still be on its way
 REJECTED = "rejected"
 KEPT_REJECTIONS = 20  # shown
 
-State: TypeAlias = "tuple[int, int, int, int]"  # what it is, which one, how large, how old
+# What it is, which one, how large, how old, and when that was said: a copy may bring the times of its source along.
+State: TypeAlias = "tuple[int, int, int, int, int]"
 
 
 @dataclass
@@ -139,7 +140,7 @@ def _state(path: Path) -> State | None:
     for look in (os.stat, os.lstat):
         try:
             found = look(path)
-            return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns
+            return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
         except OSError:
             continue
     return None

@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.child_limits import end_with_parent
+from edgekit_runtime.errors import EdgekitError, TargetError
 from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler import TokenScore
 from edgekit_runtime.server.at_work import AtWork
-from edgekit_runtime.server.preparing import Preparing
-from edgekit_runtime.server.wire import BEAT_SECONDS, Message, error_message, pack, unpack
+from edgekit_runtime.server.preparing import Preparing, Watch
+from edgekit_runtime.server.wire import BEAT_SECONDS, NO_MEMORY, Incoming, Message, error_message, pack
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,16 @@ OOM_SCORE = "500"  # when memory runs out, the kernel takes the worker, not the 
 class Worker:
     """Requests from a socket, through a runtime, and back."""
 
-    def __init__(self, runtime: Runtime, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        connection: socket.socket,
+        reading: Watch = contextlib.nullcontext,
+    ) -> None:
         self._runtime, self._connection = runtime, connection
         self._streams: dict[int, Stream] = {}
-        self._preparing = Preparing(runtime.stream)
-        self._unread = bytearray()
+        self._preparing = Preparing(runtime.stream, reading)
+        self._incoming = Incoming()
         self._unsent: list[bytes] = []
         self._begun: set[int] = set()  # streams whose first text has gone out
         self._last_beat = self._last_report = 0.0
@@ -71,11 +77,8 @@ class Worker:
             data = self._connection.recv(READ_BYTES)
             if not data:
                 return False
-            self._unread += data
-            if b"\n" in data:  # images make long lines
-                *lines, self._unread = self._unread.split(b"\n")
-                for line in lines:
-                    self._obey(unpack(line))
+            for message in self._incoming.feed(data):
+                self._obey(message)
         return True
 
     def _take_prepared(self) -> None:
@@ -88,7 +91,9 @@ class Worker:
 
     def _refuse(self, number: int, error: Exception) -> None:
         """The request of one must not take the engine from all."""
-        if not isinstance(error, EdgekitError):
+        if isinstance(error, MemoryError):
+            error = TargetError("there is no memory for this now", "send it again in a moment")
+        elif not isinstance(error, EdgekitError):
             log.error("a request failed", exc_info=error)
             error = EdgekitError(f"a defect of the service ({error!r})", "see its log")
         self._say(error_message(number, error))
@@ -104,6 +109,8 @@ class Worker:
                     if number in self._streams:
                         self._streams[number].close()
                         self._forget(number)
+                case "mix":
+                    self._runtime.loop.mixing = True
                 case "load":
                     entry = self._runtime.add_adapter(Path(message["path"]), message["name"], message["digest"])
                     self._done(number, {"name": entry.name, "version": entry.version, "digest": entry.digest})
@@ -187,10 +194,12 @@ class Worker:
 
 def main(arguments: list[str]) -> int:
     """Run; the arguments are the socket's number, the runtime's arguments as JSON, and the number of a shared file."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to handle
     connection = socket.socket(fileno=int(arguments[0]))
     settings = json.loads(arguments[1])
     at_work = AtWork(int(arguments[2]))
+    at_work.note_crashes()
     apart = settings.pop("apart")
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
@@ -198,12 +207,14 @@ def main(arguments: list[str]) -> int:
         with Runtime(settings.pop("bundle"), **settings) as runtime:
             runtime.loop.watch = runtime.loop.pool.watch = at_work.mark
             runtime.loop.mixing = not apart
-            Worker(runtime, connection).run()
+            Worker(runtime, connection, at_work.reading).run()
     except EdgekitError as error:
         connection.sendall(pack(error_message(0, error)))
         return error.exit_code
     except (BrokenPipeError, ConnectionResetError):
         pass
+    except MemoryError:
+        return NO_MEMORY
     return 0
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.canary import missing_engine
+from edgekit_runtime.canary import missing_engine, time_limit
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.intake import take_in
 from edgekit_runtime.manifest import AdapterEntry, Manifest
@@ -15,6 +15,7 @@ from edgekit_runtime.probed import Probed
 from edgekit_runtime.store.generations import Generation
 from edgekit_runtime.store.objects import Objects
 from edgekit_runtime.store.refusals import Refusals
+from edgekit_runtime.trial_turn import trial_turn
 
 Trial = Callable[[BaseFiles, Sequence[Path]], list[bool]]
 Tell = Callable[[str], object]
@@ -84,7 +85,8 @@ class Admission:
             self.tell(f"nothing was tried on the engine, as {missing} is not installed here")
             return
         files = [coming.get(entry.digest, self.objects.path(entry.digest)) for entry in fresh]
-        living = self.trial(base, files)
+        with trial_turn(self.objects.root, time_limit(base, files)):
+            living = self.trial(base, files)
         self.probed.note(manifest.base, base.engine)
         for entry, alive in zip(fresh, living, strict=True):
             if not alive:

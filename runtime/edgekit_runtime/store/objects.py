@@ -21,7 +21,7 @@ class Objects:
     """The objects of a store; ``scratch`` is on the same disk, for what shall become one."""
 
     def __init__(self, root: Path) -> None:
-        self._folder, self.scratch = root / FOLDER, root / SCRATCH
+        self.root, self._folder, self.scratch = root, root / FOLDER, root / SCRATCH
 
     def path(self, digest: str) -> Path:
         """Where an object is."""

@@ -79,10 +79,11 @@ class Refusals:
             (self._folder / name).unlink(missing_ok=True)
             sync_folder(self._folder)
 
-    def stamp(self) -> frozenset[tuple[str, int]]:
-        """Something that is another when anything was noted or cleared."""
+    def stamp(self) -> frozenset[tuple[str, int, int]]:
+        """Something that is another when anything was noted or cleared; a clock that went back may repeat a time."""
         try:
-            return frozenset((path.name, path.lstat().st_mtime_ns) for path in self._folder.iterdir())
+            files = ((path.name, path.lstat()) for path in self._folder.iterdir())
+            return frozenset((name, status.st_ino, status.st_mtime_ns) for name, status in files)
         except OSError:  # none was ever noted, or one goes in this moment
             return frozenset()
 

@@ -1,134 +1,286 @@
-"""Bodies of any kind, without a service: read into what the worker takes, or refused with one line."""
+"""Bodies of requests: large ones stop nobody, all together are bounded, and images come through as they are."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import io
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from hypothesis import given, settings
+import httpx
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.wire import pack, unpack
-
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["", "\ud800"])
+from edgekit_runtime.pictures import Picture
+from edgekit_runtime.server import app as app_module
+from edgekit_runtime.server import bodies
+from edgekit_runtime.server.app import make_app
+from edgekit_runtime.server.bodies import (
+    LEAST_IMAGE,
+    MAX_BODY_BYTES,
+    MIB,
+    UNCOUNTED,
+    NoRoom,
+    Room,
+    TooLarge,
+    cut_images,
+    placed,
 )
-ANYTHING = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-    max_leaves=8,
-)
+from edgekit_runtime.server.images import ImageReader
+from edgekit_runtime.server.wire import Incoming, pack, with_pixels
+from tests.runtime.server.test_limits import ANSWER
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+LONG = "data:image/png;base64," + "+/Ab" * LEAST_IMAGE
 
 
-def nearly(sound: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """What a place should have, and now and then anything else."""
-    return st.one_of(sound, sound, sound, ANYTHING)
+class _Taking:
+    """A worker that keeps what it is asked, and answers when it may."""
+
+    ready, models, stats, restarts, pid, errors = True, (), {}, 0, 0, ()
+
+    def __init__(self) -> None:
+        self.go, self.asked = asyncio.Event(), list[dict[str, Any]]()
+
+    async def answer(self, options: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        self.asked.append(options)
+        yield {"op": "accepted"}
+        await self.go.wait()
+        yield {"op": "text", "text": "ok", "scores": []}
+        yield {"op": "done", "value": ANSWER}
 
 
-def some(**places: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """An object with any of these."""
-    return st.fixed_dictionaries({}, optional={name: nearly(each) for name, each in places.items()})
+@asynccontextmanager
+async def front(worker: _Taking, monkeypatch: pytest.MonkeyPatch, room: Room) -> AsyncIterator[httpx.AsyncClient]:
+    monkeypatch.setattr(app_module, "Room", lambda: room)
+    app = make_app(worker, None, images=ImageReader(task="caption", files=None))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        yield client
 
 
-WORDS = st.sampled_from(
-    ["x", "user", "assistant", "system", "tool", "text", "image_url", "one", "data:image/png;base64,"]
-)
-PART = some(type=WORDS, text=WORDS, image_url=some(url=WORDS) | WORDS)
-MESSAGE = some(
-    role=WORDS, content=WORDS | st.lists(nearly(PART), max_size=3), tool_calls=st.lists(ANYTHING, max_size=2)
-)
-SCHEMA = some(
-    type=st.sampled_from(["object", "string", "array", "null"]),
-    properties=st.dictionaries(WORDS, ANYTHING, max_size=3),
-    required=st.lists(WORDS, max_size=2),
-    enum=st.lists(ANYTHING, max_size=3),
-    pattern=st.sampled_from(["^a$", "(", "a{9999999999}", "(a?){99}", "\\"]),
-    items=ANYTHING,
-)
-FORMAT = some(type=st.sampled_from(["text", "json_object", "json_schema"]), json_schema=some(schema=SCHEMA))
-COUNT, SHARE = st.integers(-1, 40), st.floats(-1, 3)
-COMMON = {
-    "model": st.just("one"),
-    "temperature": SHARE,
-    "top_p": SHARE,
-    "top_k": COUNT,
-    "seed": st.integers(0, 2**33),
-    "stop": st.lists(WORDS, max_size=3) | WORDS,
-    "response_format": FORMAT,
-    "lora": st.lists(nearly(some(id=WORDS, scale=SHARE)), max_size=3),
-    "max_tokens": COUNT,
-    "stream": st.booleans(),
-    "stream_options": some(include_usage=st.booleans()),
-    "n": st.just(1),
-}
-CHATS = some(
-    **COMMON,
-    messages=st.lists(nearly(MESSAGE), max_size=3),
-    max_completion_tokens=COUNT,
-    logprobs=st.booleans(),
-    top_logprobs=COUNT,
-)
-COMPLETIONS = some(
-    **COMMON,
-    prompt=WORDS | st.lists(st.integers(0, 9), max_size=3) | st.lists(WORDS, max_size=3),
-    logprobs=COUNT,
-    echo=st.booleans(),
-    best_of=st.just(1),
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 120))  # type: ignore[arg-type]
+
+
+def asking(*urls: str, **more: Any) -> dict[str, Any]:
+    parts: list[Any] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"model": "base", "messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "?"}]}]} | more
+
+
+def data_url(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", compress_level=0)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+URLS = st.sampled_from([LONG, LONG + "AA==", "data:short", "file:///a", "data:image/png;base64,"])
+TEXTS = st.text() | st.sampled_from(
+    ['"url": "data:x', '\\"image_url\\": \\"data:' + "A" * LEAST_IMAGE, LONG, "\\", '"']
 )
 
 
-def check(asked: Asked, *, chat: bool) -> None:
-    """What the worker and everything behind it relies on."""
-    assert asked.chat == chat
-    assert isinstance(asked.model, str)
-    assert asked.model
-    assert len(asked.options) == 1 or not (chat or asked.stream)
-    for options in asked.options:
-        assert unpack(pack(options)) == options
-        assert all(type(each) is str and each for each in options["stop"])
-        for name, kind in (
-            ("temperature", float),
-            ("top_p", float),
-            ("top_k", int),
-            ("seed", int),
-            ("max_tokens", int),
-        ):
-            value = options[name]
-            assert value is None or (type(value) is kind and value >= 0), (name, value)
-        assert options["schema"] is None or isinstance(options["schema"], dict)
-        assert all(type(scale) is float and scale >= 0 for scale in (options["lora"] or {}).values())
+@given(st.lists(URLS, max_size=4), TEXTS, st.booleans(), st.sampled_from([None, 1]), st.booleans())
+@example([LONG], '"url":"data:', True, None, True)
+def test_what_is_cut_out_and_put_back_is_what_was_sent(
+    urls: list[str], text: str, ascii_only: bool, indent: int | None, slashes: bool
+) -> None:
+    document = asking(*urls, note=text)
+    sent = json.dumps(document, ensure_ascii=ascii_only, indent=indent)
+    body = bytearray((sent.replace("/", "\\/") if slashes else sent).encode())
+    cut, images = cut_images(body)
+    assert len(images) == sum(len(url) >= LEAST_IMAGE for url in urls)
+    back = cut.decode()
+    for name, url in images.items():
+        back = back.replace(name, bytes(url).decode())
+    assert json.loads(back) == document
+    names = [part["image_url"]["url"] for part in json.loads(cut)["messages"][0]["content"][:-1]]
+    found = [each if isinstance(each, str) else bytes(each).decode() for each in placed(names, images)]
+    assert found == urls
 
 
-def refusal(read: Callable[[bytes], object], body: bytes) -> str:
-    """What is said against a body; nothing where it is taken."""
-    try:
-        read(body)
-    except InputError as error:
-        return str(error)
-    return ""
+def test_an_image_in_another_place_is_refused_and_not_ignored() -> None:
+    text, images = cut_images(bytearray(json.dumps(asking("file:///a", extra={"url": LONG})).encode()))
+    assert LONG not in text.decode()
+    with pytest.raises(InputError, match="where none is looked at"):
+        placed(["file:///a"], images)
 
 
-def one_line(said: str) -> bool:
-    return "\n" not in said and len(said) < 1000
+@pytest.mark.parametrize(
+    "body", [b"x" * (MAX_BODY_BYTES + 1), b'{"url":"' + LONG.encode() + b'"' + b" " * MAX_BODY_BYTES]
+)
+def test_what_is_no_image_is_never_longer_than_a_text_body(body: bytes) -> None:
+    with pytest.raises(TooLarge, match="without its images"):
+        cut_images(bytearray(body))
 
 
-@settings(deadline=None, max_examples=300)
-@given(body=CHATS)
-def test_a_chat_is_read_or_refused(body: dict[str, Any]) -> None:
-    assert one_line(refusal(lambda text: check(read_chat(read_object(text)), chat=True), json.dumps(body).encode()))
+@pytest.mark.parametrize("body", [b"", b'{"url":"data:', b'{"url":"data:' + b"A" * 2 * LEAST_IMAGE, b"\xff" * 99])
+def test_half_a_body_is_left_to_the_json_reader(body: bytes) -> None:
+    assert cut_images(bytearray(body)) == (body, {})
 
 
-@settings(deadline=None, max_examples=300)
-@given(body=COMPLETIONS)
-def test_a_completion_is_read_or_refused(body: dict[str, Any]) -> None:
-    text = json.dumps(body).encode()
-    assert one_line(refusal(lambda text: check(read_completion(read_object(text)), chat=False), text))
+def test_the_loop_turns_while_a_hundred_megabytes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = Image.effect_noise((1990, 1990), 100).convert("RGB")
+    url = data_url(noise)
+    body = json.dumps(asking(*[url] * 6)).encode()
+    assert len(body) > 90 * MIB
+    read: list[int] = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: read.append(len(text)) or loads(text))
+
+    async def scenario() -> None:
+        worker, room = _Taking(), Room(400 * MIB)
+        async with front(worker, monkeypatch, room) as client:
+            asked = asyncio.create_task(client.post(CHAT, content=body))
+            seen = 0
+            while not worker.asked:
+                assert not asked.done()
+                seen += (await client.get("/health")).status_code == 200
+                await asyncio.sleep(0.001)
+            assert seen > 20  # a neighbour was answered as often meanwhile
+            assert max(read) < 64 * 1024  # and no other thread waited for the JSON reader
+            pixels = worker.asked[0]["image"]
+            assert [Picture(**each) for each in pixels] == [Picture(1990, 1990, noise.tobytes())] * 6
+            assert room.held == 6 * len(noise.tobytes()) - UNCOUNTED
+            worker.go.set()
+            assert (await asked).status_code == 200
+            assert room.held == 0
+
+    run(scenario)
 
 
-@settings(deadline=None, max_examples=300)
-@given(body=st.binary(max_size=60) | st.text('{}[]":,0-eE.\\u d8ntf', max_size=60).map(str.encode))
-def test_bytes_are_an_object_or_refused(body: bytes) -> None:
-    assert one_line(refusal(read_object, body))
+@pytest.mark.parametrize("stream", [False, True])
+def test_bodies_and_pixels_of_all_requests_share_a_room(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    url = data_url(Image.new("RGB", (600, 600)))  # 1.4 MB in base64, 1.1 MB of pixels
+
+    async def scenario() -> None:
+        worker, room = _Taking(), Room(3 * MIB)
+        async with front(worker, monkeypatch, room) as client:
+            first = asyncio.create_task(client.post(CHAT, json=asking(url, stream=stream)))
+            while not worker.asked:
+                await asyncio.sleep(0.01)
+            assert room.held == 600 * 600 * 3 - UNCOUNTED
+            full = await client.post(CHAT, json=asking(url))
+            assert (full.status_code, full.json()["error"]["code"]) == (503, "no_room")
+            assert full.headers["retry-after"] == "1"
+            never = await client.post(CHAT, json=asking(url, url, url))
+            assert (never.status_code, never.json()["error"]["code"]) == (413, "too_large")
+            short = asyncio.create_task(client.post(COMPLETIONS, json={"model": "base", "prompt": "x"}))
+            while len(worker.asked) < 2:  # a short one is answered
+                assert not short.done()
+                await asyncio.sleep(0.01)
+            worker.go.set()
+            assert (await first).status_code == (await short).status_code == 200
+            assert room.held == 0
+            assert (await client.post(CHAT, json=asking(url))).status_code == 200
+            assert (await client.post(CHAT, json=asking(url, model="nobody"))).status_code == 404
+            assert (await client.post(CHAT, json=asking(url[:-9]))).status_code == 400
+            assert room.held == 0
+
+    run(scenario)
+
+
+def test_a_share_that_does_not_fit_changes_nothing() -> None:
+    room = Room(10 * MIB)
+    with room.share() as one, room.share() as other:
+        one.hold(8 * MIB)
+        held = room.held
+        with pytest.raises(NoRoom):
+            other.hold(3 * MIB)
+        with pytest.raises(TooLarge):
+            one.hold(11 * MIB)
+        assert room.held == held
+        one.hold(MIB)
+        other.hold(3 * MIB)
+    assert room.held == 0
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, "/v1/load_lora_adapter", "/v1/unload_lora_adapter"])
+def test_a_body_that_comes_too_late_and_one_that_is_too_long_are_told_so(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
+
+    async def late() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(60)
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b" " * MIB
+
+    async def scenario() -> None:
+        async with front(_Taking(), monkeypatch, Room(4 * MIB)) as client:
+            answer = await client.post(path, content=late())
+            assert (answer.status_code, answer.json()["error"]["code"]) == (408, "request_timeout")
+            answer = await client.post(path, content=endless())
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+            answer = await client.post(path, content=late(), headers={"Content-Length": "9" * 18})
+            assert answer.status_code == 413  # at once
+
+    run(scenario)
+
+
+def test_names_that_are_echoed_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with front(_Taking(), monkeypatch, Room()) as client:
+            name = "x\u202e" * 100_000
+            for path, body in (
+                (CHAT, asking(model=name)),
+                (COMPLETIONS, {"model": name, "prompt": "x"}),
+                ("/v1/unload_lora_adapter", {"lora_name": name}),
+                ("/" + "x" * 9000, {}),
+            ):
+                answer = await client.post(path, json=body)
+                assert answer.status_code == 404
+                assert len(answer.content) < 600
+                assert "\u202e" not in answer.json()["error"]["message"]
+
+    run(scenario)
+
+
+PIXELS = st.lists(st.binary(max_size=50).map(lambda rgb: {"width": 1, "height": 1, "rgb": rgb}), max_size=3)
+
+
+@given(st.lists(PIXELS, max_size=4), st.integers(1, 40))
+def test_pixels_come_through_the_wire_in_any_pieces(requests: list[list[dict[str, Any]]], piece: int) -> None:
+    messages = [{"op": "start", "id": n, "options": {"image": each or None}} for n, each in enumerate(requests)]
+    sent = b"".join(b"".join(with_pixels(each)) + pack({"op": "cancel", "id": 9}) for each in messages)
+    incoming = Incoming()
+    found = [each for at in range(0, len(sent), piece) for each in incoming.feed(sent[at : at + piece])]
+    assert [each for each in found if each["op"] == "start"] == messages
+    assert sum(each["op"] == "cancel" for each in found) == len(messages)
+
+
+def test_threads_that_read_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most, lock = 0, 0, threading.Lock()
+    whole = app_module.read_completion
+
+    def counted(document: dict[str, Any]) -> Any:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        threading.Event().wait(0.05)
+        with lock:
+            at_once -= 1
+        return whole(document)
+
+    monkeypatch.setattr(app_module, "read_completion", counted)
+
+    async def scenario() -> None:
+        worker = _Taking()
+        worker.go.set()
+        async with front(worker, monkeypatch, Room()) as client:
+            body = {"model": "base", "prompt": "x" * 2 * bodies.QUICK}
+            answers = await asyncio.gather(*(client.post(COMPLETIONS, json=body) for _ in range(12)))
+            assert [each.status_code for each in answers] == [200] * 12
+            assert most == bodies.READING_AT_ONCE
+
+    run(scenario)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from edgekit_runtime.server.connections import MOST_CONNECTIONS
 from tests.goods import Goods
 from tests.service import Service, serving
 
@@ -58,7 +59,13 @@ def test_a_request_is_answered_beside_hundreds_that_never_end(
         )
         figures("the front grew by, MiB", round((front.memory_info().rss - memory) / 2**20, 1))
         figures("its open files", front.num_fds())
+        counted = service.status()["connections"]
+        assert 0 < counted["open"] <= MOST_CONNECTIONS
+        assert counted["refused"] >= count - MOST_CONNECTIONS
+        shown = service.http.get("/metrics").text
+        assert f'edgekit_connections_refused_total{{why="too_many"}} {float(counted["refused"])}' in shown
     assert service.text() == before
+    service.wait_for(lambda: service.status()["connections"]["open"] < 10)
     assert not any("Traceback" in line for line in service.lines)
 
 

@@ -19,10 +19,10 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.gguf import read_gguf
 from edgekit_runtime.server import adapters as adapters_module
-from edgekit_runtime.server import app as app_module
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.copies import KEPT_UNUSED, Copies, NoAdapter, private_place
+from edgekit_runtime.server.guard import RETRY_AFTER_S
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.signing import make_key, sign
 from edgekit_runtime.store import Store
@@ -207,7 +207,7 @@ def test_of_many_loads_at_once_one_canary_runs_at_any_moment(
     assert {answer.status_code for answer in answers[:12]} == {200}
     refused = [answer for answer in answers if answer.status_code != 200]
     assert {answer.status_code for answer in refused} == {429}
-    assert all(answer.headers["retry-after"] == str(app_module.RETRY_AFTER_S) for answer in refused)
+    assert all(answer.headers["retry-after"] == str(RETRY_AFTER_S) for answer in refused)
     assert len(refused) == len(files) - adapters_module.MOST_LOADING
     assert tried == adapters_module.MOST_LOADING  # what was tried is not tried again
 

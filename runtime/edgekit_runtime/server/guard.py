@@ -1,0 +1,86 @@
+"""Who may ask, and how clients are told what is wrong: errors in OpenAI's form, each with its status."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from edgekit_runtime.errors import InputError, TargetError, UsageError
+from edgekit_runtime.server import replies
+from edgekit_runtime.server.adapters import Busy
+from edgekit_runtime.server.bodies import NoRoom, TooLarge, TooLate
+from edgekit_runtime.server.heeding import ClientGone
+from edgekit_runtime.server.origins import is_foreign
+from edgekit_runtime.server.supervisor import Deadly, SetAside
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+GONE = 499  # nobody reads it
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Guard:
+    """Asks for the key, and turns errors into OpenAI's form."""
+
+    def __init__(self, api_key: str | None) -> None:
+        """Ask for a key; for none when it is None, and then of this machine alone."""
+        self._expected = None if api_key is None else f"Bearer {api_key}".encode()
+
+    def __call__(self, handler: Handler) -> Handler:
+        """The handler behind it."""
+
+        async def guarded(request: Request) -> Response:
+            given = request.headers.get("authorization", "").encode("latin-1")  # the bytes that were sent
+            if self._expected is not None and not hmac.compare_digest(given, self._expected):
+                return error_response(401, "the API key is missing or wrong", "authentication_error", "invalid_api_key")
+            if self._expected is None and is_foreign(request):
+                return error_response(
+                    403, "without an API key only this machine may ask", "permission_error", "foreign"
+                )
+            try:
+                return await handler(request)
+            except SetAside as error:
+                return error_response(409, str(error), "invalid_request_error", "adapter_set_aside")
+            except Deadly as error:
+                return error_response(422, str(error), "invalid_request_error", "engine_crashes")
+            except Busy as error:
+                return later(429, str(error), "rate_limit_error", "loading")
+            except MemoryError:
+                log.error("there was no memory for a request")
+                return later(503, "there is no memory for this request now", "server_error", "no_room")
+            except NoRoom as error:
+                return later(503, str(error), "server_error", "no_room")
+            except TooLarge as error:
+                return error_response(413, str(error), "invalid_request_error", "too_large")
+            except TooLate as error:
+                return error_response(408, str(error), "invalid_request_error", "request_timeout")
+            except (InputError, UsageError) as error:
+                return error_response(400, str(error), "invalid_request_error")
+            except TargetError as error:  # there is no worker, or no memory in it
+                return later(503, str(error), "server_error", "unavailable")
+            except TimeoutError:
+                return error_response(504, "the answer took too long", "server_error", "timeout")
+            except (ClientDisconnect, ClientGone):
+                return Response(status_code=GONE)
+            except Exception:
+                log.exception("a request failed")
+                return error_response(500, "the service failed; its log says why", "server_error")
+
+        return guarded
+
+
+def later(status: int, message: str, kind: str, code: str) -> JSONResponse:
+    """An error that may be none when the client asks again in a moment."""
+    response = error_response(status, message, kind, code)
+    response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def error_response(status: int, message: str, kind: str, code: str | None = None) -> JSONResponse:
+    """An error as OpenAI's clients read it."""
+    return JSONResponse(replies.error_document(message, kind, code), status_code=status)

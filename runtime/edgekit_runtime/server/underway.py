@@ -1,0 +1,38 @@
+"""One request on its way through the front: what has gone out of its answer already, should it be asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.server.wire import Message
+
+
+@dataclass
+class Request:
+    """A request on its way, and how much of its answer has gone out; ``key`` is the same when it is sent again."""
+
+    number: int
+    message: Message
+    key: str = ""
+    events: asyncio.Queue[Message | EdgekitError] = field(default_factory=asyncio.Queue)
+    deaths: int = 0
+    accepted: bool = False
+    said: int = 0  # characters
+    scored: int = 0  # tokens with log-probabilities
+    skip: int = 0
+    skip_scores: int = 0
+
+    def begin_again(self) -> None:
+        """What has gone out will not go out again."""
+        self.skip, self.skip_scores = self.said, self.scored
+
+    def fresh(self, message: Message) -> Message | None:
+        """What of a piece of text the client has not seen yet."""
+        text, scores = message["text"][self.skip :], message["scores"][self.skip_scores :]
+        self.skip = max(self.skip - len(message["text"]), 0)
+        self.skip_scores = max(self.skip_scores - len(message["scores"]), 0)
+        self.said += len(text)
+        self.scored += len(scores)
+        return {**message, "text": text, "scores": scores} if text or scores else None
