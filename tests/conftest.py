@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from edgekit_exporters.base import Base
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from tests.goods import Goods
 
 DEMO_BASE = "smollm2-135m"
+
+# Machines are shared: an example may take longer than 200 ms, and that is no failure.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 def pytest_configure() -> None:
