@@ -26,7 +26,7 @@ from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.projector import PROJECTOR_TYPES, projector_gguf
 from edgekit_runtime import Runtime
-from edgekit_runtime.pictures import Picture
+from edgekit_runtime.formats.images import Picture
 from pretrain_demo_vlm import TEST_IMAGES, TEST_SEED
 
 log = logging.getLogger("captions")

@@ -43,10 +43,10 @@ from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import attach, take_in
 from edgekit_exporters.peft.settings import CONFIG_FILE
 from edgekit_runtime import Runtime
-from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, forced_logits
 from edgekit_runtime.engines.opening import open_engine
-from edgekit_runtime.onnx_base import MODEL_FILE
+from edgekit_runtime.formats.bundle import open_bundle
+from edgekit_runtime.formats.onnx_base import MODEL_FILE
 from edgekit_runtime.runtime.generation import Stream
 
 BASE = "smollm2-135m"

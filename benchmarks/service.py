@@ -32,9 +32,9 @@ import httpx
 
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime import BASE, Runtime
-from edgekit_runtime.adapter import KEY_INVOCATION
 from edgekit_runtime.bench.bare import BareLoop
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.formats.adapter import KEY_INVOCATION
+from edgekit_runtime.formats.bundle import open_bundle
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.store import Store

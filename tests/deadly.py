@@ -16,7 +16,7 @@ from pathlib import Path
 
 MODULE, LIST = {module!r}, Path({list!r})
 if any(MODULE == each for each in sys.orig_argv):
-    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+    from edgekit_runtime.engines.llama.engine import LlamaEngine
 
     select = LlamaEngine.select
 
@@ -27,7 +27,7 @@ if any(MODULE == each for each in sys.orig_argv):
 
     LlamaEngine.select = die
 
-    from edgekit_runtime.engines.onnx import OnnxEngine
+    from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
     decode = OnnxEngine.decode
 
@@ -40,7 +40,7 @@ if any(MODULE == each for each in sys.orig_argv):
 
     OnnxEngine.decode = die_answering
 """
-WORKER, CANARY = "edgekit_runtime.server.worker", "edgekit_runtime.canary"
+WORKER, CANARY = "edgekit_runtime.server.worker", "edgekit_runtime.intake.canary"
 
 
 class Deadly:

@@ -18,7 +18,7 @@ from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.converters import run_converter
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.peft.canonical import canonicalise
-from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.formats.bundle import file_digest
 from tests.adapters import save_random_lora
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit_runtime.gguf import SCALARS, TENSOR_TYPES, VALUE_NAMES
+from edgekit_runtime.formats.gguf import SCALARS, TENSOR_TYPES, VALUE_NAMES
 
 ALIGNMENT = 32
 Value = tuple[str, Any]  # how it is stored, and what: ("U32", 3), ("[STRING]", ["a"])

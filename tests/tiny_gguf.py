@@ -11,7 +11,7 @@ import numpy as np
 from gguf.quants import quantize
 from numpy.typing import NDArray
 
-from edgekit_runtime.adapter import EMBEDDING, KEY_ALPHA
+from edgekit_runtime.formats.adapter import EMBEDDING, KEY_ALPHA
 
 WIDTH, HIDDEN, VOCABULARY, EXPERTS = 32, 96, 64, 4
 KEYS = 16  # width of keys and values

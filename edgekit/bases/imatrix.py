@@ -23,7 +23,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.imatrix import Importance, write_imatrix
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.gguf import read_gguf
 
 log = logging.getLogger(__name__)
 

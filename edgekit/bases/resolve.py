@@ -25,13 +25,13 @@ from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.hf.codeless import DATA, link, without_code
 from edgekit_exporters.hf.templates import template_source, with_template
 from edgekit_exporters.hf.vision import reads_images, text_part
-from edgekit_runtime.adapter import KEY_FAMILY
-from edgekit_runtime.base_header import check_base_header
-from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.template import KEY_NAMES, TemplateFacts
+from edgekit_runtime.formats.adapter import KEY_FAMILY
+from edgekit_runtime.formats.base_header import check_base_header
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.hints import did_you_mean
+from edgekit_runtime.prompts.template import KEY_NAMES, TemplateFacts
 
 log = logging.getLogger(__name__)
 

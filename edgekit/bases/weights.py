@@ -12,9 +12,9 @@ from edgekit_exporters.gguf.base import Recipe, base_gguf, quantization_of
 from edgekit_exporters.gguf.quantize import canonical_quantization
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.base import base_onnx, onnx_precision
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.onnx_base import DATA_FILE
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.onnx_base import DATA_FILE
 
 GGUF, ONNX, TORCH = "gguf", "onnx", "torch"
 DEFAULT_GGUF = "Q8_0"  # of a float base, when nobody said which: nearly lossless

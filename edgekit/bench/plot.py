@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit_runtime.bench.report import is_emulated
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.publish import write_whole
+from edgekit_runtime.files.atomic import write_whole
 
 # Panel title, key of the figure.
 PANELS = (

@@ -13,8 +13,8 @@ from typing import Any
 from edgekit.targets.devices import device_profile
 from edgekit.targets.ssh import connect, parse_target
 from edgekit_runtime.bench import BENCH_SCHEMA, run_bench
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import TargetError, UsageError
+from edgekit_runtime.hints import did_you_mean
 
 Document = dict[str, Any]
 PREFIX = "/opt/edgekit"
@@ -77,7 +77,7 @@ def _in_qemu(target: str, options: argparse.Namespace) -> Document:
     from edgekit.targets.emulation import EmulatedBoard
     from edgekit.targets.offline_kit import write_offline
     from edgekit.targets.runtime_build import build_runtime
-    from edgekit_runtime.bundle import open_bundle
+    from edgekit_runtime.formats.bundle import open_bundle
 
     profile = device_profile(target.partition(":")[2])
     bundle = _bundle(target, options)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import edgekit_runtime.cli as runtime_cli
+import edgekit_runtime.cli.program as runtime_cli
 from edgekit.cli.devices import takes_ssh
-from edgekit_runtime.choices import did_you_mean
-from edgekit_runtime.command import Program
+from edgekit_runtime.cli.parser import Program
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.publish import check_writable
+from edgekit_runtime.files.atomic import check_writable
+from edgekit_runtime.hints import did_you_mean
 
 PLOTS = (".png", ".svg", ".pdf")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgekit_runtime.command import Program, print_json, size_text
+from edgekit_runtime.cli.parser import Program, print_json, size_text
 
 
 def add_build_runtime(program: Program) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.cli.devices import takes_ssh
-from edgekit_runtime.arguments import PORTS, whole
-from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.cli.arguments import PORTS, whole
+from edgekit_runtime.cli.parser import Program, print_json
 from edgekit_runtime.errors import TargetError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.cli.parser import Program, print_json
 from edgekit_runtime.errors import UsageError
 
 

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from edgekit_runtime.arguments import number, whole
-from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.cli.arguments import number, whole
+from edgekit_runtime.cli.parser import Program, print_json
 from edgekit_runtime.errors import TargetError
 
 

@@ -15,8 +15,8 @@ from edgekit.cli.deploy import add_deploy
 from edgekit.cli.devices import add_devices
 from edgekit.cli.plan import add_plan
 from edgekit.cli.site import add_serve_site, add_site
-from edgekit_runtime.arguments import number, whole
-from edgekit_runtime.command import Program, print_json, size_text
+from edgekit_runtime.cli.arguments import number, whole
+from edgekit_runtime.cli.parser import Program, print_json, size_text
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _add_keygen(program: Program) -> None:
 
 
 def _keygen(arguments: argparse.Namespace) -> None:
-    from edgekit_runtime.signing import make_key
+    from edgekit_runtime.formats.signing import make_key
 
     public = make_key(arguments.key)
     if arguments.json:
@@ -310,7 +310,7 @@ def _add_sign(program: Program) -> None:
 
 
 def _sign(arguments: argparse.Namespace) -> None:
-    from edgekit_runtime.signing import sign
+    from edgekit_runtime.formats.signing import sign
 
     signature = sign(arguments.what, arguments.key)
     print_json({"signature": str(signature)}) if arguments.json else print(signature)
@@ -323,7 +323,7 @@ def _add_verify(program: Program) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from edgekit_runtime.bundle import open_bundle
+    from edgekit_runtime.formats.bundle import open_bundle
 
     with open_bundle(arguments.bundle, trust=arguments.trust) as bundle:
         manifest = bundle.manifest
@@ -342,7 +342,7 @@ def _add_demo(program: Program) -> None:
 
 def _demo(arguments: argparse.Namespace) -> None:
     from edgekit.project import PROJECT_FILE
-    from edgekit_runtime.publish import check_replaceable
+    from edgekit_runtime.files.atomic import check_replaceable
 
     if not (arguments.folder / PROJECT_FILE).exists():
         check_replaceable(arguments.folder, lambda _: False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgekit_runtime.arguments import ANY_PORT, whole
-from edgekit_runtime.command import Program, print_json
+from edgekit_runtime.cli.arguments import ANY_PORT, whole
+from edgekit_runtime.cli.parser import Program, print_json
 from edgekit_runtime.errors import UsageError
 
 

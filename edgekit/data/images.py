@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.data.row import IMAGE
-from edgekit_runtime.chat import IMAGE_PART, Message, parts_of
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.chat import IMAGE_PART, Message, parts_of
 
 IMAGES = "images"  # as other trainers call it
 _WRITTEN = "<image>"  # how LLaVA and LLaMA-Factory write the place of an image into the text

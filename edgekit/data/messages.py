@@ -8,9 +8,9 @@ from typing import Any
 from edgekit.data.columns import Columns, refuse_unknown
 from edgekit.data.source import MESSAGE_COLUMNS
 from edgekit.data.tools import read_calls
-from edgekit_runtime.chat import IMAGE_PART, ROLES, Message
-from edgekit_runtime.choices import nearest
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.hints import nearest
+from edgekit_runtime.prompts.chat import IMAGE_PART, ROLES, Message
 
 CALLING = "function_call"  # ShareGPT's role of a message that is a call
 _NAMES = {

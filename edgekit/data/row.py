@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.chat import Message
+from edgekit_runtime.prompts.chat import Message
 
 IMAGE = "image"
 

@@ -14,8 +14,8 @@ from edgekit.data.row import Record, Row
 from edgekit.data.shapes import read_shape
 from edgekit.data.tools import read_tools
 from edgekit.data.values import check_value
-from edgekit_runtime.chat import Message, check_messages, text_of
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.chat import Message, check_messages, text_of
 
 
 def read_row(record: Record, folder: Path, columns: Columns) -> Row:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgekit.data import Row
-from edgekit_runtime.chat import IMAGE_PART, Message, check_messages, parts_of, text_of
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.reasoning import DROP, KEEP, Tags, take_apart
-from edgekit_runtime.template import REASONING
+from edgekit_runtime.prompts.chat import IMAGE_PART, Message, check_messages, parts_of, text_of
+from edgekit_runtime.prompts.reasoning import DROP, KEEP, Tags, take_apart
+from edgekit_runtime.prompts.template import REASONING
 
 ASSISTANT = "assistant"
 TOOL_CALLS = "tool_calls"

@@ -21,11 +21,11 @@ from edgekit.encoding.completions import (
     without_reasoning,
 )
 from edgekit_exporters.hf.templates import load_tokenizer, tokenizer_facts
-from edgekit_runtime.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages, text_of
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.reasoning import DROP, tags_of, template_arguments
-from edgekit_runtime.specials import Asked, Disguise, Specials, is_control
-from edgekit_runtime.template import ChatTemplate
+from edgekit_runtime.prompts.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages, text_of
+from edgekit_runtime.prompts.reasoning import DROP, tags_of, template_arguments
+from edgekit_runtime.prompts.specials import Asked, Disguise, Specials, is_control
+from edgekit_runtime.prompts.template import ChatTemplate
 
 if TYPE_CHECKING:
     from edgekit.encoding.images import RowImages
@@ -198,7 +198,7 @@ class Encoder:
     def _disguised(
         self, row: Row, system: str | None, answer: list[Message]
     ) -> tuple[Row, str | None, Disguise | None]:
-        """A row in which nothing is a control token; see :mod:`edgekit_runtime.specials`."""
+        """A row in which nothing is a control token; see :mod:`edgekit_runtime.prompts.specials`."""
         asked = Asked([*self._messages(row, system), *answer], row.tools)
         if not self._specials.concern(asked):
             return row, system, None

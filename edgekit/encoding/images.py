@@ -20,12 +20,12 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.connector import base_connector, encoder_gguf
 from edgekit_exporters.gguf.projector import projector_gguf
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.engines import Prompt
-from edgekit_runtime.engines.llama_images import open_images
+from edgekit_runtime.engines.llama.images import open_images
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.images import read_picture
 from edgekit_runtime.machine import decode_threads
-from edgekit_runtime.pictures import read_picture
 
 
 class RowImages:

@@ -28,8 +28,8 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.publish import write_whole
-from edgekit_runtime.strict_json import strict_json
+from edgekit_runtime.files.atomic import write_whole
+from edgekit_runtime.files.strict_json import strict_json
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
 ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off

@@ -8,9 +8,9 @@ from edgekit.bases.resolve import check_project_base
 from edgekit.data import load_rows
 from edgekit.project import Project
 from edgekit.project.folders import trained_folder
-from edgekit_runtime.bundle import read_manifest
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.publish import check_writable
+from edgekit_runtime.files.atomic import check_writable
+from edgekit_runtime.formats.bundle import read_manifest
 
 
 def check_evaluate(

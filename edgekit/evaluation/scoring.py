@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.evaluation.answers import FieldPath, agreement, free_text_fields, json_object, same, token_f1
-from edgekit_runtime.reasoning import answer_part
+from edgekit_runtime.prompts.reasoning import answer_part
 
 BOOTSTRAP_SAMPLES = 1000
 CONFIDENCE = 0.95

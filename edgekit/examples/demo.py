@@ -22,9 +22,9 @@ from edgekit.proof.words import headline, proof_lines
 from edgekit.training.run import train
 from edgekit_runtime.bench import table
 from edgekit_runtime.bench.report import aligned
-from edgekit_runtime.command import size_text
+from edgekit_runtime.cli.parser import size_text
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import AdapterEntry
+from edgekit_runtime.formats.manifest import AdapterEntry
 from edgekit_runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)

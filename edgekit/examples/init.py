@@ -10,9 +10,9 @@ from pathlib import Path
 from edgekit.examples import caption, chat, inspection, monitoring
 from edgekit.examples.drawing import Rows
 from edgekit.project import PROJECT_FILE
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.publish import publish
+from edgekit_runtime.files.atomic import publish
+from edgekit_runtime.hints import did_you_mean
 
 SEED = 7
 TRAIN_ROWS = 800

@@ -34,10 +34,10 @@ from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.merge import merge_to_folder
 from edgekit_exporters.peft.ways_out import check_mergeable
 from edgekit_exporters.progress import stage
-from edgekit_runtime.adapter import KEY_FAMILY
 from edgekit_runtime.errors import GateRefused, UsageError
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.template import stopped_clock
+from edgekit_runtime.formats.adapter import KEY_FAMILY
+from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.prompts.template import stopped_clock
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from edgekit.project import Project
 from edgekit.project.folders import is_merged_folder, merged_folder, trained_folder
 from edgekit_exporters.peft.merge import merge_to_folder
 from edgekit_exporters.progress import stage
-from edgekit_runtime.publish import publish
+from edgekit_runtime.files.atomic import publish
 
 
 def merge(project: Project, names: Sequence[str] | None = None, *, output: Path | None = None) -> Path:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.project import FORMATS, MODES, Project
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.hints import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from edgekit.targets.devices import device_profile
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.builder import require_onnx
-from edgekit_runtime.bundle import is_bundle
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.publish import check_replaceable
+from edgekit_runtime.files.atomic import check_replaceable
+from edgekit_runtime.formats.bundle import is_bundle
+from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.runtime import BASE
 
 

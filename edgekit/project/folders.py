@@ -47,7 +47,7 @@ def merged_folder(project: Project, adapters: list[Adapter], output: Path | None
 
 def is_merged_folder(folder: Path) -> bool:
     """Whether ``folder`` is a Hugging Face folder that a merge may replace."""
-    from edgekit_runtime.bundle import is_bundle
+    from edgekit_runtime.formats.bundle import is_bundle
 
     return (folder / "config.json").exists() and not is_bundle(folder)
 

@@ -12,9 +12,9 @@ from typing import Any
 from edgekit.data.shapes import ROW_KEYS
 from edgekit.data.source import HUB_PREFIX, DataSource, is_hub_name, means_hub
 from edgekit.project.model import PROJECT_FILE, TARGET_WORDS, Adapter, DataFiles, Export, Gate, Generation, Project
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import NAME_PATTERN
+from edgekit_runtime.formats.manifest import NAME_PATTERN
+from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.runtime import BASE
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.data.source import DataSource
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
-from edgekit_runtime.reasoning import MODES as REASONING
+from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
+from edgekit_runtime.hints import did_you_mean
+from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
 PROJECT_FILE = "edgekit.yaml"
 METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", "alora")

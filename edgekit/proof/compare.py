@@ -15,8 +15,8 @@ from edgekit.evaluation.scoring import Score, bootstrap_interval, score
 from edgekit.proof.pairs import mcnemar
 from edgekit.proof.reference import Reference
 from edgekit.proof.tokens import Tokens, compare_tokens, name_in
+from edgekit_runtime.files.strict_json import without_nan
 from edgekit_runtime.runtime import BASE
-from edgekit_runtime.strict_json import without_nan
 
 
 @dataclass(frozen=True)

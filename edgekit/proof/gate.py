@@ -20,7 +20,7 @@ from edgekit.proof.report import write_report
 from edgekit.proof.verdict import dead, least_gain, least_loss, not_good, remedy, unfaithful
 from edgekit_exporters.bundle import Quality
 from edgekit_runtime.errors import GateRefused, InputError
-from edgekit_runtime.strict_json import without_nan
+from edgekit_runtime.files.strict_json import without_nan
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from edgekit.project import Adapter, Project
 from edgekit.project.folders import trained_folder
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.files import find_adapter
-from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.manifest import Manifest
 
 PACKAGES = ("edgekit", "edgekit-runtime", "torch", "transformers", "peft")
 

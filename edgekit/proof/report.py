@@ -15,7 +15,7 @@ from edgekit.proof.compare import Proof, RowProof
 from edgekit.proof.ladder import Rung, pareto_front
 from edgekit.proof.markdown import literal
 from edgekit.proof.words import headline, proof_lines
-from edgekit_runtime.strict_json import strict_json
+from edgekit_runtime.files.strict_json import strict_json
 
 REPORT_SCHEMA = "edgekit.report/1"
 WORST_ROWS = 8

@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit_runtime import machine
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, TargetError, UsageError
+from edgekit_runtime.hints import did_you_mean
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

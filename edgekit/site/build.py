@@ -27,13 +27,13 @@ from edgekit.site.assets import PACKAGES, vendored_files
 from edgekit.site.policy import BUNDLE_POLICY, content_security_policy, response_headers
 from edgekit.site.probes import template_facts
 from edgekit.targets.devices import device_profile
-from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.intake import take_in_bundle
-from edgekit_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
-from edgekit_runtime.publish import check_replaceable, publish
+from edgekit_runtime.files.atomic import check_replaceable, publish
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.bundle import Bundle, open_bundle
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edgekit_runtime.intake.adapters import take_in_bundle
 
 SITE_SCHEMA = "edgekit.site/1"
 SITE_FILE = "site.json"

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.chat import IMAGE_PART, ImageTemplate, Message, TextTemplate, parts_of
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.prompts import chat_template
-from edgekit_runtime.reasoning import MODES, template_arguments
-from edgekit_runtime.template import stopped_clock
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.prompts.chat import IMAGE_PART, ImageTemplate, Message, TextTemplate, parts_of
+from edgekit_runtime.prompts.reasoning import MODES, template_arguments
+from edgekit_runtime.prompts.rendering import chat_template
+from edgekit_runtime.prompts.template import stopped_clock
 
 _USER, _ASSISTANT, _SYSTEM = ({"role": role} for role in ("user", "assistant", "system"))
 CONVERSATIONS: tuple[list[Message], ...] = (

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgekit_devices.wheelhouse import Wheelhouse
-from edgekit_runtime.bundle import Bundle, file_digest, open_bundle
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.store.durable import durable_file, place
+from edgekit_runtime.files.durable import durable_file, place
+from edgekit_runtime.formats.bundle import Bundle, file_digest, open_bundle
+from edgekit_runtime.formats.manifest import Manifest
 
 INSTALLER, FACTS, CHECKSUMS = "install.sh", "kit.env", "SHA256SUMS"
 BUNDLE_FOLDER, WHEELHOUSE_FOLDER = "bundle", "wheelhouse"

@@ -15,16 +15,16 @@ from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate, Model
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.base import quantization_of
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.bundle import open_bundle
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.engines import DEFAULT_CONTEXT
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.manifest import BaseEntry
-from edgekit_runtime.model_facts import ModelFacts, genai_facts, gguf_facts
-from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS
-from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.bundle import open_bundle
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.manifest import BaseEntry
+from edgekit_runtime.formats.model_facts import ModelFacts, genai_facts, gguf_facts
+from edgekit_runtime.formats.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS
+from edgekit_runtime.formats.onnx_base import ENGINE as ONNX_ENGINE
+from edgekit_runtime.hints import did_you_mean
 
 PLAN_SCHEMA = "edgekit.plan/1"
 FLOAT_BYTES = 4
@@ -162,7 +162,7 @@ def subject_of_base(base: Base, weights: Weights) -> Subject:
 
 def _reader(projector: Path) -> Reader:
     """Of an image the encoder holds one layer's activations and attention scores at a time, as floats."""
-    from edgekit_runtime.engines.llama_images import DEFAULT_LIMIT
+    from edgekit_runtime.engines.llama.images import DEFAULT_LIMIT
 
     metadata = read_gguf(projector).metadata
 

@@ -18,8 +18,8 @@ from edgekit.targets.ssh import Device, DeviceError, Target, connect, parse_targ
 from edgekit.targets.transfer import KIT, bring, open_folder
 from edgekit_devices import Found, Profile, fitting_profile, shortcomings
 from edgekit_devices.wheelhouse import Wheelhouse
-from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import EdgekitError, TargetError, UsageError
+from edgekit_runtime.formats.bundle import Bundle, open_bundle
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from edgekit_devices.wheelhouse import (
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.converters import engine_version, source_distribution
 from edgekit_runtime.errors import TargetError, UsageError
-from edgekit_runtime.publish import publish
+from edgekit_runtime.files.atomic import publish
 
 log = logging.getLogger(__name__)
 

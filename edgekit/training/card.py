@@ -16,8 +16,8 @@ from typing import Any
 from edgekit.training.record import PLOT_FILE, RunRecord, versions
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.publish import write_whole
+from edgekit_runtime.files.atomic import write_whole
+from edgekit_runtime.formats.gguf import read_gguf
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from edgekit_exporters.gguf.connector import trained_connector, with_connector
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.reasoning import template_arguments
-from edgekit_runtime.template import ChatTemplate
+from edgekit_runtime.prompts.reasoning import template_arguments
+from edgekit_runtime.prompts.template import ChatTemplate
 
 CHANGES_BLOCKS = {
     TORCH: "the base",

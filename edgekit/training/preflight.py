@@ -9,7 +9,7 @@ from edgekit.data import load_rows
 from edgekit.project import Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.publish import check_replaceable
+from edgekit_runtime.files.atomic import check_replaceable
 
 
 def check_train(project: Project, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.strict_json import strict_json
+from edgekit_runtime.files.strict_json import strict_json
 
 RECORD_FILE = "run.json"
 PLOT_FILE = "loss.png"

@@ -33,8 +33,8 @@ from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit_exporters.base import Base
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.publish import publish
-from edgekit_runtime.reasoning import KEEP, knows_reasoning
+from edgekit_runtime.files.atomic import publish
+from edgekit_runtime.prompts.reasoning import KEEP, knows_reasoning
 
 log = logging.getLogger(__name__)
 

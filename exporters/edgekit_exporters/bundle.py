@@ -17,10 +17,11 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx import base as onnx
 from edgekit_exporters.progress import stage
-from edgekit_runtime.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.manifest import (
+from edgekit_runtime.files.atomic import publish
+from edgekit_runtime.formats.bundle import file_digest, is_bundle, verify_bundle
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.manifest import (
     BUNDLE_SCHEMA,
     MANIFEST_FILE,
     AdapterEntry,
@@ -30,11 +31,10 @@ from edgekit_runtime.manifest import (
     PartEntry,
     Requires,
 )
-from edgekit_runtime.model_facts import gguf_facts
-from edgekit_runtime.onnx_adapter import SUFFIX
-from edgekit_runtime.onnx_base import DATA_FILE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
-from edgekit_runtime.onnx_base import ENGINE as ONNX_ENGINE
-from edgekit_runtime.publish import publish
+from edgekit_runtime.formats.model_facts import gguf_facts
+from edgekit_runtime.formats.onnx_adapter import SUFFIX
+from edgekit_runtime.formats.onnx_base import DATA_FILE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats.onnx_base import ENGINE as ONNX_ENGINE
 
 BASE_FOLDER = "base"
 BASE_FILE = f"{BASE_FOLDER}/model.gguf"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.errors import EdgekitError, GateRefused, InputError, TargetError, UsageError
 
 if TYPE_CHECKING:
-    from edgekit_runtime.bundle import Bundle, open_bundle, verify_bundle
-    from edgekit_runtime.manifest import Manifest
+    from edgekit_runtime.formats.bundle import Bundle, open_bundle, verify_bundle
+    from edgekit_runtime.formats.manifest import Manifest
     from edgekit_runtime.runtime import BASE, Runtime
     from edgekit_runtime.runtime.generation import Generation, Stream
 
@@ -37,13 +37,13 @@ __all__ = [
 
 _HOMES = {
     "BASE": "runtime",
-    "Bundle": "bundle",
+    "Bundle": "formats.bundle",
     "Generation": "runtime.generation",
-    "Manifest": "manifest",
+    "Manifest": "formats.manifest",
     "Runtime": "runtime",
     "Stream": "runtime.generation",
-    "open_bundle": "bundle",
-    "verify_bundle": "bundle",
+    "open_bundle": "formats.bundle",
+    "verify_bundle": "formats.bundle",
 }
 
 

@@ -191,7 +191,7 @@ def test_one_adapter_exported_again_leaves_the_base(trained: Path, tiny_base_fil
 def test_a_merged_bundle_has_the_adapters_prompt_and_tokenizer(
     trained: Path, tiny_base_file: Callable[[], Path]
 ) -> None:
-    from edgekit_runtime.gguf import read_gguf
+    from edgekit_runtime.formats.gguf import read_gguf
 
     file = trained / "edgekit.yaml"
     file.write_text(file.read_text().replace("rank: 4", "rank: 4\n    system: You inspect parts."))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli import program as kit
-from edgekit_runtime import cli as runtime
+from edgekit_runtime.cli import program as runtime
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "runtime" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

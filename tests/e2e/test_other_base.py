@@ -16,7 +16,7 @@ from edgekit.bases.weights import Weights, with_blocks
 from edgekit.cli import main
 from edgekit.project import load_project
 from edgekit_exporters.gguf.base import base_gguf, gguf_from_folder
-from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.formats.bundle import file_digest
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.base_header import _expected, check_base_header, check_projector
-from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import VALUE_NAMES, read_gguf
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.base_header import _expected, check_base_header, check_projector
+from edgekit_runtime.formats.gguf import VALUE_NAMES, read_gguf
+from edgekit_runtime.intake.canary import try_adapters
 from tests.raw_gguf import HEADS, LAYERS, PIECES, WIDTH, Tensor, Value, metadata_of_base, tensors_of_base, write_raw
 
 Changes = dict[str, Value | None]

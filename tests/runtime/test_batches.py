@@ -10,9 +10,9 @@ import pytest
 
 from edgekit_runtime import Runtime
 from edgekit_runtime.engines import Part, Stack
-from edgekit_runtime.engines.llama_cpp import LlamaEngine
-from edgekit_runtime.engines.odd_rank import with_odd_rank
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.engines.llama.engine import LlamaEngine
+from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
+from edgekit_runtime.formats.gguf import read_gguf
 
 STACKS: list[Stack] = [(), (("one", 1.0),), (("one", 0.5), ("two", 1.5))]
 LENGTHS = (5, 40, 300, 17)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime.bundle import file_digest, open_bundle, verify_bundle
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.bundle import file_digest, open_bundle, verify_bundle
 from tests.runtime.test_manifest import document
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit_runtime import canary
-from edgekit_runtime.adapter import EMBEDDING
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.canary import try_adapters, try_adapters_async
 from edgekit_runtime.engines import forced_logits
-from edgekit_runtime.engines.llama_cpp import LlamaEngine
+from edgekit_runtime.engines.llama.engine import LlamaEngine
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.adapter import EMBEDDING
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.intake import canary
+from edgekit_runtime.intake.canary import try_adapters, try_adapters_async
 from tests.tiny_gguf import ALPHA, EXPERTS, KEY, WIDTH, matrices, write_base, write_lora
 
 Try = Callable[..., list[bool]]
@@ -97,7 +97,7 @@ def python(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
     path = folder / "python"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr("edgekit_runtime.canary.sys.executable", str(path))
+    monkeypatch.setattr("edgekit_runtime.intake.canary.sys.executable", str(path))
 
 
 @pytest.mark.parametrize(

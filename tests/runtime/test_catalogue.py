@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.bundle import Bundle, open_bundle
 from edgekit_runtime.runtime.asking import Asker, Options
 from edgekit_runtime.runtime.catalogue import BASE, Catalogue
 from tests.goods import Goods

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit_exporters.base import Base
-from edgekit_runtime.chat import Asking, apply_system, check_messages, text_of
-from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary
+from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.prompts import Prompts
-from edgekit_runtime.template import KEY_TOKENS, ChatTemplate, TemplateFacts, stopped_clock
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.prompts.chat import Asking, apply_system, check_messages, text_of
+from edgekit_runtime.prompts.rendering import Prompts
+from edgekit_runtime.prompts.template import KEY_TOKENS, ChatTemplate, TemplateFacts, stopped_clock
 from tests.chat_templates import LLAMA3, TEMPLATES
 from tests.conversations import TOOLS, conversations
 
@@ -137,7 +137,7 @@ def test_the_preamble_is_that_of_the_day_and_of_the_tools(device: Device, monkey
     seen = []
     for day in (1, 2):
         moment = datetime.datetime(2026, 3, day)
-        monkeypatch.setattr("edgekit_runtime.template._now", lambda moment=moment: moment)
+        monkeypatch.setattr("edgekit_runtime.prompts.template._now", lambda moment=moment: moment)
         for tools in ([], [tool]):
             asking = Asking("You are terse.", None, tools)
             tokens = prompts.chat([{"role": "user", "content": "scratch of 3 mm"}], asking).tokens

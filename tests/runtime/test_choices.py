@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit_runtime.arguments import filled, number, whole
-from edgekit_runtime.choices import FEW, did_you_mean, nearest
-from edgekit_runtime.command import Program
+from edgekit_runtime.cli.arguments import filled, number, whole
+from edgekit_runtime.cli.parser import Program
+from edgekit_runtime.hints import FEW, did_you_mean, nearest
 
 NAMES = st.lists(st.text("abcdefghij0123_-", min_size=3, max_size=12), min_size=1, max_size=20, unique=True)
 

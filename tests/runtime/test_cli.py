@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from edgekit_runtime.bench import compare, read_bench, table
-from edgekit_runtime.command import from_here
+from edgekit_runtime.cli.parser import from_here
 
 
 def run(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli.program import main; sys.exit(main())"]
     return subprocess.run(
         [*command, *map(str, arguments)], input=given, capture_output=True, text=True, timeout=300, check=False
     )
@@ -90,7 +90,7 @@ def test_a_figure_that_means_nothing_is_wrong_usage(demo_bundle: Path, option: s
 
 
 def test_ctrl_c_stops_quietly(demo_bundle: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli.program import main; sys.exit(main())"]
     arguments = ["run", str(demo_bundle), "--prompt", "Count up from one for ever.", "--max-tokens", "3000", "--stream"]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -106,8 +106,8 @@ def test_sigterm_leaves_no_half_written_folder(tmp_path: Path) -> None:
     script = f"""
 import sys, time
 from pathlib import Path
-from edgekit_runtime.command import Program
-from edgekit_runtime.publish import publish
+from edgekit_runtime.cli.parser import Program
+from edgekit_runtime.files.atomic import publish
 
 def work(arguments):
     with publish(Path({str(tmp_path / "result")!r}), is_ours=lambda _: False) as folder:

@@ -70,7 +70,7 @@ def test_an_adapter_that_ends_its_answer_at_once_is_fit(
     goods: Goods, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each token ends an answer, as far as the vocabulary is asked."""
-    monkeypatch.setattr("edgekit_runtime.engines.llama_cpp.LlamaEngine.is_end", lambda *_: True)
+    monkeypatch.setattr("edgekit_runtime.engines.llama.engine.LlamaEngine.is_end", lambda *_: True)
     with Runtime(goods.bundle, threads=1) as runtime:
         assert runtime.generate("x", max_tokens=8).usage.completion_tokens == 0
         assert runtime.trial([1, 2, 3], "one", tokens=8).tokens == 8
@@ -91,8 +91,8 @@ def test_an_engine_that_crashes_hangs_or_says_nothing_is_found(
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho '{json.dumps({'trying': 'answer of base'})}'\n{script}\n")
     python.chmod(0o755)
-    monkeypatch.setattr("edgekit_runtime.doctor.sys.executable", str(python))
-    monkeypatch.setattr("edgekit_runtime.doctor.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("edgekit_runtime.cli.doctor.sys.executable", str(python))
+    monkeypatch.setattr("edgekit_runtime.cli.doctor.SILENT_SECONDS", 1.0)
     checks = checks_of(goods.bundle, capsys, code=3)
     assert why in checks["answer of base"]["found"]
 

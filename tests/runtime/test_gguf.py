@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import ADAPTER_METADATA, BASE_METADATA, read_gguf
+from edgekit_runtime.formats.gguf import ADAPTER_METADATA, BASE_METADATA, read_gguf
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime.adapter import EMBEDDING, KEY_ALPHA, KEY_INVOCATION, KEY_RANK, AdapterFacts
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.intake import take_in
+from edgekit_runtime.formats.adapter import EMBEDDING, KEY_ALPHA, KEY_INVOCATION, KEY_RANK, AdapterFacts
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.intake.adapters import take_in
 from tests.tiny_gguf import DOWN, EXPERTS, KEY, RANK, TYPES, matrices, write_base, write_lora
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -258,7 +258,7 @@ def onnx_parameters() -> Parameters:
 
 def write_onnx(path: Path, parameters: Parameters, **facts: Any) -> Path:
     onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'edgekit-runtime[onnx]'")
-    from edgekit_runtime.onnx_adapter import trailer
+    from edgekit_runtime.formats.onnx_adapter import trailer
 
     file = onnxruntime.AdapterFormat()
     file.set_adapter_version(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit_runtime.engines import llama_library
+from edgekit_runtime.engines.llama import library as llama_library
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import Manifest, is_safe_path
+from edgekit_runtime.formats.manifest import Manifest, is_safe_path
 
 DIGEST = "0" * 64
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile
-from edgekit_runtime.model_facts import genai_facts, gguf_facts
+from edgekit_runtime.formats.gguf import GgufFile
+from edgekit_runtime.formats.model_facts import genai_facts, gguf_facts
 
 LLAMA = {
     "general.architecture": "llama",

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from edgekit_runtime import BASE, InputError, Runtime
-from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import BARE, Part, Stack
 from edgekit_runtime.engines.opening import open_engine
-from edgekit_runtime.onnx_base import MIXED_FILE
+from edgekit_runtime.formats.bundle import open_bundle
+from edgekit_runtime.formats.onnx_base import MIXED_FILE
 from edgekit_runtime.store import Store
 from tests.steps import alone, step
 

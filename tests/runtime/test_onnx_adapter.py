@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime.adapter import KEY_INVOCATION, KEY_RANK, AdapterFacts
-from edgekit_runtime.engines.onnx_adapters import Loaded
+from edgekit_runtime.engines.onnx.adapters import Loaded
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.onnx_adapter import OnnxAdapter, Parameter, model_version, read_onnx_adapter, trailer
+from edgekit_runtime.formats.adapter import KEY_INVOCATION, KEY_RANK, AdapterFacts
+from edgekit_runtime.formats.onnx_adapter import OnnxAdapter, Parameter, model_version, read_onnx_adapter, trailer
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'edgekit-runtime[onnx]'")
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime.base_header import check_base_header, onnx_layers
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.onnx_base import DATA_FILE, KEY_LAYERS
-from edgekit_runtime.onnx_graph import MAX_DEPTH, check_graph
+from edgekit_runtime.formats.base_header import check_base_header, onnx_layers
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.onnx_base import DATA_FILE, KEY_LAYERS
+from edgekit_runtime.formats.onnx_graph import MAX_DEPTH, check_graph
 from tests.raw_gguf import Value, metadata_of_base, write_raw
 
 SIZE = 1000

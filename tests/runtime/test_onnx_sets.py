@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekit_runtime.engines.onnx_adapters import Loaded, masks
-from edgekit_runtime.engines.onnx_sets import KEPT, AdapterSets
-from edgekit_runtime.onnx_base import LORA_A, LORA_B, MASK, MASK_FUSED, TILE
+from edgekit_runtime.engines.onnx.adapter_sets import KEPT, AdapterSets
+from edgekit_runtime.engines.onnx.adapters import Loaded, masks
+from edgekit_runtime.formats.onnx_base import LORA_A, LORA_B, MASK, MASK_FUSED, TILE
 
 PLAIN, FUSED = "model.layers.0.mlp.up_proj", "model.layers.0.attn.qkv_proj"
 INPUTS, OUTPUTS = 8, {PLAIN: 12, FUSED: 20}

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgekit_runtime import pictures
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.pictures import BASE64_PIECE, MAX_SIDE, Picture, read_data_url, read_picture, read_pictures
+from edgekit_runtime.formats import images as pictures
+from edgekit_runtime.formats.images import BASE64_PIECE, MAX_SIDE, Picture, read_data_url, read_picture, read_pictures
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from edgekit_runtime import child_limits, probed
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.intake import child_limits, probed
+from edgekit_runtime.intake.canary import try_adapters
 from edgekit_runtime.store import Store
 from tests.goods import Goods
 from tests.raw_gguf import write_aborting
@@ -122,7 +122,7 @@ def test_a_base_that_makes_the_engine_abort_is_one_line(
 
 def limited(code: str) -> subprocess.CompletedProcess[str]:
     """Python under our limits."""
-    start = "from edgekit_runtime.child_limits import *; "
+    start = "from edgekit_runtime.intake.child_limits import *; "
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", start + code]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
@@ -152,6 +152,6 @@ def test_a_child_that_ran_out_of_time_hangs(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "python"
     path.write_text(f"#!/bin/sh\nkill -{number.removeprefix('SIG')} $$\n")
     path.chmod(0o755)
-    monkeypatch.setattr("edgekit_runtime.canary.sys.executable", str(path))
+    monkeypatch.setattr("edgekit_runtime.intake.canary.sys.executable", str(path))
     with pytest.raises(InputError, match="the engine hangs over"):
         try_adapters(BaseFiles("llama.cpp", tmp_path / "base.gguf"), [])

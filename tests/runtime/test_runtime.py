@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from edgekit_runtime import BASE, InputError, Runtime, UsageError
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.engines import BARE, Sampling, forced_logits, generate
+from edgekit_runtime.formats.bundle import file_digest
 
 PROMPT = "Name three colours and write one short line about each."
 
@@ -253,7 +253,7 @@ def test_a_lora_of_somebody_else_runs_when_its_shapes_fit(demo_bundle: Path, tmp
 
 def test_importing_the_package_loads_neither_engine_nor_training_stack() -> None:
     code = (
-        "import sys, edgekit_runtime, edgekit_runtime.cli\n"
+        "import sys, edgekit_runtime, edgekit_runtime.cli.program\n"
         "heavy = {'torch', 'transformers', 'peft', 'numpy', 'llama_cpp', 'onnxruntime', 'jinja2', 'matplotlib'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"

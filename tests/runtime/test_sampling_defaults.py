@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.engines import Sampling
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.sampling_defaults import RULES, check_generation
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.sampling_defaults import RULES, check_generation
 from tests.goods import Goods
 
 BAD: list[dict[str, Any]] = [

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.signing import make_key, sign
-from edgekit_runtime.trust import adapter_message, adapter_signature, check_signed
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.signing import make_key, sign
+from edgekit_runtime.formats.trust import adapter_message, adapter_signature, check_signed
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from edgekit_runtime.prompts.specials import Asked, Specials
 from edgekit_runtime.runtime import Runtime
-from edgekit_runtime.specials import Asked, Specials
 from tests.goods import Goods
 from tests.service import serving
 

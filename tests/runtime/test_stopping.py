@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.stopping import StopText
+from edgekit_runtime.scheduler.stopping import StopText
 
 
 def run(pieces: list[str], stops: list[str]) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit_runtime.strict_json import strict_json
+from edgekit_runtime.files.strict_json import strict_json
 
 DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -22,10 +22,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime import bundle_source
-from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.tar_members import MAX_EXTENSION, MAX_MEMBERS, read_members
+from edgekit_runtime.formats import bundle_source
+from edgekit_runtime.formats.bundle import file_digest, open_bundle
+from edgekit_runtime.formats.tar import MAX_EXTENSION, MAX_MEMBERS, read_members
 from tests.runtime.test_manifest import document
 
 GIB = 1024**3
@@ -383,7 +383,8 @@ def test_opening_a_tar_takes_no_memory_for_what_it_claims(tmp_path: Path) -> Non
     with archive.open("r+b") as stream:
         stream.truncate(3 * GIB)  # holes: the bytes are there, and none is on the disk
     code = (
-        "import sys; from edgekit_runtime.bundle import open_bundle; from edgekit_runtime.errors import InputError\n"
+        "import sys\nfrom edgekit_runtime.formats.bundle import open_bundle\n"
+        "from edgekit_runtime.errors import InputError\n"
         "try:\n  open_bundle(sys.argv[1]).__enter__()\nexcept InputError as error:\n  print(error)"
     )
     done = subprocess.run(

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.prompts.budget import LONGEST_SOURCE
+from edgekit_runtime.prompts.template import KEY_TEMPLATE, ChatTemplate, TemplateFacts, TemplateOverBudget
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.store import Store
-from edgekit_runtime.template import KEY_TEMPLATE, ChatTemplate, TemplateFacts, TemplateOverBudget
-from edgekit_runtime.template_budget import LONGEST_SOURCE
 from tests.chat_templates import TEMPLATES
 from tests.goods import Goods
 
@@ -169,7 +169,7 @@ CHILD = """
 import json, resource, sys, time
 sys.path[:0] = json.loads(sys.argv[1])
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.template import ChatTemplate
+from edgekit_runtime.prompts.template import ChatTemplate
 ChatTemplate("{{ 1 }}").render([{"role": "user", "content": "x"}])
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (768 << 20),) * 2)

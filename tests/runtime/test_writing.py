@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.publish import check_replaceable, publish, write_whole
-from edgekit_runtime.signing import make_key
-from edgekit_runtime.system_errors import explained
+from edgekit_runtime.files.atomic import check_replaceable, publish, write_whole
+from edgekit_runtime.files.system_errors import explained
+from edgekit_runtime.formats.signing import make_key
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -17,7 +17,7 @@ from edgekit.targets.emulation import EmulatedBoard, why_not
 from edgekit.targets.offline_kit import write_offline
 from edgekit.targets.runtime_build import build_runtime
 from edgekit_runtime import Runtime
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.formats.bundle import open_bundle
 from tests.vlm import Model
 
 PREFIX = "/opt/edgekit"

@@ -15,7 +15,7 @@ from edgekit.targets.devices import device_profile
 from edgekit.targets.offline_kit import write_offline
 from edgekit.targets.runtime_build import build_runtime
 from edgekit_runtime import Runtime
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.formats.bundle import open_bundle
 from tests.targets.test_boards import PROMPT, TOKENS
 
 QEMU = shutil.which("qemu-x86_64-static")

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgekit.bases.demo_vlm.parts import SIZE
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.formats.bundle import file_digest
 
 WEIGHTS = Path(__file__).with_name("vision.safetensors")  # made by benchmarks/pretrain_demo_vlm.py
 NAME = "demo-vlm"

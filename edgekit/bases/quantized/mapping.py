@@ -14,7 +14,7 @@ from torch import Tensor
 from edgekit.bases.quantized.blocks import PackedBlocks, dequantise
 from edgekit_exporters.conversions import CONVERSIONS, Conversion, unpaired
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, TensorInfo, read_gguf
+from edgekit_runtime.formats.gguf import GgufFile, TensorInfo, read_gguf
 
 OTHER_PRECISION = "use base_precision nf4 or bf16 for this model"
 # Derived from the config, so they have no parameter: frequencies of scaled rotary embeddings.

@@ -16,7 +16,7 @@ from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, cano
 from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.refit import refit
 from edgekit_exporters.peft.ways_out import refuse_ends
-from edgekit_runtime import adapter as keys
+from edgekit_runtime.formats import adapter as keys
 
 log = logging.getLogger(__name__)
 

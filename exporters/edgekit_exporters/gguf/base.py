@@ -17,8 +17,8 @@ from edgekit_exporters.gguf.imatrix import read_imatrix
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, quantise
 from edgekit_exporters.progress import stage
-from edgekit_runtime.adapter import KEY_FAMILY
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.adapter import KEY_FAMILY
+from edgekit_runtime.formats.gguf import read_gguf
 
 log = logging.getLogger(__name__)
 

@@ -63,7 +63,7 @@ def read_imatrix(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: no imatrix file in GGUF form.
     """
-    from edgekit_runtime.gguf import read_gguf
+    from edgekit_runtime.formats.gguf import read_gguf
 
     header = read_gguf(path)
     if header.metadata.get("general.type") != TYPE:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.gguf import ARRAY, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING, read_gguf
+from edgekit_runtime.formats.gguf import ARRAY, DEFAULT_ALIGNMENT, MAGIC, SCALARS, STRING, read_gguf
 
 # Numbers of the value types that we write.
 UINT32, INT64, FLOAT32, BOOL = (next(number for number, code in SCALARS.items() if code == wanted) for wanted in "Iqf?")

@@ -11,9 +11,9 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.converters import engine_version, run_converter
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.adapter import KEY_FAMILY
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.formats.adapter import KEY_FAMILY
+from edgekit_runtime.hints import did_you_mean
 
 log = logging.getLogger(__name__)
 

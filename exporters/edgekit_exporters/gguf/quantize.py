@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.gguf import TENSOR_TYPES
+from edgekit_runtime.formats.gguf import TENSOR_TYPES
+from edgekit_runtime.hints import did_you_mean
 
 # What the quantiser makes, by the names of llama.cpp's quantize tool -> llama.cpp's number, which files have as
 # general.file_type.  Written down here, as asking the engine means loading it.
@@ -88,7 +88,7 @@ def quantise(
     """
     from llama_cpp import llama_cpp
 
-    from edgekit_runtime.engines.llama_library import engine_errors
+    from edgekit_runtime.engines.llama.library import engine_errors
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = QUANTIZATIONS[quantization]

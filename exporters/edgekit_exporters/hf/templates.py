@@ -12,7 +12,7 @@ from typing import Any
 from edgekit_exporters.base import SETTINGS, Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.template import ChatTemplate, TemplateFacts
+from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
 
 TEMPLATE_FILE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"

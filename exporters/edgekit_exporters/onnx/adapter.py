@@ -15,8 +15,8 @@ from edgekit_exporters.onnx.builder import require_onnx
 from edgekit_exporters.onnx.layer_names import FUSED_MODULES, fused_rows, graph_layer
 from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.onnx_adapter import model_version, trailer
-from edgekit_runtime.onnx_base import LORA_A, LORA_B
+from edgekit_runtime.formats.onnx_adapter import model_version, trailer
+from edgekit_runtime.formats.onnx_base import LORA_A, LORA_B
 
 ADAPTER_VERSION = 1
 

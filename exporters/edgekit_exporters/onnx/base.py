@@ -21,15 +21,22 @@ from edgekit_exporters.gguf.converters import run_converter
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx.builder import BUILDER, build_graph, float_graph, require_onnx
-from edgekit_runtime import onnx_base as names
-from edgekit_runtime.adapter import KEY_ARCHITECTURE, KEY_FAMILY
-from edgekit_runtime.base_header import onnx_layers
-from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.choices import did_you_mean
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.model_facts import genai_facts
-from edgekit_runtime.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats import onnx_base as names
+from edgekit_runtime.formats.adapter import KEY_ARCHITECTURE, KEY_FAMILY
+from edgekit_runtime.formats.base_header import onnx_layers
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.model_facts import genai_facts
+from edgekit_runtime.formats.onnx_base import (
+    DATA_FILE,
+    GENAI_CONFIG,
+    KEY_LAYERS,
+    MIXED_FILE,
+    MODEL_FILE,
+    VOCABULARY_FILE,
+)
+from edgekit_runtime.hints import did_you_mean
 
 if TYPE_CHECKING:
     from edgekit_exporters.onnx.blocks import Blocks

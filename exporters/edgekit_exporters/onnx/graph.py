@@ -16,7 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgekit_exporters.onnx.blocks import BLOCK, Blocks
-from edgekit_runtime.onnx_base import LOGITS_FROM
+from edgekit_runtime.formats.onnx_base import LOGITS_FROM
 
 HEAD = "lm_head.MatMul.weight"
 WEIGHT_SUFFIX = ".MatMul.weight"

@@ -7,7 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.onnx_base import FUSED, FUSED_PARTS
+from edgekit_runtime.formats.onnx_base import FUSED, FUSED_PARTS
 
 FUSED_MODULES = ("q_proj", "k_proj", "v_proj")  # in the order of their rows
 MODULE = re.compile(r"model\.layers\.(\d+)\.(self_attn|mlp)\.(\w+)")

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit_exporters.onnx.graph import constant, graph_input, layer_name, linear_layers, matrix_shape
-from edgekit_runtime.onnx_base import FUSED, LORA_A, LORA_B, MASK, MASK_FUSED, TILE
+from edgekit_runtime.formats.onnx_base import FUSED, LORA_A, LORA_B, MASK, MASK_FUSED, TILE
 
 
 def add_adapter_inputs(model: ir.Model) -> None:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG, check_plain_file, read_json
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import MAGIC
+from edgekit_runtime.formats.gguf import MAGIC
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.conversions import CONVERSIONS, Conversion, unpaired
 from edgekit_exporters.peft.names import PREFIX
 from edgekit_exporters.peft.settings import INVOCATION
-from edgekit_runtime import adapter as keys
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, TensorInfo, read_gguf
+from edgekit_runtime.formats import adapter as keys
+from edgekit_runtime.formats.gguf import GgufFile, TensorInfo, read_gguf
 
 
 def read_lora_gguf(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from llama_cpp import llama_cpp as llama
 
-from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines import PREFILL_CHUNK, Part
-from edgekit_runtime.engines.llama_library import model_parameters
+from edgekit_runtime.engines.llama.library import model_parameters
 from edgekit_runtime.engines.opening import open_engine
-from edgekit_runtime.onnx_base import ENGINE as ONNX
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.onnx_base import ENGINE as ONNX
 
 
 class BareLoop:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit_runtime.bench.statistics import figures
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.pictures import MAX_ASPECT, MAX_SIDE, Picture
+from edgekit_runtime.formats.images import MAX_ASPECT, MAX_SIDE, Picture
 from edgekit_runtime.runtime import BASE, Runtime
 
 QUESTION = "Describe the image."

@@ -18,9 +18,9 @@ from edgekit_runtime.bench.statistics import figures
 from edgekit_runtime.engines import BARE, Engine, Sampling, generate
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.onnx_adapter import is_onnx_adapter, read_onnx_adapter
-from edgekit_runtime.onnx_base import DATA_FILE, KEY_LAYERS
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.onnx_adapter import is_onnx_adapter, read_onnx_adapter
+from edgekit_runtime.formats.onnx_base import DATA_FILE, KEY_LAYERS
 from edgekit_runtime.runtime import BASE, Runtime
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgekit_runtime.pictures import Picture
+    from edgekit_runtime.formats.images import Picture
 
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
 DEFAULT_CONTEXT = 4096

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines.base import Engine
-from edgekit_runtime.onnx_base import ENGINE as ONNX
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.onnx_base import ENGINE as ONNX
 
 
 def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int = 1) -> Engine:
@@ -14,9 +14,9 @@ def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int 
         InputError: the engine is not installed, refuses a file, or there is not enough memory.
     """
     if files.engine == ONNX:
-        from edgekit_runtime.engines.onnx import OnnxEngine
+        from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
         return OnnxEngine(files, context=context, threads=threads, sequences=sequences)
-    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+    from edgekit_runtime.engines.llama.engine import LlamaEngine
 
     return LlamaEngine(files.model, context=context, threads=threads, sequences=sequences)

@@ -7,17 +7,17 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from edgekit_runtime.bounds import check_adapters, check_schema, check_stops
-from edgekit_runtime.chat import Asking, Message
 from edgekit_runtime.engines import Layout, Prompt, Sampling
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.manifest import AdapterEntry, BaseEntry
-from edgekit_runtime.pictures import Source, listed, read_pictures
-from edgekit_runtime.prompts import Prompts
+from edgekit_runtime.formats.images import Source, listed, read_pictures
+from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
+from edgekit_runtime.prompts.bounds import check_adapters, check_schema, check_stops
+from edgekit_runtime.prompts.chat import Asking, Message
+from edgekit_runtime.prompts.rendering import Prompts
+from edgekit_runtime.prompts.tokenizing import BoundedTokeniser
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
 from edgekit_runtime.scheduler import Work
-from edgekit_runtime.tokenising import BoundedTokeniser
 
 DEFAULT_MAX_TOKENS = 256
 
@@ -83,7 +83,7 @@ class Asker:
         Raises:
             UsageError: arguments that make no sense together.
             InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
-                :mod:`~edgekit_runtime.bounds` allows.
+                :mod:`~edgekit_runtime.prompts.bounds` allows.
         """
         if sum(each is not None for each in (prompt, messages, raw)) != 1:
             raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
@@ -191,7 +191,7 @@ def _asking(
 
 
 def _grammar(schema: dict[str, Any]) -> str:
-    from edgekit_runtime.engines.llama_library import schema_grammar
+    from edgekit_runtime.engines.llama.library import schema_grammar
 
     return schema_grammar(schema)
 

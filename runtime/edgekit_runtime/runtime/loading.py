@@ -6,15 +6,15 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit_runtime.base_header import check_base_header
-from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.engines import DEFAULT_CONTEXT, SHARED_CONTEXT, Engine, Images
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.intake import take_in_bundle
+from edgekit_runtime.formats.base_header import check_base_header
+from edgekit_runtime.formats.bundle import Bundle, open_bundle
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.intake.adapters import take_in_bundle
+from edgekit_runtime.intake.probed import FOLDER as PROBED
+from edgekit_runtime.intake.probed import Probed, user_folder
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS, decode_threads
-from edgekit_runtime.probed import FOLDER as PROBED
-from edgekit_runtime.probed import Probed, user_folder
 from edgekit_runtime.store import Store, is_store
 
 
@@ -97,7 +97,7 @@ def _images(bundle: Bundle, engine: Engine) -> Images | None:
     projector = bundle.projector_path
     if projector is None:
         return None
-    from edgekit_runtime.engines.llama_cpp import LlamaEngine
+    from edgekit_runtime.engines.llama.engine import LlamaEngine
 
     if not isinstance(engine, LlamaEngine):
         raise InputError(f"{bundle.manifest.engine} reads no images here", "export with --format gguf")

@@ -10,16 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 
-from edgekit_runtime.adapter import adapter_entry
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.chat import Message
 from edgekit_runtime.engines import Engine, Prompt, Stack, forced_logits
 from edgekit_runtime.engines.trial import Trial, run_trial
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.intake import recognise, take_in
-from edgekit_runtime.manifest import AdapterEntry, Manifest
-from edgekit_runtime.pictures import Source
+from edgekit_runtime.formats.adapter import adapter_entry
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.images import Source
+from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
+from edgekit_runtime.intake.adapters import recognise, take_in
+from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.asking import Asker, Options
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.generation import Generation, Stream
@@ -223,8 +223,8 @@ class Runtime:
             schema: JSON schema that the answer has to follow.
             logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
             echo: those of the prompt too.
-            image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.pictures.Picture`, or several,
-                in the order of their places in ``messages``; without places they come before the last question.
+            image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
+                several, in the order of their places in ``messages``; without places they come before the last question.
             tools: descriptions of functions that the model may call, for the chat template.
             template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
                 adapter's when None.
@@ -232,7 +232,7 @@ class Runtime:
         Raises:
             UsageError: arguments that make no sense together.
             InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
-                :mod:`~edgekit_runtime.bounds` allows.
+                :mod:`~edgekit_runtime.prompts.bounds` allows.
         """
         work, name = self._asker.work(prompt, **options)
         job = self.loop.job(work)

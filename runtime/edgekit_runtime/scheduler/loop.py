@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
 from edgekit_runtime.errors import EdgekitError, InputError
-from edgekit_runtime.scheduler.job import Job, Key, Work
 from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody, watched
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
+from edgekit_runtime.scheduler.request import Job, Key, Work
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from edgekit_runtime.scheduler.job import Key
+from edgekit_runtime.scheduler.request import Key
 
 log = logging.getLogger(__name__)
 

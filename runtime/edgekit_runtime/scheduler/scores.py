@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgekit_runtime.engines import Engine
-from edgekit_runtime.scheduler.job import TokenScore
+from edgekit_runtime.scheduler.request import TokenScore
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,13 +16,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.canary import time_limit, try_adapters_async
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.intake import take_in
-from edgekit_runtime.manifest import AdapterEntry, Manifest
+from edgekit_runtime.files.private_folder import PrivateFolder
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.bundle import Bundle
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
+from edgekit_runtime.intake.adapters import take_in
+from edgekit_runtime.intake.canary import time_limit, try_adapters_async
+from edgekit_runtime.intake.trial_turn import trial_turn_async
 from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server.copies import Copied, Copies, NoAdapter
 from edgekit_runtime.server.left_out import ASIDE
@@ -31,9 +33,7 @@ from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.watching import Watched, look_always
 from edgekit_runtime.server.wire import Message
 from edgekit_runtime.store import Store
-from edgekit_runtime.store.changes import check_newer
-from edgekit_runtime.store.private_folder import PrivateFolder
-from edgekit_runtime.trial_turn import trial_turn_async
+from edgekit_runtime.store.transitions import check_newer
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
+from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.runtime import BASE
-from edgekit_runtime.server import replies
+from edgekit_runtime.server import responses as replies
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.bodies import (
     Images,
@@ -39,7 +40,6 @@ from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
 from edgekit_runtime.server.supervisor import Supervisor
-from edgekit_runtime.strict_json import strict_json
 
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0

@@ -12,9 +12,9 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.server.metrics import Connections
-from edgekit_runtime.server.replies import error_document
-from edgekit_runtime.strict_json import strict_json
+from edgekit_runtime.server.responses import error_document
 
 log = logging.getLogger(__name__)
 

@@ -13,16 +13,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit_runtime.adapter import KEY_KIND, adapter_entry
 from edgekit_runtime.errors import InputError, shown
-from edgekit_runtime.gguf import ADAPTER_METADATA, GgufFile, read_gguf
-from edgekit_runtime.intake import take_in
-from edgekit_runtime.manifest import AdapterEntry
-from edgekit_runtime.onnx_adapter import IDENTIFIER
+from edgekit_runtime.files.private_folder import PrivateFolder
+from edgekit_runtime.formats.adapter import KEY_KIND, adapter_entry
+from edgekit_runtime.formats.gguf import ADAPTER_METADATA, GgufFile, read_gguf
+from edgekit_runtime.formats.manifest import AdapterEntry
+from edgekit_runtime.formats.onnx_adapter import IDENTIFIER
+from edgekit_runtime.intake.adapters import take_in
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.incoming import Incoming, take_file
 from edgekit_runtime.store.objects import FOLDER, SCRATCH, Objects
-from edgekit_runtime.store.private_folder import PrivateFolder
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from edgekit_runtime.errors import InputError, TargetError, UsageError
-from edgekit_runtime.server import replies
+from edgekit_runtime.server import responses as replies
 from edgekit_runtime.server.adapters import Busy
 from edgekit_runtime.server.bodies import NoRoom, TooLarge, TooLate
 from edgekit_runtime.server.heeding import ClientGone

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.pictures import MAX_FILE_BYTES, MAX_IMAGES, Picture, read_data_url, read_picture
+from edgekit_runtime.formats.images import MAX_FILE_BYTES, MAX_IMAGES, Picture, read_data_url, read_picture
 from edgekit_runtime.server.bodies import Share
 from edgekit_runtime.server.threads import beside
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
-from edgekit_runtime.pictures import Picture
+from edgekit_runtime.formats.images import Picture
 from edgekit_runtime.runtime.generation import Stream
 
 Watch = Callable[[int], AbstractContextManager[object]]

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgekit_runtime.bounds import check_adapters, check_depth, check_messages_count, check_schema, check_stops
-from edgekit_runtime.chat import IMAGE_PART
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.pictures import check_count
+from edgekit_runtime.formats.images import check_count
+from edgekit_runtime.prompts.bounds import check_adapters, check_depth, check_messages_count, check_schema, check_stops
+from edgekit_runtime.prompts.chat import IMAGE_PART
 
 # What of OpenAI's protocol this service does not do; asked for, it is refused rather than ignored.
 REFUSED = ("tools", "functions", "audio", "logit_bias", "suffix")

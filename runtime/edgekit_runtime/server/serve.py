@@ -12,13 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.formats.bundle import open_bundle
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
 from edgekit_runtime.server.copies import private_place
+from edgekit_runtime.server.disconnects import ending_as_told, leave_within
 from edgekit_runtime.server.images import ImageReader
-from edgekit_runtime.server.leaving import ending_as_told, leave_within
 from edgekit_runtime.server.metrics import Connections
 from edgekit_runtime.server.origins import is_loopback
 from edgekit_runtime.server.supervisor import Supervisor

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from edgekit_runtime.adapter import ADAPTER_SUFFIXES
 from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.formats.adapter import ADAPTER_SUFFIXES
+from edgekit_runtime.formats.trust import signature_file
 from edgekit_runtime.server.supervisor import Unavailable
 from edgekit_runtime.server.threads import beside
-from edgekit_runtime.trust import signature_file
 
 log = logging.getLogger(__name__)
 

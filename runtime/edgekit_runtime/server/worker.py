@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.child_limits import end_with_parent
 from edgekit_runtime.errors import EdgekitError, TargetError
+from edgekit_runtime.intake.child_limits import end_with_parent
 from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.runtime.generation import Stream

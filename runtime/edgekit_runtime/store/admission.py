@@ -6,16 +6,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.canary import missing_engine, time_limit
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.intake import take_in
-from edgekit_runtime.manifest import AdapterEntry, Manifest
-from edgekit_runtime.probed import Probed
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
+from edgekit_runtime.intake.adapters import take_in
+from edgekit_runtime.intake.canary import missing_engine, time_limit
+from edgekit_runtime.intake.probed import Probed
+from edgekit_runtime.intake.trial_turn import trial_turn
 from edgekit_runtime.store.generations import Generation
 from edgekit_runtime.store.objects import Objects
 from edgekit_runtime.store.refusals import Refusals
-from edgekit_runtime.trial_turn import trial_turn
 
 Trial = Callable[[BaseFiles, Sequence[Path]], list[bool]]
 Tell = Callable[[str], object]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import AdapterEntry, Manifest, read_adapter_entry
-from edgekit_runtime.regular_files import read_small
-from edgekit_runtime.store.durable import replace_file
+from edgekit_runtime.files.durable import replace_file
+from edgekit_runtime.files.regular import read_small
+from edgekit_runtime.formats.manifest import AdapterEntry, Manifest, read_adapter_entry
 
 GENERATION_SCHEMA = "edgekit.generation/1"
 FOLDER = "generations"

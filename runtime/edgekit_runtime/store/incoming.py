@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.bundle_source import BundleSource, open_source
 from edgekit_runtime.errors import EdgekitError, InputError
-from edgekit_runtime.manifest import FileEntry, needed_files
-from edgekit_runtime.regular_files import chunks_of, open_regular
+from edgekit_runtime.files.private_folder import private_folder
+from edgekit_runtime.files.regular import chunks_of, open_regular
+from edgekit_runtime.formats.bundle import Bundle
+from edgekit_runtime.formats.bundle_source import BundleSource, open_source
+from edgekit_runtime.formats.manifest import FileEntry, needed_files
+from edgekit_runtime.formats.trust import adapter_message, adapter_signature, check_signed
 from edgekit_runtime.store.objects import Objects
-from edgekit_runtime.store.private_folder import private_folder
-from edgekit_runtime.trust import adapter_message, adapter_signature, check_signed
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.onnx_base import MODEL_FILE
+from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.onnx_base import MODEL_FILE
 
 FOLDER = "bases"
 

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.store.durable import place
+from edgekit_runtime.files.durable import place
+from edgekit_runtime.formats.bundle import file_digest
 
 FOLDER = "objects/sha256"
 SCRATCH = "tmp"

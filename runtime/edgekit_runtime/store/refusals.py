@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterable, Set
 from pathlib import Path
 
-from edgekit_runtime.canary import ENGINE_PACKAGES
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.regular_files import read_small
-from edgekit_runtime.store.durable import replace_file, sync_folder
+from edgekit_runtime.files.durable import replace_file, sync_folder
+from edgekit_runtime.files.regular import read_small
+from edgekit_runtime.intake.canary import ENGINE_PACKAGES
 
 FOLDER = "refused"
 REFUSAL_SCHEMA = "edgekit.refusal/1"

@@ -14,18 +14,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from edgekit_runtime.adapter import ADAPTER_SUFFIXES, adapter_entry
-from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.intake import take_in, take_in_bundle
-from edgekit_runtime.manifest import Manifest, needed_files
-from edgekit_runtime.probed import FOLDER as PROBED
-from edgekit_runtime.probed import Probed
+from edgekit_runtime.files.private_folder import PrivateFolder, is_in_use, pinned, private_folder
+from edgekit_runtime.formats.adapter import ADAPTER_SUFFIXES, adapter_entry
+from edgekit_runtime.formats.bundle import Bundle
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.manifest import Manifest, needed_files
+from edgekit_runtime.intake.adapters import take_in, take_in_bundle
+from edgekit_runtime.intake.canary import try_adapters
+from edgekit_runtime.intake.probed import FOLDER as PROBED
+from edgekit_runtime.intake.probed import Probed
 from edgekit_runtime.store import generations, objects
 from edgekit_runtime.store.admission import Admission, Tell, Trial
-from edgekit_runtime.store.changes import (
+from edgekit_runtime.store.generations import Generation, Generations
+from edgekit_runtime.store.incoming import Incoming, check_signature, take_bundle, take_file
+from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
+from edgekit_runtime.store.objects import Objects
+from edgekit_runtime.store.refusals import Refusals
+from edgekit_runtime.store.transitions import (
     find_installed,
     is_same,
     version_key,
@@ -34,12 +40,6 @@ from edgekit_runtime.store.changes import (
     with_bundle,
     without,
 )
-from edgekit_runtime.store.generations import Generation, Generations
-from edgekit_runtime.store.incoming import Incoming, check_signature, take_bundle, take_file
-from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
-from edgekit_runtime.store.objects import Objects
-from edgekit_runtime.store.private_folder import PrivateFolder, is_in_use, pinned, private_folder
-from edgekit_runtime.store.refusals import Refusals
 from edgekit_runtime.store.trusted import Trusted
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.regular_files import read_small
-from edgekit_runtime.store.durable import replace_file
+from edgekit_runtime.files.durable import replace_file
+from edgekit_runtime.files.regular import read_small
+from edgekit_runtime.formats.trust import MAX_TRUST_BYTES, public_keys
 from edgekit_runtime.store.objects import SCRATCH
-from edgekit_runtime.trust import MAX_TRUST_BYTES, public_keys
 
 TRUST_FILE = "trust.pem"
 TRUST_MARK = "trust.on"

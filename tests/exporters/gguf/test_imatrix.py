@@ -14,7 +14,7 @@ from edgekit.bases.resolve import resolve_base
 from edgekit_exporters.gguf.base import Recipe, base_gguf
 from edgekit_exporters.gguf.imatrix import Importance, read_imatrix, write_imatrix
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.gguf import read_gguf
 
 ENTRIES = st.dictionaries(
     st.sampled_from(["blk.0.attn_q.weight", "blk.1.ffn_down.weight", "token_embd.weight"]),

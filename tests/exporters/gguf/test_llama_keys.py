@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from edgekit_exporters.gguf.converters import engine_version, source_distribution
-from edgekit_runtime.base_header import MOST_EXPERTS, MOST_LAYERS, _expected
-from edgekit_runtime.llama_keys import SQUARE_HEADS
-from edgekit_runtime.vocabulary_header import BOS_UNASKED
+from edgekit_runtime.formats.base_header import MOST_EXPERTS, MOST_LAYERS, _expected
+from edgekit_runtime.formats.llama_keys import SQUARE_HEADS
+from edgekit_runtime.formats.vocabulary_header import BOS_UNASKED
 
 NAMES = re.compile(r'\{\s*(LLM_KV_\w+),\s*"([^"]+)"\s*\}')
 READS = re.compile(r"\bget_(key|key_or_arr|arr)\(\s*(LLM_KV_\w+)")

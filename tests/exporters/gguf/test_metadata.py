@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.gguf import read_gguf
 
 
 def make(path: Path, **metadata: str) -> Path:

@@ -14,9 +14,9 @@ from transformers import AutoConfig
 from edgekit.bases.resolve import resolve_base
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource
-from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines import Stack, forced_logits
-from edgekit_runtime.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 from tests.exporters.peft.test_exactness import LENGTH, SEPARATE_ONLY, VARIANTS, _adapter, _peft_answers
 from tests.steps import alone, step
 
@@ -27,7 +27,7 @@ from edgekit_exporters.onnx.base import base_onnx, layers_of, source_digest
 from edgekit_exporters.onnx.blocks import Blocks, fit_blocks
 from edgekit_exporters.onnx.calibration import TEXTS, TOKENS, Calibration
 from edgekit_exporters.onnx.gptq import DAMPING, Inputs, compensated
-from edgekit_runtime.engines.onnx import OnnxEngine
+from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
 
 @pytest.fixture(scope="module")

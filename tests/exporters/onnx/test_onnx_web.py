@@ -18,10 +18,10 @@ from edgekit.bases.resolve import resolve_base
 from edgekit.site.assets import Package, package_bytes
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource
-from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines import Part
 from edgekit_runtime.errors import TargetError
-from edgekit_runtime.onnx_base import DATA_FILE, ENGINE, LORA_A, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.onnx_base import DATA_FILE, ENGINE, LORA_A, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 from tests.adapters import save_random_lora
 from tests.browser import needs_chromium
 from tests.site import chromium, hosting
@@ -36,8 +36,8 @@ import onnx_ir as ir
 from edgekit_exporters.onnx.adapter import write_adapter_onnx
 from edgekit_exporters.onnx.base import base_onnx, layers_of
 from edgekit_exporters.onnx.graph import require_inputs
-from edgekit_runtime.engines.onnx import OnnxEngine
-from edgekit_runtime.onnx_adapter import read_onnx_adapter
+from edgekit_runtime.engines.onnx.engine import OnnxEngine
+from edgekit_runtime.formats.onnx_adapter import read_onnx_adapter
 
 WEB = Package(
     name="onnxruntime-web",

@@ -21,7 +21,7 @@ from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf.base import base_gguf, gguf_from_folder
 from edgekit_exporters.peft.merge import merge_to_folder
 from edgekit_runtime.engines import BARE, Stack, forced_logits
-from edgekit_runtime.engines.llama_cpp import LlamaEngine
+from edgekit_runtime.engines.llama.engine import LlamaEngine
 from edgekit_runtime.errors import InputError
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -22,9 +22,9 @@ from edgekit_exporters.peft.canonical import F16_MAX, canonicalise, folded
 from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import is_dead, take_in
 from edgekit_exporters.peft.merge import merge_to_folder
-from edgekit_runtime.engines.llama_cpp import LlamaEngine
+from edgekit_runtime.engines.llama.engine import LlamaEngine
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.gguf import read_gguf
 from tests.exporters.peft.intake import edit_weights, save_adapter
 from tests.exporters.peft.test_exactness import _adapter, _check, open_engine
 
@@ -74,7 +74,7 @@ def test_a_tied_base_stays_tied_where_nothing_needs_otherwise(base: Base, tmp_pa
 
 def test_the_untied_base_is_exact_on_onnx_too(base: Base, tmp_path: Path) -> None:
     pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
-    from edgekit_runtime.engines.onnx import OnnxEngine
+    from edgekit_runtime.engines.onnx.engine import OnnxEngine
     from tests.exporters.onnx.test_onnx import files
 
     folder = _adapter(base, tmp_path / "adapter", ENDS["both"], std=0.05)

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgekit.data import Row, load_rows
-from edgekit_runtime.chat import check_messages
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.chat import check_messages
 
 
 def load(folder: Path, *rows: Any) -> list[Row]:

@@ -16,11 +16,11 @@ from edgekit.project import load_project
 from edgekit.training.run import train
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.hf.templates import template_facts, with_template
-from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.prompts.template import TemplateFacts
 from edgekit_runtime.runtime import Runtime
-from edgekit_runtime.template import TemplateFacts
 from tests import chat_templates as forms
 
 CALL = {"type": "function", "function": {"name": "measure", "arguments": {"part": "B"}}}

@@ -18,13 +18,13 @@ from edgekit.data import Row
 from edgekit.encoding.completions import turns_of
 from edgekit.encoding.encoder import IGNORED, Encoder
 from edgekit_exporters.base import Base
-from edgekit_runtime.chat import Asking
-from edgekit_runtime.engines.llama_vocabulary import LlamaVocabulary
+from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.prompts import Prompts
-from edgekit_runtime.reasoning import MODES, answer_part, split_reasoning
-from edgekit_runtime.template import stopped_clock
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.prompts.chat import Asking
+from edgekit_runtime.prompts.reasoning import MODES, answer_part, split_reasoning
+from edgekit_runtime.prompts.rendering import Prompts
+from edgekit_runtime.prompts.template import stopped_clock
 from tests import chat_templates as forms
 from tests.conversations import TOOLS, WORDS, answers, conversations
 

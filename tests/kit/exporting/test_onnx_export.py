@@ -13,7 +13,7 @@ from edgekit import export, load_project, train
 from edgekit.examples.init import init_project
 from edgekit.project import Gate
 from edgekit_runtime import BASE, InputError, Runtime, UsageError
-from edgekit_runtime.onnx_base import ENGINE
+from edgekit_runtime.formats.onnx_base import ENGINE
 
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 

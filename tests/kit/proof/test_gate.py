@@ -26,11 +26,11 @@ from edgekit.evaluation.torch_model import TorchModel
 from edgekit.proof import ladder
 from edgekit_exporters.gguf import adapter as gguf_adapter
 from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank
-from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.prompts.template import TemplateFacts
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.scheduler import loop
-from edgekit_runtime.template import TemplateFacts
 
 
 @pytest.fixture

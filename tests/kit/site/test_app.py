@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.site import build_site
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.adapter import KEY_INVOCATION
+from edgekit_runtime.formats.adapter import KEY_INVOCATION
 from tests.browser import needs_chromium
 from tests.goods import Goods
 from tests.kit.site.screen import begin, check

@@ -15,10 +15,10 @@ from edgekit.cli import main
 from edgekit.site import assets, build_site, policy
 from edgekit.site import build as building
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.adapter import KEY_INVOCATION
-from edgekit_runtime.bundle import verify_bundle
 from edgekit_runtime.errors import InputError, TargetError, UsageError
-from edgekit_runtime.signing import make_key, sign
+from edgekit_runtime.formats.adapter import KEY_INVOCATION
+from edgekit_runtime.formats.bundle import verify_bundle
+from edgekit_runtime.formats.signing import make_key, sign
 from tests.goods import Goods
 from tests.runtime.test_runtime import change_adapter
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from edgekit_runtime.adapter import AdapterFacts
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import ADAPTER_METADATA, read_gguf
-from edgekit_runtime.manifest import check_version
-from edgekit_runtime.store.changes import version_key
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.gguf import ADAPTER_METADATA, read_gguf
+from edgekit_runtime.formats.manifest import check_version
+from edgekit_runtime.store.transitions import version_key
 from tests.kit.site.test_intake import NODE
 from tests.runtime.test_gguf import METADATA, _with_metadata
 from tests.tiny_gguf import matrices, write_lora

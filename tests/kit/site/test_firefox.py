@@ -12,7 +12,7 @@ import pytest
 from edgekit.site import build_site
 from edgekit.site.browsers import FIREFOX, open_tab
 from edgekit_runtime import Runtime
-from edgekit_runtime.pictures import read_picture
+from edgekit_runtime.formats.images import read_picture
 from tests.site import hosting
 from tests.vlm import Model, picture_file
 

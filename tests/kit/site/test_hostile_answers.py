@@ -14,8 +14,8 @@ import pytest
 
 from edgekit.site import build_site
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.bundle import file_digest
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.runtime import Runtime
 from tests.browser import needs_chromium
 from tests.goods import Goods

@@ -15,7 +15,7 @@ from PIL import Image
 from edgekit.site import build_site
 from edgekit_runtime import Runtime
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.pictures import MAX_SIDE, read_picture
+from edgekit_runtime.formats.images import MAX_SIDE, read_picture
 from tests.browser import needs_chromium
 from tests.kit.site.screen import begin, check
 from tests.site import SiteHost, ask, hosting, load_module, phone

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from edgekit_runtime.errors import InputError, one_line, shown
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.sampling_defaults import RULES
+from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.sampling_defaults import RULES
 from tests.kit.site.test_intake import NODE, here, in_node
 from tests.runtime.test_manifest import DIGEST, document
 from tests.runtime.test_sampling_defaults import BAD

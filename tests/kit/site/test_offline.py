@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgekit.site import build_site
+from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.runtime import Runtime
-from edgekit_runtime.signing import make_key, sign
 from tests.browser import needs_chromium
 from tests.goods import Goods
 from tests.site import ask, hosting, load_module, phone

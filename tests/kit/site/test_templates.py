@@ -19,7 +19,7 @@ import edgekit_web
 from edgekit.site import probes
 from edgekit.site.assets import vendored_files
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.template import ChatTemplate, TemplateFacts
+from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
 from tests.chat_templates import TEMPLATES
 from tests.conversations import conversations
 from tests.kit.encoding.test_specials import WHOLE

@@ -21,8 +21,8 @@ from edgekit_devices.wheelhouse import Platform, Wheelhouse
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource
-from edgekit_runtime.bundle import file_digest, open_bundle, read_manifest
-from edgekit_runtime.manifest import MANIFEST_FILE
+from edgekit_runtime.formats.bundle import file_digest, open_bundle, read_manifest
+from edgekit_runtime.formats.manifest import MANIFEST_FILE
 from tests.kit.targets.local_runtime import local_wheelhouse
 from tests.kit.targets.sshd import SSHD, LossyLink, Server, free_port, running_sshd
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgekit_runtime.pictures import Picture
+from edgekit_runtime.formats.images import Picture
 
 
 def idefics3_tiles(

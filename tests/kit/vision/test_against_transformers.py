@@ -14,8 +14,8 @@ from PIL import Image
 
 from edgekit_exporters.base import Base
 from edgekit_runtime import Runtime
-from edgekit_runtime.engines.llama_images import open_images
-from edgekit_runtime.pictures import Picture, read_picture
+from edgekit_runtime.engines.llama.images import open_images
+from edgekit_runtime.formats.images import Picture, read_picture
 from tests.kit.vision.mtmd_pixels import idefics3_tiles
 from tests.vlm import LONGEST, PUBLISHED, TILE, TINY, Geometry, Model, make_model, picture_file, save_smolvlm
 

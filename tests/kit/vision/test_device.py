@@ -13,7 +13,7 @@ from llama_cpp import mtmd_cpp as mtmd
 
 from edgekit_runtime import Runtime
 from edgekit_runtime.engines import BARE
-from edgekit_runtime.engines.llama_images import ENCODINGS
+from edgekit_runtime.engines.llama.images import ENCODINGS
 from edgekit_runtime.errors import EdgekitError, InputError, UsageError
 from edgekit_runtime.runtime.generation import Generation
 from edgekit_runtime.store import Store

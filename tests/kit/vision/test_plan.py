@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.targets.devices import device_profile
 from edgekit.targets.plan import make_plan, report, subject_of_bundle
-from edgekit_runtime.engines.llama_images import DEFAULT_LIMIT
+from edgekit_runtime.engines.llama.images import DEFAULT_LIMIT
 from tests.vlm import Model
 
 

@@ -18,7 +18,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.imatrix import read_imatrix
 from edgekit_runtime import InputError, Runtime, UsageError
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.gguf import read_gguf
 from tests.vlm import Model, picture_file, save_smolvlm
 
 TEMPLATE_KEY = "tokenizer.chat_template"

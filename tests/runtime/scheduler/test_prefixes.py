@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from edgekit_runtime.scheduler import prefixes
-from edgekit_runtime.scheduler.job import Key
 from edgekit_runtime.scheduler.prefixes import PrefixCache
+from edgekit_runtime.scheduler.request import Key
 from tests.goods import Goods
 from tests.service import serving
 

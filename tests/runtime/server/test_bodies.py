@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.pictures import Picture
+from edgekit_runtime.formats.images import Picture
 from edgekit_runtime.server import app as app_module
 from edgekit_runtime.server import bodies
 from edgekit_runtime.server.app import make_app

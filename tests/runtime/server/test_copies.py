@@ -16,15 +16,15 @@ import httpx
 import pytest
 
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.bundle import file_digest, open_bundle
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.bundle import file_digest, open_bundle
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.server import adapters as adapters_module
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.copies import KEPT_UNUSED, Copies, NoAdapter, private_place
 from edgekit_runtime.server.guard import RETRY_AFTER_S
 from edgekit_runtime.server.supervisor import Supervisor
-from edgekit_runtime.signing import make_key, sign
 from edgekit_runtime.store import Store
 from tests.goods import Goods
 from tests.runtime.server.test_watch import names

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.bundle import file_digest, open_bundle
 from edgekit_runtime.server import adapters as adapters_module
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import make_app

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_runtime.intake.trial_turn import trial_turn, trial_turn_async
 from edgekit_runtime.store import Store
-from edgekit_runtime.trial_turn import trial_turn, trial_turn_async
 from tests.deadly import CANARY
 from tests.goods import Goods
 from tests.service import Service, serving
@@ -71,7 +71,7 @@ def test_two_services_and_a_command_line_see_each_change_and_try_one_thing_at_a_
 HOLDER = """
 import sys, time
 from pathlib import Path
-from edgekit_runtime.trial_turn import trial_turn
+from edgekit_runtime.intake.trial_turn import trial_turn
 with trial_turn(Path(sys.argv[1]), 60):
     print("held", flush=True)
     time.sleep(600)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.server.at_work import AtWork, shared_file
 from edgekit_runtime.server.blame import Blame
 from edgekit_runtime.server.supervisor import SetAside, Supervisor

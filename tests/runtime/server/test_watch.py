@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime.signing import make_key, sign
+from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.store import Store
 from tests.goods import Goods
 from tests.runtime.store.test_admission import BAD, Change, changed

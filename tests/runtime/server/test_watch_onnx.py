@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from edgekit.bases.resolve import resolve_base
-from edgekit_runtime.bundle import file_digest, open_bundle
-from edgekit_runtime.canary import try_adapters
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.bundle import file_digest, open_bundle
+from edgekit_runtime.intake.canary import try_adapters
 from tests.adapters import save_random_lora
 from tests.deadly import WORKER, Deadly
 from tests.runtime.server.test_watch import drop, names

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.adapter import KEY_ALPHA
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import read_gguf
+from edgekit_runtime.formats.adapter import KEY_ALPHA
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.store import Store
 from tests.goods import Goods
 from tests.runtime.store.test_store import _active, _files
@@ -213,7 +213,7 @@ def test_an_activation_is_refused_when_the_engine_can_not_run_it(goods: Goods, t
 def test_a_machine_without_the_engine_says_that_nothing_was_tried(
     goods: Goods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekit_runtime.canary._LLAMA_MODULE", "llama_cpp_that_is_not_there")
+    monkeypatch.setattr("edgekit_runtime.intake.canary._LLAMA_MODULE", "llama_cpp_that_is_not_there")
     told: list[str] = []
     store = Store(tmp_path / "store", create=True)
     assert store.install(goods.bundle, tell=told.append) == ["one 1.0.0"]

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime import Runtime, bundle_source
+from edgekit_runtime import Runtime
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.signing import make_key, sign
+from edgekit_runtime.formats import bundle_source
+from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.store import Store, incoming
 from tests.goods import Goods
 

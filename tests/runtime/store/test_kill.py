@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime.bundle import file_digest
+from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.store import Store
 from tests.goods import Goods
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime.bundle import file_digest
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.files.private_folder import PrivateFolder
+from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.store import Store, refusals
-from edgekit_runtime.store.private_folder import PrivateFolder
 from tests.goods import Goods
 from tests.runtime.store.test_admission import Recorder
 

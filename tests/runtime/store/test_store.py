@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from edgekit_runtime import Runtime
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.signing import make_key, sign
+from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.store import Store
-from edgekit_runtime.store.changes import version_key
+from edgekit_runtime.store.transitions import version_key
 from tests.goods import Goods
 
 

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgekit_runtime import InputError
-from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.signing import make_key, sign
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.store import Store
 from tests.goods import Goods
 from tests.service import serving

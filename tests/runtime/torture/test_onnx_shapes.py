@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit_runtime import canary
-from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.base_header import onnx_layers
-from edgekit_runtime.bundle import file_digest, open_bundle
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.gguf import GgufFile, read_gguf
-from edgekit_runtime.intake import take_in, take_in_bundle
-from edgekit_runtime.onnx_adapter import SUFFIX, model_version, trailer
-from edgekit_runtime.onnx_base import DATA_FILE, ENGINE, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
-from edgekit_runtime.onnx_graph import check_graph
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.base_header import onnx_layers
+from edgekit_runtime.formats.bundle import file_digest, open_bundle
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.onnx_adapter import SUFFIX, model_version, trailer
+from edgekit_runtime.formats.onnx_base import DATA_FILE, ENGINE, KEY_LAYERS, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats.onnx_graph import check_graph
+from edgekit_runtime.intake import canary
+from edgekit_runtime.intake.adapters import take_in, take_in_bundle
 from tests.raw_gguf import Value, metadata_of_base, write_raw
 from tests.runtime.torture.test_mutations import damage
 from tests.runtime.torture.test_shapes import Shaper, run_in_children, shaped_json, timed

@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from edgekit_runtime import canary
-from edgekit_runtime.adapter import AdapterFacts
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.base_header import _expected, check_base_header
-from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import EdgekitError, InputError
-from edgekit_runtime.gguf import VALUE_NAMES, GgufFile, read_gguf
-from edgekit_runtime.intake import take_in
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.base_header import _expected, check_base_header
+from edgekit_runtime.formats.bundle import open_bundle
+from edgekit_runtime.formats.gguf import VALUE_NAMES, GgufFile, read_gguf
+from edgekit_runtime.intake import canary
+from edgekit_runtime.intake.adapters import take_in
 from tests.goods import Goods
 from tests.raw_gguf import NUMBERS, WIDTH, Tensor, Value, metadata_of_base, tensors_of_base, write_raw
 

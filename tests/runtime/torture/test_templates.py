@@ -20,14 +20,14 @@ CHILD = """
 import dataclasses, json, resource, sys, time
 sys.path[:0] = json.loads(sys.argv[1])
 from pathlib import Path
-from edgekit_runtime.base_files import BaseFiles
-from edgekit_runtime.chat import Asking
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.prompts.chat import Asking
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.gguf import read_gguf
-from edgekit_runtime.prompts import Prompts
-from edgekit_runtime.template import ChatTemplate, TemplateFacts
-from edgekit_runtime.tokenising import BoundedTokeniser
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.prompts.rendering import Prompts
+from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
+from edgekit_runtime.prompts.tokenizing import BoundedTokeniser
 
 base = Path(sys.argv[2])
 engine = open_engine(BaseFiles("llama.cpp", base), context=256, threads=1)

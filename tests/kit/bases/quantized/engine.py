@@ -8,7 +8,7 @@ from pathlib import Path
 import llama_cpp.llama_cpp as engine
 import numpy as np
 
-from edgekit_runtime.engines.llama_library import model_parameters
+from edgekit_runtime.engines.llama.library import model_parameters
 
 
 def engine_logits(path: Path, tokens: list[int]) -> np.ndarray:

@@ -11,15 +11,15 @@ from transformers import AutoConfig
 
 from edgekit.bases.quantized import dequantised_state, load_packed
 from edgekit.bases.resolve import resolve_base
-from edgekit_runtime.base_files import BaseFiles
 from edgekit_runtime.engines import forced_logits
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 
 from edgekit_exporters.onnx.base import base_onnx, blocks_of
-from edgekit_runtime.engines.onnx import OnnxEngine
+from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
 TOKENS = list(range(100, 124))
 

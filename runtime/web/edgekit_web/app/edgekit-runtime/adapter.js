@@ -1,4 +1,4 @@
-/** What a LoRA GGUF says of itself: the same rules as edgekit_runtime.adapter. */
+/** What a LoRA GGUF says of itself: the same rules as edgekit_runtime.formats.adapter. */
 
 import { checkVersion } from "./changes.js";
 import { EdgekitError, shown } from "./errors.js";

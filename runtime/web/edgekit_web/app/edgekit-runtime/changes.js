@@ -1,6 +1,6 @@
 /**
  * What becomes of a generation when something is installed, activated or removed: the same rules as on other devices
- * (edgekit_runtime.store.changes).  Nothing here touches storage.
+ * (edgekit_runtime.store.transitions).  Nothing here touches storage.
  *
  * @typedef {import("./index.js").Manifest} Manifest
  * @typedef {import("./index.js").AdapterEntry} AdapterEntry

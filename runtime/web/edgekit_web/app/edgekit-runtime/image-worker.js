@@ -1,5 +1,5 @@
 /**
- * Decodes one image as edgekit_runtime.pictures does: upright, colour profiles left aside, over white, RGB, within
+ * Decodes one image as edgekit_runtime.formats.images does: upright, colour profiles left aside, over white, RGB, within
  * bounds.
  *
  * In: a Blob or an ImageBitmap.  Out: {width, height, rgb}, or {failed}.

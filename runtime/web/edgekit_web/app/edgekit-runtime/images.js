@@ -1,4 +1,4 @@
-/** Images of a request: the same limits, and the same pixels, as on other devices (edgekit_runtime.pictures). */
+/** Images of a request: the same limits, and the same pixels, as on other devices (edgekit_runtime.formats.images). */
 
 import { EdgekitError } from "./errors.js";
 

@@ -1,4 +1,4 @@
-/** The one way in for adapter files: the same rules as edgekit_runtime.intake. */
+/** The one way in for adapter files: the same rules as edgekit_runtime.intake.adapters. */
 
 import { EMBEDDING, readAdapter } from "./adapter.js";
 import { EdgekitError } from "./errors.js";

@@ -1,4 +1,4 @@
-/** manifest.json of a bundle (schema edgekit.bundle/1): the same rules as edgekit_runtime.manifest. */
+/** manifest.json of a bundle (schema edgekit.bundle/1): the same rules as edgekit_runtime.formats.manifest. */
 
 import { checkVersion } from "./changes.js";
 import { EdgekitError, isPrintable, shown } from "./errors.js";

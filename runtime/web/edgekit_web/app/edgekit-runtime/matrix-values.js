@@ -1,6 +1,6 @@
 /**
  * Whether the values of an adapter's matrices are numbers, and whether they change anything: the same rules as
- * edgekit_runtime.matrix_values.
+ * edgekit_runtime.formats.matrix_values.
  *
  * Values are looked at as the bits that are in the file: without its sign a float that is NaN or infinite is at least as
  * large as infinity's bits, and zero is 0.

@@ -1,4 +1,4 @@
-/** `generation` of a base or an adapter, checked where it is read: the same rules as edgekit_runtime.sampling_defaults. */
+/** `generation` of a base or an adapter, checked where it is read: the same rules as edgekit_runtime.formats.sampling_defaults. */
 
 import { EdgekitError, shown } from "./errors.js";
 import { inWords } from "./json.js";

@@ -1,0 +1,210 @@
+"""llama.cpp through llama-cpp-python's low-level bindings.
+
+One model, one context, one KV stream per sequence.  Adapters are read once; ``llama_set_adapters_lora`` switches
+between them without touching the base.
+
+With several sequences the arithmetic has to be the same however many of them are decoded together, or one request would
+change another's answer.  Three things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether they do on
+this CPU with this base:
+
+* each sequence has a KV stream of its own (``kv_unified = False``), so where its cells lie depends on nobody else;
+* flash attention is off, as it splits long sequences over threads only when one is decoded alone;
+* adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama_cpp import llama_cpp as llama
+
+from edgekit_runtime.engines import probe
+from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
+from edgekit_runtime.engines.llama.context import LlamaContext, LlamaSampler
+from edgekit_runtime.engines.llama.images import LlamaImages
+from edgekit_runtime.engines.llama.library import clear_errors, engine_info, model_parameters, reason, start_backend
+from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
+from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.gguf import read_gguf
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class LlamaEngine:
+    """A base GGUF and any number of LoRA GGUFs."""
+
+    splits_at_gaps = True
+
+    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1) -> None:
+        """Map the base into memory and make ``sequences`` KV streams of ``context`` tokens each.
+
+        Raises:
+            InputError: llama.cpp refuses the file, or there is not enough memory for the context.
+        """
+        start_backend()
+        self.context, self.threads, self.sequences = context, threads, sequences
+        self.holder: object = None
+        self._adapters: dict[str, Any] = {}
+        self._selected: Stack | None = BARE
+        self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
+        self._exact: dict[tuple[int, ...], bool] = {}
+        self._llama: LlamaContext | None = None
+        clear_errors()
+        self._model = llama.llama_model_load_from_file(str(base).encode(), model_parameters())
+        if not self._model:
+            raise InputError(f"llama.cpp refuses {base}{reason()}", "copy or export it again")
+        try:
+            self._llama = LlamaContext(self._model, context=context, threads=threads, sequences=sequences)
+        except InputError:
+            self.close()
+            raise
+        self._vocabulary = LlamaVocabulary(self._model)
+
+    def images(self, projector: Path) -> LlamaImages:
+        """A projector for this base.
+
+        Raises:
+            InputError: llama.cpp refuses it.
+        """
+        return LlamaImages(projector, self._model, threads=self.threads)
+
+    def load_adapter(self, name: str, path: Path) -> int:
+        """Read a LoRA GGUF into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
+
+        Raises:
+            InputError: llama.cpp refuses the file.
+        """
+        with with_odd_rank(path, wanted=self.sequences > 1) as file:
+            tensors = read_gguf(file).tensors
+            self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
+            if name not in self._adapters:
+                clear_errors()
+                handle = llama.llama_adapter_lora_init(self._model, str(file).encode())
+                if not handle:
+                    raise InputError(f"llama.cpp refuses the adapter {path}{reason()}", "export it for this base again")
+                self._adapters[name] = handle
+        return sum(tensor.size for tensor in tensors.values())
+
+    def unload_adapter(self, name: str) -> None:
+        """Free an adapter's memory."""
+        if name not in self._adapters:
+            return
+        if any(name == each for each, _ in self._selected or ()):
+            self.select(BARE)
+        llama.llama_adapter_lora_free(self._adapters.pop(name))
+
+    def invocation(self, name: str) -> list[int]:
+        """The tokens that switch an activated LoRA (aLoRA) on; none for any other adapter."""
+        handle = self._adapters[name]
+        count = llama.llama_adapter_get_alora_n_invocation_tokens(handle)
+        return list(llama.llama_adapter_get_alora_invocation_tokens(handle)[:count]) if count else []
+
+    def select(self, stack: Stack) -> None:
+        """Use these loaded adapters for what comes."""
+        if stack != self._selected:
+            self._selected = None  # unknown, should the switch fail
+            self._open.select([(self._adapters[name], scale) for name, scale in stack])
+            self._selected = stack
+
+    def batches_exactly(self, stack: Stack) -> bool:
+        """Whether logits are the same to the bit for any number of sequences and any cut of a prompt into parts of
+        two tokens and more; tried once for adapters of the same shapes.
+        """
+        shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
+        if shapes not in self._exact:
+            self._exact[shapes] = self.sequences > 1 and self._probe(stack)
+        return self._exact[shapes]
+
+    def cuts_exactly(self, stack: Stack) -> bool:
+        """Tried together with :meth:`batches_exactly`."""
+        return self.batches_exactly(stack)
+
+    def mixes(self, stacks: Sequence[Stack]) -> bool:
+        """A context has one set of adapters at a time."""
+        return len(stacks) == 1 and self.batches_exactly(stacks[0])
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
+        return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, none for special ones."""
+        return self._vocabulary.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the vocabulary marks this token as the end of a generation."""
+        return self._vocabulary.is_end(token)
+
+    def decode(self, parts: Sequence[Part]) -> None:
+        """Decode all parts at once.
+
+        Raises:
+            InputError: a sequence's context is full.
+        """
+        self._open.decode(parts)
+
+    def sampler(self, sampling: Sampling) -> LlamaSampler:
+        """A sampler for one request.
+
+        Raises:
+            InputError: llama.cpp doesn't understand the grammar.
+        """
+        return LlamaSampler(self._open, self._vocabulary.handle, sampling)
+
+    def row(self, number: int) -> NDArray[np.float32]:
+        """A row of logits of the last decode, [vocabulary]; valid until the next one."""
+        return self._open.row(number)
+
+    def forget(self, sequence: int, start: int = 0) -> bool:
+        """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""
+        return self._open.forget(sequence, start)
+
+    def save(self, sequence: int) -> bytes:
+        """The KV cache of a sequence, in llama.cpp's own form (``llama_state_seq_get_data``)."""
+        handle = self._open.handle
+        size = llama.llama_state_seq_get_size(handle, sequence)
+        state = (ctypes.c_ubyte * size)()
+        written = llama.llama_state_seq_get_data(handle, state, size, sequence)
+        return bytes(memoryview(state)[:written])
+
+    def restore(self, sequence: int, state: bytes) -> bool:
+        """Put a saved KV cache into an empty sequence; False, and empty still, when it doesn't fit."""
+        buffer = (ctypes.c_ubyte * len(state)).from_buffer_copy(state)
+        if llama.llama_state_seq_set_data(self._open.handle, buffer, len(state), sequence) == len(state):
+            return True
+        self.forget(sequence)
+        return False
+
+    def info(self) -> dict[str, Any]:
+        """Name, versions and the CPU features that this build of llama.cpp uses."""
+        return engine_info()
+
+    def close(self) -> None:
+        """Free context and model; adapters go with the model."""
+        if self._llama is not None:
+            self._llama.close()
+            self._llama = None
+        if self._model:
+            llama.llama_model_free(self._model)
+            self._model = None
+        self._adapters.clear()
+
+    @property
+    def _open(self) -> LlamaContext:
+        assert self._llama is not None, "the engine is closed"
+        return self._llama
+
+    def _probe(self, stack: Stack) -> bool:
+        context = LlamaContext(self._model, context=probe.TOKENS, threads=self.threads, sequences=self.sequences)
+        try:
+            context.select([(self._adapters[name], scale) for name, scale in stack])
+            probe.fill(context, self.sequences)
+            return probe.batches_are_exact(context, self.sequences) and probe.cuts_are_exact(context)
+        finally:
+            context.close()

@@ -1,0 +1,99 @@
+"""A LoRA file with an odd rank, so that its products come out the same in batches of any size.
+
+ggml multiplies one column by dot products and several at once by llamafile's blocked kernels, which add in another
+order.  Those kernels take only matrices whose sides are multiples of 4 (``llamafile_sgemm`` in ggml-cpu); one
+more row of zeros in A and column in B keeps them off and changes no result.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit_runtime.formats.adapter import EMBEDDING, KEY_ALPHA, SUFFIX_A, SUFFIX_B
+from edgekit_runtime.formats.gguf import MAGIC, GgufFile, TensorInfo, read_gguf
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FLOATS = {"F32": "<f4", "F16": "<f2"}
+F32 = 0  # ggml's number of the type
+
+
+@contextmanager
+def with_odd_rank(path: Path, *, wanted: bool) -> Iterator[Path]:
+    """A file like ``path`` with one more rank when its rank is a multiple of 4; ``path`` itself otherwise.
+
+    The copy is F32 and lives in memory where the system can do that.  Files that can't be treated this way (several
+    ranks, other types) are left alone: the engine measures what they do.
+    """
+    source = read_gguf(path) if wanted else None
+    rank = None if source is None else _common_rank(source)
+    if source is None or rank is None or rank % 4:
+        yield path
+        return
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("adapter")
+        with os.fdopen(number, "wb") as stream:
+            _write(source, rank, stream.write)
+            stream.flush()
+            yield Path(f"/proc/self/fd/{number}")
+    else:
+        with tempfile.TemporaryDirectory(prefix="edgekit-adapter-") as folder:
+            copy = Path(folder, path.name)
+            with copy.open("wb") as stream:
+                _write(source, rank, stream.write)
+            yield copy
+
+
+def _common_rank(source: GgufFile) -> int | None:
+    """The rank that all pairs have; None when they differ or are of types that are not floats."""
+    ranks = set()
+    for name, tensor in source.tensors.items():
+        # An embedding's A is stored transposed.
+        if tensor.type_name not in FLOATS or len(tensor.shape) != 2 or name.startswith(EMBEDDING):
+            return None
+        ranks.add(tensor.shape[1] if name.endswith(SUFFIX_A) else tensor.shape[0])
+    return ranks.pop() if len(ranks) == 1 else None
+
+
+def _write(source: GgufFile, rank: int, write: Callable[[bytes], object]) -> None:
+    """Metadata as it stands but for alpha, which grows with the rank, then the wider tensors."""
+    content = source.path.read_bytes()
+    pairs = []
+    for key, (start, end) in source.spans.items():
+        pair = content[start:end]
+        if key == KEY_ALPHA:  # its last four bytes are the F32 value
+            pair = pair[:-4] + struct.pack("<f", source.metadata[key] * (rank + 1) / rank)
+        pairs.append(pair)
+    tables, datas, offset = [], [], 0
+    for tensor in source.tensors.values():
+        matrix = _padded(content, tensor)
+        name = tensor.name.encode()
+        rows, columns = matrix.shape
+        tables.append(struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, columns, rows, F32, offset))
+        data = matrix.tobytes()
+        data += b"\0" * (-len(data) % source.alignment)
+        datas.append(data)
+        offset += len(data)
+    head = MAGIC + struct.pack("<IQQ", source.version, len(tables), len(pairs)) + b"".join([*pairs, *tables])
+    write(head + b"\0" * (-len(head) % source.alignment))
+    for data in datas:
+        write(data)
+
+
+def _padded(content: bytes, tensor: TensorInfo) -> NDArray[np.float32]:
+    """The matrix as F32 [rows, columns], ggml's first dimension last, with its rank one larger."""
+    import numpy as np
+
+    columns, rows = tensor.shape
+    count = rows * columns
+    matrix = np.frombuffer(content, FLOATS[tensor.type_name], count, tensor.offset).reshape(rows, columns)
+    extra = ((0, 0), (0, 1)) if tensor.name.endswith(SUFFIX_B) else ((0, 1), (0, 0))
+    return np.pad(matrix.astype(np.float32), extra)

@@ -1,0 +1,1 @@
+"""Files on disks that fail: whole or not at all, regular ones only, within bounds."""

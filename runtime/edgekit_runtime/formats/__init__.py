@@ -1,0 +1,1 @@
+"""What travels: bundles, adapters, bases and signatures, read within bounds."""

@@ -1,0 +1,1 @@
+"""From messages to tokens: chat templates, special tokens, reasoning, bounds."""

@@ -1,0 +1,84 @@
+"""Reasoning in answers: where it stands, and how chat templates are told whether to ask for it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from edgekit_runtime.prompts.chat import Message, text_of
+from edgekit_runtime.prompts.template import REASONING, ChatTemplate
+
+KEEP, DROP = "keep", "drop"
+MODES = (KEEP, DROP)
+# Variables by which published templates are told: Qwen3, SmolLM3, GLM; Granite, DeepSeek-V3.1.
+SWITCHES = ("enable_thinking", "thinking")
+
+
+class Tags(NamedTuple):
+    """What stands around reasoning."""
+
+    start: str
+    end: str
+
+    @property
+    def tail(self) -> re.Pattern[str]:
+        """A block at the end of a prompt, open or (group 1) closed."""
+        return re.compile(rf"{re.escape(self.start)}\s*({re.escape(self.end)}\s*)?\Z")
+
+    @property
+    def block(self) -> re.Pattern[str]:
+        """A whole block at the beginning of an answer."""
+        return re.compile(rf"\s*{re.escape(self.start)}.*?{re.escape(self.end)}\s*", re.DOTALL)
+
+
+KNOWN_TAGS = (Tags("<think>", "</think>"), Tags("[THINK]", "[/THINK]"), Tags("<seed:think>", "</seed:think>"))
+
+
+def tags_of(template: ChatTemplate) -> Tags:
+    """The tags that a template knows, else the usual ones."""
+    return next((tags for tags in KNOWN_TAGS if tags.end in template.source), KNOWN_TAGS[0])
+
+
+def knows_reasoning(template: ChatTemplate) -> bool:
+    """Whether a template does anything about it."""
+    return any(tags.end in template.source or tags.start in template.source for tags in KNOWN_TAGS) or any(
+        name in template.variables for name in SWITCHES
+    )
+
+
+def template_arguments(template: ChatTemplate, mode: str | None) -> dict[str, bool]:
+    """What a template is told so that its prompt asks for reasoning (``keep``) or for none (``drop``).
+
+    Nothing without a mode, or to a template without a switch.
+    """
+    return {} if mode is None else {name: mode == KEEP for name in SWITCHES if name in template.variables}
+
+
+def split_reasoning(text: str) -> tuple[str, str]:
+    """Reasoning and answer; reasoning that doesn't end leaves no answer.
+
+    The start tag may be missing, as some prompts end with it; the end tag begins a line then.
+    """
+    for tags in KNOWN_TAGS:
+        begun = text.lstrip().startswith(tags.start)
+        before, end, after = text.partition(tags.end)
+        if begun:
+            return before.lstrip().removeprefix(tags.start).strip(), after.strip() if end else ""
+        if end and tags.start not in before and (not before or before.endswith("\n")):
+            return before.strip(), after.strip()
+    return "", text
+
+
+def answer_part(text: str) -> str:
+    """What is said after the reasoning."""
+    return split_reasoning(text)[1]
+
+
+def take_apart(message: Message) -> tuple[str, Message]:
+    """The reasoning of an assistant's message, and the message without it."""
+    bare = {key: value for key, value in message.items() if key not in REASONING}
+    named = next((message[key] for key in REASONING if message.get(key)), None)
+    if named is not None:
+        return str(named).strip(), bare
+    reasoning, answer = split_reasoning(text_of(message))
+    return (reasoning, {**bare, "content": answer}) if answer != text_of(message) else ("", bare)
