@@ -224,7 +224,8 @@ class Runtime:
             logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
             echo: those of the prompt too.
             image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
-                several, in the order of their places in ``messages``; without places they come before the last question.
+                several, in the order of their places in ``messages``; without places they come before the last
+                question.
             tools: descriptions of functions that the model may call, for the chat template.
             template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
                 adapter's when None.

@@ -20,7 +20,7 @@ from edgekit_runtime.formats.adapter import KEY_INVOCATION
 from edgekit_runtime.formats.bundle import verify_bundle
 from edgekit_runtime.formats.signing import make_key, sign
 from tests.goods import Goods
-from tests.runtime.test_runtime import change_adapter
+from tests.runtime.runtime.test_runtime import change_adapter
 
 
 def test_a_site_holds_the_bundle_the_app_and_licensed_code(site: Path, goods: Goods) -> None:

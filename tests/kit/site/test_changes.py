@@ -17,7 +17,7 @@ from edgekit_runtime.formats.gguf import ADAPTER_METADATA, read_gguf
 from edgekit_runtime.formats.manifest import check_version
 from edgekit_runtime.store.transitions import version_key
 from tests.kit.site.test_intake import NODE
-from tests.runtime.test_gguf import METADATA, _with_metadata
+from tests.runtime.formats.test_gguf import METADATA, _with_metadata
 from tests.tiny_gguf import matrices, write_lora
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="no Node.js: apt-get install nodejs")

@@ -19,7 +19,7 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import EMBEDDING, KEY_RANK
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.intake.adapters import take_in
-from tests.runtime.test_intake import ALPHAS, NAMES
+from tests.runtime.intake.test_adapters import ALPHAS, NAMES
 from tests.tiny_gguf import DOWN, EXPERTS, KEY, TYPES, Arrays, matrices, write_base, write_lora
 
 NODE = shutil.which("node")

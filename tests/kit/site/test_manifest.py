@@ -16,8 +16,8 @@ from edgekit_runtime.errors import InputError, one_line, shown
 from edgekit_runtime.formats.manifest import Manifest
 from edgekit_runtime.formats.sampling_defaults import RULES
 from tests.kit.site.test_intake import NODE, here, in_node
-from tests.runtime.test_manifest import DIGEST, document
-from tests.runtime.test_sampling_defaults import BAD
+from tests.runtime.formats.test_manifest import DIGEST, document
+from tests.runtime.formats.test_sampling_defaults import BAD
 from tests.tiny_gguf import matrices, write_base, write_lora
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="no Node.js: apt-get install nodejs")

@@ -23,7 +23,7 @@ from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
 from tests.chat_templates import TEMPLATES
 from tests.conversations import conversations
 from tests.kit.encoding.test_specials import WHOLE
-from tests.runtime.test_template_budget import BROKEN, HOSTILE
+from tests.runtime.prompts.test_budget import BROKEN, HOSTILE
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 # What @huggingface/jinja gets wrong: lstrip with an argument; '' != false; dict().

@@ -20,8 +20,8 @@ from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.store import Store
 from tests.goods import Goods
+from tests.runtime.runtime.test_runtime import change_adapter
 from tests.runtime.store.test_store import _active, _files
-from tests.runtime.test_runtime import change_adapter
 
 Change = Callable[[Path], None]
 

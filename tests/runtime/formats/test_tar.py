@@ -26,7 +26,7 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats import bundle_source
 from edgekit_runtime.formats.bundle import file_digest, open_bundle
 from edgekit_runtime.formats.tar import MAX_EXTENSION, MAX_MEMBERS, read_members
-from tests.runtime.test_manifest import document
+from tests.runtime.formats.test_manifest import document
 
 GIB = 1024**3
 ZEROS = bytes(tarfile.BLOCKSIZE)

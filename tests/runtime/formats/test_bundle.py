@@ -10,7 +10,7 @@ import pytest
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import file_digest, open_bundle, verify_bundle
-from tests.runtime.test_manifest import document
+from tests.runtime.formats.test_manifest import document
 
 
 @pytest.fixture

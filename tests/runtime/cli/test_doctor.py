@@ -10,8 +10,8 @@ import pytest
 from edgekit_runtime import Runtime
 from edgekit_runtime.cli import main
 from tests.goods import Goods
+from tests.runtime.runtime.test_runtime import change_adapter
 from tests.runtime.store.test_admission import overflow, part
-from tests.runtime.test_runtime import change_adapter
 
 
 def test_a_sound_bundle_is_tried_with_each_adapter(demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
