@@ -72,6 +72,7 @@ def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
         ("  inspection:", "  imported: {}\n  inspection:", r"yaml:\d+: found duplicate key"),
         ("rank: 8", "rank: [8", r"yaml:\d+: "),
         ("rank: 8", "rank: &eight true", r"yaml:6: .*rank: True is not a whole number"),
+        ("project: line-3", "project: !!binary bGluZQ==", r"yaml:1: project: b'line' is not text"),
         ("rank: 8", "rank: 8.0", r"yaml:6: .*rank: 8\.0 is not a whole number"),
         ("rank: 8", "true: 8", r"yaml:6: adapters\.inspection\.True: unknown key"),
         ("rank: 8", "<<: {rank: 0}", r"yaml:5: adapters\.inspection\.rank: 0 is not possible: use at least 1"),

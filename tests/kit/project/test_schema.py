@@ -86,7 +86,12 @@ def _edges(node: dict[str, Any]) -> list[Any]:
 
 text = st.text("ab1 Q/._-", max_size=4)
 anything = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 2000) | st.floats() | text,
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2000)
+    | st.floats()
+    | text
+    | st.sampled_from([0, 1, 1.0, "0", "1", "8", "0.5", "true", "no"]),  # what would be taken for another kind
     lambda inner: (
         st.lists(inner, max_size=2) | st.dictionaries(text | st.sampled_from(["a", "base"]), inner, max_size=2)
     ),
@@ -156,6 +161,8 @@ def _loaded(folder: Path) -> tuple[Any, str]:
 @example(change=(("adapters", "a", "rank"), 8.0))
 @example(change=(("adapters", "a", "epochs"), 2))
 @example(change=(("adapters", "a", "epochs"), float("inf")))
+@example(change=(("adapters", "a", "connector"), 1))
+@example(change=(("adapters", "a", "connector"), "true"))
 @example(change=(("adapters", "a"), False))
 @example(change=(("adapters", "a"), None))
 @example(change=(("adapters", "base"), {}))
