@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import parse_wheel_filename
+
 from edgekit_devices.errors import WheelhouseError
 
 WHEELHOUSE_SCHEMA = "edgekit.wheelhouse/1"
@@ -156,8 +158,7 @@ def wheel_metadata(wheel: Path) -> Any:
 
 
 def _check_tag(wheel: Path, platform: Platform) -> None:
-    tag = wheel.stem.rsplit("-", 1)[1]
-    if tag != "any" and tag not in platform.tags():
+    if not {"any", *platform.tags()} & {tag.platform for tag in parse_wheel_filename(wheel.name)[3]}:
         raise WheelhouseError(
             f"{wheel.name} needs a newer C library than the device's {platform.libc}",
             "build it on an older system, Debian 12 say",

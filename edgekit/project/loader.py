@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from edgekit.project.fields import FOLDER, with_given
@@ -29,12 +30,16 @@ def load_project(where: Path | str = ".") -> Project:
         raise InputError(f"there is no folder {path}", "name a project's folder")
     path = path / PROJECT_FILE if path.is_dir() else path
     try:
-        document = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = YAML(typ="rt").load(text)
     except FileNotFoundError:
         raise InputError(
             f"there is no {PROJECT_FILE} in {path.parent.resolve()}",
             "go to a project's folder, or run `edgekit init DIR`",
         ) from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(f"{path}:{line}: YAML allows no {chr(error.character)!r}", "take that sign out") from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         problem = " ".join(str(error.problem or error.context or "not YAML").split())

@@ -71,6 +71,7 @@ def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
         ("export: {quantize: Q4_0}", "export: [Q4_0]", r"yaml:10: export has to be a mapping of keys"),
         ("  inspection:", "  imported: {}\n  inspection:", r"yaml:\d+: found duplicate key"),
         ("rank: 8", "rank: [8", r"yaml:\d+: "),
+        ("smollm2-135m", "smol\x07lm", r"yaml:2: YAML allows no '\\x07': take that sign out"),
         ("rank: 8", "rank: &eight true", r"yaml:6: .*rank: True is not a whole number"),
         ("project: line-3", "project: !!binary bGluZQ==", r"yaml:1: project: b'line' is not text"),
         ("rank: 8", "rank: 8.0", r"yaml:6: .*rank: 8\.0 is not a whole number"),
@@ -122,9 +123,13 @@ def test_of_several_mistakes_unknown_keys_are_told_first_and_missing_ones_last(
 
 
 def test_values_that_an_alias_repeats_are_read_at_each_place(tmp_path: Path) -> None:
-    project = load(tmp_path, GOOD.replace("rank: 8", "rank: &r 8\n    alpha: *r\n    connector: &yes true"))
+    project = load(
+        tmp_path,
+        GOOD.replace("rank: 8", "rank: &r 8\n    alpha: *r\n    alpha_pattern: {0: *r}\n    connector: &yes true"),
+    )
     adapter = project.adapter("inspection")
     assert (adapter.rank, adapter.alpha, adapter.connector) == (8, 8, True)
+    assert adapter.alpha_pattern == {"0": 8}  # a key is text, whatever YAML makes of it
     assert [type(each) for each in (adapter.rank, adapter.alpha, adapter.connector)] == [int, int, bool]
 
 
