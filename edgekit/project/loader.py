@@ -38,10 +38,10 @@ def load_project(where: Path | str = ".") -> Project:
             "go to a project's folder, or run `edgekit init DIR`",
         ) from None
     except ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        line = str(text.count("\n", 0, error.position) + 1)
         raise InputError(f"{path}:{line}: YAML allows no {chr(error.character)!r}", "take that sign out") from None
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        line = str(error.problem_mark.line + 1) if error.problem_mark else "?"
         problem = " ".join(str(error.problem or error.context or "not YAML").split())
         raise InputError(f"{path}:{line}: {problem}", "correct the YAML there") from None
     except (OSError, UnicodeDecodeError) as error:
