@@ -1,8 +1,8 @@
 """What is known of targets."""
 
 from edgekit_devices.detect import Found, fitting_profile, parse_probe, probe_script, shortcomings
-from edgekit_devices.profiles import Profile, Speed, UnknownDeviceError, load_profile, profile_names
-from edgekit_devices.schema import BadProfileError
+from edgekit_devices.errors import BadProfileError, UnknownDeviceError
+from edgekit_devices.profiles import Profile, Speed, load_profile, profile_names
 
 __all__ = [
     "BadProfileError",

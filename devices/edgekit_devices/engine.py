@@ -15,6 +15,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit_devices.errors import BuildFailedError, MissingToolsError
 from edgekit_devices.wheelfile import write_wheel
 
 log = logging.getLogger(__name__)
@@ -52,14 +53,6 @@ _SETTINGS = {
 }
 
 
-class MissingToolsError(RuntimeError):
-    """What is needed to build isn't here; the message says how to get it."""
-
-
-class BuildFailedError(RuntimeError):
-    """The compiler or linker refused; the message has its last words."""
-
-
 @dataclass(frozen=True)
 class Toolchain:
     """Debian's compilers for one architecture.
@@ -88,7 +81,8 @@ class Toolchain:
         missing = [name for name in needed if shutil.which(name) is None]
         if missing:
             raise MissingToolsError(
-                f"{', '.join(missing)} not found: on Debian or Ubuntu, apt install {self.package} cmake ninja-build"
+                f"{', '.join(missing)} not found",
+                f"on Debian or Ubuntu, apt install {self.package} cmake ninja-build",
             )
 
     def version(self) -> str:

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from edgekit_devices.schema import BadProfileError, read_profile
+from edgekit_devices.errors import BadProfileError, UnknownDeviceError
+from edgekit_devices.schema import read_profile
 
 SUFFIX = ".toml"
 ENGINES = ("llama.cpp", "browser")
 BASES = ("calibrated", "published", "estimated")
-
-
-class UnknownDeviceError(LookupError):
-    """No profile goes by that name; the message says which there are."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def load_profile(name: str) -> Profile:
     if name not in names:
         close = difflib.get_close_matches(name, names, 1)
         mend = f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}, or a TOML file of your own"
-        raise UnknownDeviceError(f"no device is called {name!r}: {mend}")
+        raise UnknownDeviceError(f"no device is called {name!r}", mend)
     return _build(_shipped(name), name, name + SUFFIX)
 
 

@@ -8,6 +8,8 @@ import tomllib
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from edgekit_devices.errors import BadProfileError
+
 _TABLE = re.compile(r"^\s*\[\s*([\w-]+)\s*\]")
 _KEY = re.compile(r"""^\s*["']?([\w-]+)["']?\s*=""")
 # Annotation of a dataclass field -> what TOML may hold there, and how to say it.
@@ -18,15 +20,6 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "tuple[str, ...]": ((list,), "a list of texts"),
     "Speed | None": ((dict,), "a table"),
 }
-
-
-class BadProfileError(ValueError):
-    """A profile file is malformed; the message says where and how to mend it."""
-
-    def __init__(self, problem: str, mend: str) -> None:
-        """Join ``problem`` and ``mend`` to one line."""
-        self.problem, self.mend = problem, mend
-        super().__init__(f"{problem}: {mend}")
 
 
 @dataclass

@@ -16,16 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import parse_wheel_filename
+
+from edgekit_devices.errors import WheelhouseError
+
 WHEELHOUSE_SCHEMA = "edgekit.wheelhouse/1"
 DESCRIPTION = "wheelhouse.json"
 CHECKSUMS = "SHA256SUMS"
 SBOM = "sbom.cdx.json"
 OLDEST_MANYLINUX = 17  # glibc 2.17: manylinux2014, the oldest that has aarch64 wheels
 INSTALLER = "pip"  # goes along: Debian's python3 comes without it
-
-
-class WheelhouseError(RuntimeError):
-    """The wheels can't be had or don't fit; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ def open_wheelhouse(folder: Path) -> Wheelhouse:
         for line in checksums.splitlines():
             digest, name = line.split("  ", 1)
             if _sha256(folder / name) != digest:
-                raise WheelhouseError(f"{folder / name} is damaged: delete {folder} and build it again")
+                raise WheelhouseError(f"{folder / name} is damaged", f"delete {folder} and build it again")
         platform = Platform(document["architecture"], document["libc"], document["python"])
         digest = hashlib.sha256(checksums.encode()).hexdigest()
         return Wheelhouse(folder, platform, document["requirement"], digest, tuple(document["files"]))
     except (OSError, ValueError, KeyError) as error:
-        raise WheelhouseError(f"{folder} is no wheelhouse ({error}): `edgekit build-runtime` makes one") from None
+        raise WheelhouseError(f"{folder} is no wheelhouse ({error})", "`edgekit build-runtime` makes one") from None
 
 
 def sbom(folder: Path, names: Sequence[str], requirement: str) -> str:
@@ -158,11 +158,10 @@ def wheel_metadata(wheel: Path) -> Any:
 
 
 def _check_tag(wheel: Path, platform: Platform) -> None:
-    tag = wheel.stem.rsplit("-", 1)[1]
-    if tag != "any" and tag not in platform.tags():
+    if not {"any", *platform.tags()} & {tag.platform for tag in parse_wheel_filename(wheel.name)[3]}:
         raise WheelhouseError(
-            f"{wheel.name} needs a newer C library than the device's {platform.libc}: "
-            "build it on an older system, Debian 12 say"
+            f"{wheel.name} needs a newer C library than the device's {platform.libc}",
+            "build it on an older system, Debian 12 say",
         )
 
 
@@ -182,7 +181,8 @@ def _download(folder: Path, platform: Platform, requirement: str, pins: Mapping[
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
         raise WheelhouseError(
             f"pip found no wheels for {platform.architecture}, {platform.libc}, Python {platform.python} "
-            f"({lines[-1].removeprefix('ERROR: ')}): connect once, or choose another --python"
+            f"({lines[-1].removeprefix('ERROR: ')})",
+            "connect once, or choose another --python",
         )
 
 

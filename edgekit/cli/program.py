@@ -14,6 +14,7 @@ from edgekit.cli.build_runtime import add_build_runtime, takes_python
 from edgekit.cli.deploy import add_deploy
 from edgekit.cli.devices import add_devices
 from edgekit.cli.plan import add_plan
+from edgekit.cli.schema import add_schema
 from edgekit.cli.site import add_serve_site, add_site
 from edgekit_runtime.cli.arguments import number, whole
 from edgekit_runtime.cli.parser import Program, print_json, size_text
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     version = importlib.metadata.version("edgekit")
     program = Program("edgekit", "From data to a proven, swappable adapter on an edge device.", version)
-    for add in (_add_init, _add_train, _add_evaluate, _add_merge, _add_export):
+    for add in (_add_init, add_schema, _add_train, _add_evaluate, _add_merge, _add_export):
         add(program)
     for add in (add_bench, add_devices, add_plan, add_build_runtime, add_deploy, add_site, add_serve_site):
         add(program)

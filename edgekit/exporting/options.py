@@ -34,16 +34,17 @@ class ExportOptions:
             UsageError: no such format or mode.
         """
         settings = project.export
+        kind, mode = self.format or settings.format, self.mode or settings.mode
+        if kind not in FORMATS:
+            raise UsageError(f"there is no format {kind}", did_you_mean(kind, FORMATS))
+        if mode not in MODES:
+            raise UsageError(f"there is no mode {mode}", did_you_mean(mode, MODES))
         settings = replace(
             settings,
-            format=self.format or settings.format,
-            mode=self.mode or settings.mode,
+            format=kind,
+            mode=mode,
             device=self.device or settings.device,
             imatrix=self.imatrix or settings.imatrix,
             tensor_types={**settings.tensor_types, **self.tensor_types},
         )
-        if settings.format not in FORMATS:
-            raise UsageError(f"there is no format {settings.format}", did_you_mean(settings.format, FORMATS))
-        if settings.mode not in MODES:
-            raise UsageError(f"there is no mode {settings.mode}", did_you_mean(settings.mode, MODES))
         return replace(project, export=settings)

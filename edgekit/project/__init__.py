@@ -1,5 +1,7 @@
 """The project: its file, edgekit.yaml, and the folders it names."""
 
+from edgekit.project.data_files import DataFiles
+from edgekit.project.fields import TARGET_WORDS
 from edgekit.project.loader import load_project
 from edgekit.project.model import (
     AUTO,
@@ -12,9 +14,7 @@ from edgekit.project.model import (
     PROJECT_FILE,
     PROJECTORS,
     SCHEDULERS,
-    TARGET_WORDS,
     Adapter,
-    DataFiles,
     Export,
     Gate,
     Generation,

@@ -1,20 +1,46 @@
-"""What a project file says: its sections as frozen dataclasses, with the checks of each field."""
+"""What a project file says: its sections as frozen pydantic dataclasses, with the rules of each key.
+
+From these come the checks of edgekit.yaml (:mod:`edgekit.project.loader`) and its JSON Schema
+(:mod:`edgekit.project.schema`), descriptions included.  Values built in code have to keep the same rules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from edgekit.data.source import DataSource
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic.json_schema import SkipJsonSchema
+
+from edgekit.project.data_files import DataFiles
+from edgekit.project.fields import (
+    CLOSED,
+    AdapterName,
+    InProject,
+    JsonSchema,
+    Key,
+    Number,
+    OneOf,
+    Switch,
+    Targets,
+    Text,
+    Whole,
+    empty_is,
+    matching,
+    refused,
+    refused_at,
+    with_given,
+)
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
 PROJECT_FILE = "edgekit.yaml"
-METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", "alora")
+ACTIVATED = "alora"
+METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED)
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
@@ -22,139 +48,173 @@ FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
 LOSSES = ("last", "all")
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
-TARGET_WORDS = ("all-linear", "q/v")
 AUTO = "auto"  # export.quantize: choose by measurement
+_INT32_MAX = 2**31 - 1
+
+_Ranks = Mapping[Key, Whole]
+_Types = Mapping[Key, Text]
+_Name = Annotated[Text, matching(NAME_PATTERN)]
 
 
-def _rule(**checks: Any) -> dict[str, Any]:
-    """Checks beyond a field's type: ``choices``, ``minimum``, ``above``, ``maximum``, ``pattern``."""
-    return checks
-
-
-@dataclass(frozen=True)
-class DataFiles:
-    """Training and evaluation rows; ``ignore`` and ``columns`` are part of both sources."""
-
-    train: DataSource
-    eval: DataSource
-    ignore: tuple[str, ...] = ()
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CLOSED)
 class Generation:
     """Sampling defaults that travel with an adapter."""
 
-    max_tokens: int | None = field(default=None, metadata=_rule(minimum=1, maximum=2**31 - 1))
-    temperature: float | None = field(default=None, metadata=_rule(minimum=0, maximum=1000))
-    top_k: int | None = field(default=None, metadata=_rule(minimum=0, maximum=2**31 - 1))
-    top_p: float | None = field(default=None, metadata=_rule(above=0, maximum=1))
+    max_tokens: Whole | None = Field(default=None, ge=1, le=_INT32_MAX, description="Longest answer, in tokens")
+    temperature: Number | None = Field(default=None, ge=0, le=1000, description="0 for the likeliest token each time")
+    top_k: Whole | None = Field(default=None, ge=0, le=_INT32_MAX, description="Sample from so many likeliest tokens")
+    top_p: Number | None = Field(
+        default=None, gt=0, le=1, description="Sample from tokens of this probability together"
+    )
 
     def as_dict(self) -> dict[str, Any] | None:
         """Only what is set; None when nothing is."""
         return {key: value for key, value in vars(self).items() if value is not None} or None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CLOSED)
 class Adapter:
-    """One adapter to train, or (with ``path``) one that was trained elsewhere.
+    """One adapter to train, or (with ``path``) one that was trained elsewhere."""
 
-    ``alpha`` None stands for twice the rank; the patterns map module names or regular expressions to another rank or
-    alpha, as in PEFT; ``base_precision`` None is decided by training; ``max_length`` is in
-    tokens, None for the base's context; ``warmup_ratio`` is a share of all steps; ``connector`` also trains the layer
-    between encoder and text model of a base that reads images; ``invocation`` is the text from which
-    an activated LoRA (method alora) works, None for what the chat template puts before an answer; ``loss`` is on the
-    last or on all turns of the assistant; ``reasoning`` None is decided by the rows.
-    """
-
-    name: str
-    path: Path | None = None
-    method: str = field(default="qlora", metadata=_rule(choices=METHODS))
-    invocation: str | None = None
-    rank: int = field(default=16, metadata=_rule(minimum=1, maximum=1024))
-    alpha: int | None = field(default=None, metadata=_rule(minimum=1))
-    dropout: float = field(default=0.05, metadata=_rule(minimum=0, maximum=0.9))
-    targets: str | tuple[str, ...] = "all-linear"
-    connector: bool = False
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, int] = field(default_factory=dict)
-    base_precision: str | None = field(default=None, metadata=_rule(choices=PRECISIONS))
-    epochs: float = field(default=3.0, metadata=_rule(above=0))
-    max_steps: int | None = field(default=None, metadata=_rule(minimum=1))
-    learning_rate: float = field(default=2e-4, metadata=_rule(above=0, maximum=1))
-    scheduler: str = field(default="cosine", metadata=_rule(choices=SCHEDULERS))
-    warmup_ratio: float = field(default=0.05, metadata=_rule(minimum=0, maximum=0.9))
-    batch_size: int = field(default=8, metadata=_rule(minimum=1))
-    gradient_accumulation: int = field(default=1, metadata=_rule(minimum=1))
-    max_length: int | None = field(default=None, metadata=_rule(minimum=8))
-    seed: int = field(default=0, metadata=_rule(minimum=0))
-    system: str | None = None
-    reasoning: str | None = field(default=None, metadata=_rule(choices=REASONING))
-    loss: str = field(default="last", metadata=_rule(choices=LOSSES))
-    version: str = field(default="1.0.0", metadata=_rule(pattern=VERSION_PATTERN))
-    schema: dict[str, Any] | None = None
-    generation: Generation = field(default_factory=Generation)
-    data: DataFiles | None = None
+    name: SkipJsonSchema[str]  # in a project file it is the key of the adapter
+    path: InProject | None = Field(default=None, description="An adapter that was trained elsewhere: a folder or file")
+    method: Annotated[Text, OneOf(METHODS)] = Field(default="qlora", description="How to train it")
+    invocation: Text | None = Field(
+        default=None,
+        description="Of alora: the text from which it works; else what the chat template puts before an answer",
+    )
+    rank: Whole = Field(default=16, ge=1, le=1024, description="Rank of the update's two matrices")
+    alpha: Whole | None = Field(default=None, ge=1, description="The update is scaled by alpha / rank; else 2 x rank")
+    dropout: Number = Field(default=0.05, ge=0, le=0.9, description="Share of inputs left out in training")
+    targets: Targets = Field(
+        default="all-linear", description="Layers: all-linear, q/v, a regular expression, or a list of module names"
+    )
+    connector: Switch = Field(
+        default=False, description="Also train the layer between encoder and text model of a base that reads images"
+    )
+    rank_pattern: Annotated[_Ranks, empty_is(dict, _Ranks)] = Field(
+        default_factory=dict, description="Module name or regular expression -> another rank, as in PEFT"
+    )
+    alpha_pattern: Annotated[_Ranks, empty_is(dict, _Ranks)] = Field(
+        default_factory=dict, description="Module name or regular expression -> another alpha, as in PEFT"
+    )
+    base_precision: Annotated[Text, OneOf(PRECISIONS)] | None = Field(
+        default=None, description="What training sees of the base; else what export says that devices run"
+    )
+    epochs: Number = Field(default=3.0, gt=0, description="How often to go through the rows")
+    max_steps: Whole | None = Field(default=None, ge=1, description="Bound on training steps; goes before epochs")
+    learning_rate: Number = Field(default=2e-4, gt=0, le=1, description="Highest learning rate")
+    scheduler: Annotated[Text, OneOf(SCHEDULERS)] = Field(
+        default="cosine", description="How the learning rate goes down"
+    )
+    warmup_ratio: Number = Field(default=0.05, ge=0, le=0.9, description="Share of all steps in which the rate goes up")
+    batch_size: Whole = Field(default=8, ge=1, description="Rows that are computed together")
+    gradient_accumulation: Whole = Field(default=1, ge=1, description="Batches in a step")
+    max_length: Whole | None = Field(default=None, ge=8, description="Longest row in tokens; else the base's context")
+    seed: Whole = Field(default=0, ge=0, description="Same seed, same adapter")
+    system: Text | None = Field(default=None, description="System prompt, trained with and sent to the device")
+    reasoning: Annotated[Text, OneOf(REASONING)] | None = Field(
+        default=None, description="Learn the reasoning before answers, or leave it out; else the rows decide"
+    )
+    loss: Annotated[Text, OneOf(LOSSES)] = Field(
+        default="last", description="Learn the last answer of a conversation, or all turns of the assistant"
+    )
+    version: Annotated[Text, matching(VERSION_PATTERN)] = Field(default="1.0.0", description="Part of the file's name")
+    schema: JsonSchema = Field(default=None, description="JSON schema of answers, or a file with one")
+    generation: Annotated[Generation, empty_is(Generation, Generation)] = Field(
+        default_factory=Generation, description="Sampling defaults on the device"
+    )
+    data: DataFiles | None = Field(default=None, description="Its own rows; else the project's")
 
     @property
     def lora_alpha(self) -> int:
         """``alpha``, or twice the rank."""
         return self.alpha or 2 * self.rank
 
+    @model_validator(mode="after")
+    def _invoked_if_activated(self) -> Adapter:
+        if self.invocation is not None and self.method != ACTIVATED:
+            error = refused("only an activated LoRA has one", f"method: {ACTIVATED}")
+            raise refused_at(("invocation",), error, self.invocation)
+        return self
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=CLOSED)
 class Export:
-    """Defaults of ``edgekit export``, and with ``quantize`` what training sees.
+    """Defaults of ``edgekit export``, and with ``quantize`` what training sees."""
 
-    ``imatrix`` weighs the quantiser by the training rows; ``tensor_types`` maps regular expressions over GGUF tensor
-    names to types that differ from ``quantize``; ``projector`` is the type of what reads images; ``default_adapter``
-    answers requests that name none: the first one when None, the bare base when it is "base".
-    """
+    format: Annotated[Text, OneOf(FORMATS)] = Field(
+        default="gguf", description="Engine of the device: llama.cpp, or ONNX"
+    )
+    mode: Annotated[Text, OneOf(MODES)] = Field(
+        default="separate", description="Adapters beside the base, or one folded into it"
+    )
+    quantize: Text | None = Field(
+        default=None, description="Type of the base's weights: Q4_0, Q8_0, F16 ..., or auto; for ONNX int4 ... fp32"
+    )
+    device: Text | None = Field(default=None, description="A device profile; `edgekit devices` lists them")
+    imatrix: Switch = Field(default=False, description="Weigh the quantiser by the training rows")
+    tensor_types: Annotated[_Types, empty_is(dict, _Types)] = Field(
+        default_factory=dict, description="Regular expression over GGUF tensor names -> another type than quantize"
+    )
+    projector: Annotated[Text, OneOf(PROJECTORS)] = Field(default="F16", description="Type of what reads images")
+    default_adapter: Text | None = Field(
+        default=None, description="The adapter of requests that name none; else the first one; base for none"
+    )
+    name: _Name | None = Field(default=None, description="Name of the bundle; else the project's")
 
-    format: str = field(default="gguf", metadata=_rule(choices=FORMATS))
-    mode: str = field(default="separate", metadata=_rule(choices=MODES))
-    quantize: str | None = None
-    device: str | None = None
-    imatrix: bool = False
-    tensor_types: Mapping[str, str] = field(default_factory=dict)
-    projector: str = field(default="F16", metadata=_rule(choices=PROJECTORS))
-    default_adapter: str | None = None
-    name: str | None = field(default=None, metadata=_rule(pattern=NAME_PATTERN))
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CLOSED)
 class Gate:
-    """How much worse than the trained model exported files may answer, and how good they have to be.
+    """How much worse than the trained model exported files may answer, and how good they have to be."""
 
-    ``rows`` bounds the evaluation rows that are asked, 0 switches the gate off; ``max_loss_points`` are points of the
-    task's score (0-100) beyond noise; ``max_mean_kl`` is in nats per answer token; ``min_score`` is the least score on
-    the device; ``min_gain`` are points over the bare base that the low end of the gain's 95 % interval has to reach,
-    None asks for more than zero.
-    """
+    rows: Whole = Field(default=48, ge=0, description="Most evaluation rows to ask; 0 switches the proof off")
+    max_loss_points: Number = Field(
+        default=1.0, ge=0, le=100, description="Points of the task's score (0-100), beyond noise, that may be lost"
+    )
+    max_mean_kl: Number = Field(default=0.05, ge=0, description="Most mean KL, in nats per answer token")
+    min_score: Number | None = Field(default=None, ge=0, le=100, description="Least score on the device (0-100)")
+    min_gain: Number | None = Field(
+        default=None,
+        ge=-100,
+        le=100,
+        description="Points over the bare base at the low end of the gain's 95 % interval; else more than zero",
+    )
 
-    rows: int = field(default=48, metadata=_rule(minimum=0))
-    max_loss_points: float = field(default=1.0, metadata=_rule(minimum=0, maximum=100))
-    max_mean_kl: float = field(default=0.05, metadata=_rule(minimum=0))
-    min_score: float | None = field(default=None, metadata=_rule(minimum=0, maximum=100))
-    min_gain: float | None = field(default=None, metadata=_rule(minimum=-100, maximum=100))
+
+def _named(entries: object) -> object:
+    """Each adapter of the file with its name; one without any key has all defaults."""
+    if not isinstance(entries, Mapping):
+        return entries
+    return {name: with_given({} if entry is None else entry, (name,), name=name) for name, entry in entries.items()}
 
 
-@dataclass(frozen=True)
+_Adapters = Annotated[Mapping[AdapterName, Adapter | None], Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=CLOSED)
 class Project:
-    """A project file; relative paths in it are resolved against ``folder``.
+    """A project file; relative paths in it are resolved against ``folder``."""
 
-    ``chat_template`` is a file that takes the place of the base's own template.
-    """
-
-    folder: Path
-    project: str = field(metadata=_rule(pattern=NAME_PATTERN))
-    base: str
-    adapters: Mapping[str, Adapter]
-    task: str = field(default="text", metadata=_rule(choices=TASKS))
-    data: DataFiles | None = None
-    chat_template: Path | None = None
-    export: Export = field(default_factory=Export)
-    gate: Gate = field(default_factory=Gate)
+    folder: SkipJsonSchema[Path]  # where the project file lies
+    project: _Name = Field(description="Name of the project: a-z, 0-9, ., _ and -")
+    base: Text = Field(
+        description="Hub id, Hugging Face folder or GGUF file; smollm2-135m, or demo-vlm for images, come with edgekit"
+    )
+    adapters: Annotated[Mapping[AdapterName, Adapter], BeforeValidator(_named, json_schema_input_type=_Adapters)] = (
+        Field(min_length=1, description="Name -> settings of an adapter")
+    )
+    task: Annotated[Text, OneOf(TASKS)] = Field(default="text", description="caption for rows with images")
+    data: DataFiles | None = Field(default=None, description="Rows of adapters that have none of their own")
+    chat_template: InProject | None = Field(
+        default=None, description="A jinja file in the place of the base's own chat template"
+    )
+    export: Annotated[Export, empty_is(Export, Export)] = Field(
+        default_factory=Export, description="Defaults of `edgekit export`, and what training sees"
+    )
+    gate: Annotated[Gate, empty_is(Gate, Gate)] = Field(
+        default_factory=Gate, description="What an export may lose, and how good it has to be"
+    )
 
     def adapter(self, name: str | None = None) -> Adapter:
         """The adapter called ``name``; the only one when None.

@@ -21,7 +21,7 @@ def device_profile(name: str) -> Profile:
     try:
         return edgekit_devices.load_profile(name)
     except edgekit_devices.UnknownDeviceError as error:
-        raise UsageError(*str(error.args[0]).split(": ", 1)) from None
+        raise UsageError(error.problem, error.mend) from None
     except edgekit_devices.BadProfileError as error:
         raise InputError(error.problem, error.mend) from None
 

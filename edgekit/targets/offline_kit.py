@@ -6,11 +6,12 @@ import hashlib
 import io
 import shlex
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import BinaryIO
+
+from packaging.utils import parse_wheel_filename
 
 from edgekit_devices.wheelhouse import Wheelhouse
 from edgekit_runtime.files.durable import durable_file, place
@@ -111,14 +112,14 @@ def _facts(manifest: Manifest, house: Wheelhouse) -> dict[str, object]:
 
 def _needed_libc(house: Wheelhouse) -> str:
     """The newest glibc that a wheel asks for: often older than what the wheelhouse was built for."""
-    minors = [int(part.split("_")[2]) for name in house.files for part in _platforms(name) if "manylinux_2_" in part]
+    minors = [min(minors) for name in house.files if (minors := _glibc_minors(name))]
     return f"2.{max(minors, default=17)}"
 
 
-def _platforms(wheel: str) -> Sequence[str]:
-    """Of a wheel that suits several, the oldest."""
-    tags = wheel.removesuffix(".whl").rsplit("-", 1)[1].split(".")
-    return sorted((tag for tag in tags if tag.startswith("manylinux_2_")), key=lambda tag: int(tag.split("_")[2]))[:1]
+def _glibc_minors(wheel: str) -> list[int]:
+    """N of each glibc 2.N that a wheel says it suits; none where it suits all."""
+    platforms = {tag.platform for tag in parse_wheel_filename(wheel)[3]}
+    return [int(each.split("_")[2]) for each in platforms if each.startswith("manylinux_2_")]
 
 
 def _made(path: str, content: bytes) -> KitFile:

@@ -13,21 +13,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from edgekit_devices.engine import (
-    RECIPE,
-    TOOLCHAINS,
-    VARIANTS,
-    BuildFailedError,
-    MissingToolsError,
-    build_engine,
-)
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from edgekit_devices.engine import RECIPE, TOOLCHAINS, VARIANTS, build_engine
+from edgekit_devices.errors import BuildFailedError, MissingToolsError, WheelhouseError
 from edgekit_devices.profiles import Profile
 from edgekit_devices.wheelfile import write_wheel
 from edgekit_devices.wheelhouse import (
     INSTALLER,
     Platform,
     Wheelhouse,
-    WheelhouseError,
     build_wheelhouse,
     open_wheelhouse,
 )
@@ -58,7 +54,7 @@ def build_runtime(profile: Profile, *, python: str | None = None, output: Path |
     try:
         house = _wheelhouse(platform)
     except (MissingToolsError, BuildFailedError, WheelhouseError) as error:
-        raise TargetError(*_split(str(error))) from None
+        raise TargetError(error.problem, error.mend) from None
     if output is None:
         return house
     with publish(output, is_ours=_is_wheelhouse) as folder:
@@ -145,7 +141,7 @@ def _pins() -> dict[str, str]:
     versions: dict[str, str] = {INSTALLER: importlib.metadata.version(INSTALLER)}
     left = [RUNTIME]
     while left:
-        name = re.sub(r"[-_.]+", "-", left.pop()).lower()
+        name = canonicalize_name(left.pop())
         if name in versions:
             continue
         try:
@@ -153,9 +149,9 @@ def _pins() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # for other systems than this one; pip finds a version
             continue
         versions[name] = distribution.version
-        for requirement in distribution.requires or ():
-            if "extra ==" not in requirement:
-                left.append(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
+        # Markers are those of this Python: pip goes by them too when it collects wheels for another.
+        requirements = map(Requirement, distribution.requires or ())
+        left += [each.name for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
     return versions
 
 
@@ -169,8 +165,3 @@ def _is_wheelhouse(folder: Path) -> bool:
 
 def _key(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:12]
-
-
-def _split(message: str) -> tuple[str, str]:
-    problem, _, mend = message.rpartition(": ")
-    return problem, mend

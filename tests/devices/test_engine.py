@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_devices.engine import TOOLCHAINS, VARIANTS, BuildFailedError, MissingToolsError, _choose_variants
+from edgekit_devices.engine import TOOLCHAINS, VARIANTS, _choose_variants
+from edgekit_devices.errors import BuildFailedError, MissingToolsError
 
 CMAKE = """
 function(ggml_add_cpu_backend_variant tag_name)

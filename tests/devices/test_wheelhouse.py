@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_devices.errors import WheelhouseError
 from edgekit_devices.wheelfile import write_wheel
 from edgekit_devices.wheelhouse import (
     CHECKSUMS,
     DESCRIPTION,
     Platform,
-    WheelhouseError,
     build_wheelhouse,
     open_wheelhouse,
     sbom,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from edgekit.project import Project, load_project
+from edgekit.project import Adapter, Gate, Project, load_project
 from edgekit_runtime.errors import InputError
 
 GOOD = """\
@@ -63,19 +64,84 @@ def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
         ("[q_proj, v_proj]", "[]", r"yaml:7: .*names no layers"),
         ("rank: 8", "schema: nowhere.json", r"yaml:6: .*no readable JSON"),
         ("project: line-3", "project: Line 3", r"yaml:1: project: 'Line 3' is not possible"),
-        ("base: smollm2-135m\n", "", r"base is missing"),
+        ("base: smollm2-135m\n", "", r"yaml:1: base is missing: add it"),
         ("  inspection:", "  base:", r"yaml:5: adapters\.base: .*no adapter name"),
         ("max_tokens", "max_token", r"yaml:8: .*did you mean max_tokens"),
-        ("train: data/train.jsonl, ", "", r"data\.train is missing"),
-        ("export: {quantize: Q4_0}", "export: [Q4_0]", r"yaml: export has to be a mapping"),
+        ("train: data/train.jsonl, ", "", r"yaml:3: data\.train is missing"),
+        ("export: {quantize: Q4_0}", "export: [Q4_0]", r"yaml:10: export has to be a mapping of keys"),
         ("  inspection:", "  imported: {}\n  inspection:", r"yaml:\d+: found duplicate key"),
         ("rank: 8", "rank: [8", r"yaml:\d+: "),
+        ("smollm2-135m", "smol\x07lm", r"yaml:2: YAML allows no '\\x07': take that sign out"),
+        ("rank: 8", "rank: &eight true", r"yaml:6: .*rank: True is not a whole number"),
+        ("project: line-3", "project: !!binary bGluZQ==", r"yaml:1: project: b'line' is not text"),
+        ("rank: 8", "rank: 8.0", r"yaml:6: .*rank: 8\.0 is not a whole number"),
+        ("rank: 8", "true: 8", r"yaml:6: adapters\.inspection\.True: unknown key"),
+        ("rank: 8", "<<: {rank: 0}", r"yaml:5: adapters\.inspection\.rank: 0 is not possible: use at least 1"),
+        ("rank: 8", "name: inspection", r"yaml:6: adapters\.inspection\.name: unknown key"),
+        ("rank: 8", "invocation: go", r"yaml:6: .*only an activated LoRA has one: method: alora"),
+        ("rank: 8", "schema: {since: 2026-01-01}", r"yaml:6: adapters\.inspection\.schema: it is no JSON"),
+        ("rank: 8", f"dropout: 1{'0' * 400}", r"yaml:6: .*dropout: 10+ is not a number"),
+        ("{path: some/folder, version: 2.1.0}", "false", r"yaml:9: adapters\.imported has to be a mapping"),
+        ("project: line-3", "folder: /", r"yaml:1: folder: unknown key: the keys here are project, base"),
     ],
 )
 def test_mistakes_are_named_with_line_and_key(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert old in GOOD
     with pytest.raises(InputError, match=message):
         load(tmp_path, GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"yaml:1: it has to be a mapping"),
+        ("- a", r"yaml:1: it has to be a mapping"),
+        ("project: p\nbase: b\nadapters:\n", r"yaml:3: adapters: it has to be a mapping: adapters: {inspection"),
+        ("project: p\nbase: b\nadapters: {}\n", r"yaml:3: adapters: there is none: describe at least one adapter"),
+    ],
+)
+def test_a_file_without_adapters_is_told(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rank: 0\n    epochs: 0", r"yaml:6: adapters\.inspection\.rank:"),
+        ("epochs: 0\n    rank: 0", r"yaml:6: adapters\.inspection\.epochs:"),
+        ("rank: 0\n    rnak: 8", r"yaml:7: adapters\.inspection\.rnak: unknown key"),
+        ("data: {}\n    rank: 0", r"yaml:7: adapters\.inspection\.rank:"),
+        ("data: {}", r"yaml:6: adapters\.inspection\.data\.train is missing"),
+    ],
+)
+def test_of_several_mistakes_unknown_keys_are_told_first_and_missing_ones_last(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        load(tmp_path, GOOD.replace("rank: 8", text))
+
+
+def test_values_that_an_alias_repeats_are_read_at_each_place(tmp_path: Path) -> None:
+    project = load(
+        tmp_path,
+        GOOD.replace("rank: 8", "rank: &r 8\n    alpha: *r\n    alpha_pattern: {0: *r}\n    connector: &yes true"),
+    )
+    adapter = project.adapter("inspection")
+    assert (adapter.rank, adapter.alpha, adapter.connector) == (8, 8, True)
+    assert adapter.alpha_pattern == {"0": 8}  # a key is text, whatever YAML makes of it
+    assert [type(each) for each in (adapter.rank, adapter.alpha, adapter.connector)] == [int, int, bool]
+
+
+def test_a_project_changed_in_code_keeps_the_rules_of_the_file(tmp_path: Path) -> None:
+    project = load(tmp_path, GOOD)
+    changed = replace(project, gate=Gate(rows=3, min_gain=-100), adapters={"a": Adapter("a", rank=2)})
+    assert (changed.gate.rows, changed.gate.min_gain, changed.adapter().lora_alpha) == (3, -100.0, 4)
+    assert (changed.folder, changed.data) == (project.folder, project.data)
+    with pytest.raises(ValueError, match="rank"):
+        replace(changed.adapter(), rank="8")  # type: ignore[arg-type]
+    with pytest.raises(FrozenInstanceError):
+        changed.gate.rows = 4  # type: ignore[misc]
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
