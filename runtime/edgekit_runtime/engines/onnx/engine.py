@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,17 +26,16 @@ from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, LogitsSampler
 from edgekit_runtime.engines.onnx.adapter_sets import SPARE, AdapterSets, Shape, names_in
 from edgekit_runtime.engines.onnx.adapters import Loaded, Values, added, masks
+from edgekit_runtime.engines.onnx.bindings import Bindings
+from edgekit_runtime.engines.onnx.graph import cache_inputs, open_session, require_tiles
+from edgekit_runtime.engines.onnx.kv_cache import KvCache
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.formats.base_files import BaseFiles
-from edgekit_runtime.formats.base_header import MOST_WIDTH
-from edgekit_runtime.formats.onnx_base import LOGITS_FROM, LORA_A, MIXED_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats.onnx_base import LOGITS_FROM, MIXED_FILE, VOCABULARY_FILE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-PAST = re.compile(r"past_key_values\.\d+\.(key|value)")
-KEPT_BINDINGS = 64
 
 
 class Exactness(NamedTuple):
@@ -63,18 +61,15 @@ class OnnxEngine:
         self._adapters: dict[str, Loaded] = {}
         self._stack: Stack = BARE
         self._exact: dict[Shape, Exactness] = {}
-        self._lengths = [0] * sequences
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
-        self._session: Any = _session(graph, threads)
-        self._past = _past(self._session, graph)
+        self._session: Any = open_session(graph, threads)
         self._layers = {each.name: tuple(each.shape) for each in self._session.get_overridable_initializers()}
         if sequences > 1:
-            _require_tiles(graph, self._layers)
+            require_tiles(graph, self._layers)
         self._sets = AdapterSets(self._layers)
-        self._cells = _cells(self._past, sequences, context)
-        self._bindings: dict[tuple[Any, ...], Any] = {}
-        self._cache_rows: dict[tuple[int, int], list[tuple[str, str, Any]]] = {}
+        self._cache = KvCache(cache_inputs(self._session, graph), sequences, context)
+        self._bindings = Bindings(self._session, self._cache, self._layers, self._adapter_inputs)
         self._rows: Sequence[NDArray[np.float32]] = ()
 
     def load_adapter(self, name: str, path: Path) -> int:
@@ -92,7 +87,7 @@ class OnnxEngine:
                 adapter = replace(adapter, arrays={})
             self._adapters[name] = adapter
             if self.sequences == 1:
-                self._binding(0, 1, [((name, 1.0),)])
+                self._bindings.of(0, 1, [((name, 1.0),)])
         held = self._sets.side(frozenset([name])) if self.sequences > 1 else self._adapters[name]
         return held.size
 
@@ -103,7 +98,7 @@ class OnnxEngine:
         if any(name == each for each, _ in self._stack):
             self._stack = BARE
         self._sets.remove(name)
-        self._bindings = {key: each for key, each in self._bindings.items() if name not in names_in(key[2])}
+        self._bindings.drop(name)
 
     def invocation(self, name: str) -> list[int]:
         """The tokens that switch an activated LoRA (aLoRA) on; none for any other adapter."""
@@ -180,29 +175,16 @@ class OnnxEngine:
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on."""
-        self._lengths[sequence] = min(self._lengths[sequence], start)
+        self._cache.forget(sequence, start)
         return True
 
     def save(self, sequence: int) -> bytes:
-        """The KV cache of a sequence: its length as u32, then its cells layer by layer, keys and values in turn."""
-        length = self._lengths[sequence]
-        cells = (cache[sequence, :, :length].tobytes() for cache in self._cells)
-        return length.to_bytes(4, "little") + b"".join(cells)
+        """The KV cache of a sequence; see :meth:`~edgekit_runtime.engines.onnx.kv_cache.KvCache.save`."""
+        return self._cache.save(sequence)
 
     def restore(self, sequence: int, state: bytes) -> bool:
         """Put a saved KV cache into an empty sequence; False, and empty still, when it doesn't fit."""
-        import numpy as np
-
-        length = int.from_bytes(state[:4], "little")
-        shapes = [(cache.shape[1], length, cache.shape[3]) for cache in self._cells]
-        sizes = [rows * length * width * 4 for rows, _, width in shapes]
-        if length > self.context or len(state) != 4 + sum(sizes):
-            return False
-        for cache, shape, start in zip(self._cells, shapes, itertools.accumulate(sizes, initial=4), strict=False):
-            count = shape[0] * shape[1] * shape[2]
-            cache[sequence, :, :length] = np.frombuffer(state, np.float32, count, start).reshape(shape)
-        self._lengths[sequence] = length
-        return True
+        return self._cache.restore(sequence, state)
 
     def info(self) -> dict[str, Any]:
         """Name and version of the engine."""
@@ -213,19 +195,18 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Free everything."""
-        self._bindings.clear()
-        self._cache_rows.clear()
+        self._bindings.close()
         self._adapters.clear()
         self._sets = AdapterSets(self._layers)
         self._session = None
-        self._cells = []
+        self._cache.close()
         self._vocabulary.close()
 
     def _run_part(self, part: Part) -> list[NDArray[np.float32]]:
         """One sequence's tokens; its logits after each, or after the last."""
         count = len(part.tokens)
         logits = self._run([part], 0 if part.every else count - 1)
-        self._lengths[part.sequence] = part.start + count
+        self._cache.lengths[part.sequence] = part.start + count
         return list(logits[0])
 
     def _step(self, parts: Sequence[Part]) -> list[NDArray[np.float32]]:
@@ -239,10 +220,12 @@ class OnnxEngine:
         if any(stacks) and first == last:
             first, last = (first, last + 1) if last + 1 < self.sequences else (first - 1, last)
         by_row = {part.sequence: part for part in parts}
-        rows = [by_row.get(row) or Part(row, self._lengths[row], [0], stack=BARE) for row in range(first, last + 1)]
+        rows = [
+            by_row.get(row) or Part(row, self._cache.lengths[row], [0], stack=BARE) for row in range(first, last + 1)
+        ]
         logits = self._run(rows, 0)
         for part in parts:
-            self._lengths[part.sequence] = part.start + 1
+            self._cache.lengths[part.sequence] = part.start + 1
         return [logits[part.sequence - first, -1] for part in parts]
 
     def _run(self, rows: Sequence[Part], logits_from: int) -> NDArray[np.float32]:
@@ -255,7 +238,7 @@ class OnnxEngine:
         seen = (np.arange(ends.max())[None] < ends[:, None]).astype(np.int64)
         tokens = [list(part.tokens) for part in rows]
         stacks = [self._stack if part.stack is None else part.stack for part in rows]
-        binding = self._binding(rows[0].sequence, len(rows), stacks)
+        binding = self._bound(rows[0].sequence, len(rows), stacks)
         binding.bind_cpu_input("input_ids", np.array(tokens, dtype=np.int64))
         binding.bind_cpu_input("attention_mask", seen)
         begin = onnxruntime.OrtValue.ortvalue_from_numpy(np.array([logits_from], dtype=np.int64))
@@ -268,36 +251,11 @@ class OnnxEngine:
         found: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
         return found
 
-    def _binding(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
-        """Rows ``first`` and on of the KV cache, and the adapters of these rows, bound to the graph."""
-        key = (first, count, tuple(stacks))
-        if len(self._bindings) >= KEPT_BINDINGS or self._sets.dropped:  # some may still use a dropped set
+    def _bound(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
+        if self._sets.dropped:  # some bindings may still use a dropped set
             self._bindings.clear()
             self._sets.dropped = False
-        binding = self._bindings.get(key)
-        if binding is not None:
-            return binding
-        binding = self._session.io_binding()
-        for name, output, value in self._cache_values(first, count):
-            binding.bind_ortvalue_input(name, value)
-            binding.bind_ortvalue_output(output, value)
-        for name, value in self._adapter_inputs(stacks).items():
-            if name in self._layers:
-                binding.bind_ortvalue_input(name, value)
-        self._bindings[key] = binding
-        return binding
-
-    def _cache_values(self, first: int, count: int) -> list[tuple[str, str, Any]]:
-        """Rows of the KV cache with the names of input and output, which are the same memory."""
-        import onnxruntime
-
-        if (first, count) not in self._cache_rows:
-            make = onnxruntime.OrtValue.ortvalue_from_numpy
-            self._cache_rows[first, count] = [
-                (each.name, each.name.replace("past_key_values", "present"), make(cache[first : first + count]))
-                for each, cache in zip(self._past, self._cells, strict=True)
-            ]
-        return self._cache_rows[first, count]
+        return self._bindings.of(first, count, stacks)
 
     def _adapter_inputs(self, stacks: Sequence[Stack]) -> Values:
         if self.sequences == 1:
@@ -343,69 +301,9 @@ class OnnxEngine:
     @contextmanager
     def _scratch(self) -> Iterator[None]:
         """Sequences to try something on; they are afterwards what they were."""
-        kept = [cache.copy() for cache in self._probed()]
-        lengths, selected = list(self._lengths), self._stack
+        selected = self._stack
         try:
-            yield
+            with self._cache.scratch():
+                yield
         finally:
-            for cache, saved in zip(self._probed(), kept, strict=True):
-                cache[:] = saved
-            self._lengths, self._stack = lengths, selected
-
-    def _probed(self) -> list[NDArray[np.float32]]:
-        return [cache[:, :, : probe.TOKENS + 1] for cache in self._cells]
-
-
-def _require_tiles(graph: Path, inputs: Mapping[str, tuple[Any, ...]]) -> None:
-    if any(len(shape) != 3 for name, shape in inputs.items() if name.endswith(LORA_A)):
-        raise InputError(f"{graph} is of an earlier edgekit", "export it again, or serve one request at a time")
-
-
-def _session(graph: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            "this bundle runs on ONNX Runtime, which is not installed", "pip install 'edgekit-runtime[onnx]'"
-        ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise InputError(
-            f"onnxruntime refuses {graph} ({str(error).splitlines()[0]})", "copy or export it again"
-        ) from None
-
-
-def _past(session: Any, graph: Path) -> list[Any]:
-    """The graph's inputs for the KV cache, float32 [sequences, heads, tokens, head size].
-
-    Raises:
-        InputError: they are something else, or what is asked for besides is not there.
-    """
-    inputs = {each.name: each for each in session.get_inputs()}
-    found = [each for name, each in inputs.items() if PAST.fullmatch(name)]
-    sound = (
-        inputs.keys() >= {"input_ids", "attention_mask"}
-        and LOGITS_FROM in {each.name for each in session.get_overridable_initializers()}
-        and "logits" in {each.name for each in session.get_outputs()}
-        and all(each.type == "tensor(float)" and len(each.shape) == 4 for each in found)
-        and all(isinstance(size, int) and 0 < size <= MOST_WIDTH for each in found for size in each.shape[1::2])
-    )
-    if not sound:
-        raise InputError(f"{graph} is no graph of a language model as edgekit makes it", "copy or export it again")
-    return found
-
-
-def _cells(past: Sequence[Any], sequences: int, context: int) -> list[NDArray[np.float32]]:
-    """A buffer [sequences, heads, context + 1, head size] for each key and value input; pages are taken when used."""
-    import numpy as np
-
-    try:
-        return [np.zeros((sequences, each.shape[1], context + 1, each.shape[3]), np.float32) for each in past]
-    except (MemoryError, ValueError):  # more than numpy can count
-        raise InputError(
-            f"no memory for {sequences} x {context} tokens of context", "ask for a smaller context"
-        ) from None
+            self._stack = selected
