@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgekit_runtime.scheduler import Job, Piece, TokenScore
+from edgekit_runtime.scheduler import Piece, Request, TokenScore
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,15 @@ class Stream(Iterator[str]):
         echoed: of the prompt's tokens, likewise.
     """
 
-    def __init__(self, job: Job, adapter: str | None, pull: Callable[[Job], Piece | None], drop: Callable[[Job], None]):
-        """Pieces of ``job`` come from ``pull``, which gives None after the last; ``drop`` ends it early."""
-        self._job, self._adapter, self._pull, self._drop = job, adapter, pull, drop
+    def __init__(
+        self,
+        request: Request,
+        adapter: str | None,
+        pull: Callable[[Request], Piece | None],
+        drop: Callable[[Request], None],
+    ):
+        """Pieces of ``request`` come from ``pull``, which gives None after the last; ``drop`` ends it early."""
+        self._request, self._adapter, self._pull, self._drop = request, adapter, pull, drop
         self._text: list[str] = []
         self.result: Generation | None = None
         self.scores: list[TokenScore] = []
@@ -71,25 +77,25 @@ class Stream(Iterator[str]):
     @property
     def tokens(self) -> int:
         """Tokens of the answer that are there, whether they were read or not."""
-        return len(self._job.tokens)
+        return len(self._request.tokens)
 
     @property
     def started(self) -> bool:
         """Whether the prompt has been read."""
-        return bool(self._job.first)
+        return bool(self._request.first)
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will be computed; pieces may be left to read."""
-        return self._job.done
+        return self._request.done
 
     @property
     def echoed(self) -> list[TokenScore]:
         """Log-probabilities of the prompt's tokens, when they were asked for."""
-        return self._job.echoed
+        return self._request.echoed
 
     def __next__(self) -> str:
-        while self.result is None and (piece := self._pull(self._job)) is not None:
+        while self.result is None and (piece := self._pull(self._request)) is not None:
             self._take(piece)
             if piece.text:
                 return piece.text
@@ -103,49 +109,49 @@ class Stream(Iterator[str]):
             InputError: the request has failed.
         """
         pieces = []
-        while self._job.pieces:
-            pieces.append(self._job.pieces.popleft())
+        while self._request.pieces:
+            pieces.append(self._request.pieces.popleft())
             self._take(pieces[-1])
-        if self._job.error is not None:
-            raise self._job.error
-        if self._job.done:
+        if self._request.error is not None:
+            raise self._request.error
+        if self._request.done:
             self._end()
         return pieces
 
     def close(self) -> None:
         """Stop generating."""
-        self._drop(self._job)
+        self._drop(self._request)
 
     def _take(self, piece: Piece) -> None:
         self.scores += piece.scores
         self._text.append(piece.text)
 
     def _end(self) -> None:
-        if self.result is None and self._job.finish_reason != "cancelled":
-            self.result = generation_of(self._job, "".join(self._text), self._adapter)
+        if self.result is None and self._request.finish_reason != "cancelled":
+            self.result = generation_of(self._request, "".join(self._text), self._adapter)
 
     def __del__(self) -> None:
-        self._drop(self._job)
+        self._drop(self._request)
 
 
-def generation_of(job: Job, text: str, adapter: str | None) -> Generation:
-    """The answer of a job that has ended."""
-    prompt, count = len(job.work.prompt), len(job.tokens)
-    decode = job.ended - job.first
-    prefill = job.first - job.ready - job.encoding
+def generation_of(request: Request, text: str, adapter: str | None) -> Generation:
+    """The answer of a request that has ended."""
+    prompt, count = len(request.work.prompt), len(request.tokens)
+    decode = request.ended - request.first
+    prefill = request.first - request.ready - request.encoding
     return Generation(
         text=text,
         adapter=adapter,
-        finish_reason=job.finish_reason or "stop",
-        usage=Usage(prompt, count, prompt + count, job.reused),
+        finish_reason=request.finish_reason or "stop",
+        usage=Usage(prompt, count, prompt + count, request.reused),
         timings=Timings(
-            queue_ms=1e3 * (job.picked - job.submitted),
-            switch_ms=1e3 * (job.ready - job.picked),
+            queue_ms=1e3 * (request.picked - request.submitted),
+            switch_ms=1e3 * (request.ready - request.picked),
             prefill_ms=1e3 * prefill,
-            ttft_ms=1e3 * (job.first - job.submitted),
+            ttft_ms=1e3 * (request.first - request.submitted),
             decode_ms=1e3 * decode,
-            prefill_tps=(prompt - job.reused) / prefill if prefill > 0 else 0.0,
-            decode_tps=job.steps / decode if decode > 0 else 0.0,
-            encode_ms=1e3 * job.encoding,
+            prefill_tps=(prompt - request.reused) / prefill if prefill > 0 else 0.0,
+            decode_tps=request.steps / decode if decode > 0 else 0.0,
+            encode_ms=1e3 * request.encoding,
         ),
     )

@@ -24,7 +24,7 @@ from edgekit_runtime.runtime.asking import Asker, Options
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
-from edgekit_runtime.scheduler import AdapterPool, Job, Loop, Piece, PrefixCache
+from edgekit_runtime.scheduler import AdapterPool, Loop, Piece, PrefixCache, Request
 from edgekit_runtime.store import Store, is_store
 
 CACHE_FOLDER = "cache"  # in a store
@@ -73,8 +73,8 @@ class Runtime:
         """
         self._path = Path(bundle)
         self._lock = threading.Lock()  # of the engine
-        self._coming: deque[Job] = deque()  # filled by any thread, as the next one is
-        self._dropped: deque[Job] = deque()
+        self._coming: deque[Request] = deque()  # filled by any thread, as the next one is
+        self._dropped: deque[Request] = deque()
         self._open = ExitStack()
         try:
             self._loaded = load(
@@ -236,9 +236,9 @@ class Runtime:
                 :mod:`~edgekit_runtime.prompts.bounds` allows.
         """
         work, name = self._asker.work(prompt, **options)
-        job = self.loop.job(work)
-        self._coming.append(job)
-        return Stream(job, name, self._pull, self._dropped.append)
+        request = self.loop.request(work)
+        self._coming.append(request)
+        return Stream(request, name, self._pull, self._dropped.append)
 
     def step(self) -> bool:
         """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""
@@ -298,14 +298,14 @@ class Runtime:
             finally:
                 self.loop.pool.release(files)
 
-    def _pull(self, job: Job) -> Piece | None:
+    def _pull(self, request: Request) -> Piece | None:
         """The next piece of a request, None after the last; drives the loop until there is one."""
         while True:
-            if job.pieces:
-                return job.pieces.popleft()
-            if job.error is not None:
-                raise job.error
-            if job.done:
+            if request.pieces:
+                return request.pieces.popleft()
+            if request.error is not None:
+                raise request.error
+            if request.done:
                 return None
             self.step()
 

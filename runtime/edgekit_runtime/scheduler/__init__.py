@@ -3,6 +3,6 @@
 from edgekit_runtime.scheduler.loop import Loop
 from edgekit_runtime.scheduler.pool import AdapterPool
 from edgekit_runtime.scheduler.prefixes import PrefixCache
-from edgekit_runtime.scheduler.request import Job, Piece, TokenScore, Work
+from edgekit_runtime.scheduler.request import Piece, Request, TokenScore, Work
 
-__all__ = ["AdapterPool", "Job", "Loop", "Piece", "PrefixCache", "TokenScore", "Work"]
+__all__ = ["AdapterPool", "Loop", "Piece", "PrefixCache", "Request", "TokenScore", "Work"]

@@ -18,7 +18,7 @@ from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody, watched
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
-from edgekit_runtime.scheduler.request import Job, Key, Work
+from edgekit_runtime.scheduler.request import Key, Request, Work
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
@@ -39,7 +39,7 @@ class Slot:
 
     sequence: int
     held: list[Key] = field(default_factory=list)
-    job: Job | None = None
+    request: Request | None = None
     used: int = 0  # admission that used it last
 
 
@@ -65,7 +65,7 @@ class Loop:
         self._engine = engine
         self._slots = [Slot(sequence) for sequence in range(engine.sequences)]
         self._chunk = SHARED_CHUNK if engine.sequences > 1 else ALONE_CHUNK
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[Request] = deque()
         self._prefilling: deque[Slot] = deque()
         self._selected: Stack = BARE  # adapters of the last decode
         self.watch: Watch = nobody  # is told which adapters are at work in the engine, and when none are any more
@@ -79,37 +79,37 @@ class Loop:
     @property
     def running(self) -> int:
         """Requests with one."""
-        return sum(slot.job is not None for slot in self._slots)
+        return sum(slot.request is not None for slot in self._slots)
 
     @property
     def held_tokens(self) -> int:
         """Cells of KV cache that hold something."""
-        return sum(max(len(slot.held), slot.job.decoded if slot.job else 0) for slot in self._slots)
+        return sum(max(len(slot.held), slot.request.decoded if slot.request else 0) for slot in self._slots)
 
-    def job(self, work: Work) -> Job:
+    def request(self, work: Work) -> Request:
         """A request that is not queued yet; any thread may make one.
 
         Raises:
             UsageError: an empty stop text.
             InputError: the grammar can't be used.
         """
-        return Job(work, self._engine.sampler(work.sampling))
+        return Request(work, self._engine.sampler(work.sampling))
 
-    def enqueue(self, job: Job) -> None:
+    def enqueue(self, request: Request) -> None:
         """Let it take its turn."""
-        self._waiting.append(job)
+        self._waiting.append(request)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, request: Request) -> None:
         """End a request; nothing happens to one that has ended."""
-        if job.done:
+        if request.done:
             return
-        job.finish("cancelled")
+        request.finish("cancelled")
         for slot in self._slots:
-            if slot.job is job:
+            if slot.request is request:
                 self._free(slot)
                 return
-        self._waiting.remove(job)
-        job.sampler.close()
+        self._waiting.remove(request)
+        request.sampler.close()
 
     def step(self) -> bool:
         """Go one step; False when there is nothing to do."""
@@ -121,8 +121,8 @@ class Loop:
         self.counts.steps += 1
         groups: dict[Stack, list[Slot]] = {}
         for slot in self._slots:
-            if slot.job is not None and slot.job.prefilled:
-                groups.setdefault(slot.job.stack_at(slot.job.decoded), []).append(slot)
+            if slot.request is not None and slot.request.prefilled:
+                groups.setdefault(slot.request.stack_at(slot.request.decoded), []).append(slot)
         if self._mixes(list(groups)):
             self._decode(BARE, [slot for slots in groups.values() for slot in slots])
             groups = {}
@@ -133,7 +133,7 @@ class Loop:
             slots = self._gather(groups[stack]) if together else groups[stack]
             for _ in range(tokens):
                 for part in [slots] if together else [[slot] for slot in slots]:
-                    self._decode(stack, [slot for slot in part if slot.job is not None])
+                    self._decode(stack, [slot for slot in part if slot.request is not None])
         if self._prefilling:
             self._prefill(self._prefilling.popleft())
         return True
@@ -146,44 +146,46 @@ class Loop:
 
     def _admit(self) -> None:
         """Give sequences to those who wait, in their order."""
-        while self._waiting and any(slot.job is None for slot in self._slots):
-            job = self._waiting[0]
-            job.picked = time.perf_counter()
+        while self._waiting and any(slot.request is None for slot in self._slots):
+            request = self._waiting[0]
+            request.picked = time.perf_counter()
             try:
-                if not self.pool.hold(job.work.files):
+                if not self.pool.hold(request.work.files):
                     return
             except EdgekitError as error:
                 self._waiting.popleft()
-                job.sampler.close()
-                job.fail(error)
+                request.sampler.close()
+                request.fail(error)
                 continue
             self._waiting.popleft()
             try:
-                with watched(self.watch, [job.work.stack]):
-                    self._start(job)
+                with watched(self.watch, [request.work.stack]):
+                    self._start(request)
             except EdgekitError as error:
-                job.fail(error)
-                job.sampler.close()
-                self.pool.release(job.work.files)
+                request.fail(error)
+                request.sampler.close()
+                self.pool.release(request.work.files)
 
-    def _start(self, job: Job) -> None:
-        stack = job.work.stack
-        works = working_from(self._engine, stack, job.work.prompt)
-        job.works_from = len(job.work.prompt) + job.work.max_tokens if works is None else works
-        exact = self._engine.cuts_exactly(stack) and (not job.works_from or self._engine.cuts_exactly(BARE))
-        keys = job.keys(0, len(job.work.prompt))
-        free = {slot.sequence: self._reusable(slot, job, keys, exact) for slot in self._slots if slot.job is None}
+    def _start(self, request: Request) -> None:
+        stack = request.work.stack
+        works = working_from(self._engine, stack, request.work.prompt)
+        request.works_from = len(request.work.prompt) + request.work.max_tokens if works is None else works
+        exact = self._engine.cuts_exactly(stack) and (not request.works_from or self._engine.cuts_exactly(BARE))
+        keys = request.keys(0, len(request.work.prompt))
+        free = {
+            slot.sequence: self._reusable(slot, request, keys, exact) for slot in self._slots if slot.request is None
+        }
         slot = self._slots[max(free, key=lambda each: (free[each], self._room(each, stack), -self._slots[each].used))]
         reused = free[slot.sequence]
         if not self._engine.forget(slot.sequence, reused):
             reused = 0
         del slot.held[reused:]
-        preamble = job.work.preamble
-        if reused < preamble and preamble >= LEAST_TOKENS and not job.work.echo:
+        preamble = request.work.preamble
+        if reused < preamble and preamble >= LEAST_TOKENS and not request.work.echo:
             reused = self._restore(slot, keys[:preamble], reused)
-        job.decoded = job.reused = reused
-        job.ready = time.perf_counter()
-        slot.job, slot.used = job, self.counts.steps
+        request.decoded = request.reused = reused
+        request.ready = time.perf_counter()
+        slot.request, slot.used = request, self.counts.steps
         self.counts.reused_tokens += reused
         self._prefilling.append(slot)
 
@@ -192,31 +194,31 @@ class Loop:
 
         Best is next to one's own kind, then where both sides are left to one's own kind.
         """
-        sides = [slot.job for slot in self._slots if abs(slot.sequence - sequence) == 1]
-        own = any(job is not None and job.work.stack == stack for job in sides)
-        return own, -sum(job is not None for job in sides)
+        sides = [slot.request for slot in self._slots if abs(slot.sequence - sequence) == 1]
+        own = any(request is not None and request.work.stack == stack for request in sides)
+        return own, -sum(request is not None for request in sides)
 
     @staticmethod
-    def _reusable(slot: Slot, job: Job, keys: list[Key], exact: bool) -> int:
+    def _reusable(slot: Slot, request: Request, keys: list[Key], exact: bool) -> int:
         """How many tokens of the prompt this slot holds.
 
         Where the bits depend on how a prompt is cut, it is only ever cut at the end of its preamble; elsewhere nothing
         is left that would be decoded as a single token.
         """
-        if job.work.echo:
+        if request.work.echo:
             return 0
         pairs = enumerate(zip(slot.held, keys, strict=False))
         common = next((at for at, (held, key) in pairs if held != key), min(len(slot.held), len(keys)))
         if not exact:
-            return job.work.preamble if common >= job.work.preamble else 0
+            return request.work.preamble if common >= request.work.preamble else 0
         # Where a part of the prompt has to begin: at adapters' invocation, at both edges of a frame.
-        edges = {0, job.works_from, *job.prompt.edges()}
+        edges = {0, request.works_from, *request.prompt.edges()}
         start = max(edge for edge in edges if edge <= common)
         end = min((edge for edge in edges if edge > common), default=len(keys))
         if common == start:
             return common
         kept = min(common, min(end, len(keys)) - LEAST_CHUNK)
-        return kept if kept - start >= LEAST_CHUNK or not job.work.frames else start
+        return kept if kept - start >= LEAST_CHUNK or not request.work.frames else start
 
     def _restore(self, slot: Slot, keys: list[Key], reused: int) -> int:
         state = self.prefixes.get(keys)
@@ -240,14 +242,14 @@ class Loop:
         if count == 1 or not self._engine.splits_at_gaps:
             return slots
         spans = [self._slots[first : first + count] for first in range(len(self._slots) - count + 1)]
-        spans = [span for span in spans if all(slot in slots or slot.job is None for slot in span)]
+        spans = [span for span in spans if all(slot in slots or slot.request is None for slot in span)]
         if not spans:
             return slots
-        span = min(spans, key=lambda span: sum(slot.job is None for slot in span))
+        span = min(spans, key=lambda span: sum(slot.request is None for slot in span))
         movers = [slot for slot in slots if slot not in span]
-        for idle in [slot for slot in span if slot.job is None]:
+        for idle in [slot for slot in span if slot.request is None]:
             self._move(movers.pop(), idle)
-        return [slot for slot in span if slot.job is not None]
+        return [slot for slot in span if slot.request is not None]
 
     def _move(self, slot: Slot, idle: Slot) -> None:
         """Give a request an idle sequence; what that one holds goes the other way."""
@@ -255,7 +257,7 @@ class Loop:
         for each in (slot, idle):
             self._engine.forget(each.sequence)
         slot.held, idle.held = idle.held, slot.held
-        slot.job, idle.job = None, slot.job
+        slot.request, idle.request = None, slot.request
         slot.used, idle.used = idle.used, slot.used
         if not slot.held or not self._engine.restore(slot.sequence, other):
             slot.held = []
@@ -266,65 +268,65 @@ class Loop:
         """One token for each; some may have ended in the meantime."""
         if not slots:
             return
-        jobs = [slot.job for slot in slots if slot.job is not None]
+        requests = [slot.request for slot in slots if slot.request is not None]
         parts = [
-            Part(slot.sequence, job.decoded, [job.tokens[-1]], stack=job.stack_at(job.decoded))
-            for slot, job in zip(slots, jobs, strict=True)
+            Part(slot.sequence, request.decoded, [request.tokens[-1]], stack=request.stack_at(request.decoded))
+            for slot, request in zip(slots, requests, strict=True)
         ]
         if not self._run(stack, parts, slots):
             return
-        for row, (slot, job) in enumerate(zip(slots, jobs, strict=True)):
-            job.decoded += 1
-            self._sample(slot, job, row)
+        for row, (slot, request) in enumerate(zip(slots, requests, strict=True)):
+            request.decoded += 1
+            self._sample(slot, request, row)
 
     def _prefill(self, slot: Slot) -> None:
         """The next chunk of a prompt; it ends where adapters begin to work and where the preamble ends."""
-        job = slot.job
-        if job is None:  # cancelled
+        request = slot.request
+        if request is None:  # cancelled
             return
-        work, start = job.work, job.decoded
-        if self._encodes(job, start):
+        work, start = request.work, request.decoded
+        if self._encodes(request, start):
             self._prefilling.append(slot)
             return
         preamble = work.preamble if work.preamble - start >= LEAST_CHUNK else 0
-        ends = (len(work.prompt), preamble, job.works_from, *job.prompt.edges())
+        ends = (len(work.prompt), preamble, request.works_from, *request.prompt.edges())
         end = min(end for end in ends if end > start)
         left = end - start - self._chunk
         stop = end if left <= 0 else start + self._chunk - max(LEAST_CHUNK - left, 0)
-        stack = job.stack_at(start)
-        part = job.prompt.part(slot.sequence, start, stop, every=work.echo)
+        stack = request.stack_at(start)
+        part = request.prompt.part(slot.sequence, start, stop, every=work.echo)
         if not self._run(stack, [part], [slot]):
             return
-        slot.held.extend(job.keys(start, stop))
-        job.decoded = stop
+        slot.held.extend(request.keys(start, stop))
+        request.decoded = stop
         self.counts.prompt_tokens += stop - start
         if work.echo:
-            job.echoed += scores(self._engine, work.prompt, start, stop, work.alternatives or 0)
+            request.echoed += scores(self._engine, work.prompt, start, stop, work.alternatives or 0)
         if stop == work.preamble and stop >= LEAST_TOKENS:
             self.prefixes.put(slot.held, self._engine.save(slot.sequence))
-        if not job.prefilled:
+        if not request.prefilled:
             self._prefilling.append(slot)
         elif work.max_tokens:
-            self._sample(slot, job, stop - start - 1 if work.echo else 0)
+            self._sample(slot, request, stop - start - 1 if work.echo else 0)
         else:
-            job.finish("length")
+            request.finish("length")
             self._free(slot)
 
-    def _encodes(self, job: Job, start: int) -> bool:
+    def _encodes(self, request: Request, start: int) -> bool:
         """Encode the image that is next, as a step of its own; False when there is nothing to encode."""
-        _, frame = job.prompt.frame_at(start)
+        _, frame = request.prompt.frame_at(start)
         if frame is None or frame.encoded:
             return False
         began = time.perf_counter()
         frame.embeddings()
-        job.encoding += time.perf_counter() - began
+        request.encoding += time.perf_counter() - began
         self.counts.images += 1
         return True
 
     def _run(self, stack: Stack, parts: list[Part], slots: list[Slot]) -> bool:
         """Decode; those whose tokens could not be decoded fail, and nobody else."""
         try:
-            with watched(self.watch, [slot.job.work.stack for slot in slots if slot.job is not None]):
+            with watched(self.watch, [slot.request.work.stack for slot in slots if slot.request is not None]):
                 self._engine.select(stack)
                 self._selected = stack
                 self._engine.decode(parts)
@@ -341,28 +343,30 @@ class Loop:
             return self._engine.mixes(stacks)
 
     def _abort(self, slot: Slot, error: EdgekitError) -> None:
-        if slot.job is not None:
-            slot.job.fail(error)
+        if slot.request is not None:
+            slot.request.fail(error)
         self._engine.forget(slot.sequence)
         slot.held.clear()
         self._free(slot)
 
-    def _sample(self, slot: Slot, job: Job, row: int) -> None:
+    def _sample(self, slot: Slot, request: Request, row: int) -> None:
         began = time.perf_counter()
-        token = job.sampler.sample(row)
+        token = request.sampler.sample(row)
         if time.perf_counter() - began > SLOWEST_SAMPLE:
-            job.fail(InputError(f"the schema's grammar takes over {SLOWEST_SAMPLE:g} s a token", "simplify the schema"))
+            request.fail(
+                InputError(f"the schema's grammar takes over {SLOWEST_SAMPLE:g} s a token", "simplify the schema")
+            )
             self._free(slot)
             return
-        alternatives = job.work.alternatives
+        alternatives = request.work.alternatives
         scored = None if alternatives is None else score(self._engine.row(row), token, alternatives)
-        job.accept(token, self._engine.piece(token), ends=self._engine.is_end(token), score=scored)
+        request.accept(token, self._engine.piece(token), ends=self._engine.is_end(token), score=scored)
         self.counts.answer_tokens += 1
-        if job.done:
+        if request.done:
             self._free(slot)
 
     def _free(self, slot: Slot) -> None:
-        job, slot.job = slot.job, None
-        if job is not None:
-            job.sampler.close()
-            self.pool.release(job.work.files)
+        request, slot.request = slot.request, None
+        if request is not None:
+            request.sampler.close()
+            self.pool.release(request.work.files)

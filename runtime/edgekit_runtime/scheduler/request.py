@@ -65,7 +65,7 @@ class Piece:
     scores: tuple[TokenScore, ...] = ()
 
 
-class Job:
+class Request:
     """A request in the loop.  ``pieces`` fill up; with ``finish_reason`` or ``error`` set, nothing more comes."""
 
     def __init__(self, work: Work, sampler: Sampler) -> None:
