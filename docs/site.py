@@ -1,4 +1,4 @@
-"""What the docs site has beside docs/: pages of the repository's root, one page for each public name, the navigation."""
+"""What the docs site has beside docs/: pages of the repository's root, a page for each public name, the navigation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import edgekit
-import edgekit_runtime
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+
+import edgekit
+import edgekit_runtime
 
 ROOT = Path(__file__).parents[1]
 # Files outside of docs/ that are pages, and their place in the site.
@@ -30,6 +31,7 @@ SECTIONS = {
     "Reference": ["formats.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],
     "Change it": ["contributing.md", "architecture.md", "extending/index.md", "decisions/*", "changes.md"],
 }
+_ROLE = re.compile(r":(?:class|func|meth|mod):<code>~?([\w.]+)</code>")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -67,6 +69,11 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         return f"{image}[{label}]({relative}{sharp}{anchor})"
 
     return _LINK.sub(moved, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Write Sphinx's roles of docstrings, :class:`~edgekit.Project` say, as the name alone."""
+    return _ROLE.sub(lambda role: f"<code>{role[1].rpartition('.')[2]}</code>", html)
 
 
 def _sections(files: Files) -> list[dict[str, list[str]]]:
