@@ -31,10 +31,12 @@ RECORDING = "recording.json"
 BENCH = "bench.json"
 TABLE_STARTS, TABLE_ENDS = "<!-- make pictures writes from here -->\n", "<!-- to here -->\n"
 
-COLUMNS, ROWS = 118, 30
-LONGEST_WAIT = 1.2  # seconds in the picture; a training takes minutes
+COLUMNS, ROWS = 126, 30
+SHORTEST_WAIT, LONGEST_WAIT = 0.15, 1.2  # seconds in the picture: to read a line, and instead of a training's minutes
 LAST_LOOK = 8.0  # seconds that the end stays, before the recording begins again
 CELL, LINE, MARGIN, BAR = 7.25, 17, 16, 30  # pixels
+BELOW = 5  # pixels of a line below its letters' feet
+BACKGROUND = "#0d1117"
 COLORS = {"command": "#7ee787", "stage": "#79c0ff", "text": "#d0d7de"}
 
 
@@ -97,18 +99,15 @@ def draw(command: str, lines: list[Line]) -> str:
     shown = [(0.0, f"$ {command}"), *((line.at, part) for line in lines for part in _wrapped(line.text))]
     times, now = [], 0.0
     for (before, _), (after, _) in pairwise([(0.0, ""), *shown]):
-        now += min(max(after - before, 0.0), LONGEST_WAIT)
+        now += min(max(after - before, SHORTEST_WAIT), LONGEST_WAIT)
         times.append(now)
     length = now + LAST_LOOK
     width, height = round(COLUMNS * CELL + 2 * MARGIN), BAR + ROWS * LINE + MARGIN
-    top = BAR + LINE
-    # Text moves up by one line whenever one is printed; what hasn't been printed yet lies below the window.
-    frames = [f"0% {{ transform: translateY({ROWS * LINE}px) }}"]
-    for count, at in enumerate(times, start=1):
-        frames.append(f"{100 * at / length:.3f}% {{ transform: translateY({(ROWS - count) * LINE}px) }}")
-    frames.append(f"100% {{ transform: translateY({(ROWS - len(times)) * LINE}px) }}")
+    # The text moves up once the window is full; a cover hides what hasn't been printed yet.
+    scrolled = [-max(count - ROWS, 0) * LINE for count in range(len(times) + 1)]
+    covered = [min(count, ROWS) * LINE for count in range(len(times) + 1)]
     rows = "\n".join(
-        f'<text x="{MARGIN}" y="{top + index * LINE}" fill="{_color(text)}">{escape(text)}</text>'
+        f'<text x="{MARGIN}" y="{BAR + (index + 1) * LINE}" fill="{_color(text)}">{escape(text)}</text>'
         for index, (_, text) in enumerate(shown)
         if text
     )
@@ -121,20 +120,32 @@ def draw(command: str, lines: list[Line]) -> str:
 <title>A recording of {escape(command)}; waits are cut short</title>
 <style>
 text {{ font: 12px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; white-space: pre }}
-.roll {{ transform: translateY({(ROWS - len(times)) * LINE}px); animation: roll {length:.1f}s step-end infinite }}
-@keyframes roll {{
-{chr(10).join(frames)}
-}}
-@media (prefers-reduced-motion: reduce) {{ .roll {{ animation: none }} }}
+{_moves("text", scrolled, times, length)}
+{_moves("cover", covered, times, length)}
+@media (prefers-reduced-motion: reduce) {{ .text, .cover {{ animation: none }} }}
 </style>
-<clipPath id="window"><rect y="{BAR}" width="{width}" height="{ROWS * LINE + MARGIN // 2}"/></clipPath>
-<rect width="{width}" height="{height}" rx="8" fill="#0d1117"/>
+<clipPath id="window"><rect y="{BAR + BELOW}" width="{width}" height="{ROWS * LINE}"/></clipPath>
+<rect width="{width}" height="{height}" rx="8" fill="{BACKGROUND}"/>
 {dots}
-<g clip-path="url(#window)"><g class="roll">
+<g clip-path="url(#window)">
+<g class="text">
 {rows}
-</g></g>
+</g>
+<rect class="cover" y="{BAR + BELOW}" width="{width}" height="{ROWS * LINE}" fill="{BACKGROUND}"/>
+</g>
 </svg>
 """
+
+
+def _moves(name: str, places: list[int], times: list[float], length: float) -> str:
+    """CSS that puts something into each place at its time; without animation it stands in the last one."""
+    steps = zip([0.0, *times], places, strict=True)
+    frames = "\n".join(f"{100 * at / length:.3f}% {{ transform: translateY({place}px) }}" for at, place in steps)
+    return f"""\
+.{name} {{ transform: translateY({places[-1]}px); animation: {name} {length:.1f}s step-end infinite }}
+@keyframes {name} {{
+{frames}
+}}"""
 
 
 def with_table(page: str, document: dict[str, Any]) -> str:
