@@ -9,7 +9,9 @@ JS_READY := node_modules/.ready
 # uv where it is there, pip where not: both install the same versions.
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet) --constraint constraints.txt
-export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+comma := ,
+space := $() $()
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
 # $(call timed,COMMAND): says each minute that it is still at work, and at the end how long it took.
 define timed
@@ -31,8 +33,6 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	@echo "[3/3] installing torch, transformers and the rest: a large download the first time, then a minute or two"
 	$(call timed,$(INSTALL) --editable './runtime[onnx]' --editable '.[demo$(comma)dev$(comma)onnx]')
 	@touch $@
-
-comma := ,
 
 demo: $(READY)
 	$(BIN)/edgekit demo
