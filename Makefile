@@ -3,16 +3,35 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := edgekit exporters devices runtime
+DOCS_READY := $(VENV)/.ready-docs
+JS_READY := node_modules/.ready
 
-.PHONY: setup demo test torture targets lint fidelity format wheels clean
+# uv where it is there, pip where not: both install the same versions.
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet) --constraint constraints.txt
+comma := ,
+space := $() $()
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+
+# $(call timed,COMMAND): says each minute that it is still at work, and at the end how long it took.
+define timed
+	@start=$$(date +%s); \
+	(while sleep 60 3>&-; do echo "      still at work after $$(( ($$(date +%s) - start) / 60 )) min" >&3; done) 3>&1 >/dev/null 2>&1 & ticker=$$!; \
+	$(1); status=$$?; kill $$ticker; \
+	[ $$status -ne 0 ] || echo "      done in $$(( $$(date +%s) - start )) s"; exit $$status
+endef
+
+.PHONY: setup demo test torture targets lint fidelity pictures docs docs-setup js format wheels clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
-	@echo "setting up $(VENV) (the first time takes a while: the engine is compiled here)"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable './runtime[onnx]' --editable '.[demo,dev,onnx]'
+	@echo "[1/3] making $(VENV) (seconds)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/3] installing llama.cpp, the engine: without a wheel for this machine it is compiled, about ten minutes on two cores"
+	$(call timed,$(INSTALL) llama-cpp-python)
+	@echo "[3/3] installing torch, transformers and the rest: a large download the first time, then a minute or two"
+	$(call timed,$(INSTALL) --editable './runtime[onnx]' --editable '.[demo$(comma)dev$(comma)onnx]')
 	@touch $@
 
 demo: $(READY)
@@ -30,15 +49,38 @@ torture: $(READY)
 targets: $(READY)
 	$(BIN)/pytest --targets -v -s tests/targets
 
+# JavaScript types are checked where `make js` has put the compiler: Node.js is not on every machine.
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	@if [ -e $(JS_READY) ]; then set -x; node_modules/.bin/tsc --project tsconfig.json; \
+	else echo "not checked: types of the JavaScript ('make js' installs the compiler; it needs npm)"; fi
 
 # Trains and evaluates for hours; goes on where it was stopped.
 fidelity: $(READY)
 	$(BIN)/python benchmarks/fidelity.py
+
+# Runs the demo, and draws docs/demo.svg, docs/bench.png and the table in docs/benchmarks.md from it.
+pictures: $(READY)
+	$(BIN)/python benchmarks/pictures.py
+
+# The site of README.md, docs/ and the docstrings, in build/site.  A link or an anchor that leads nowhere is an error.
+docs: docs-setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-setup: $(DOCS_READY)
+
+$(DOCS_READY): $(READY)
+	@$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+js: $(JS_READY)
+
+$(JS_READY): package.json
+	npm install --no-package-lock --no-audit --no-fund
+	@touch $@
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -49,4 +91,4 @@ wheels: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist runtime
 
 clean:
-	rm -rf $(VENV) dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build dist demo node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

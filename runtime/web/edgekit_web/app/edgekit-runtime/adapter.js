@@ -19,15 +19,15 @@ export const EMBEDDING = "token_embd.weight";
 /**
  * @typedef {object} AdapterFacts
  * @property {string} architecture
- * @property {Map<string, [number, number, number]>} pairs the base's tensor -> input width, output width, rank
+ * @property {Map<string, number[]>} pairs the base's tensor -> input width, output width, rank
  * @property {Map<string, [any, any]>} matrices the base's tensor -> A and B in the file
  * @property {string | undefined} name
  * @property {string | undefined} version
  * @property {string | undefined} family
  * @property {string | undefined} system
- * @property {object | undefined} generation
- * @property {object | undefined} schema
- * @property {object | undefined} template_arguments
+ * @property {Record<string, unknown> | undefined} generation
+ * @property {Record<string, unknown> | undefined} schema
+ * @property {Record<string, unknown> | undefined} template_arguments
  */
 
 /**
@@ -81,7 +81,7 @@ export async function readAdapter(file, label) {
  *
  * @param {AdapterFacts} facts
  * @param {{family: string, digest: string, label: string, size: number}} file
- * @returns {import("./index.js").AdapterEntry}
+ * @returns {import("./index.js").AdapterEntry & {size: number}}
  */
 export function adapterEntry(facts, { family, digest, label, size }) {
   const stem = label.replace(/^.*[\\/]/, "").replace(/\.gguf$/i, "");

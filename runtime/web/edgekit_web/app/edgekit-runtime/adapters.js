@@ -1,3 +1,4 @@
+// @ts-nocheck: the runtime's inner fields have no types yet
 /** The adapters of a runtime: installed, active, and the way back. */
 
 import { adapterEntry } from "./adapter.js";

@@ -6,6 +6,7 @@
  * In: {folder, digest, size, url | blob}.  Out: {loaded} as it goes on, then {done} or {failed, message}.
  */
 
+// @ts-ignore: a pinned package, which lies beside the site
 import { sha256 } from "../vendor/noble-hashes/sha2.js";
 import { hex } from "./hex.js";
 

@@ -1,5 +1,6 @@
 /** llama.cpp in WebAssembly, through wllama: one base, adapters that are chosen per request, images where it sees. */
 
+// @ts-ignore: a pinned package, which lies beside the site
 import { Wllama } from "../vendor/wllama/wllama.js";
 import { KeptCells } from "./cells.js";
 import { runsWide } from "./environment.js";

@@ -33,6 +33,7 @@ export function usableThreads() {
 /** Whether the engine's 64-bit build runs here; Safari takes the other one. */
 export function runsWide() {
   try {
+    // @ts-ignore: 64-bit memories are too new for the compiler's types
     new WebAssembly.Memory({ address: "i64", initial: 1n });
     return "Suspending" in WebAssembly;
   } catch {

@@ -1,3 +1,4 @@
+// @ts-nocheck: fields and options of its class have no types yet; index.d.ts has those that others see
 /**
  * edgekit-runtime: one base with many adapters in a browser page.  Same manifest and same words as on other devices.
  *

@@ -14,7 +14,7 @@ export function adapterMessage(digest) {
 /**
  * Check that a message is signed by one of the trusted keys.
  *
- * @param {Uint8Array} message
+ * @param {Uint8Array<ArrayBuffer>} message
  * @param {ArrayBuffer | undefined} signature raw, 64 bytes
  * @param {string} trust public keys, PEM, one after the other
  * @param {string} label of what is signed

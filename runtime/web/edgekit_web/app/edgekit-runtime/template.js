@@ -1,3 +1,4 @@
+// @ts-nocheck: it extends classes of a pinned package
 /** A base's chat template, rendered within a budget: a template is a program from a file. */
 
 import { Environment, Interpreter, parse, tokenize } from "../vendor/jinja/jinja.js";
