@@ -1,0 +1,116 @@
+"""The figures of a proof, each with what it means and what is asked of it: cards of the page, columns of report.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.proof.compare import Proof
+from edgekit.proof.words import METRICS, asked_gain, figure, interval, points
+
+STEPS = "base → trained → device"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        label: its name.
+        value: with its unit.
+        meaning: what it says, in a line.
+        limit: what the gate asks of it; empty where it asks nothing.
+    """
+
+    label: str
+    value: str
+    meaning: str
+    limit: str = ""
+
+
+def proof_figures(proof: Proof, quality: Mapping[str, Any], told: Mapping[str, Any]) -> list[Figure]:
+    """What was measured of one adapter, what decides first.
+
+    Args:
+        proof: the adapter's.
+        quality: ``quality`` of a manifest, for the limits.
+        told: what a manifest says of the adapter.
+    """
+    score = [figure(each, ".1f") for each in (proof.base_score, proof.torch_score, proof.device_score)]
+    exact = [figure(each, ".1f") for each in (proof.base_exact, proof.torch_exact, proof.device_exact)]
+    least = quality["min_score"]
+    return [
+        Figure(
+            "Score",
+            " → ".join(score),
+            f"{STEPS}, of 100: {METRICS.get(proof.metric, proof.metric)}.",
+            "" if least is None else f"Asked on the device: {least:g} or more.",
+        ),
+        Figure(
+            "Gain",
+            f"{interval(proof.gain, proof.gain_interval)} points",
+            "What the adapter adds to its bare base on the device, with the 95 % interval.",
+            f"Asked at the low end: {asked_gain(quality)}.",
+        ),
+        Figure(
+            "Loss",
+            f"{interval(proof.loss, proof.loss_interval)} points",
+            "What the export costs: trained minus device, with the 95 % interval.",
+            f"Allowed at the low end: {points(quality['max_loss_points'])}.",
+        ),
+        Figure(
+            "Mean KL",
+            f"{figure(proof.mean_kl, '.4f')} nats",
+            f"How far the device's token probabilities are from the trained model's; 0 is no difference.  "
+            f"95 % of {proof.tokens} tokens are at or below {figure(proof.p95_kl, '.4f')}.",
+            f"Allowed: {quality['max_mean_kl']:g}.",
+        ),
+        Figure("Exactly right", f"{' → '.join(exact)} %", f"{STEPS}: rows whose whole answer is right."),
+        Figure(
+            "McNemar p",
+            figure(proof.mcnemar_p, ".2f"),
+            "How likely such a difference in exactly right rows is by chance; below 0.05 it hardly is.",
+        ),
+        Figure(
+            "Same likeliest token",
+            f"{figure(proof.top1, '.1f')} %",
+            "Answer tokens that both, trained model and device, think likeliest.",
+        ),
+        Figure(
+            "Perplexity",
+            f"{_short(proof.torch_perplexity)} → {_short(proof.device_perplexity)}",
+            "trained → device: how much the expected answers surprise the model; 1 is not at all.",
+        ),
+        _change(proof),
+        Figure(
+            "Prompts that differ",
+            f"{proof.other_prompts} of {len(proof.rows)}",
+            "Rows whose prompt becomes other tokens on the device than in training.",
+            "Allowed: 0.",
+        ),
+        Figure(
+            "Visible from",
+            f"loss {figure(told['least_loss'], '.1f')}, gain {figure(told['least_gain'], '.1f')} points",
+            "The smallest that so many rows can show; a smaller one passes as chance.",
+        ),
+    ]
+
+
+def figure_table(columns: Sequence[Sequence[Figure]], adapters: Sequence[str]) -> list[list[str]]:
+    """Heading and a row an adapter, as text."""
+    heading = ["adapter", *(each.label for each in columns[0])]
+    return [heading, *([name, *(each.value for each in row)] for name, row in zip(adapters, columns, strict=True))]
+
+
+def _change(proof: Proof) -> Figure:
+    value = f"{_short(proof.torch_change)} → {_short(proof.device_change)} nats"
+    meaning = "trained → device: how far the adapter moves its base, per token; 0 is a dead adapter."
+    if proof.merged:
+        value += f", {figure(proof.reach, '.0%')} arrives"
+        meaning += "  Of a merged one, the share of its change that arrives counts."
+    return Figure("Change of the base", value, meaning)
+
+
+def _short(value: float) -> str:
+    return figure(value, ".3g" if value < 1000 else ".3e")
