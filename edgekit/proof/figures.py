@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.proof.compare import Proof
-from edgekit.proof.words import METRICS, asked_gain, figure, interval, points
+from edgekit.proof.words import METRICS, asked_gain, figure, points, spread
 
 STEPS = "base → trained → device"
+DECISIVE = 5  # so many come first
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,18 @@ def proof_figures(proof: Proof, quality: Mapping[str, Any], told: Mapping[str, A
         Figure(
             "Score",
             " → ".join(score),
-            f"{STEPS}, of 100: {METRICS.get(proof.metric, proof.metric)}.",
+            f"{STEPS}, of 100: {METRICS[proof.metric]}.",
             "" if least is None else f"Asked on the device: {least:g} or more.",
         ),
         Figure(
             "Gain",
-            f"{interval(proof.gain, proof.gain_interval)} points",
+            spread(proof.gain, proof.gain_interval),
             "What the adapter adds to its bare base on the device, with the 95 % interval.",
             f"Asked at the low end: {asked_gain(quality)}.",
         ),
         Figure(
             "Loss",
-            f"{interval(proof.loss, proof.loss_interval)} points",
+            spread(proof.loss, proof.loss_interval),
             "What the export costs: trained minus device, with the 95 % interval.",
             f"Allowed at the low end: {points(quality['max_loss_points'])}.",
         ),

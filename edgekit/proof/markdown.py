@@ -58,7 +58,7 @@ def _verdict(
 ) -> list[str]:
     device = origin["device"]["profile"]
     least = "" if quality["min_score"] is None else f", and a score of {quality['min_score']:g}"
-    lines = [
+    return [
         words.sentence(quality, origin, figures),
         *(f"Why: {reason}." for reason in quality.get("reasons", [])),
         *([f"Accepted, because: {quality['accepted']}"] if quality.get("accepted") else []),
@@ -69,7 +69,6 @@ def _verdict(
         f"Allowed are a loss of {words.points(quality['max_loss_points'])} beyond noise and a mean KL of "
         f"{quality['max_mean_kl']:g} nats per answer token.  More: {words.MORE}.",
     ]
-    return lines
 
 
 def _chosen(proof: Proof) -> list[tuple[str, list[RowProof]]]:

@@ -19,7 +19,7 @@ RIGHT, PARTLY, WRONG, MISSING, EXTRA = "right", "partly", "wrong", "missing", "e
 COMPARED_WORDS = 400  # of what is left when equal ends are cut off: the comparison's time grows with its cube
 ALIKE = 0.3  # least share of equal words; two texts with less in common differ as a whole
 LONGEST = 20_000  # characters of one text in a page
-_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_WORDS = re.compile(r"\s+|\d+(?:[.,]\d+)*\w*|\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ class Marked:
 
 def plain(text: str) -> list[Piece]:
     """A text without marks, cut off where no page can show it."""
-    if len(text) <= LONGEST:
-        return [Piece(SAME, visible(text))] if text else [Piece(NOTE, "empty")]
-    more = f"… {len(text) - LONGEST:,} more characters are in report.json"
-    return [Piece(SAME, visible(text[:LONGEST])), Piece(NOTE, more)]
+    return [*_piece(SAME, [text[:LONGEST]]), *_cut_off(text)] if text else [Piece(NOTE, "empty")]
+
+
+def _cut_off(text: str) -> list[Piece]:
+    more = len(text) - LONGEST
+    return [Piece(NOTE, f" … {more:,} more characters are in report.json")] if more > 0 else []
 
 
 def expected(text: str) -> Marked:
@@ -98,8 +100,10 @@ def _fields(want: dict[str, Any], got: dict[str, Any], free: frozenset[FieldPath
             continue
         right = agreement(value, got[key], free, (key,))
         state = RIGHT if right == 1 else WRONG if right == 0 else PARTLY
-        said = _value(got[key])
-        pieces = plain(said) if state == RIGHT else _words(_value(value), said)
+        wanted, said = _value(value), _value(got[key])
+        if state != RIGHT and wanted == said:  # "1" is not 1
+            wanted, said = "", json.dumps(got[key])
+        pieces = plain(said) if state == RIGHT else _words(wanted, said)
         fields.append(Field(visible(key), state, pieces))
     extra = [key for key in got if key not in want]
     return fields + [Field(visible(key), EXTRA, plain(_value(got[key]))) for key in extra]
@@ -113,15 +117,15 @@ def _value(value: Any) -> str:
 
 
 def _words(reference: str, answer: str) -> list[Piece]:
-    if reference == answer or len(answer) > LONGEST or not answer.strip():
+    if reference == answer or not answer.strip():
         return plain(answer)
-    want, got = _WORDS.findall(reference), _WORDS.findall(answer)
+    want, got = _WORDS.findall(reference[:LONGEST]), _WORDS.findall(answer[:LONGEST])
     before = _common(want, got)
     after = _common(want[before:][::-1], got[before:][::-1])
     middle = want[before : len(want) - after], got[before : len(got) - after]
     changes = _changes(*middle, alike=(before + after) / max(len(want), len(got)))
-    pieces = [*_piece(SAME, got[:before]), *changes, *_piece(SAME, got[len(got) - after :] if after else [])]
-    return pieces or plain(answer)
+    rest = _piece(SAME, got[len(got) - after :] if after else [])
+    return [*_piece(SAME, got[:before]), *changes, *rest, *_cut_off(answer)]
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.proof import plots, words
 from edgekit.proof.compare import Proof, RowProof
-from edgekit.proof.figures import STEPS, Figure, proof_figures
+from edgekit.proof.figures import DECISIVE, STEPS, Figure, proof_figures
 from edgekit.proof.marks import Marked, Piece, expected, marked, plain
 from edgekit.proof.rows import alike_rows, differing_rows
 from edgekit.proof.signs import visible
@@ -24,6 +24,7 @@ ROWS_SHOWN = 200  # of each adapter: a page of more is too large to open; report
 OPENED = 4  # rows that differ and are not folded
 FOLDED = 420  # characters of a text that stand there unfolded
 GIST = 120
+OVERVIEW = 4  # figures of an adapter in the table of all
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _section(number: int, proof: Proof, quality: Mapping[str, Any], told: Mappin
         passed=all(told[question] for question in words.QUESTIONS),
         answers=[(each, answers[each].partition(": ")[2], told[each]) for each in words.QUESTIONS],
         rows=answers["rows"],
-        overview=[each.value for each in shown[:4]],
+        overview=[each.value for each in shown[:OVERVIEW]],
         figures=shown,
         bars=plots.score_bars(proof),
         spans=plots.spans(proof, quality),
@@ -152,13 +153,19 @@ def _asked(row: RowProof, free: frozenset[tuple[str, ...]], *, opened: bool) -> 
         prompt=plain(row.prompt) if row.prompt else (),
         expected=expected(row.reference),
         answers=[
-            Answer(kind, title, words.figure(100 * score, ".0f"), _state(score), marked(row.reference, text, free))
+            Answer(kind, title, _score(score), _state(score), marked(row.reference, text, free))
             for kind, title, text, score in said
         ],
         differs=_difference(row),
         kl="" if row.kl is None else words.figure(row.kl, ".4f"),
         opened=opened,
     )
+
+
+def _score(score: float) -> str:
+    """Of 100, in whole points; none and all of them are said of exactly those."""
+    said = words.figure(100 * score, ".0f")
+    return "under 1" if said == "0" and score > 0 else "over 99" if said == "100" and score < 1 else said
 
 
 def _state(score: float) -> str:
@@ -170,8 +177,8 @@ def _difference(row: RowProof) -> str:
         return ""
     lost = 100 * (row.torch_score - row.device_score)
     if round(lost, 1) == 0:
-        return "other words, the same score"
-    return f"{abs(lost):.0f} points {'less' if lost > 0 else 'more'} than trained"
+        return "same score"
+    return f"{abs(lost):.0f} points {'less' if lost > 0 else 'more'}"
 
 
 def _style() -> str:
@@ -196,7 +203,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"visible": visible, "figure": words.figure, "folded": _folded}
-    made.globals |= {"STEPS": STEPS}
+    made.globals |= {"STEPS": STEPS, "DECISIVE": DECISIVE, "OVERVIEW": OVERVIEW}
     return made
 
 

@@ -142,7 +142,7 @@ def _span(
     if not all(map(math.isfinite, (value, *ends))):
         return None
     low, high = min(0.0, limit, *ends), max(0.0, limit, *ends)
-    room = max(high - low, 1.0) * 0.08
+    room = max(0.08 * (high - low), 1.0)
     axis = Axis(low - room, high + room, LEFT, RIGHT)
     good = (ends[0] > limit if strict else ends[0] >= limit) if below else ends[0] <= limit
     refused = (LEFT, axis(limit)) if below else (axis(limit), RIGHT)
@@ -178,12 +178,15 @@ def ladder_scatter(ladder: Sequence[Mapping[str, Any]], chosen: str, limit: floa
     if not rungs:
         return None
     left, top, base = 46.0, 12.0, 220.0
-    sizes, kls = [rung.size_mb for rung in rungs], [max(rung.mean_kl, LEAST_KL) for rung in rungs]
+    sizes, kls = (
+        [rung.size_mb for rung in rungs],
+        [max(kl, LEAST_KL) for kl in (*(rung.mean_kl for rung in rungs), limit)],
+    )
     room = max(max(sizes) - min(sizes), 0.02 * max(sizes)) * 0.1
-    across = Axis(min(sizes) - room, max(sizes) + room, left + 8, RIGHT - 8)
-    up = Axis(min(*kls, limit) / 2, max(*kls, limit) * 2, base, top, log=True)
+    across = Axis(min(sizes) - 2.5 * room, max(sizes) + room, left + 8, RIGHT - 8)
+    up = Axis(min(kls) / 2, max(kls) * 3, base, top, log=True)
     places = [(across(rung.size_mb), up(rung.mean_kl)) for rung in rungs]
-    labels = _labels([rung.quantization for rung in rungs], places)
+    labels = _labels([rung.quantization for rung in rungs], places, left)
     points = [
         Point(x, y, Tick(at, rung.quantization), label_y, not rung.refused, rung.quantization == chosen)
         for rung, (x, y), (at, label_y) in zip(rungs, places, labels, strict=True)
@@ -195,22 +198,25 @@ def ladder_scatter(ladder: Sequence[Mapping[str, Any]], chosen: str, limit: floa
     return Scatter(points, front, x_ticks, y_ticks, Tick(up(limit), f"allowed {limit:g}"), base)
 
 
-def _labels(names: Sequence[str], points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _labels(
+    names: Sequence[str], points: Sequence[tuple[float, float]], places_from: float
+) -> list[tuple[float, float]]:
     """A place for each label beside its point, where it covers no other label and no point as far as there is one."""
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    places = []
-    for name, (x, y) in zip(names, points, strict=True):
+    places: dict[int, tuple[float, float]] = {}
+    for n, (x, y) in sorted(enumerate(points), key=lambda each: each[1][1]):
+        name = names[n]
         width = SIGN * len(name)
         tries = [
             (side, y + 4 + LINE * shift)
             for shift in (0, -1, 1, -2, 2, -3, 3)
             for side in (x + 9, x - 9 - width, x - width / 2)
-            if (shift or side != x - width / 2) and LEFT < side and side + width < WIDTH
+            if (shift or side != x - width / 2) and places_from < side and side + width < WIDTH
         ]
         at, line = next((each for each in tries if not _covers(each, width, taken)), tries[0])
         taken.append((at, line - LINE + 2, at + width, line + 2))
-        places.append((round(at, 1), round(line, 1)))
-    return places
+        places[n] = round(at, 1), round(line, 1)
+    return [places[n] for n in range(len(points))]
 
 
 def _covers(place: tuple[float, float], width: float, taken: Sequence[tuple[float, float, float, float]]) -> bool:

@@ -1,4 +1,4 @@
-"""What others wrote, made visible: a terminal, a browser and a reviewer see every sign that is there, and nothing acts."""
+"""What others wrote, made visible: whoever reads it sees every sign that is there, and none of them acts."""
 
 from __future__ import annotations
 

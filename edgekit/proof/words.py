@@ -10,8 +10,8 @@ from edgekit.proof.pairs import FEWEST_ROWS
 
 MORE = "docs/fidelity.md, “The proof”"
 METRICS = {
-    "field_accuracy": "the share of JSON fields that are right",
-    "token_f1": "token F1, how far the words are those of the expected answer",
+    "field_accuracy": "field_accuracy, the share of JSON fields that are right",
+    "token_f1": "token_f1, how far the words are those of the expected answer",
 }
 QUESTIONS = {
     "alive": "Does the adapter change what its base says, in torch and on the device engine?",
@@ -42,7 +42,8 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
     if verdict(quality) == "passed":
         good = "scores more than the bare base" if quality["min_gain"] is None else "is as good as the gate asks"
         each = "each" if several else "it"
-        return f"{what}passed: on the device engine {each} changes its base, answers as trained, and {good}."
+        does = f"{each} changes its base, answers as the trained model does, and {good}"
+        return f"{what}passed: on the device engine {does}."
     why = [f"{name} {listed(failed)}" for name, entry in figures.items() if (failed := _failed(entry, quality))]
     if not several:
         why = [f"it {listed(_failed(next(iter(figures.values())), quality))}"]
@@ -112,10 +113,10 @@ def proof_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{value('torch_score')} in torch, {value('device_score')} on the device engine, of 100 ({figures['metric']}, "
         f"{figures['rows']} rows), mean KL {value('mean_kl', '.4f')}"
     )
-    low, high = (figure(end, "+.1f") for end in figures["gain_interval"])
     good = (
         f"{value('device_score')} against {value('base_score')} of the bare base, a gain of {value('gain', '+.1f')} "
-        f"points ({low} to {high}); {value('device_exact', '.0f')} % of the rows exactly right"
+        f"points ({between(figures['gain_interval'], '+.1f')}); "
+        f"{value('device_exact', '.0f')} % of the rows exactly right"
     )
     return [
         ("alive", _answer(figures["alive"], alive)),
@@ -156,7 +157,13 @@ def figure(value: float | None, form: str) -> str:
     return "no number" if value is None or not math.isfinite(value) else format(value, form)
 
 
-def interval(value: float | None, ends: Sequence[float | None], form: str = "+.1f") -> str:
-    """A number with its interval."""
+def between(ends: Sequence[float | None], form: str) -> str:
+    """An interval: ``5.0 to 17.5``."""
     low, high = (figure(end, form) for end in ends)
-    return f"{figure(value, form)} ({low} to {high})"
+    return f"{low} to {high}"
+
+
+def spread(value: float, ends: Sequence[float]) -> str:
+    """Points with their interval, which stays in one line."""
+    interval = between(ends, "+.1f").replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{figure(value, '+.1f')} points ({interval})"

@@ -62,6 +62,7 @@ def proof(
     base: Sequence[str],
     *,
     kl: float = 0.0008,
+    quantization: str = "Q4_0",
     merged: bool = False,
 ) -> Proof:
     """The proof of an adapter that answered so; ``kl`` is about the mean KL of its tokens."""
@@ -84,17 +85,24 @@ def proof(
     )
     same = [np.array([value < 0.05 for value in row]) for row in spread]
     tokens = Tokens(list(spread), same, 0.21, 0.2104, Change(0.6, 9.0), Reach(0.98, (0.95, 1.01)))
-    return _proof(reference, "Q4_0", merged, [[1]] * len(rows), device, tokens)
+    return _proof(reference, quantization, merged, [[1]] * len(rows), device, tokens)
 
 
-def sample(proofs: Sequence[Proof], gate: Gate | None = None, *, accepted: str | None = None, ladder: bool = False) -> Sample:
+def sample(
+    proofs: Sequence[Proof], gate: Gate | None = None, *, accepted: str | None = None, ladder: bool = False
+) -> Sample:
     """Judged as the gate judges."""
     gate = gate or Gate()
     quality = _quality(proofs, gate, "llama.cpp")
     if ladder:
         keys = ("quantization", "size_mb", "mean_kl", "decode_tps", "refused")
-        rungs = [(*rung, [f"mean KL {rung[2]:.3f} > {gate.max_mean_kl:g}"] if rung[2] > gate.max_mean_kl else []) for rung in LADDER]
-        quality["ladder"] = [dict(zip(keys, rung, strict=True)) for rung in sorted(rungs, key=lambda rung: (bool(rung[4]), rung[1]))]
+        rungs = [
+            (*rung, [f"mean KL {rung[2]:.3f} > {gate.max_mean_kl:g}"] if rung[2] > gate.max_mean_kl else [])
+            for rung in LADDER
+        ]
+        quality["ladder"] = [
+            dict(zip(keys, rung, strict=True)) for rung in sorted(rungs, key=lambda rung: (bool(rung[4]), rung[1]))
+        ]
     failed = quality["gate"] == "failed"
     if failed and accepted:
         quality["accepted"] = accepted
@@ -103,19 +111,20 @@ def sample(proofs: Sequence[Proof], gate: Gate | None = None, *, accepted: str |
         proofs,
         quality,
         {each.adapter: _figures(each, gate) for each in proofs},
-        _origin([each.adapter for each in proofs], [each.adapter for each in proofs if each.merged]),
+        _origin(proofs),
         remedy(first, gate) if failed and not accepted else None,
     )
 
 
-def _origin(names: Sequence[str], merged: Sequence[str]) -> dict[str, Any]:
+def _origin(proofs: Sequence[Proof]) -> dict[str, Any]:
+    names = [each.adapter for each in proofs]
     digest = "8dae9f5e1bd4160a25210b71f142573fe456f7924a1b4a00659457992c396469"
     return {
         "project": "line-3",
         "bundle": {"name": "line-3", "version": "2026.03.14.091530"},
         "date": "2026-03-14T09:15:57+00:00",
-        "base": {"name": "smollm2-135m", "family": "smollm2-135m-6a04d1c7f869", "quantization": "Q4_0",
-                 "digest": digest, "merged": list(merged)},
+        "base": {"name": "smollm2-135m", "family": "smollm2-135m-6a04d1c7f869", "quantization": proofs[0].quantization,
+                 "digest": digest, "merged": [each.adapter for each in proofs if each.merged]},
         "device": {"profile": "raspberry-pi-5", "isa": "armv8.2-a+dotprod"},
         "versions": {"engine": "llama.cpp (llama-cpp-python 0.3.36)", "edgekit": "0.1.0", "torch": "2.13.0"},
         "digests": {"base": digest, **{kind: dict.fromkeys(names, digest) for kind in ("adapters", "trained", "eval")}},
@@ -152,8 +161,13 @@ def json_proof(name: str, kind: Any, count: int = 24, *, device_every: int = 0, 
     pool = [answer for _, answer in pairs]
     device = list(trained)
     for n in range(1, count, device_every or 9):
-        device[n] = pairs[n][1] if trained[n] != pairs[n][1] and not device_every else changed(trained[n], n + 100, pool)
-    base = [f"The part is a {asked.split()[0]}. I would accept it, but please check the drawing first." for asked, _ in pairs]
+        device[n] = (
+            pairs[n][1] if trained[n] != pairs[n][1] and not device_every else changed(trained[n], n + 100, pool)
+        )
+    base = [
+        f"The part is a {asked.split()[0]}. I would accept it, but please check the drawing first."
+        for asked, _ in pairs
+    ]
     if kind is inspection:
         base[0] = '{"part": "gear", "colour": "grey", "verdict": "scrap"}'
     return proof(name, pairs, trained, device, base, **options)
@@ -186,7 +200,11 @@ def samples() -> dict[str, Sample]:
         "refused": sample([lossy, other]),
         "notgood": sample([poor]),
         "accepted": sample([lossy], accepted="trial on line 3 only, until the next training"),
-        "ladder": sample([good], Gate(max_mean_kl=0.025), ladder=True),
+        "ladder": sample(
+            [json_proof("inspection", inspection, kl=0.0218, quantization="Q4_K_M")],
+            Gate(max_mean_kl=0.025),
+            ladder=True,
+        ),
         "merged": sample([json_proof("inspection", inspection, merged=True)]),
     }
 
