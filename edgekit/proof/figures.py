@@ -10,6 +10,7 @@ from edgekit.proof.compare import Proof
 from edgekit.proof.words import METRICS, asked_gain, figure, points, spread
 
 STEPS = "base → trained → device"
+ARROW = "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}"  # figures stay in one line
 DECISIVE = 5  # so many come first
 
 
@@ -20,14 +21,16 @@ class Figure:
     Attributes:
         label: its name.
         value: with its unit.
-        meaning: what it says, in a line.
+        meaning: what it says, in a line; the same of every adapter.
         limit: what the gate asks of it; empty where it asks nothing.
+        detail: what is to be said of this adapter's.
     """
 
     label: str
     value: str
     meaning: str
     limit: str = ""
+    detail: str = ""
 
 
 def proof_figures(proof: Proof, quality: Mapping[str, Any], told: Mapping[str, Any]) -> list[Figure]:
@@ -44,9 +47,10 @@ def proof_figures(proof: Proof, quality: Mapping[str, Any], told: Mapping[str, A
     return [
         Figure(
             "Score",
-            " → ".join(score),
-            f"{STEPS}, of 100: {METRICS[proof.metric]}.",
+            ARROW.join(score),
+            f"{STEPS}, of 100.",
             "" if least is None else f"Asked on the device: {least:g} or more.",
+            f"Measured is {METRICS[proof.metric]}.",
         ),
         Figure(
             "Gain",
@@ -63,11 +67,11 @@ def proof_figures(proof: Proof, quality: Mapping[str, Any], told: Mapping[str, A
         Figure(
             "Mean KL",
             f"{figure(proof.mean_kl, '.4f')} nats",
-            f"How far the device's token probabilities are from the trained model's; 0 is no difference.  "
-            f"95 % of {proof.tokens} tokens are at or below {figure(proof.p95_kl, '.4f')}.",
+            "How far the device's token probabilities are from the trained model's; 0 is no difference.",
             f"Allowed: {quality['max_mean_kl']:g}.",
+            f"95 % of {proof.tokens} tokens are at or below {figure(proof.p95_kl, '.4f')}.",
         ),
-        Figure("Exactly right", f"{' → '.join(exact)} %", f"{STEPS}: rows whose whole answer is right."),
+        Figure("Exactly right", f"{ARROW.join(exact)} %", f"{STEPS}: rows whose whole answer is right."),
         Figure(
             "McNemar p",
             figure(proof.mcnemar_p, ".2f"),
@@ -107,10 +111,8 @@ def figure_table(columns: Sequence[Sequence[Figure]], adapters: Sequence[str]) -
 def _change(proof: Proof) -> Figure:
     value = f"{_short(proof.torch_change)} → {_short(proof.device_change)} nats"
     meaning = "trained → device: how far the adapter moves its base, per token; 0 is a dead adapter."
-    if proof.merged:
-        value += f", {figure(proof.reach, '.0%')} arrives"
-        meaning += "  Of a merged one, the share of its change that arrives counts."
-    return Figure("Change of the base", value, meaning)
+    arrives = f"Of this merged one's change {figure(proof.reach, '.0%')} arrives." if proof.merged else ""
+    return Figure("Change of the base", value, meaning, detail=arrives)
 
 
 def _short(value: float) -> str:

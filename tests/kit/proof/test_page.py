@@ -153,6 +153,12 @@ def test_what_data_says_is_text_too(tmp_path: Path, field: str) -> None:
     assert "\x1b" not in (tmp_path / "report.md").read_text()
 
 
+def test_each_adapter_s_metric_is_told_with_its_score(all_samples: dict[str, Sample]) -> None:
+    shown = _read(all_samples["three"])
+    assert shown.text.count("Measured is field_accuracy, the share of JSON fields that are right.") == 2
+    assert shown.text.count("Measured is token_f1") == 1
+
+
 def test_a_page_of_very_many_rows_says_how_many_it_leaves_out() -> None:
     each = json_proof("inspection", inspection, 6)
     shown = _Reader(_page_of(replace(each, rows=each.rows * 50)))
