@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import statistics
 from collections.abc import Sequence
@@ -10,18 +11,24 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.data import Row
+from edgekit.evaluation.answers import FieldPath
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.scoring import Score, bootstrap_interval, score
 from edgekit.proof.pairs import mcnemar
 from edgekit.proof.reference import Reference
 from edgekit.proof.tokens import Tokens, compare_tokens, name_in
 from edgekit_runtime.files.strict_json import without_nan
+from edgekit_runtime.prompts.chat import Message, text_of
 from edgekit_runtime.runtime import BASE
 
 
 @dataclass(frozen=True)
 class RowProof:
-    """One row: where it stands, what was asked for, all answers, their scores (0-1), and the mean KL of its tokens."""
+    """One row: where it stands, what was expected, all answers, their scores (0-1), and the mean KL of its tokens.
+
+    ``prompt`` is what was asked, without the adapter's system prompt.
+    """
 
     where: str
     reference: str
@@ -32,6 +39,7 @@ class RowProof:
     kl: float | None
     base: str = ""
     base_score: float = 0.0
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ class Proof:
         reach_interval: its 95 % interval, bootstrap over tokens.
         token_kl: KL of each token.
         rows: row by row.
+        free_text: fields of JSON answers that are scored as text.
     """
 
     adapter: str
@@ -103,10 +112,11 @@ class Proof:
     reach_interval: tuple[float, float]
     token_kl: tuple[float, ...]
     rows: tuple[RowProof, ...]
+    free_text: tuple[FieldPath, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """The figures without rows and tokens, rounded: what a manifest carries; null where there is no number."""
-        left_out = ("rows", "token_kl", "adapter")
+        left_out = ("rows", "token_kl", "adapter", "free_text")
         figures = without_nan({key: value for key, value in vars(self).items() if key not in left_out})
         return {key: _rounded(value) for key, value in figures.items()} | {"rows": len(self.rows)}
 
@@ -162,7 +172,7 @@ def _proof(
     row_kl = [*(float(each.mean()) for each in tokens.kl), *[None] * (len(wanted) - len(tokens.kl))]
     compared = zip(
         *(reference.answers, answers, torch.per_row, device.per_row, row_kl),
-        *(reference.base_answers, base.per_row),
+        *(reference.base_answers, base.per_row, map(prompt_text, reference.rows)),
         strict=True,
     )
     asked = zip(reference.places, wanted, compared, strict=True)
@@ -201,7 +211,22 @@ def _proof(
         reach_interval=tokens.reach.interval,
         token_kl=tuple(float(value) for value in kl),
         rows=rows,
+        free_text=tuple(sorted(reference.free_text)),
     )
+
+
+def prompt_text(row: Row) -> str:
+    """What a row asks, for a reader: one question as it stands, a conversation turn by turn."""
+    said = [(message["role"], text_of(message) or _calls(message)) for message in row.messages]
+    texts = [said[0][1]] if len(said) == 1 else [f"{role}: {text}" for role, text in said]
+    texts += [f"[image: {image.name}]" for image in row.images]
+    names = [str((tool.get("function") or tool).get("name", "")) for tool in row.tools]
+    return "\n\n".join([*texts, *([f"[tools: {', '.join(names)}]"] if names else [])])
+
+
+def _calls(message: Message) -> str:
+    """What a message calls instead of saying anything."""
+    return json.dumps(message["tool_calls"], ensure_ascii=False) if message.get("tool_calls") else ""
 
 
 def _points(one: Score, other: Score) -> list[float]:

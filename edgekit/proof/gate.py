@@ -74,8 +74,9 @@ def prove_bundle(
     document = origin.document(manifest, engine)
     if quality["gate"] == "failed":
         if accept_loss is None:
-            write_report(refused_report, proofs, quality, figures, document)
-            raise _refusal(proofs, gate, refused_report)
+            refusal = _refusal(proofs, gate, refused_report)
+            write_report(refused_report, proofs, quality, figures, document, remedy=refusal.mend)
+            raise refusal
         quality |= {"accepted": accept_loss}
     write_report(folder / REPORT_FOLDER, proofs, quality, figures, document)
     return Quality(quality, figures)

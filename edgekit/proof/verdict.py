@@ -8,6 +8,7 @@ from edgekit.project import ONNX_PRECISIONS, Gate
 from edgekit.proof.alive import Change
 from edgekit.proof.compare import Proof
 from edgekit.proof.pairs import least_visible
+from edgekit.proof.words import between, figure
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_EXPORTS
 
 DEAD_REACH = 0.1  # of a merged adapter's change: less has certainly not arrived
@@ -52,33 +53,31 @@ def unfaithful(proof: Proof, gate: Gate) -> list[str]:
             f"{proof.other_prompts} of {len(proof.rows)} prompts become other tokens on the device than in training"
         )
     if not at_most(proof.loss_interval[0], gate.max_loss_points):
-        low, high = proof.loss_interval
         reasons.append(
-            f"it loses {proof.loss:.1f} points of {proof.metric} ({low:.1f} to {high:.1f}), "
-            f"{gate.max_loss_points:g} are allowed"
+            f"it loses {figure(proof.loss, '.1f')} points of {proof.metric} ({between(proof.loss_interval, '.1f')}), "
+            f"allowed: {gate.max_loss_points:g}"
         )
     if not (at_least(proof.mean_kl, 0.0) and at_most(proof.mean_kl, gate.max_mean_kl)):
-        reasons.append(f"its mean KL is {proof.mean_kl:.3f} nats, {gate.max_mean_kl:g} are allowed")
+        reasons.append(f"its mean KL is {figure(proof.mean_kl, '.3f')} nats, allowed: {gate.max_mean_kl:g}")
     if proof.merged and not at_least(proof.reach_interval[0], DEAD_REACH):
-        low, high = proof.reach_interval
-        reasons.append(f"of its change of the base {100 * low:.0f} to {100 * high:.0f} % arrives on the device")
+        share = between([100 * end for end in proof.reach_interval], ".0f")
+        reasons.append(f"of its change of the base {share} % arrives on the device")
     return reasons
 
 
 def not_good(proof: Proof, gate: Gate) -> list[str]:
     """Why the adapter is not good enough; empty when it is."""
     reasons = []
+    score = figure(proof.device_score, ".1f")
     if gate.min_score is not None and not at_least(proof.device_score, gate.min_score):
-        reasons.append(
-            f"it scores {proof.device_score:.1f} of 100 on the device ({proof.metric}), {gate.min_score:g} are asked"
-        )
-    low, high = proof.gain_interval
+        reasons.append(f"it scores {score} of 100 on the device ({proof.metric}), {gate.min_score:g} are asked")
+    low = proof.gain_interval[0]
     enough = at_least(low, gate.min_gain) if gate.min_gain is not None else at_least(low, 0.0) and low > 0
     if not enough:
         asked = f"{gate.min_gain:g} or more are asked" if gate.min_gain is not None else "which may be chance"
         reasons.append(
-            f"on the device it scores {proof.device_score:.1f} of 100 and the bare base {proof.base_score:.1f}: "
-            f"a gain of {proof.gain:+.1f} points ({low:+.1f} to {high:+.1f}), {asked}"
+            f"on the device it scores {score} of 100 and the bare base {figure(proof.base_score, '.1f')}: a gain of "
+            f"{figure(proof.gain, '+.1f')} points ({between(proof.gain_interval, '+.1f')}), {asked}"
         )
     return reasons
 

@@ -1,11 +1,85 @@
-"""A proof in plain words, for the screen, the report and the demo: the three questions, and what the rows can show."""
+"""A proof in plain words, for the screen, the reports and the demo: the verdict, the three questions, the limits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.proof.pairs import FEWEST_ROWS
+
+MORE = "docs/fidelity.md, “The proof”"
+METRICS = {
+    "field_accuracy": "field_accuracy, the share of JSON fields that are right",
+    "token_f1": "token_f1, how far the words are those of the expected answer",
+}
+QUESTIONS = {
+    "alive": "Does the adapter change what its base says, in torch and on the device engine?",
+    "faithful": "Does the device engine answer as the trained model does?",
+    "good": "Does the adapter score enough more on the device engine than its bare base?",
+}
+
+
+def verdict(quality: Mapping[str, Any]) -> str:
+    """In one word or two: passed, refused, or shipped although it failed."""
+    if quality["gate"] == "passed":
+        return "passed"
+    return "accepted" if quality.get("accepted") else "refused"
+
+
+def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is proven, in one sentence: adapters, base, engine and quantisation, the verdict and why.
+
+    Args:
+        quality: ``quality`` of a manifest.
+        origin: as in report.json.
+        figures: ``quality`` of each adapter's entry in a manifest.
+    """
+    several = len(figures) > 1
+    merged = "merged into" if origin["base"]["merged"] else "on"
+    what = f"The adapter{'s' if several else ''} {listed(list(figures))} {merged} base {origin['base']['name']}, "
+    what += f"exported for {quality['artifact']}, "
+    if verdict(quality) == "passed":
+        good = "scores more than the bare base" if quality["min_gain"] is None else "is as good as the gate asks"
+        each = "each" if several else "it"
+        does = f"{each} changes its base, answers as the trained model does, and {good}"
+        return f"{what}passed: on the device engine {does}."
+    why = [f"{name} {listed(failed)}" for name, entry in figures.items() if (failed := _failed(entry, quality))]
+    if not several:
+        why = [f"it {listed(_failed(next(iter(figures.values())), quality))}"]
+    said = "failed the proof and ships all the same" if quality.get("accepted") else f"{_were(several)} refused"
+    return f"{what}{said}: {'; '.join(why)}."
+
+
+def _were(several: bool) -> str:
+    return "were" if several else "was"
+
+
+def _failed(figures: Mapping[str, Any], quality: Mapping[str, Any]) -> list[str]:
+    said = {
+        "alive": "changes nothing",
+        "faithful": "does not answer on the device as it was trained to",
+        "good": "does not score more than the bare base beyond chance"
+        if quality["min_gain"] is None
+        else "is not as good as the gate asks",
+    }
+    return [words for question, words in said.items() if not figures[question]]
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def points(count: float) -> str:
+    """``1 point``, ``2.5 points``."""
+    return f"{count:g} point{'' if count == 1 else 's'}"
+
+
+def asked_gain(quality: Mapping[str, Any]) -> str:
+    """The least gain, at the low end of its interval."""
+    least = quality["min_gain"]
+    return "more than zero" if least is None else f"{points(least)} or more"
 
 
 def headline(quality: Mapping[str, Any]) -> str:
@@ -16,8 +90,8 @@ def headline(quality: Mapping[str, Any]) -> str:
     """
     if quality["gate"] == "skipped":
         return "skipped"
-    exact = _figure(quality["good"]["exact"], ".0f")
-    failed = [question for question in ("alive", "faithful", "good") if not quality[question]["passed"]]
+    exact = figure(quality["good"]["exact"], ".0f")
+    failed = [question for question in QUESTIONS if not quality[question]["passed"]]
     why = f" (not {', not '.join(failed)})" if failed else " (alive, faithful, good)"
     return f"{quality['gate']}{why}, {exact} % of the rows exactly right"
 
@@ -39,10 +113,10 @@ def proof_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{value('torch_score')} in torch, {value('device_score')} on the device engine, of 100 ({figures['metric']}, "
         f"{figures['rows']} rows), mean KL {value('mean_kl', '.4f')}"
     )
-    low, high = (_figure(end, "+.1f") for end in figures["gain_interval"])
     good = (
         f"{value('device_score')} against {value('base_score')} of the bare base, a gain of {value('gain', '+.1f')} "
-        f"points ({low} to {high}); {value('device_exact', '.0f')} % of the rows exactly right"
+        f"points ({between(figures['gain_interval'], '+.1f')}); "
+        f"{value('device_exact', '.0f')} % of the rows exactly right"
     )
     return [
         ("alive", _answer(figures["alive"], alive)),
@@ -75,8 +149,21 @@ class _Figures:
         self._figures = figures
 
     def __call__(self, name: str, form: str = ".1f") -> str:
-        return _figure(self._figures[name], form)
+        return figure(self._figures[name], form)
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "no number" if value is None else format(value, form)
+def figure(value: float | None, form: str) -> str:
+    """A number as text; "no number" for None, NaN and infinities."""
+    return "no number" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def between(ends: Sequence[float | None], form: str) -> str:
+    """An interval: ``5.0 to 17.5``."""
+    low, high = (figure(end, form) for end in ends)
+    return f"{low} to {high}"
+
+
+def spread(value: float, ends: Sequence[float]) -> str:
+    """Points with their interval, which stays in one line."""
+    interval = between(ends, "+.1f").replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{figure(value, '+.1f')} points ({interval})"

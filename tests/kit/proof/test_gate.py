@@ -65,8 +65,10 @@ def test_a_faithful_export_passes_with_its_figures_in_the_manifest(trained: Path
         f"data/eval.jsonl:{number}" for number in range(1, 5)
     ]
     page = (trained / "dist" / "line-3" / "report" / "report.html").read_text()
-    assert "data:image/png;base64," in page
-    assert "http" not in page  # it opens without a network
+    assert "The adapter small on base tiny-chat, exported for llama.cpp at F16, passed" in page
+    assert "scratch of 0 mm" in page  # the prompt
+    assert "<svg" in page
+    assert "://" not in page  # it opens without a network
 
 
 def _report(file: Path) -> dict[str, Any]:
@@ -337,8 +339,12 @@ def test_an_adapter_no_better_than_its_base_is_refused_and_may_be_accepted(
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "the adapter is not good enough" in message
     assert "train longer" in message
-    assert (trained / "dist" / "line-3-refused" / "report.html").exists()
+    refused = _report(trained / "dist" / "line-3-refused" / "report.json")
+    assert refused["remedy"] in message
+    page = (trained / "dist" / "line-3-refused" / "report.html").read_text()
+    assert "was refused: it does not score more than the bare base" in page
     assert _export(trained, "--accept-loss", "a matter of style") == 0
+    assert "a matter of style" in (trained / "dist" / "line-3" / "report" / "report.html").read_text()
     quality = _manifest(trained)["quality"]
     assert (quality["gate"], quality["accepted"]) == ("failed", "a matter of style")
     asked = {question: quality[question]["passed"] for question in ("alive", "faithful", "good")}

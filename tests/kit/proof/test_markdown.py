@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.proof.markdown import literal
+from edgekit.proof.signs import visible
 
 SIGNS = st.text(st.sampled_from("<>&|`*_[]()!#~\\-+ \nab1.:/'\""), max_size=40)
 
@@ -14,7 +15,7 @@ SIGNS = st.text(st.sampled_from("<>&|`*_[]()!#~\\-+ \nab1.:/'\""), max_size=40)
 @given(st.one_of(SIGNS, st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40)))
 def test_a_reader_of_markdown_shows_what_was_written(text: str) -> None:
     reader = pytest.importorskip("markdown_it").MarkdownIt("commonmark")
-    shown = " ".join(f"x {text} x".split())
+    shown = visible(" ".join(f"x {text} x".split()))
     assert reader.renderInline(literal(f"x {text} x")) == html.escape(shown, quote=True).replace("&#x27;", "'")
 
 
