@@ -114,10 +114,10 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         *(adapter.name, len(train_rows), model.num_parameters(only_trainable=True), base.name),
         weights.label,
     )
-    Progress.install(trainer, adapter.name)
+    progress = Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
-    with interrupt, _full_disk_told(work):
+    with interrupt, progress, _full_disk_told(work):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
