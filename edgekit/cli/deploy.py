@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from edgekit.cli.devices import takes_ssh
+import typer
+
+from edgekit.cli.completion import device_names
+from edgekit.cli.frame import Json, command
+from edgekit.cli.options import Bundle, Ssh, read
 from edgekit_runtime.cli.arguments import PORTS, whole
-from edgekit_runtime.cli.parser import Program, print_json
+from edgekit_runtime.cli.parser import print_json
 from edgekit_runtime.errors import TargetError
 
 if TYPE_CHECKING:
@@ -18,44 +20,50 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 
 
-def add_deploy(program: Program) -> None:
-    """Add the command."""
-    parser = program.command(
-        "deploy",
-        "install a bundle on devices over ssh, and roll back where it doesn't answer",
-        "edgekit deploy dist/line-3 --target ssh://pi@line-3 --service\n"
-        "  edgekit deploy dist/line-3 --target ssh://pi@line-3 --target ssh://pi@line-4/opt/edgekit",
-        _deploy,
-    )
-    add = parser.add_argument
-    add("bundle", type=Path, help="bundle folder or .tar")
-    add(
-        "--target",
-        action="append",
-        required=True,
-        metavar="SSH",
-        help="ssh://[user@]host[:port][/path], as many as you like",
-    )
-    add("--device", metavar="D", help="device profile (default: found out on each target)")
-    add("--service", action="store_true", help="start it with systemd, and ask the service")
-    add("--port", type=whole(*PORTS), default=8080, help="TCP port of the service, on the device's 127.0.0.1 (8080)")
-    add("--allow-downgrade", action="store_true", help="take a bundle that is older than what is there")
-    takes_ssh(parser)
-
-
-def _deploy(arguments: argparse.Namespace) -> None:
+@command(
+    "edgekit deploy dist/line-3 --target ssh://pi@line-3 --service",
+    "edgekit deploy dist/line-3 --target ssh://pi@line-3 --target ssh://pi@line-4/opt/edgekit",
+)
+def deploy(
+    bundle: Bundle,
+    target: Annotated[
+        list[str],
+        typer.Option(metavar="SSH", help="ssh://[user@]host[:port][/path], as many as you like"),
+    ],
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D", help="device profile (default: found out on each target)", autocompletion=device_names
+        ),
+    ] = None,
+    service: Annotated[bool, typer.Option("--service", help="start it with systemd, and ask the service")] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            parser=read(whole(*PORTS)),
+            metavar="PORT",
+            help="TCP port of the service, on the device's 127.0.0.1 (8080)",
+        ),
+    ] = 8080,
+    allow_downgrade: Annotated[
+        bool, typer.Option("--allow-downgrade", help="take a bundle that is older than what is there")
+    ] = False,
+    ssh: Ssh = "ssh",
+    as_json: Json = False,
+) -> None:
+    """Install a bundle on devices over ssh, and roll back where it doesn't answer."""
     from edgekit.targets.devices import device_profile
     from edgekit.targets.rollout import Options, deploy
 
     options = Options(
-        profile=None if arguments.device is None else device_profile(arguments.device),
-        service=arguments.service,
-        port=arguments.port,
-        allow_downgrade=arguments.allow_downgrade,
-        ssh=arguments.ssh,
+        profile=None if device is None else device_profile(device),
+        service=service,
+        port=port,
+        allow_downgrade=allow_downgrade,
+        ssh=ssh,
     )
-    outcomes = deploy(arguments.bundle, arguments.target, options)
-    if arguments.json:
+    outcomes = deploy(bundle, target, options)
+    if as_json:
         print_json([_document(outcome) for outcome in outcomes])
     else:
         print("\n".join(_table(outcomes)))

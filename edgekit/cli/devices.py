@@ -2,52 +2,57 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
-from edgekit_runtime.cli.parser import Program, print_json
+import typer
+
+from edgekit.cli.completion import device_names
+from edgekit.cli.frame import Json, command
+from edgekit.cli.options import Ssh, one_of
+from edgekit_runtime.cli.parser import print_json
 from edgekit_runtime.errors import UsageError
 
 
-def add_devices(program: Program) -> None:
-    """Add the command."""
-    parser = program.command(
-        "devices",
-        "list device profiles, show one, or detect which one a machine is",
-        "edgekit devices show raspberry-pi-5\n  edgekit devices detect ssh://pi@line-3",
-        _devices,
-    )
-    parser.add_argument("action", nargs="?", choices=("list", "show", "detect"), default="list")
-    parser.add_argument(
-        "name", nargs="?", help="show: profile, or a TOML file of your own; detect: ssh://… (default: here)"
-    )
-    takes_ssh(parser)
-
-
-def takes_ssh(parser: argparse.ArgumentParser) -> None:
-    """Add --ssh, which every command that reaches devices has."""
-    parser.add_argument("--ssh", default="ssh", metavar="COMMAND", help="ssh with options of yours, 'ssh -i key' say")
-
-
-def _devices(arguments: argparse.Namespace) -> None:
-    if arguments.action == "show":
-        if arguments.name is None:
+@command("edgekit devices show raspberry-pi-5", "edgekit devices detect ssh://pi@line-3")
+def devices(
+    action: Annotated[
+        str,
+        typer.Argument(
+            metavar="list|show|detect",
+            help="what to do (default: list)",
+            **one_of("action", lambda: ["list", "show", "detect"]),
+        ),
+    ] = "list",
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="show: profile, or a TOML file of your own; detect: ssh://… (default: here)",
+            autocompletion=device_names,
+        ),
+    ] = None,
+    ssh: Ssh = "ssh",
+    as_json: Json = False,
+) -> None:
+    """List device profiles, show one, or detect which one a machine is."""
+    if action == "show":
+        if name is None:
             raise UsageError("devices show needs a name", "`edgekit devices` lists them")
-        _show(arguments)
-    elif arguments.action == "detect":
-        _detect(arguments)
+        _show(name, as_json)
+    elif action == "detect":
+        _detect(name, ssh, as_json)
     else:
-        if arguments.name is not None:
+        if name is not None:
             raise UsageError("devices list takes no name", "or: edgekit devices show NAME")
-        _list(arguments)
+        _list(as_json)
 
 
-def _list(arguments: argparse.Namespace) -> None:
+def _list(as_json: bool) -> None:
     from edgekit.targets.devices import device_profiles
 
     profiles = device_profiles()
-    if arguments.json:
+    if as_json:
         print_json([dataclasses.asdict(profile) for profile in profiles])
         return
     for each in profiles:
@@ -56,20 +61,20 @@ def _list(arguments: argparse.Namespace) -> None:
         )
 
 
-def _show(arguments: argparse.Namespace) -> None:
+def _show(name: str, as_json: bool) -> None:
     from edgekit.targets.devices import device_profile
 
-    document = dataclasses.asdict(device_profile(arguments.name))
-    print_json(document) if arguments.json else _print_fields(document)
+    document = dataclasses.asdict(device_profile(name))
+    print_json(document) if as_json else _print_fields(document)
 
 
-def _detect(arguments: argparse.Namespace) -> None:
+def _detect(target: str | None, ssh: str, as_json: bool) -> None:
     from edgekit.targets.devices import detect, device_profiles
     from edgekit_devices import shortcomings
 
-    found, profile = detect(arguments.name, arguments.ssh)
+    found, profile = detect(target, ssh)
     lacking = [] if profile is None else shortcomings(found, profile)
-    if arguments.json:
+    if as_json:
         print_json({**dataclasses.asdict(found), "profile": profile and profile.name, "lacking": lacking})
         return
     known = {feature for each in device_profiles() for feature in each.features}

@@ -2,77 +2,98 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from edgekit.cli.completion import bases, quantizations
+from edgekit.cli.frame import Json, command
+from edgekit.cli.options import Device, ProjectFolder, read
 from edgekit_runtime.cli.arguments import number, whole
-from edgekit_runtime.cli.parser import Program, print_json
+from edgekit_runtime.cli.parser import print_json
 from edgekit_runtime.errors import TargetError
 
 
-def add_plan(program: Program) -> None:
-    """Add the command."""
-    parser = program.command(
-        "plan",
-        "does it fit a device, and how fast will it be there?",
-        "edgekit plan dist/line-3 --device raspberry-pi-5\n  edgekit plan --device raspberry-pi-4 --base model.gguf",
-        _plan,
-    )
-    add = parser.add_argument
-    add("bundle", type=Path, nargs="?", help="bundle folder or .tar (default: the project's base)")
-    add("--device", required=True, metavar="D", help="device profile, or a TOML file of your own")
-    add("--base", metavar="BASE", help="a GGUF file, or a base by name, in the place of a bundle")
-    add("--quantize", metavar="TYPE", help="with a base: as if it were quantised so")
-    add("--memory-mb", type=whole(), metavar="MB", help="RAM of your device, when it has more than the smallest model")
-    add("--context", type=whole(), metavar="N", help="tokens of prompt and answer (default: the base's, at most 4096)")
-    add("--prompt-tokens", type=whole(), default=256, metavar="N", help="length of the prompt (256)")
-    add("--parallel", type=whole(), default=1, metavar="N", help="requests answered at once (1)")
-    add("--service", action="store_true", help="with the HTTP service around it")
-    add(
-        "--min-decode-tps",
-        type=number(0),
-        default=0.0,
-        metavar="TPS",
-        help="speed that the best quantisation has to have",
-    )
-    add("--project", default=".", metavar="DIR", help="project folder (default: this one)")
-
-
-def _plan(arguments: argparse.Namespace) -> None:
+@command("edgekit plan dist/line-3 --device raspberry-pi-5", "edgekit plan --device raspberry-pi-4 --base model.gguf")
+def plan(
+    device: Device,
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(parser=Path, metavar="BUNDLE", help="bundle folder or .tar (default: the project's base)"),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BASE",
+            help="a GGUF file, or a base by name, in the place of a bundle",
+            autocompletion=bases,
+        ),
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="with a base: as if it were quantised so", autocompletion=quantizations),
+    ] = None,
+    memory_mb: Annotated[
+        int | None,
+        typer.Option(
+            parser=read(whole()), metavar="MB", help="RAM of your device, when it has more than the smallest model"
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            parser=read(whole()),
+            metavar="N",
+            help="tokens of prompt and answer (default: the base's, at most 4096)",
+        ),
+    ] = None,
+    prompt_tokens: Annotated[
+        int, typer.Option(parser=read(whole()), metavar="N", help="length of the prompt (256)")
+    ] = 256,
+    parallel: Annotated[int, typer.Option(parser=read(whole()), metavar="N", help="requests answered at once (1)")] = 1,
+    service: Annotated[bool, typer.Option("--service", help="with the HTTP service around it")] = False,
+    min_decode_tps: Annotated[
+        float,
+        typer.Option(parser=read(number(0)), metavar="TPS", help="speed that the best quantisation has to have"),
+    ] = 0.0,
+    folder: ProjectFolder = ".",
+    as_json: Json = False,
+) -> None:
+    """Does it fit a device, and how fast will it be there?"""
     from edgekit.bases.resolve import project_base, resolve_base
     from edgekit.bases.weights import deployed_weights, weights_named
     from edgekit.project import load_project
     from edgekit.targets.devices import device_profile
     from edgekit.targets.plan import make_plan, report, subject_of_base, subject_of_bundle
 
-    profile = device_profile(arguments.device)
-    if arguments.memory_mb is not None:
-        profile = dataclasses.replace(profile, memory_mb=arguments.memory_mb)
-    if arguments.bundle is not None:
-        subject = subject_of_bundle(arguments.bundle)
-    elif arguments.base is not None:
-        path = Path(arguments.base)
-        is_file = path.suffix == ".gguf" and arguments.quantize is None
-        if is_file:
+    profile = device_profile(device)
+    if memory_mb is not None:
+        profile = dataclasses.replace(profile, memory_mb=memory_mb)
+    if bundle is not None:
+        subject = subject_of_bundle(bundle)
+    elif base is not None:
+        path = Path(base)
+        if path.suffix == ".gguf" and quantize is None:
             subject = subject_of_bundle(path)
         else:
-            base = resolve_base(arguments.base)
-            subject = subject_of_base(base, weights_named(arguments.quantize, base.gguf))
+            named = resolve_base(base)
+            subject = subject_of_base(named, weights_named(quantize, named.gguf))
     else:
-        project = load_project(arguments.project)
-        base = project_base(project)
-        subject = subject_of_base(base, deployed_weights(project.export, base.gguf, arguments.quantize))
+        project = load_project(folder)
+        own = project_base(project)
+        subject = subject_of_base(own, deployed_weights(project.export, own.gguf, quantize))
     planned = make_plan(
         profile,
         subject,
-        context=arguments.context,
-        prompt_tokens=arguments.prompt_tokens,
-        parallel=arguments.parallel,
-        service=arguments.service,
-        min_decode_tps=arguments.min_decode_tps,
+        context=context,
+        prompt_tokens=prompt_tokens,
+        parallel=parallel,
+        service=service,
+        min_decode_tps=min_decode_tps,
     )
-    print_json(planned.as_dict()) if arguments.json else print(report(planned))
+    print_json(planned.as_dict()) if as_json else print(report(planned))
     if not planned.plan.memory.fits:
         raise TargetError(f"it doesn't fit {profile.name}", _mend(planned.advice.quantization, planned.advice.context))
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
-from edgekit_runtime.cli.parser import Program, print_json
-
-
-def add_schema(program: Program) -> None:
-    """Add the command."""
-    program.command(
-        "schema",
-        "print the JSON Schema of edgekit.yaml, for editors",
-        "edgekit schema > edgekit.schema.json",
-        _schema,
-    )
+from edgekit.cli.frame import Json, command
+from edgekit_runtime.cli.parser import print_json
 
 
-def _schema(arguments: argparse.Namespace) -> None:
+@command("edgekit schema > edgekit.schema.json")
+def schema(as_json: Json = False) -> None:
+    """Print the JSON Schema of edgekit.yaml, for editors."""
     from edgekit.project.schema import project_schema
 
     print_json(project_schema())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import logging
 import re
 import shutil
 import tempfile
@@ -29,10 +28,9 @@ from edgekit_devices.wheelhouse import (
 )
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.converters import engine_version, source_distribution
+from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import TargetError, UsageError
 from edgekit_runtime.files.atomic import publish
-
-log = logging.getLogger(__name__)
 
 RUNTIME = "edgekit-runtime"
 RUNTIME_PACKAGE = "edgekit_runtime"
@@ -91,8 +89,8 @@ def engine_wheel(architecture: str) -> Path:
     key = _key([version, sdist.stat().st_size, RECIPE, VARIANTS[architecture], TOOLCHAINS[architecture].version()])
 
     def build(folder: Path) -> None:
-        log.info("compiling the engine for %s (once; ten minutes on two cores)", architecture)
-        with tempfile.TemporaryDirectory(prefix="edgekit-engine-") as work:
+        what = f"compiling the engine for {architecture} (once; ten minutes on two cores)"
+        with stage(what), tempfile.TemporaryDirectory(prefix="edgekit-engine-") as work:
             build_engine(sdist, architecture, folder, Path(work))
 
     (wheel,) = cached(cache_folder("engines") / f"{architecture}-{version}-{key}", build).glob("*.whl")
@@ -129,8 +127,8 @@ def _wheelhouse(platform: Platform) -> Wheelhouse:
         key = _key([RECIPE, *vars(platform).values(), digests, sorted(pins.items())])
 
         def build(folder: Path) -> None:
-            log.info("collecting wheels for %s, %s, Python %s", platform.architecture, platform.libc, platform.python)
-            build_wheelhouse(folder, platform, [engine, runtime], requirement, pins)
+            with stage(f"collecting wheels for {platform.architecture}, {platform.libc}, Python {platform.python}"):
+                build_wheelhouse(folder, platform, [engine, runtime], requirement, pins)
 
         name = f"{platform.architecture}-{platform.libc}-python{platform.python}-{key}"
         return open_wheelhouse(cached(cache_folder("wheelhouses") / name, build))

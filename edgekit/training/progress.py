@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
@@ -10,18 +11,31 @@ from edgekit_exporters.progress import Stage
 
 
 class Progress(TrainerCallback):
-    """Takes the place of transformers' own display, which writes logs to stdout."""
+    """Takes the place of transformers' own display, which writes logs to stdout.
+
+    A context manager too: training that breaks off leaves a terminal as it was.
+    """
 
     def __init__(self, label: str) -> None:
         self._label = label
         self._stage: Stage | None = None
 
     @classmethod
-    def install(cls, trainer: Trainer, label: str) -> None:
+    def install(cls, trainer: Trainer, label: str) -> Progress:
         """Replace the display of ``trainer``."""
         for other in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(other)
-        trainer.add_callback(cls(label))
+        shown = cls(label)
+        trainer.add_callback(shown)
+        return shown
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the stage, where an interrupted run stopped."""
@@ -40,5 +54,8 @@ class Progress(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the stage."""
+        self._close()
+
+    def _close(self) -> None:
         if self._stage is not None:
             self._stage.close()

@@ -155,10 +155,10 @@ def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
         *(adapter.name, prepared.data["train_rows"], model.num_parameters(only_trainable=True), base.name),
         prepared.weights.label,
     )
-    Progress.install(trainer, adapter.name)
+    progress = Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
-    with interrupt, _full_disk_told(work):
+    with interrupt, progress, _full_disk_told(work):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")

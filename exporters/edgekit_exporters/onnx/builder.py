@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,8 @@ def build_graph(source: Path, destination: Path) -> None:
         InputError: the builder doesn't know the architecture.
     """
     require_onnx()
-    log.info("building the ONNX graph of %s", source.name)
-    with tempfile.TemporaryDirectory(prefix="edgekit-builder-") as scratch:
+    what = f"building the ONNX graph of {source.name}"
+    with stage(what), tempfile.TemporaryDirectory(prefix="edgekit-builder-") as scratch:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
         command += [
             "-m",

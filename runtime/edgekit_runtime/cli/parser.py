@@ -65,28 +65,41 @@ class Program:
         try:
             parsed = self._parser.parse_args(arguments)
         except UsageError as error:
-            return _report(error)
+            return report(error)
         except SystemExit as done:  # --help and --version
             return int(done.code or 0)
-        _start_logging(parsed.debug)
-        try:
-            with _ending_on_sigterm():
-                parsed.run(parsed)
-            if sys.stdout is not None:  # closed by whoever runs us
-                sys.stdout.flush()
-        except KeyboardInterrupt as interrupt:
-            print(f"stopped: {interrupt}" if str(interrupt) else "stopped", file=sys.stderr)
-            return INTERRUPTED
-        except BrokenPipeError:
-            # Whoever read our output has gone; Python would complain once more when it flushes at exit.
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except Exception as error:
-            if parsed.debug:
-                traceback.print_exc()
-            return _report(error)
+        return carry_out(lambda: parsed.run(parsed), debug=parsed.debug)
+
+
+def carry_out(run: Callable[[], None], *, debug: bool) -> int:
+    """Do the work of a command: logs go to stderr, and an error is one line there.
+
+    Args:
+        run: the work; what it prints on stdout is its result.
+        debug: log everything, and show tracebacks.
+
+    Returns:
+        The exit code.
+    """
+    _start_logging(debug)
+    try:
+        with _ending_on_sigterm():
+            run()
+        if sys.stdout is not None:  # closed by whoever runs us
+            sys.stdout.flush()
+    except KeyboardInterrupt as interrupt:
+        print(f"stopped: {interrupt}" if str(interrupt) else "stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at exit.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return report(error)
+    return 0
 
 
 @contextlib.contextmanager
@@ -177,7 +190,8 @@ def from_here(text: str) -> str:
     return re.sub(rf"(?<![^\s'\"(=`]){re.escape(folder + os.sep)}(?=[^\s/])", "", text)
 
 
-def _report(error: Exception) -> int:
+def report(error: Exception) -> int:
+    """Print an error as one line on stderr; returns the exit code that it stands for."""
     if not isinstance(error, EdgekitError):
         error = explained(error) or error
     if isinstance(error, EdgekitError):
