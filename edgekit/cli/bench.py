@@ -66,7 +66,7 @@ def bench(
     for file in (output, plot):
         if file is not None:
             check_writable(file)
-    import edgekit_runtime.cli as runtime_cli
+    import edgekit_runtime.cli.program as runtime_cli
 
     options = argparse.Namespace(
         what=what or [],

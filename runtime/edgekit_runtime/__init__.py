@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.formats.bundle import Bundle, open_bundle, verify_bundle
     from edgekit_runtime.formats.manifest import Manifest
     from edgekit_runtime.runtime import BASE, Runtime
+    from edgekit_runtime.runtime.asking import Options
     from edgekit_runtime.runtime.generation import Generation, Stream
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Generation",
     "InputError",
     "Manifest",
+    "Options",
     "Runtime",
     "Stream",
     "TargetError",
@@ -40,6 +42,7 @@ _HOMES = {
     "Bundle": "formats.bundle",
     "Generation": "runtime.generation",
     "Manifest": "formats.manifest",
+    "Options": "runtime.asking",
     "Runtime": "runtime",
     "Stream": "runtime.generation",
     "open_bundle": "formats.bundle",

@@ -207,28 +207,7 @@ class Runtime:
 
         Args:
             prompt: one user message.
-            messages: a whole conversation instead: ``[{"role": …, "content": …}]``, where the content may be a list of
-                ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
-            raw: a text or token ids to continue as they are instead, without template or system prompt; control tokens
-                that are spelt in the text are some.
-            adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
-                defaults apply.
-            lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.
-            max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.
-            temperature: 0 (greedy) unless the adapter says otherwise.
-            top_k: sample from the k likeliest tokens only.
-            top_p: sample from the likeliest tokens that have this probability together.
-            seed: same seed, same answer; a fresh one when None.
-            stop: texts that end the answer and are not part of it.
-            schema: JSON schema that the answer has to follow.
-            logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
-            echo: those of the prompt too.
-            image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
-                several, in the order of their places in ``messages``; without places they come before the last
-                question.
-            tools: descriptions of functions that the model may call, for the chat template.
-            template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
-                adapter's when None.
+            **options: see :class:`~edgekit_runtime.Options`.
 
         Raises:
             UsageError: arguments that make no sense together.
