@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := edgekit exporters devices runtime
 
-.PHONY: setup demo test torture targets lint fidelity format wheels clean
+.PHONY: setup demo test torture targets lint fidelity format docs-commands wheels clean
 
 setup: $(READY)
 
@@ -42,6 +42,9 @@ fidelity: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs-commands: $(READY)
+	$(BIN)/python -m edgekit.cli.reference > docs/commands.md
 
 wheels: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
