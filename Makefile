@@ -21,7 +21,7 @@ define timed
 	[ $$status -ne 0 ] || echo "      done in $$(( $$(date +%s) - start )) s"; exit $$status
 endef
 
-.PHONY: setup demo test torture targets lint fidelity pictures docs docs-setup js format wheels clean
+.PHONY: setup demo test torture targets lint fidelity pictures docs docs-setup docs-commands js format wheels clean
 
 setup: $(READY)
 
@@ -85,6 +85,9 @@ $(JS_READY): package.json
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs-commands: $(READY)
+	$(BIN)/python -m edgekit.cli.reference > docs/commands.md
 
 wheels: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .

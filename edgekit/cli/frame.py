@@ -61,22 +61,22 @@ def program(name: str, description: str, groups: Mapping[str, Iterable[Command]]
         cls=Program,
         help=description,
         rich_markup_mode=None,
-        invoke_without_command=True,  # the help, alone
         subcommand_metavar="COMMAND ...",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    @app.callback()
-    def start(
-        context: typer.Context,
-        version: Annotated[bool, typer.Option("--version", is_eager=True, help="show the version and exit")] = False,
-    ) -> None:
-        if version:
+    def tell_version(asked: bool) -> None:
+        if asked:
             import importlib.metadata  # slow, as seen from --help
 
             print(f"{name} {importlib.metadata.version(name)}")
-        elif context.invoked_subcommand is None:
-            print(context.get_help())
+            raise typer.Exit
+
+    show = typer.Option(False, "--version", is_eager=True, callback=tell_version, help="show the version and exit")
+
+    @app.callback()
+    def start(version: bool = show) -> None:
+        pass  # a callback is how typer takes options of a program
 
     made = typer.main.get_command(app)
     assert isinstance(made, Program)
@@ -122,7 +122,8 @@ def _as_ours(error: typer.TyperException) -> UsageError:
     context = getattr(error, "ctx", None)
     mend = "see `edgekit --help`" if context is None else f"see `{context.command_path} --help`"
     if not isinstance(error, typer.BadParameter) or error.param is None:
-        return UsageError(error.format_message().rstrip("."), mend)
+        message = error.format_message().rstrip(".")
+        return UsageError(message[:1].lower() + message[1:], mend)
     named = error.param.opts[0] if error.param.param_type_name == "option" else error.param.display_name_raw
     if not error.message:  # typer says nothing more of what is missing
         return UsageError(f"the following arguments are required: {named}", mend)
@@ -163,7 +164,7 @@ class Program(HelpPage, TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Wrong words before the command are told as all errors are."""
         if not ctx.resilient_parsing:
-            args = checked_words(args, self.get_params(ctx), ctx.command_path, before_command=True)
+            args = checked_words(args or ["--help"], self.get_params(ctx), ctx.command_path, before_command=True)
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
