@@ -45,6 +45,7 @@ PAGE_FILES = {
     "/": ("status.html", "text/html"),
     "/status.js": ("status.js", "text/javascript"),
     "/status.css": ("status.css", "text/css"),
+    "/colours.css": ("colours.css", "text/css"),
 }
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -141,6 +142,7 @@ class _Service:
                 "ready": supervisor.ready,
                 "worker": supervisor.pid,
                 "busy": self._busy,
+                "bundle": supervisor.bundle,
                 "adapters": supervisor.models,
                 "rejected": list(self._adapters.rejected),
                 "restarts": supervisor.restarts,

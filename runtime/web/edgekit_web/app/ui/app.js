@@ -134,6 +134,7 @@ async function send() {
   stopper = new AbortController();
   at("send").hidden = true;
   at("stop").hidden = false;
+  if (!asForm) at("prompt").value = "";
   const small = await photo.small().catch(() => undefined);
   const adapter = at("adapter").value;
   const card = conversation.ask({ adapter: adapter === BASE ? null : adapter, prompt, image: image && photo.address });
@@ -144,9 +145,9 @@ async function send() {
     });
     remember({ ...card.end(answer), time: Date.now(), image: small });
     if (asForm) form.empty();
-    else at("prompt").value = "";
   } catch (error) {
     card.fail(error);
+    if (!asForm) at("prompt").value ||= prompt; // to be mended, unless the next one is being written
   }
   stopper = undefined;
   at("stop").hidden = true;

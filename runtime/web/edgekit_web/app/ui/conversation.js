@@ -159,7 +159,7 @@ class Card {
   showFoot() {
     const { text, reason, ttft_ms: ttft, decode_tps: tps } = this.entry;
     const facts = [];
-    if (Number.isFinite(ttft) && Number.isFinite(tps)) {
+    if (text && Number.isFinite(ttft) && Number.isFinite(tps)) {
       facts.push(say("speed", { seconds: (ttft / 1000).toFixed(1), tps: tps.toFixed(1) }));
     }
     if (reason === "cancelled" || reason === "length") facts.push(say(reason));
@@ -168,6 +168,7 @@ class Card {
       await navigator.clipboard.writeText(text);
       copy.textContent = say("copied");
     });
+    copy.hidden = !text;
     this.foot.replaceChildren(element("span", facts.join(" · "), "quiet"), copy);
   }
 }
