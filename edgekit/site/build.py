@@ -2,10 +2,11 @@
 
 A site (schema ``edgekit.site/1``) is plain files for any static host::
 
-    index.html, sw.js, site.webmanifest, app.css, ui/, icons/     the app
+    index.html, sw.js, site.webmanifest, ui/, icons/              the app
+    app.css, colours.css                                          its looks; the colours are those of the status page
     edgekit-runtime/                                              the JS module
     vendor/                                                       pinned code of others, with its licences
-    site.json                                                     versions, trusted keys, digests, template probes
+    site.json                                                     versions, trusted keys, digests, template probes, examples
     bundle/                                                       the bundle, file for file
 """
 
@@ -24,6 +25,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgekit.site.assets import PACKAGES, vendored_files
+from edgekit.site.colours import COLOURS_FILE, colour, colours_sheet
+from edgekit.site.examples import example_prompts
 from edgekit.site.policy import BUNDLE_POLICY, content_security_policy, response_headers
 from edgekit.site.probes import template_facts
 from edgekit.targets.devices import device_profile
@@ -82,6 +85,7 @@ def build_site(
                 "trust": None if trust is None else trust.read_text(encoding="ascii"),
                 "adapters_from": origins,
                 "template": template_facts(opened.base_path, with_images=opened.projector_path is not None),
+                "examples": example_prompts(opened),
                 "vendor": [
                     {"package": each.name, "version": each.version, "license": each.license} for each in PACKAGES
                 ],
@@ -144,11 +148,14 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
 
 
 def _copy_app(folder: Path, policy: str) -> None:
+    filled = {"__CSP__": policy, "__LIGHT__": colour("card", dark=False), "__DARK__": colour("card", dark=True)}
     for path, source in _walk(files("edgekit_web") / "app"):
         content = source.read_bytes()
         if path.endswith(".html"):
-            content = content.replace(b"__CSP__", policy.encode())
+            for mark, value in filled.items():
+                content = content.replace(mark.encode(), value.encode())
         _write(folder / path, content)
+    _write(folder / COLOURS_FILE, colours_sheet().encode())
 
 
 def _walk(folder: Traversable, prefix: str = "") -> Iterable[tuple[str, Traversable]]:
@@ -172,8 +179,8 @@ def _web_manifest(manifest: Manifest) -> dict[str, Any]:
         "start_url": "./",
         "scope": "./",
         "display": "standalone",
-        "background_color": "#0e1318",
-        "theme_color": "#0e1318",
+        "background_color": colour("back", dark=True),
+        "theme_color": colour("card", dark=True),
         "icons": [
             {"src": "icons/icon-192.png", "sizes": "192x192", "type": "image/png"},
             {"src": "icons/icon-512.png", "sizes": "512x512", "type": "image/png"},

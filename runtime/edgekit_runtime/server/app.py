@@ -48,6 +48,7 @@ PAGE_FILES = {
     "/": ("status.html", "text/html"),
     "/status.js": ("status.js", "text/javascript"),
     "/status.css": ("status.css", "text/css"),
+    "/colours.css": ("colours.css", "text/css"),
 }
 
 
@@ -120,6 +121,7 @@ class _Service:
                 "worker": supervisor.pid,
                 "busy": self._busy,
                 "connections": asdict(self._connections),
+                "bundle": supervisor.bundle,
                 "adapters": supervisor.models,
                 "rejected": list(self._adapters.rejected),
                 "restarts": supervisor.restarts,

@@ -86,6 +86,7 @@ class Supervisor:
         self._count = 0
         self._answered = False  # whether this worker has ended any request
         self.stats: dict[str, Any] = {}
+        self.bundle: Message | None = None  # what the worker answers from: its names and versions
         self.restarts = 0
         self.errors: deque[tuple[float, str]] = deque(maxlen=KEPT_ERRORS)
 
@@ -379,7 +380,7 @@ class Supervisor:
                 self.stats = message["stats"]
                 return
             case "models":
-                self._running = message["models"]
+                self._running, self.bundle = message["models"], message["bundle"]
                 return
             case "error" if message["id"] == 0:  # an adapter of the last worker
                 self.errors.append((time.time(), message["problem"]))

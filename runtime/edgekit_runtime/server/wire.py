@@ -19,7 +19,7 @@ Worker to front::
     {"op": "text", "id": n, "text": …, "scores": […]}
     {"op": "done", "id": n, "value": …}              the whole Generation, or a command's answer
     {"op": "error", "id": n, "type": …, "problem": …, "mend": …}
-    {"op": "models", "models": […]}                  when they change
+    {"op": "models", "models": […], "bundle": {…}}   when they change
     {"op": "beat", "stats": {…}}                     twice a second: the worker lives
 """
 

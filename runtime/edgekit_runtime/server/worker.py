@@ -127,9 +127,15 @@ class Worker:
         self._say({"op": "done", "id": number, "value": value})
 
     def _tell_models(self) -> None:
-        adapters = self._runtime.manifest.adapters
-        models = [{"name": each.name, "version": each.version, "digest": each.digest} for each in adapters]
-        self._say({"op": "models", "models": models})
+        manifest = self._runtime.manifest
+        models = [{"name": each.name, "version": each.version, "digest": each.digest} for each in manifest.adapters]
+        bundle = {
+            "name": manifest.name,
+            "version": manifest.version,
+            "base": {"family": manifest.base.family, "quantization": manifest.base.quantization},
+            "default_adapter": manifest.default_adapter,
+        }
+        self._say({"op": "models", "models": models, "bundle": bundle})
 
     def _report(self, now: float) -> None:
         """Pass on what has come since: the first text and the end at once, the rest at most so often.

@@ -7,7 +7,9 @@ import { runsWide } from "./environment.js";
 import { EdgekitError } from "./errors.js";
 import { hex } from "./hex.js";
 
-const PREFILL_CHUNK = 512;
+// Tokens of a prompt that are read at once: between two chunks the engine tells how far it is, and may be stopped.
+const PREFILL_CHUNK = 64;
+const PREFILL_CHUNK_WITH_IMAGES = 512; // some projectors' embeddings have to be read at once
 const VENDOR = new URL("../vendor/wllama/", import.meta.url);
 // A call that came to nothing leaves the magic number GLUE where the length of its result would stand.
 const NO_RESULT = /array length: 1163217991$/;
@@ -53,7 +55,7 @@ export class Engine {
     try {
       await wllama.loadModel(projector ? [...blobs, projector.file.slice()] : blobs, {
         n_ctx: context,
-        n_batch: PREFILL_CHUNK,
+        n_batch: projector ? PREFILL_CHUNK_WITH_IMAGES : PREFILL_CHUNK,
         n_parallel: 1,
         n_threads: threads,
         n_gpu_layers: 0, // bundles are proven on the CPU's arithmetic
@@ -98,9 +100,11 @@ export class Engine {
    * @param {boolean} [request.ignoreEnd] go on after the model has ended, for measurements
    * @param {boolean} [request.reuse] keep what the last prompt has in common with this one
    * @param {AbortSignal} [request.signal]
+   * @param {(progress: {read: number, total: number}) => void} [request.onPrefill] told tokens of the prompt that are read
    * @returns {AsyncIterable<any>} chunks in OpenAI's form, llama.cpp's `timings` in the last one
    */
-  async *complete({ prompt, files = [], adapter, maxTokens, sampling, stop, ignoreEnd = false, reuse = true, signal }) {
+  async *complete(request) {
+    const { prompt, files = [], adapter, maxTokens, sampling, stop, ignoreEnd = false, reuse = true, signal, onPrefill } = request;
     const text = await this.withDigests(prompt, files);
     const keep = this.kept.take({ adapter, text, reuse });
     if (!keep) await this.forget();
@@ -117,6 +121,7 @@ export class Engine {
       stop,
       cache_prompt: keep,
       ignore_eos: ignoreEnd,
+      return_progress: onPrefill !== undefined,
       lora: this.adapters.map((digest, id) => ({ id, scale: digest === adapter ? 1 : 0 })),
       ...(sampling.schema ? { json_schema: sampling.schema } : {}),
     };
@@ -127,6 +132,11 @@ export class Engine {
     let answer = "";
     let last;
     for await (const chunk of this.results(begun.req_id, signal)) {
+      if (chunk.prompt_progress) {
+        const { processed: read, total } = chunk.prompt_progress;
+        onPrefill?.({ read, total });
+        continue;
+      }
       answer += chunk.choices?.[0]?.text ?? "";
       last = chunk;
       yield chunk;

@@ -154,6 +154,11 @@ export interface Request {
   signal?: AbortSignal;
   /** For `generate`: called with each piece. */
   onText?: (piece: string) => void;
+  /**
+   * Called while the prompt is read, with the tokens read of all it has, those in the KV cache included.  An image is encoded
+   * before without a word.
+   */
+  onPrefill?: (progress: { read: number; total: number }) => void;
   /** Keep the KV cache of what the last prompt has in common with this one (true). */
   reuse?: boolean;
 }
@@ -205,6 +210,8 @@ export class Runtime {
   /** What is active: base and adapters. */
   readonly manifest: Manifest;
   readonly adapters: Adapters;
+  /** Short prompts from the evaluation of the site's bundle, by adapter: at most four each, none where the report has none. */
+  readonly examples: Record<string, string[]>;
   /** The generation in use; `loads` is how often the engine has read the base. */
   readonly info: {
     generation: number;

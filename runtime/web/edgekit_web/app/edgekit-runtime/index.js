@@ -97,6 +97,11 @@ export class Runtime {
     return this.generation.manifest;
   }
 
+  /** Short prompts that adapters were tried with, by the adapter's name.  @returns {Record<string, string[]>} */
+  get examples() {
+    return this.site.examples;
+  }
+
   /** What is active, and since when. */
   get info() {
     const { number, parent, created } = this.generation;
@@ -257,7 +262,7 @@ export class Runtime {
     };
   }
 
-  async *answer(plan, { signal, reuse }, started) {
+  async *answer(plan, { signal, reuse, onPrefill }, started) {
     if (!this.engine) throw new EdgekitError("engine", "the engine is not loaded", "reload the page");
     if (plan.digest && !this.engine.adapters.includes(plan.digest)) {
       throw new EdgekitError("engine", `adapter ${plan.name} is not loaded yet`, "wait until it is active");
@@ -272,7 +277,7 @@ export class Runtime {
     let first;
     let last;
     let finish = null;
-    for await (const chunk of this.engine.complete({ ...plan, prompt, adapter: plan.digest, signal, reuse })) {
+    for await (const chunk of this.engine.complete({ ...plan, prompt, adapter: plan.digest, signal, reuse, onPrefill })) {
       last = chunk;
       const choice = chunk.choices?.[0];
       first ??= performance.now();

@@ -2,14 +2,15 @@
 
 import { compareVersions } from "./changes.js";
 import { checkBaseSize } from "./environment.js";
-import { EdgekitError, shown } from "./errors.js";
+import { EdgekitError, isPrintable, shown } from "./errors.js";
 import { readAtMost } from "./files.js";
-import { inWords } from "./json.js";
+import { inWords, isObject } from "./json.js";
 import { parseManifest } from "./manifest.js";
 import { SIGNATURE_BYTES, checkSignature } from "./signing.js";
 
 const SITE_SCHEMA = "edgekit.site/1";
 const MAX_SITE_BYTES = 16 * 1024 * 1024; // it lists the app's files and has the template's probes
+const [MOST_EXAMPLES, LONGEST_EXAMPLE] = [4, 320]; // of an adapter; UTF-16 units of 160 characters
 const MAX_MANIFEST_BYTES = 4 * 1024 * 1024; // as on other devices
 
 export class Site {
@@ -43,6 +44,14 @@ export class Site {
     return this.document.trust ?? undefined;
   }
 
+  /** Prompts to offer, by adapter; whatever else stands there is left out.  @returns {Record<string, string[]>} */
+  get examples() {
+    const given = isObject(this.document.examples) ? Object.entries(this.document.examples) : [];
+    const made = Object.create(null); // an adapter may be called "constructor"
+    for (const [name, prompts] of given) made[name] = exampleTexts(prompts);
+    return made;
+  }
+
   /** The manifest of the bundle that lies on the site now, checked. */
   async manifest() {
     const bytes = await bytesOf(await get(new URL("manifest.json", this.bundle), MAX_MANIFEST_BYTES));
@@ -66,6 +75,12 @@ export class Site {
       throw error;
     }
   }
+}
+
+function exampleTexts(prompts) {
+  const texts = Array.isArray(prompts) ? prompts : [];
+  return texts.filter((each) => typeof each === "string" && each.trim() && each.length <= LONGEST_EXAMPLE && isPrintable(each))
+    .slice(0, MOST_EXAMPLES);
 }
 
 /** @param {URL} url @param {number} most bytes */

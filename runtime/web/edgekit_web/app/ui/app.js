@@ -1,34 +1,36 @@
 /** The app: one bundle, a question at a time, adapters changed in between. */
 
 import { BASE } from "../edgekit-runtime/index.js";
-import { isObject, readJson } from "../edgekit-runtime/json.js";
+import { Conversation } from "./conversation.js";
+import { element } from "./elements.js";
 import { Form } from "./form.js";
-import { remember } from "./history.js";
-import { element, Menu, picture, write } from "./menu.js";
+import { entries, remember } from "./history.js";
+import { Menu } from "./menu.js";
 import { stayOffline } from "./offline.js";
 import { Photo } from "./photo.js";
 import { setUp, showProgress } from "./setup.js";
-import { currentLanguage, explain, say, translatePage } from "./strings.js";
+import { explain, say, translatePage } from "./strings.js";
 
 const at = (id) => document.getElementById(id);
-const CHOSEN = "edgekit adapter";
+const CHOSEN = `edgekit adapter ${new URL("./", document.baseURI).pathname}`;
 const DESCRIBE = "Describe the image."; // as on other devices, when an image comes without a question
 const LOOK_AGAIN_MS = 10 * 60_000;
-const MOST_FIELDS = 50;
 
 let runtime;
 let stopper;
 let looked = 0;
+let notice;
 const form = new Form(at("fields"));
 const photo = new Photo();
 
 translatePage();
-await stayOffline((takeOver) => notify(say("newApp"), say("reload"), takeOver));
+await stayOffline((takeOver) => notify(() => say("newApp"), "reload", takeOver));
 runtime = await setUp((name) => {
   at("name").textContent = document.title = name;
 });
 globalThis.edgekit = runtime; // for the console, and for tests
-const menu = new Menu(runtime, showAdapters);
+const conversation = new Conversation(at("answers"), (name) => entryOf(name)?.schema);
+new Menu(runtime, { adapters: showAdapters, language: redraw, history: () => conversation.clear() });
 for (const dialog of document.querySelectorAll("dialog")) {
   dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
 }
@@ -36,13 +38,14 @@ showAdapters();
 at("setup").hidden = true;
 for (const id of ["talk", "ask", "adapter", "open-menu"]) at(id).hidden = false;
 showTask();
-at("prompt").focus({ preventScroll: true });
+conversation.restore(entries());
+if (matchMedia("(pointer: fine)").matches) at("prompt").focus({ preventScroll: true }); // elsewhere a keyboard would come up
 lookForUpgrade();
 document.addEventListener("visibilitychange", lookForUpgrade);
 
 at("adapter").addEventListener("change", () => {
   localStorage.setItem(CHOSEN, at("adapter").value);
-  form.show(at("adapter").value);
+  showAsking();
 });
 at("as-text").addEventListener("click", () => showForm(false));
 at("as-form").addEventListener("click", () => showForm(true));
@@ -58,13 +61,53 @@ at("prompt").addEventListener("keydown", (event) => {
 });
 at("stop").addEventListener("click", () => stopper?.abort());
 
+/** The one chosen last, else the bundle's default, else the first: the bare base answers only where it is chosen. */
 function showAdapters() {
   const { adapters, default_adapter: standard } = runtime.manifest;
-  const wanted = localStorage.getItem(CHOSEN) ?? standard ?? BASE;
-  const names = [...adapters.map((entry) => entry.name), BASE];
-  at("adapter").replaceChildren(...names.map((name) => new Option(name === BASE ? say("base") : name, name)));
-  at("adapter").value = names.includes(wanted) ? wanted : (standard ?? BASE);
-  form.show(at("adapter").value);
+  const names = adapters.map((entry) => entry.name);
+  const { value: now, length } = at("adapter"); // before a change of adapters
+  const [chosen = BASE] = [now, localStorage.getItem(CHOSEN), standard, ...names].filter((name) => names.includes(name));
+  at("adapter").replaceChildren(...[...names, BASE].map((name) => new Option(name, name)));
+  at("adapter").value = now === BASE && length > 1 ? BASE : chosen;
+  nameBase();
+  showAsking();
+}
+
+function nameBase() {
+  at("adapter").lastElementChild.textContent = say("base");
+}
+
+function entryOf(name) {
+  return runtime.manifest.adapters.find((entry) => entry.name === name);
+}
+
+/** What the chosen adapter can be asked with: its examples, and a form where they have one. */
+function showAsking() {
+  const name = at("adapter").value;
+  const examples = runtime.examples[name] ?? [];
+  at("examples").hidden = !examples.length;
+  at("examples").replaceChildren(...examples.map(chip));
+  at("modes").hidden = !form.show(name, examples);
+  if (at("modes").hidden) showForm(false);
+}
+
+function chip(text) {
+  const made = element("button", text, "chip");
+  made.type = "button";
+  made.addEventListener("click", () => {
+    if (at("fields").hidden) at("prompt").value = text;
+    else form.fill(text);
+    at("send").focus(); // the prompt would bring up the keyboard
+  });
+  return made;
+}
+
+/** After a change of language. */
+function redraw() {
+  nameBase();
+  form.redraw();
+  conversation.redraw();
+  if (notice) notify(...notice);
 }
 
 /** Caption bundles take pictures. */
@@ -91,109 +134,40 @@ async function send() {
   stopper = new AbortController();
   at("send").hidden = true;
   at("stop").hidden = false;
+  if (!asForm) at("prompt").value = "";
   const small = await photo.small().catch(() => undefined);
-  const card = answerCard(prompt);
+  const adapter = at("adapter").value;
+  const card = conversation.ask({ adapter: adapter === BASE ? null : adapter, prompt, image: image && photo.address });
   try {
     const answer = await runtime.generate({
-      prompt, image, adapter: at("adapter").value, signal: stopper.signal,
-      onText: written(card),
+      prompt, image, adapter, signal: stopper.signal,
+      onPrefill: (progress) => card.read(progress), onText: (piece) => card.write(piece),
     });
-    finish(card, answer);
-    remember({ time: Date.now(), adapter: answer.adapter, prompt, text: answer.text, image: small });
+    remember({ ...card.end(answer), time: Date.now(), image: small });
     if (asForm) form.empty();
-    else at("prompt").value = "";
   } catch (error) {
-    card.said.className = "failure";
-    card.said.textContent = explain(error);
-    card.row.scrollIntoView({ block: "end" });
+    card.fail(error);
+    if (!asForm) at("prompt").value ||= prompt; // to be mended, unless the next one is being written
   }
   stopper = undefined;
   at("stop").hidden = true;
   at("send").hidden = false;
 }
 
-function answerCard(prompt) {
-  const row = element("li", undefined, "answer");
-  const said = element("div", "", "said waiting");
-  row.append(element("div", at("adapter").selectedOptions[0].textContent, "quiet"), said);
-  const question = element("li", prompt, "question");
-  if (photo.file) question.prepend(picture(photo.address));
-  at("answers").append(question, row);
-  row.scrollIntoView({ block: "end" });
-  return { row, said, run: 0 };
-}
-
-/**
- * Shows an answer as it comes.  A long one takes a while to lay out: four times as long passes before the next piece is
- * shown, so that the engine gets on.
- */
-function written(card) {
-  let text = "";
-  let next = 0;
-  return (piece) => {
-    text += piece;
-    const began = performance.now();
-    if (began < next) return;
-    card.run = write(card.said, text, card.run);
-    card.row.scrollIntoView({ block: "end" });
-    text = "";
-    const now = performance.now();
-    next = now + 4 * (now - began);
-  };
-}
-
-function finish({ row, said, run }, answer) {
-  said.classList.remove("waiting");
-  const fields = asFields(answer.text);
-  if (fields) said.replaceChildren(fields);
-  else write(said, answer.text.slice(said.textContent.length), run); // what has not been shown yet
-  const { timings, finish_reason: reason } = answer;
-  const facts = [say("speed", { seconds: (timings.ttft_ms / 1000).toFixed(1), tps: timings.decode_tps.toFixed(1) })];
-  if (reason !== "stop") facts.push(say(reason));
-  const copy = element("button", say("copy"));
-  copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(answer.text);
-    copy.textContent = say("copied");
-  });
-  const foot = element("div", undefined, "foot");
-  foot.append(element("span", facts.join(" · "), "quiet"), copy);
-  row.append(foot);
-  row.scrollIntoView({ block: "end" });
-}
-
-/** An answer that is a flat JSON object, as a list of names and values, where that shows all that it says. */
-function asFields(text) {
-  try {
-    const value = readJson(text);
-    if (!isObject(value)) return undefined;
-    const fields = Object.entries(value);
-    if (!fields.length || fields.length > MOST_FIELDS) return undefined;
-    // A name that stands twice, or a number that JavaScript can't hold, would be another answer.
-    if (JSON.stringify(value) !== text.replace(/("(?:[^"\\]|\\.)*")|\s+/g, "$1")) return undefined;
-    const list = element("dl");
-    for (const [name, each] of fields) {
-      list.append(element("dt", name), element("dd", typeof each === "string" ? each : JSON.stringify(each)));
-    }
-    return list;
-  } catch {
-    return undefined;
-  }
-}
-
 async function lookForUpgrade() {
   if (document.visibilityState !== "visible" || Date.now() - looked < LOOK_AGAIN_MS) return;
   looked = Date.now();
-  const found = await runtime.findUpgrade().catch((error) => void notify(explain(error)));
+  const found = await runtime.findUpgrade().catch((error) => void notify(() => explain(error)));
   if (!found) return;
-  notify(say("upgrade", { name: found.name, version: found.version }), say("use"), async () => {
-    notify(say("upgrading"));
+  notify(() => say("upgrade", { name: found.name, version: found.version }), "use", async () => {
+    notify(() => say("upgrading"));
     try {
       await runtime.upgrade(found, { onProgress: showProgress });
-      at("notice").hidden = true;
+      notify();
       showTask();
       showAdapters();
     } catch (error) {
-      notify(explain(error), say("retry"), () => {
+      notify(() => explain(error), "retry", () => {
         looked = 0;
         lookForUpgrade();
       });
@@ -201,10 +175,18 @@ async function lookForUpgrade() {
   });
 }
 
+/**
+ * Show a notice above everything; none without `text`.
+ *
+ * @param {() => string} [text] in the language of the moment
+ * @param {string} [label] of its button, as say() knows it
+ * @param {() => void} [act]
+ */
 function notify(text, label, act) {
-  at("notice-text").textContent = text;
+  notice = text && [text, label, act];
+  at("notice").hidden = !text;
+  at("notice-text").textContent = text?.() ?? "";
   at("notice-act").hidden = !label;
-  at("notice-act").textContent = label ?? "";
+  at("notice-act").textContent = label ? say(label) : "";
   at("notice-act").onclick = act;
-  at("notice").hidden = false;
 }

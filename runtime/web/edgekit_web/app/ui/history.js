@@ -4,7 +4,17 @@ const MOST = 200;
 const LONGEST = 20_000; // characters of a question or an answer: one must not drive all others out
 const KEY = `edgekit history ${new URL("./", document.baseURI).pathname}`;
 
-/** @typedef {{time: number, adapter: string | null, prompt: string, text: string, image?: string}} Entry `image`: a small one */
+/**
+ * @typedef {object} Entry
+ * @property {number} time when it was answered, ms
+ * @property {string | null} adapter null for the bare base
+ * @property {string} prompt
+ * @property {string} text
+ * @property {string} [image] a small one, as data: URL
+ * @property {string} [reason] why the answer ended
+ * @property {number} [ttft_ms]
+ * @property {number} [decode_tps]
+ */
 
 /** @returns {Entry[]} newest first */
 export function entries() {

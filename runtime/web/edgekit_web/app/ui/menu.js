@@ -1,20 +1,21 @@
 /** The menu: adapters, history, and facts of what is running. */
 
+import { element, picture } from "./elements.js";
 import * as history from "./history.js";
 import { currentLanguage, explain, say, setLanguage } from "./strings.js";
 
 const at = (id) => document.getElementById(id);
-const LONGEST_WORD = 250; // characters; browsers take seconds to lay out some ten thousand that have no place to break
 const LONG = 600; // characters that fit beside others in the history
 
 export class Menu {
   /**
    * @param {import("../edgekit-runtime/index.js").Runtime} runtime
-   * @param {() => void} onChange called when adapters have changed, or the language
+   * @param {{adapters: () => void, language: () => void, history: () => void}} changed called when adapters have changed or
+   *   the language, and when the history is cleared
    */
-  constructor(runtime, onChange) {
+  constructor(runtime, changed) {
     this.runtime = runtime;
-    this.onChange = onChange;
+    this.changed = changed;
     at("open-menu").addEventListener("click", () => this.open());
     at("adapter-file").addEventListener("change", () => this.installFiles());
     at("from-url").addEventListener("submit", (event) => {
@@ -25,12 +26,14 @@ export class Menu {
     at("clear-history").addEventListener("click", () => {
       history.clear();
       this.show();
+      changed.history();
     });
     at("language").value = currentLanguage();
     at("language").addEventListener("change", () => {
       setLanguage(at("language").value);
+      at("installing").textContent = "";
       this.show();
-      onChange();
+      changed.language();
     });
   }
 
@@ -60,7 +63,7 @@ export class Menu {
       place.textContent = explain(error);
     }
     this.show();
-    this.onChange();
+    this.changed.adapters();
   }
 
   async show() {
@@ -115,41 +118,4 @@ function historyRow({ time, adapter, prompt, text, image }) {
 
 function item(text) {
   return element("li", text);
-}
-
-/** @param {string} address */
-export function picture(address) {
-  const made = element("img", undefined, "photo");
-  made.alt = say("photo");
-  made.src = address;
-  return made;
-}
-
-export function element(tag, text, name) {
-  const made = document.createElement(tag);
-  if (text !== undefined) write(made, text);
-  if (name) made.className = name;
-  return made;
-}
-
-/**
- * Add text to an element, with places to break in words that go on and on.
- *
- * @param {Element} place
- * @param {string} text
- * @param {number} [run] characters since the last such place, of what stands there already
- * @returns {number} the same, with the text
- */
-export function write(place, text, run = 0) {
-  let begun = 0;
-  for (let at = 0; at < text.length; at += 1) {
-    run = /\s/.test(text[at]) ? 0 : run + 1;
-    const half = (text.charCodeAt(at) & 0xfc00) === 0xd800; // of a character
-    if (run < LONGEST_WORD || half) continue;
-    place.append(text.slice(begun, at + 1), document.createElement("wbr"));
-    begun = at + 1;
-    run = 0;
-  }
-  place.append(text.slice(begun));
-  return run;
 }

@@ -22,7 +22,7 @@ const EN = {
   cancelled: "stopped", length: "cut off", addField: "Add a field", fieldName: "Field", fieldValue: "Value",
   takePhoto: "Take a photo", pickPhoto: "Choose a picture", dropPhoto: "Remove", photo: "The picture",
   imageHint: "Ask about the picture, or just send it",
-  part: "part", finding: "finding", place: "place", measured: "size",
+  examples: "Examples", reading: "Reading the question…", readTokens: "Reading the question: {read} of {total} tokens",
 };
 
 const ZH = {
@@ -45,7 +45,7 @@ const ZH = {
   cancelled: "已停止", length: "已截断", addField: "添加一项", fieldName: "项目", fieldValue: "内容",
   takePhoto: "拍照", pickPhoto: "选择图片", dropPhoto: "移除", photo: "图片",
   imageHint: "就图片提问，或直接发送",
-  part: "零件", finding: "缺陷", place: "位置", measured: "尺寸",
+  examples: "示例", reading: "正在读取问题…", readTokens: "正在读取问题：{read} / {total} 词元",
 };
 
 /** Errors by their code; English ones say it themselves. */
