@@ -68,11 +68,15 @@ def _command(command: Any, context: typer.Context, options: list[Row]) -> Iterat
 
 
 def _rows(rows: list[Row]) -> str:
-    return "".join(f"| `{_cell(name)}` | {_cell(text)} |\n" for name, text in rows)
+    return "".join(f"| `{_bars(name)}` | {_cell(text)} |\n" for name, text in rows)
+
+
+def _bars(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", r"\|")
+    return _bars(text).replace("[", r"\[")  # or [one][two] is a link
 
 
 if __name__ == "__main__":
