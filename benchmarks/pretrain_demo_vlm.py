@@ -141,18 +141,18 @@ def _train(
     every: int,
     report: Callable[[], dict[str, float]] = dict,
 ) -> None:
-    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=0.0, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.0, betas=(0.9, 0.98))
     warm = max(1, min(100, steps // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-3)
+        optimizer, lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-3)
     )
     began, total = time.process_time(), 0.0
     for step in range(1, steps + 1):
         value = loss()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         total += value.item()
         if step % every == 0 or step == steps:

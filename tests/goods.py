@@ -17,7 +17,7 @@ from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.converters import run_converter
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_exporters.peft.canonical import canonicalise
+from edgekit_exporters.peft.canonical import canonicalize
 from edgekit_runtime.formats.bundle import file_digest
 from tests.adapters import save_random_lora
 
@@ -103,7 +103,7 @@ def make_goods(base_folder: Path, folder: Path) -> Goods:
     write_bundle(plan, folder / "bundle")
     write_bundle(replace(plan, version="2026.02.01"), folder / "later")
     two = adapter(3, "two.gguf", name="two")
-    canonicalise(folder / "peft-3", base).save(folder / "plain")
+    canonicalize(folder / "peft-3", base).save(folder / "plain")
     nameless = folder / "from-elsewhere.gguf"
     run_converter("convert_lora_to_gguf.py", [folder / "plain", "--base", base.folder, "--outfile", nameless])
     rewrite_metadata(two, folder / "other.gguf", {"edgekit.family": "another-base-0123456789ab"})

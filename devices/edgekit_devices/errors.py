@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class DevicesError(Exception):
-    """Root of the errors that edgekit_devices raises on purpose; it reads ``problem: mend``."""
+    """Root of the errors that edgekit_devices raises on purpose; it reads ``problem: hint``."""
 
-    def __init__(self, problem: str, mend: str | None = None) -> None:
-        """Join ``problem`` and ``mend`` to one line."""
-        self.problem, self.mend = problem, mend
-        super().__init__(problem if mend is None else f"{problem}: {mend}")
+    def __init__(self, problem: str, hint: str | None = None) -> None:
+        """Join ``problem`` and ``hint`` to one line."""
+        self.problem, self.hint = problem, hint
+        super().__init__(problem if hint is None else f"{problem}: {hint}")
 
 
 class BadProfileError(DevicesError):

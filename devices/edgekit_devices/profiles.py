@@ -112,8 +112,8 @@ def load_profile(name: str) -> Profile:
     names = profile_names()
     if name not in names:
         close = difflib.get_close_matches(name, names, 1)
-        mend = f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}, or a TOML file of your own"
-        raise UnknownDeviceError(f"no device is called {name!r}", mend)
+        hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}, or a TOML file of your own"
+        raise UnknownDeviceError(f"no device is called {name!r}", hint)
     return _build(_shipped(name), name, name + SUFFIX)
 
 

@@ -30,10 +30,10 @@ class ProfileFile:
     values: dict[str, Any]
     lines: dict[tuple[str, str], int]
 
-    def error(self, key: str, problem: str, mend: str, table: str = "") -> BadProfileError:
+    def error(self, key: str, problem: str, hint: str, table: str = "") -> BadProfileError:
         """An error about ``key``, with the line that it is on."""
         line = self.lines.get((table, key)) or self.lines.get((table, ""))
-        return BadProfileError(f"{self.where}{f', line {line}' if line else ''}: {problem}", mend)
+        return BadProfileError(f"{self.where}{f', line {line}' if line else ''}: {problem}", hint)
 
     def check(self, values: dict[str, Any], schema: type, *, table: str = "", required: bool = True) -> None:
         """Check ``values`` against a dataclass: known keys, kinds, sizes, and with ``required`` that none is missing.
@@ -45,8 +45,8 @@ class ProfileFile:
         for key, value in values.items():
             if key not in known:
                 close = difflib.get_close_matches(key, known, 1)
-                mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-                raise self.error(key, f"unknown key {key}", mend, table)
+                hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+                raise self.error(key, f"unknown key {key}", hint, table)
             types, kind = _KINDS[str(known[key].type)]
             if type(value) not in types or (types == (list,) and not all(isinstance(item, str) for item in value)):
                 raise self.error(key, f"{key} has to be {kind}", "correct it", table)

@@ -256,12 +256,12 @@ def _float_model(path: Path) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from edgekit.bases.quantized import dequantised_state
+    from edgekit.bases.quantized import dequantized_state
 
     config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     config.__dict__.pop("quantization_config", None)
     try:
-        state = dequantised_state(path, config)
+        state = dequantized_state(path, config)
     except InputError:
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, trust_remote_code=False, dtype=torch.float32

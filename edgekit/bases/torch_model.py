@@ -40,9 +40,9 @@ def compute_dtype() -> torch.dtype:
 def load_base(base: Base, weights: Weights) -> Any:
     """Load the base for training at ``weights``, whose blocks have been made where it has any."""
     if weights.blocks is not None:
-        from edgekit.bases.quantized import load_packed
+        from edgekit.bases.quantized import load_quantized
 
-        return load_packed(weights.blocks, base.folder, dtype=compute_dtype(), device=device())
+        return load_quantized(weights.blocks, base.folder, dtype=compute_dtype(), device=device())
     options: dict[str, Any] = {"device_map": {"": device()}, "use_safetensors": True}
     if weights.precision in FLOATS:
         options["dtype"] = FLOATS[weights.precision]
@@ -54,12 +54,12 @@ def load_base(base: Base, weights: Weights) -> Any:
 
 def load_dense(base: Base, blocks: Path, dtype: torch.dtype) -> Any:
     """The base with the float weights that ``blocks`` stand for: a GGUF file or the folder of an ONNX base."""
-    from edgekit.bases.quantized import dequantised_state
+    from edgekit.bases.quantized import dequantized_state
 
     config = transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
     with torch.device(device()), no_init_weights():
         model = transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype)
-    state = dequantised_state(blocks, config, hf_folder=base.folder)
+    state = dequantized_state(blocks, config, hf_folder=base.folder)
     model.load_state_dict(state, strict=False)  # a tied output matrix has no entry
     model.tie_weights()
     return model.to(device()).eval()

@@ -120,14 +120,14 @@ def _framed(run: Callable[..., None]) -> Callable[..., int]:
 def _as_ours(error: typer.TyperException) -> UsageError:
     """What typer finds wrong with the words, in our words."""
     context = getattr(error, "ctx", None)
-    mend = "see `edgekit --help`" if context is None else f"see `{context.command_path} --help`"
+    hint = "see `edgekit --help`" if context is None else f"see `{context.command_path} --help`"
     if not isinstance(error, typer.BadParameter) or error.param is None:
         message = error.format_message().rstrip(".")
-        return UsageError(message[:1].lower() + message[1:], mend)
+        return UsageError(message[:1].lower() + message[1:], hint)
     named = error.param.opts[0] if error.param.param_type_name == "option" else error.param.display_name_raw
     if not error.message:  # typer says nothing more of what is missing
-        return UsageError(f"the following arguments are required: {named}", mend)
-    return UsageError(f"argument {named}: {error.message.rstrip('.')}", mend)
+        return UsageError(f"the following arguments are required: {named}", hint)
+    return UsageError(f"argument {named}: {error.message.rstrip('.')}", hint)
 
 
 class _Command(HelpPage, TyperCommand):

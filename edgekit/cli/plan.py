@@ -95,10 +95,10 @@ def plan(
     )
     print_json(planned.as_dict()) if as_json else print(report(planned))
     if not planned.plan.memory.fits:
-        raise TargetError(f"it doesn't fit {profile.name}", _mend(planned.advice.quantization, planned.advice.context))
+        raise TargetError(f"it doesn't fit {profile.name}", _hint(planned.advice.quantization, planned.advice.context))
 
 
-def _mend(quantization: str | None, context: int | None) -> str:
+def _hint(quantization: str | None, context: int | None) -> str:
     ways = [f"export with --quantize {quantization}"] if quantization else []
     ways += [f"run with --context {context}"] if context else []
     return " or ".join(ways) if ways else "take a smaller base or a device with more memory"

@@ -64,8 +64,8 @@ def refuse_unknown(unknown: Collection[str], allowed: Collection[str], where: st
     """The error for keys that no row of this kind has; it says what they may have meant, and how to leave them out."""
     close = {key: difflib.get_close_matches(str(key), allowed, 1, cutoff=0.75) for key in unknown}
     meant = [f"did you mean {found[0]}?" for found in close.values() if found]
-    mend = " ".join([*meant[:1], ignoring([f"{prefix}{key}" for key in unknown])])
-    return InputError(f"{where}: the keys {names(unknown)} are not known here", mend)
+    hint = " ".join([*meant[:1], ignoring([f"{prefix}{key}" for key in unknown])])
+    return InputError(f"{where}: the keys {names(unknown)} are not known here", hint)
 
 
 def ignoring(keys: Collection[str]) -> str:

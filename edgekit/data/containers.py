@@ -40,9 +40,9 @@ def read_records(path: Path, label: str) -> Iterable[Record]:
         data = _unpacked(data, label)
     if suffix == PACKED:
         suffix = Path(path.stem).suffix.lower()
-    for start, what, mend in _OTHERS:
+    for start, what, hint in _OTHERS:
         if data.startswith(start):
-            raise InputError(f"{label} is {what}", mend)
+            raise InputError(f"{label} is {what}", hint)
     if data.startswith(PARQUET_MAGIC) or suffix == ".parquet":
         return parquet_records(data, label)
     text = _text(data, label)

@@ -192,5 +192,5 @@ class _Document:
         self._counted = self._at
         return f"{self._label}:{self._line}"
 
-    def _refuse(self, problem: str, mend: str = "correct the JSON there") -> NoReturn:
-        raise InputError(f"{self._where()}: {problem}", mend) from None
+    def _refuse(self, problem: str, hint: str = "correct the JSON there") -> NoReturn:
+        raise InputError(f"{self._where()}: {problem}", hint) from None

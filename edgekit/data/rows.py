@@ -72,7 +72,7 @@ def _checked(messages: list[Message], images: int, where: str) -> list[Message]:
     try:
         check_messages(messages, images)
     except InputError as error:
-        raise InputError(f"{where}: {error.problem}", error.mend) from None
+        raise InputError(f"{where}: {error.problem}", error.hint) from None
     return messages
 
 

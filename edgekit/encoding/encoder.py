@@ -107,7 +107,7 @@ class Encoder:
             try:
                 ids += self.images.layout(path)
             except InputError as error:
-                raise InputError(f"{row.where}: {error.problem}", error.mend) from None
+                raise InputError(f"{row.where}: {error.problem}", error.hint) from None
             ids += self._ids(text, disguise, starts_text=False)
         return ids
 
@@ -316,4 +316,4 @@ def _telling_where(row: Row) -> Iterator[None]:
     except InputError as error:
         if error.problem.startswith(f"{row.where}:"):
             raise
-        raise InputError(f"{row.where}: {error.problem}", error.mend) from None
+        raise InputError(f"{row.where}: {error.problem}", error.hint) from None

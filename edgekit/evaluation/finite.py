@@ -19,11 +19,11 @@ def not_finite(side: str, adapter: str | None, row: Row) -> NotFinite:
         row: what was asked.
     """
     who = f"adapter {adapter}" if adapter else "the base without an adapter"
-    mend = (
+    hint = (
         "train it again with a lower learning_rate or another base_precision"
         if adapter and side == "torch"
         else "export it with another --quantize or --mode, or train it again"
         if adapter
         else "use another base, or another precision of it"
     )
-    return NotFinite(f"{who} gives NaN or infinity instead of logits in {side} ({row.where})", mend)
+    return NotFinite(f"{who} gives NaN or infinity instead of logits in {side} ({row.where})", hint)

@@ -31,16 +31,16 @@ from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.runtime import BASE
 
 FOLDER = "folder"  # of the validation context
-REFUSED = "refused"  # type of our own errors: their ctx has problem and mend
+REFUSED = "refused"  # type of our own errors: their ctx has problem and hint
 UNKNOWN_KEY = "unexpected_keyword_argument"
 TARGET_WORDS = ("all-linear", "q/v")
 
 CLOSED = ConfigDict(extra="forbid")  # of each record: a key that nobody knows is a mistake
 
 
-def refused(problem: str, mend: str) -> PydanticCustomError:
+def refused(problem: str, hint: str) -> PydanticCustomError:
     """An error of ours, as pydantic carries it to whoever reads the file."""
-    return PydanticCustomError(REFUSED, "{problem}: {mend}", {"problem": problem, "mend": mend})
+    return PydanticCustomError(REFUSED, "{problem}: {hint}", {"problem": problem, "hint": hint})
 
 
 def refused_at(place: tuple[int | str, ...], error: PydanticCustomError | str, value: object) -> ValidationError:

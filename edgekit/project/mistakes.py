@@ -48,8 +48,8 @@ def first_mistake(file: Path, document: Any, error: ValidationError) -> InputErr
     """
     found = [(each, *_found(document, _place(each))) for each in error.errors(include_url=False)]
     first, place, position = min(found, key=lambda each: (_rank(each[0]["type"]), each[2]))
-    problem, mend = _words(first, place)
-    return InputError(f"{file}:{position[0] + 1}: {'.'.join(map(str, place)) or 'it'}{problem}", mend)
+    problem, hint = _words(first, place)
+    return InputError(f"{file}:{position[0] + 1}: {'.'.join(map(str, place)) or 'it'}{problem}", hint)
 
 
 def _place(error: ErrorDetails) -> tuple[int | str, ...]:
@@ -65,7 +65,7 @@ def _words(error: ErrorDetails, place: tuple[Any, ...]) -> tuple[str, str]:
     """What is wrong, to stand right behind the place, and how to mend it."""
     kind, value, more = error["type"], error["input"], error.get("ctx", {})
     if kind == REFUSED:
-        return f": {more['problem']}", more["mend"]
+        return f": {more['problem']}", more["hint"]
     if kind in _UNKNOWN:
         return ": unknown key", did_you_mean(place[-1], keys_at(place[:-1]), "the keys here are")
     if kind == _MISSING:
@@ -80,8 +80,8 @@ def _words(error: ErrorDetails, place: tuple[Any, ...]) -> tuple[str, str]:
         name, words = _BOUNDS[kind]
         bound = more[name]
         return f": {value!r} is not possible", f"{words} {int(bound) if bound == int(bound) else bound}"
-    problem, mend = _KINDS.get(kind, ("{} is not possible", "see docs/formats.md"))
-    return f": {problem.format(repr(value))}", mend
+    problem, hint = _KINDS.get(kind, ("{} is not possible", "see docs/formats.md"))
+    return f": {problem.format(repr(value))}", hint
 
 
 def _found(document: Any, place: tuple[int | str, ...]) -> tuple[tuple[Any, ...], tuple[int, int]]:

@@ -75,7 +75,7 @@ def prove_bundle(
     if quality["gate"] == "failed":
         if accept_loss is None:
             refusal = _refusal(proofs, gate, refused_report)
-            write_report(refused_report, proofs, quality, figures, document, remedy=refusal.mend)
+            write_report(refused_report, proofs, quality, figures, document, remedy=refusal.hint)
             raise refusal
         quality |= {"accepted": accept_loss}
     write_report(folder / REPORT_FOLDER, proofs, quality, figures, document)

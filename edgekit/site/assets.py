@@ -123,14 +123,14 @@ def package_bytes(package: Package) -> bytes:
 
 def _download(package: Package, path: Path, temporary: Path) -> None:
     npm = shutil.which("npm")
-    mend = f"connect once with npm installed, or put the package's tarball at {path}"
+    hint = f"connect once with npm installed, or put the package's tarball at {path}"
     if npm is None:
-        raise TargetError(f"{package.name} {package.version} can't be had: npm is not installed", mend)
+        raise TargetError(f"{package.name} {package.version} can't be had: npm is not installed", hint)
     with tempfile.TemporaryDirectory() as folder:
         command = [npm, "pack", "--silent", "--ignore-scripts", f"{package.name}@{package.version}"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
         found = list(Path(folder).glob("*.tgz"))
         if done.returncode or len(found) != 1:
             reason = (done.stderr.strip().splitlines() or ["npm gave no reason"])[-1]
-            raise TargetError(f"{package.name} {package.version} can't be had ({reason})", mend)
+            raise TargetError(f"{package.name} {package.version} can't be had ({reason})", hint)
         shutil.copyfile(found[0], temporary)

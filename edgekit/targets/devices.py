@@ -21,9 +21,9 @@ def device_profile(name: str) -> Profile:
     try:
         return edgekit_devices.load_profile(name)
     except edgekit_devices.UnknownDeviceError as error:
-        raise UsageError(error.problem, error.mend) from None
+        raise UsageError(error.problem, error.hint) from None
     except edgekit_devices.BadProfileError as error:
-        raise InputError(error.problem, error.mend) from None
+        raise InputError(error.problem, error.hint) from None
 
 
 def device_profiles() -> list[Profile]:

@@ -131,8 +131,8 @@ def _profile(target: Target, found: Found, options: Options) -> Profile:
         raise TargetError(f"{target.text}: no profile fits a {found.architecture} machine", "name one with --device")
     lacking = [text for text in shortcomings(found, profile) if "it has Python" not in text]
     if lacking:
-        problem, _, mend = lacking[0].rpartition(": ")
-        raise TargetError(f"{target.text}: {problem}", mend)
+        problem, _, hint = lacking[0].rpartition(": ")
+        raise TargetError(f"{target.text}: {problem}", hint)
     return profile
 
 
@@ -156,4 +156,4 @@ exit $status
         return device.run(script).strip().splitlines()[-1]
     except DeviceError as error:
         now = [line for line in error.output.splitlines() if line.startswith(RESTORED)]
-        raise TargetError("; ".join([error.problem, *now]), error.mend) from None
+        raise TargetError("; ".join([error.problem, *now]), error.hint) from None

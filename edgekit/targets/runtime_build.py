@@ -52,7 +52,7 @@ def build_runtime(profile: Profile, *, python: str | None = None, output: Path |
     try:
         house = _wheelhouse(platform)
     except (MissingToolsError, BuildFailedError, WheelhouseError) as error:
-        raise TargetError(error.problem, error.mend) from None
+        raise TargetError(error.problem, error.hint) from None
     if output is None:
         return house
     with publish(output, is_ours=_is_wheelhouse) as folder:

@@ -67,18 +67,18 @@ class Target:
 class DeviceError(TargetError):
     """A command on a device failed there; ``output`` is all that it said."""
 
-    def __init__(self, problem: str, mend: str, output: str = "") -> None:
+    def __init__(self, problem: str, hint: str, output: str = "") -> None:
         """Keep ``output`` beside the one-line message."""
-        super().__init__(problem, mend)
+        super().__init__(problem, hint)
         self.output = output
 
 
 class LinkLost(TargetError):
     """The device can't be reached, or not any more."""
 
-    def __init__(self, problem: str, mend: str, *, refused: bool) -> None:
+    def __init__(self, problem: str, hint: str, *, refused: bool) -> None:
         """``refused``: trying again is no use."""
-        super().__init__(problem, mend)
+        super().__init__(problem, hint)
         self.refused = refused
 
 
@@ -199,9 +199,9 @@ def _destination(target: Target) -> list[str]:
 
 def _lost(target: Target, errors: str) -> LinkLost:
     for refused, reasons in ((True, _REFUSALS), (False, _INTERRUPTIONS)):
-        for said, problem, mend in reasons:
+        for said, problem, hint in reasons:
             if said in errors:
-                return LinkLost(f"{target.text}: {problem}", mend, refused=refused)
+                return LinkLost(f"{target.text}: {problem}", hint, refused=refused)
     last = errors.strip().splitlines()[-1:] or ["the link broke"]
     return LinkLost(f"{target.text}: {last[0]}", "check the network and run the same command again", refused=False)
 
@@ -211,5 +211,5 @@ def _failed(target: Target, output: str, errors: str) -> DeviceError:
     if "No space left on device" in said or "the disk is full" in said:
         return DeviceError(f"{target.text}: its disk is full", "free some space there and run this again", said)
     last = (errors.strip() or output.strip()).splitlines()[-1:] or ["a command failed and gave no reason"]
-    problem, _, mend = last[0].removeprefix("error: ").rpartition(": ")
-    return DeviceError(f"{target.text}: {problem or mend}", mend if problem else "run again with --debug", said)
+    problem, _, hint = last[0].removeprefix("error: ").rpartition(": ")
+    return DeviceError(f"{target.text}: {problem or hint}", hint if problem else "run again with --debug", said)

@@ -22,11 +22,11 @@ class EdgekitError(Exception):
 
     exit_code = 1
 
-    def __init__(self, problem: str, mend: str | None = None) -> None:
-        """Join ``problem`` and ``mend`` to the one line that a user sees."""
+    def __init__(self, problem: str, hint: str | None = None) -> None:
+        """Join ``problem`` and ``hint`` to the one line that a user sees."""
         self.problem = problem
-        self.mend = mend
-        super().__init__(problem if mend is None else f"{problem}: {mend}")
+        self.hint = hint
+        super().__init__(problem if hint is None else f"{problem}: {hint}")
 
 
 class UsageError(EdgekitError):

@@ -15,7 +15,7 @@ EMBEDDING = 262.7e6
     ("quantization", "size"),
     [("Q8_0", 1_313_251_456), ("Q6_K", 1_013_969_024), ("Q5_K_M", 903_671_936), ("Q4_K_M", 799_862_912)],
 )
-def test_sizes_of_other_quantisations_are_close_to_real_files(quantization: str, size: int) -> None:
+def test_sizes_of_other_quantizations_are_close_to_real_files(quantization: str, size: int) -> None:
     assert requantized(LLAMA_1B, quantization, EMBEDDING).file_bytes == pytest.approx(size, rel=0.01)
 
 
@@ -33,7 +33,7 @@ def test_a_model_fits_a_pi_5_and_not_a_zero() -> None:
     assert advise(load_profile("raspberry-pi-zero-2w"), LLAMA_1B, EMBEDDING, context=512).quantization is None
 
 
-def test_the_best_quantisation_is_the_one_with_least_loss_that_fits_and_is_fast_enough() -> None:
+def test_the_best_quantization_is_the_one_with_least_loss_that_fits_and_is_fast_enough() -> None:
     pi = load_profile("raspberry-pi-5")
     assert advise(pi, LLAMA_1B, EMBEDDING, context=2048).quantization == "Q8_0"
     faster = advise(pi, LLAMA_1B, EMBEDDING, min_decode_tps=10, context=2048).quantization

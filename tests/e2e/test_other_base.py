@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.bases.quantized import dequantised_state
+from edgekit.bases.quantized import dequantized_state
 from edgekit.bases.resolve import resolve_base
 from edgekit.bases.weights import Weights, with_blocks
 from edgekit.cli import main
@@ -67,7 +67,7 @@ def _weights(file: Path, like: Path) -> dict[str, list[float]]:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(resolve_base(str(like)).folder)
-    return {name: tensor.flatten()[:64].tolist() for name, tensor in dequantised_state(file, config).items()}
+    return {name: tensor.flatten()[:64].tolist() for name, tensor in dequantized_state(file, config).items()}
 
 
 def test_training_sees_the_blocks_that_imatrix_and_tensor_types_make(

@@ -27,11 +27,11 @@ def test_a_name_is_nearest_to_itself_whatever_its_case(names: list[str], data: s
 
 @given(name=st.text(max_size=8), names=NAMES)
 def test_what_mends_a_name_says_only_names_that_exist(name: str, names: list[str]) -> None:
-    mend = did_you_mean(name, names)
+    hint = did_you_mean(name, names)
     near = nearest(name, names)
     assert near is None or near in names
     if near is None or len(names) <= FEW:
-        assert all(each in mend for each in names)
+        assert all(each in hint for each in names)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A torch base made of the blocks that devices run."""
 
-from edgekit.bases.quantized.blocks import PackedBlocks
-from edgekit.bases.quantized.linear import PackedEmbedding, PackedLinear
-from edgekit.bases.quantized.model import dequantised_state, load_packed
+from edgekit.bases.quantized.blocks import QuantizedBlocks
+from edgekit.bases.quantized.linear import QuantizedEmbedding, QuantizedLinear
+from edgekit.bases.quantized.model import dequantized_state, load_quantized
 
-__all__ = ["PackedBlocks", "PackedEmbedding", "PackedLinear", "dequantised_state", "load_packed"]
+__all__ = ["QuantizedBlocks", "QuantizedEmbedding", "QuantizedLinear", "dequantized_state", "load_quantized"]

@@ -11,7 +11,7 @@ from edgekit.bases.quantized.block_formats import FLOATS, LAYOUTS, SUPPORTED, La
 from edgekit_runtime.errors import InputError
 
 
-class PackedBlocks(nn.Module):
+class QuantizedBlocks(nn.Module):
     """The blocks of one matrix.
 
     The bits are those of the file in another order: the bytes of a block interleave scales and codes, which keeps a
@@ -57,7 +57,7 @@ class PackedBlocks(nn.Module):
         """Bytes in memory: as many as in the file."""
         return sum(plane.nbytes for plane in self.planes)
 
-    def dequantise(self, dtype: torch.dtype, start: int = 0, stop: int | None = None) -> Tensor:
+    def dequantize(self, dtype: torch.dtype, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the rows from ``start`` to ``stop`` as floats [stop - start, cols]."""
         return self._floats([plane[start:stop] for plane in self.planes], dtype)
 
@@ -82,7 +82,7 @@ class PackedBlocks(nn.Module):
         return values.to(dtype)
 
 
-def dequantise(blocks: Tensor, type_name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+def dequantize(blocks: Tensor, type_name: str, dtype: torch.dtype = torch.float32) -> Tensor:
     """Floats that GGUF blocks stand for.
 
     Args:
@@ -97,7 +97,7 @@ def dequantise(blocks: Tensor, type_name: str, dtype: torch.dtype = torch.float3
         InputError: an unsupported type, or a row that is no whole number of blocks.
 
     """
-    return PackedBlocks(blocks, type_name).dequantise(dtype)
+    return QuantizedBlocks(blocks, type_name).dequantize(dtype)
 
 
 def columns(row_bytes: int, type_name: str) -> int:

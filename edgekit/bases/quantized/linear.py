@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from edgekit.bases.quantized.blocks import PackedBlocks
+from edgekit.bases.quantized.blocks import QuantizedBlocks
 from edgekit.bases.quantized.weight import PackedWeight, refuse_change
 
 # At most so many weights are floats at a time: 16 MB of float32.  What counts is that a vocabulary's matrix is never.
 MAX_FLOATS = 1 << 22
 
 
-class PackedLinear(nn.Linear):
+class QuantizedLinear(nn.Linear):
     """``y = x W^T + b`` whose W is packed blocks; it gets no gradient.
 
     The result has the dtype of ``x``, or autocast's.  ``weight`` is a read-only view, dequantised on use.
@@ -23,7 +23,7 @@ class PackedLinear(nn.Linear):
 
     bias: nn.Parameter | None  # type: ignore[assignment]
 
-    def __init__(self, blocks: PackedBlocks, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, blocks: QuantizedBlocks, bias: Tensor | None, dtype: torch.dtype) -> None:
         """``dtype`` is the one that ``weight`` claims to have: what PEFT makes adapters in."""
         nn.Module.__init__(self)
         self.in_features, self.out_features = blocks.cols, blocks.rows
@@ -45,11 +45,11 @@ class PackedLinear(nn.Linear):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
-class PackedEmbedding(nn.Embedding):
+class QuantizedEmbedding(nn.Embedding):
     """An embedding that dequantises only the rows which are looked up."""
 
     def __init__(
-        self, blocks: PackedBlocks, dtype: torch.dtype, *, padding_idx: int | None = None, scale: float | None = None
+        self, blocks: QuantizedBlocks, dtype: torch.dtype, *, padding_idx: int | None = None, scale: float | None = None
     ) -> None:
         """``dtype`` is that of the result.  ``scale`` multiplies it, as Gemma does."""
         nn.Module.__init__(self)
@@ -71,14 +71,14 @@ class _Product(torch.autograd.Function):
     """x W^T for x [rows, in].  Backward dequantises W again rather than keeping its floats."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, blocks: PackedBlocks) -> Tensor:
+    def forward(ctx: Any, x: Tensor, blocks: QuantizedBlocks) -> Tensor:
         ctx.blocks = blocks
         pieces = _pieces(blocks)
         if len(pieces) == 1:
-            return x @ blocks.dequantise(x.dtype).T
+            return x @ blocks.dequantize(x.dtype).T
         y = x.new_empty(x.shape[0], blocks.rows)
         for start, stop in pieces:
-            y[:, start:stop] = x @ blocks.dequantise(x.dtype, start, stop).T
+            y[:, start:stop] = x @ blocks.dequantize(x.dtype, start, stop).T
         return y
 
     @staticmethod
@@ -86,19 +86,19 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         if not ctx.needs_input_grad[0]:
             return None, None
-        blocks: PackedBlocks = ctx.blocks
+        blocks: QuantizedBlocks = ctx.blocks
         pieces = _pieces(blocks)
         if len(pieces) == 1:
-            product = grad @ blocks.dequantise(grad.dtype)
+            product = grad @ blocks.dequantize(grad.dtype)
         else:
             # Summed in float32: in bfloat16 the rounding errors of many pieces would add up.
             product = torch.zeros(grad.shape[0], blocks.cols, dtype=torch.float32, device=grad.device)
             for start, stop in pieces:
-                product += grad[:, start:stop] @ blocks.dequantise(grad.dtype, start, stop)
+                product += grad[:, start:stop] @ blocks.dequantize(grad.dtype, start, stop)
         return product.to(grad.dtype), None
 
 
-def _pieces(blocks: PackedBlocks) -> list[tuple[int, int]]:
+def _pieces(blocks: QuantizedBlocks) -> list[tuple[int, int]]:
     step = max(1, MAX_FLOATS // blocks.cols)
     return [(start, min(start + step, blocks.rows)) for start in range(0, blocks.rows, step)]
 

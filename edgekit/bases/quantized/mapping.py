@@ -11,7 +11,7 @@ import gguf
 import torch
 from torch import Tensor
 
-from edgekit.bases.quantized.blocks import PackedBlocks, dequantise
+from edgekit.bases.quantized.blocks import QuantizedBlocks, dequantize
 from edgekit_exporters.conversions import CONVERSIONS, Conversion, unpaired
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile, TensorInfo, read_gguf
@@ -30,13 +30,13 @@ class StoredTensor:
     shape: torch.Size
     shift: float
 
-    def packed(self) -> PackedBlocks:
+    def packed(self) -> QuantizedBlocks:
         """The matrix as packed blocks in memory of their own."""
-        return PackedBlocks(self.blocks, self.type_name)
+        return QuantizedBlocks(self.blocks, self.type_name)
 
     def floats(self, dtype: torch.dtype) -> Tensor:
         """The parameter as the float model has it."""
-        values = dequantise(self.blocks, self.type_name, torch.float32) - self.shift
+        values = dequantize(self.blocks, self.type_name, torch.float32) - self.shift
         return values.view(self.shape).to(dtype)
 
 

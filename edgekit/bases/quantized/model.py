@@ -11,11 +11,11 @@ import transformers
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from edgekit.bases.quantized.linear import PackedEmbedding, PackedLinear
+from edgekit.bases.quantized.linear import QuantizedEmbedding, QuantizedLinear
 from edgekit.bases.quantized.mapping import StoredTensor, stored_tensors, tied_output
 
 
-def load_packed(
+def load_quantized(
     path: Path | str, hf_folder: Path | str, *, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> Any:
     """Load a model that computes with the very blocks of a GGUF file or an ONNX base.
@@ -49,13 +49,13 @@ def load_packed(
         _fill(model, name, tensors, dtype)
     if tied is not None:
         blocks = model.get_input_embeddings().blocks
-        model.set_submodule(tied.removesuffix(".weight"), PackedLinear(blocks, None, dtype))
+        model.set_submodule(tied.removesuffix(".weight"), QuantizedLinear(blocks, None, dtype))
     if Path(hf_folder, "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(hf_folder)
     return model.to(device).eval()
 
 
-def dequantised_state(
+def dequantized_state(
     path: Path | str, config: Any, dtype: torch.dtype = torch.float32, *, hf_folder: Path | str | None = None
 ) -> dict[str, Tensor]:
     """Return the float weights that blocks stand for, under the names of the transformers model.
@@ -69,7 +69,7 @@ def dequantised_state(
         hf_folder: the float model that an ONNX base was made from.
 
     Raises:
-        InputError: as :func:`load_packed`.
+        InputError: as :func:`load_quantized`.
 
     """
     tensors = _tensors(Path(path), _skeleton(config, dtype), None if hf_folder is None else Path(hf_folder))
@@ -96,10 +96,10 @@ def _fill(model: Any, name: str, tensors: dict[str, StoredTensor], dtype: torch.
     layer = model.get_submodule(name)
     if isinstance(layer, nn.Linear):
         bias = tensors["bias"].floats(dtype) if "bias" in tensors else None
-        model.set_submodule(name, PackedLinear(tensors["weight"].packed(), bias, dtype))
+        model.set_submodule(name, QuantizedLinear(tensors["weight"].packed(), bias, dtype))
     elif isinstance(layer, nn.Embedding):
         scale = getattr(layer, "scalar_embed_scale", None)
-        packed = PackedEmbedding(tensors["weight"].packed(), dtype, padding_idx=layer.padding_idx, scale=scale)
+        packed = QuantizedEmbedding(tensors["weight"].packed(), dtype, padding_idx=layer.padding_idx, scale=scale)
         model.set_submodule(name, packed)
     else:
         for kind, tensor in tensors.items():

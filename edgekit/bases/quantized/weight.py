@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from edgekit.bases.quantized.blocks import PackedBlocks
+from edgekit.bases.quantized.blocks import QuantizedBlocks
 from edgekit_runtime.errors import UsageError
 
 
@@ -27,10 +27,10 @@ class PackedWeight(Tensor):
     A plain dequantised tensor would serve the first two, and lose what is merged into it without a word.
     """
 
-    blocks: PackedBlocks
+    blocks: QuantizedBlocks
 
     @staticmethod
-    def __new__(cls, blocks: PackedBlocks, dtype: torch.dtype) -> PackedWeight:
+    def __new__(cls, blocks: QuantizedBlocks, dtype: torch.dtype) -> PackedWeight:
         """Look at ``blocks`` as a matrix of ``dtype``."""
         weight: PackedWeight = Tensor._make_wrapper_subclass(
             cls, (blocks.rows, blocks.cols), dtype=dtype, device=blocks.device
@@ -38,7 +38,7 @@ class PackedWeight(Tensor):
         weight.blocks = blocks
         return weight
 
-    def __init__(self, blocks: PackedBlocks, dtype: torch.dtype) -> None: ...
+    def __init__(self, blocks: QuantizedBlocks, dtype: torch.dtype) -> None: ...
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -59,4 +59,4 @@ class PackedWeight(Tensor):
 
 
 def _floats(value: Any) -> Any:
-    return value.blocks.dequantise(value.dtype) if isinstance(value, PackedWeight) else value
+    return value.blocks.dequantize(value.dtype) if isinstance(value, PackedWeight) else value

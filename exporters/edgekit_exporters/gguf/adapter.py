@@ -12,7 +12,7 @@ from typing import Any
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.converters import run_converter
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalise
+from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalize
 from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.refit import refit
 from edgekit_exporters.peft.ways_out import refuse_ends
@@ -53,11 +53,11 @@ def canonical_adapter(source: AdapterSource, base: Base, *, onnx: bool = False) 
     """The adapter's pairs: exact where that can be, else refitted when ``source`` asks for it.
 
     Raises:
-        InputError: as :func:`~edgekit_exporters.peft.canonical.canonicalise`, or pairs that the engine has no
+        InputError: as :func:`~edgekit_exporters.peft.canonical.canonicalize`, or pairs that the engine has no
             place for.
     """
     try:
-        canonical = canonicalise(source.folder, base)
+        canonical = canonicalize(source.folder, base)
     except NotAdditive:
         if source.refit_rank is None:
             raise

@@ -15,7 +15,7 @@ from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.converters import engine_version, run_converter
 from edgekit_exporters.gguf.imatrix import read_imatrix
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, quantise
+from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, quantize
 from edgekit_exporters.progress import stage
 from edgekit_runtime.formats.adapter import KEY_FAMILY
 from edgekit_runtime.formats.gguf import read_gguf
@@ -55,11 +55,11 @@ class Recipe:
         digest.update(self.imatrix.read_bytes() if self.imatrix else b"")
         return f"{self.quantization}-{digest.hexdigest()[:12]}"
 
-    def quantise(self, source: Path, destination: Path) -> None:
+    def quantize(self, source: Path, destination: Path) -> None:
         """Write ``source`` quantised to ``destination``; see :func:`~edgekit_exporters.gguf.quantize.quantise`."""
         values = read_imatrix(self.imatrix) if self.imatrix else None
         with stage(f"quantising the base to {self.label}"):
-            quantise(source, destination, self.quantization, imatrix=values, tensor_types=self.tensor_types)
+            quantize(source, destination, self.quantization, imatrix=values, tensor_types=self.tensor_types)
 
 
 def base_gguf(base: Base, recipe: Recipe | str) -> Path:
@@ -93,9 +93,9 @@ def gguf_from_folder(folder: Path, destination: Path, recipe: Recipe | str, *, l
         with stage("converting the base to GGUF"):
             run_converter("convert_hf_to_gguf.py", [folder, "--outfile", full, "--outtype", kind])
         if not is_float:
-            quantised = Path(scratch, "quantised.gguf")
-            recipe.quantise(full, quantised)
-            full = quantised
+            quantized = Path(scratch, "quantised.gguf")
+            recipe.quantize(full, quantized)
+            full = quantized
         rewrite_metadata(full, destination, {}, copy=like, prefix=TOKENIZER_PREFIX)
 
 
@@ -115,5 +115,5 @@ def _make(base: Base, recipe: Recipe, destination: Path) -> None:
             made = base.gguf
         else:
             made = Path(scratch, "quantised.gguf")
-            recipe.quantise(base.gguf, made)
+            recipe.quantize(base.gguf, made)
         rewrite_metadata(made, destination, {KEY_FAMILY: base.family})

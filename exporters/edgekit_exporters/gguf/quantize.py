@@ -61,7 +61,7 @@ def check_tensor_types(tensor_types: Mapping[str, str]) -> None:
             raise UsageError(f"no tensor type is called {name!r}", did_you_mean(name, TENSOR_TYPE_NUMBERS))
 
 
-def quantise(
+def quantize(
     source: Path,
     destination: Path,
     quantization: str,

@@ -23,7 +23,7 @@ from edgekit_exporters.peft.names import PREFIX
 from edgekit_exporters.peft.ways_out import NotAdditive, refuse_what_is_not_additive
 from edgekit_runtime.errors import InputError
 
-__all__ = ["CanonicalAdapter", "LowRank", "NotAdditive", "canonicalise", "folded"]
+__all__ = ["CanonicalAdapter", "LowRank", "NotAdditive", "canonicalize", "folded"]
 
 F16_MAX = 65504.0
 F16_LEAST = 2.0**-14  # the smallest number that F16 keeps all its digits of
@@ -143,7 +143,7 @@ class CanonicalAdapter:
         (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1))
 
 
-def canonicalise(path: Path, base: Base) -> CanonicalAdapter:
+def canonicalize(path: Path, base: Base) -> CanonicalAdapter:
     """Take an adapter in and fold every scale into B.
 
     PiSSA and OLoRA move a part of each weight into the adapter before training, ``W = W' + s B0 A0``.  PEFT computes

@@ -165,12 +165,12 @@ def _weights_in(folder: Path) -> Path:
         return folder / found[0]
     checkpoints = [each.name for each in _checkpoints(folder) if _is_whole(each)]
     others = sorted(each.name for each in folder.glob("*.safetensors"))
-    mend = "save the adapter again"
+    hint = "save the adapter again"
     if checkpoints:
-        mend = f"name one of its checkpoints, {checkpoints[0]} say"
+        hint = f"name one of its checkpoints, {checkpoints[0]} say"
     elif len(others) == 1:
-        mend = f"name {others[0]} in it as path, if that is the adapter"
-    raise InputError(f"{folder} has no {WEIGHTS_FILE}", mend)
+        hint = f"name {others[0]} in it as path, if that is the adapter"
+    raise InputError(f"{folder} has no {WEIGHTS_FILE}", hint)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

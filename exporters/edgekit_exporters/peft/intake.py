@@ -17,7 +17,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.peft.base_modules import BaseModules, base_modules
 from edgekit_exporters.peft.files import AdapterFiles, find_adapter, stamp, tell_once
 from edgekit_exporters.peft.lora_gguf import read_lora_gguf
-from edgekit_exporters.peft.names import PREFIX, TensorName, normalisation, understand
+from edgekit_exporters.peft.names import PREFIX, TensorName, normalization, understand
 from edgekit_exporters.peft.places import Resolved, resolve
 from edgekit_exporters.peft.settings import Settings, checked_settings
 from edgekit_runtime.errors import EdgekitError, InputError
@@ -83,7 +83,7 @@ def _taken(files: AdapterFiles, _stamp: tuple[tuple[str, int, int], ...], base: 
     _check_finite(tensors, files.weights_file)
     settings, tensors, connector = _without_connector(settings, tensors, files.weights_file)
     names = understand(tensors, modules.names, modules.weighted, files.weights_file)
-    told = normalisation(names)
+    told = normalization(names)
     if told is not None:
         tell_once(f"{files.weights_file}: {told}")
     resolved = resolve(settings, names, tensors, modules, files.weights_file, base)

@@ -107,8 +107,8 @@ def _unloaded(wrapped: Any, adapter: TakenAdapter) -> Any:
 
 
 def _instead(adapter: TakenAdapter) -> str:
-    mend = way_to_separate(adapter)
-    return "train it as plain LoRA" if "merged" in mend else mend
+    hint = way_to_separate(adapter)
+    return "train it as plain LoRA" if "merged" in hint else hint
 
 
 def _check_order(adapters: Sequence[TakenAdapter]) -> None:

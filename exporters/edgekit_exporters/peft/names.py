@@ -79,7 +79,7 @@ def understand(written: Iterable[str], modules: Container[str], known: Iterable[
     return list(names.values())
 
 
-def normalisation(names: Iterable[TensorName]) -> str | None:
+def normalization(names: Iterable[TensorName]) -> str | None:
     """One line about the words that were left out; None when there were none."""
     words: dict[str, int] = {}
     changed = 0

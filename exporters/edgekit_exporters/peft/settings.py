@@ -84,9 +84,9 @@ class Settings:
         indices = self.trainable_token_indices or []
         return [token for each in indices.values() for token in each] if isinstance(indices, dict) else indices
 
-    def error(self, key: str, problem: str, mend: str) -> InputError:
+    def error(self, key: str, problem: str, hint: str) -> InputError:
         """An error that names file and key."""
-        return InputError(f"{self.file}: {key}: {problem}", mend)
+        return InputError(f"{self.file}: {key}: {problem}", hint)
 
 
 def checked_settings(raw: Mapping[str, Any], file: Path) -> Settings:

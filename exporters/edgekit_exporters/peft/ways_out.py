@@ -45,8 +45,8 @@ def check_mergeable(adapter: TakenAdapter) -> None:
     """
     reason = _unmergeable(adapter)
     if reason is not None:
-        mend = "train without lora_bias" if adapter.settings.lora_bias else way_to_separate(adapter)
-        raise InputError(f"{adapter.path} {reason}", mend)
+        hint = "train without lora_bias" if adapter.settings.lora_bias else way_to_separate(adapter)
+        raise InputError(f"{adapter.path} {reason}", hint)
 
 
 def refuse_ends(adapter: TakenAdapter, layers: Iterable[str], *, onnx: bool) -> None:
@@ -97,7 +97,7 @@ def way_to_separate(adapter: TakenAdapter) -> str:
         refuse_what_is_not_additive(adapter)
         refuse_ends(adapter, adapter.resolved.pairs, onnx=False)
     except InputError as error:
-        return error.mend or "train it as plain LoRA"
+        return error.hint or "train it as plain LoRA"
     return "export it with --mode separate"
 
 

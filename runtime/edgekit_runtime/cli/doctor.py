@@ -163,8 +163,8 @@ def _engine() -> str:
 def _room(subject: Path) -> Check:
     there = next(each for each in (subject, *subject.absolute().parents) if each.exists())
     free = shutil.disk_usage(there).free // MIB
-    mend = "" if free >= LEAST_FREE_MB else ": free some space, or run `edgekit-runtime adapters gc`"
-    return Check("storage", ok=free >= LEAST_FREE_MB, found=f"{free} MiB free{mend}")
+    hint = "" if free >= LEAST_FREE_MB else ": free some space, or run `edgekit-runtime adapters gc`"
+    return Check("storage", ok=free >= LEAST_FREE_MB, found=f"{free} MiB free{hint}")
 
 
 def _memory(needed_mb: int) -> Check:

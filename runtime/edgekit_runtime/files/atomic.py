@@ -97,7 +97,7 @@ def check_replaceable(folder: Path, is_ours: Callable[[Path], bool]) -> None:
     _check_parent(folder.absolute(), "no folder can be made", "choose another output folder")
 
 
-def _check_parent(path: Path, problem: str, mend: str) -> None:
+def _check_parent(path: Path, problem: str, hint: str) -> None:
     """Look that something can be made where ``path`` shall be, by making it: permissions don't tell all."""
     there = next(each for each in path.parents if each.exists())
     trial = there / f".{uuid.uuid4().hex[:8]}.trial"
@@ -110,7 +110,7 @@ def _check_parent(path: Path, problem: str, mend: str) -> None:
         if error.errno in FULL:
             raise
         why = "no permission" if error.errno in (errno.EACCES, errno.EPERM) else error.strerror
-        raise InputError(f"{problem} in {there} ({why})", mend) from None
+        raise InputError(f"{problem} in {there} ({why})", hint) from None
 
 
 def _make_room(temporary: Path) -> None:

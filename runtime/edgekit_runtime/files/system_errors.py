@@ -33,6 +33,6 @@ def explained(error: Exception) -> InputError | None:
     told = _SYSTEM.get(errno_of(error) or 0)
     if told is None:
         return None
-    problem, mend = told
+    problem, hint = told
     file = getattr(error, "filename", None)
-    return InputError(f"{problem} ({file})" if file else problem, mend)
+    return InputError(f"{problem} ({file})" if file else problem, hint)

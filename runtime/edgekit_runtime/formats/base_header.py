@@ -212,5 +212,5 @@ def _check_tensors(header: GgufFile) -> None:
             _fail(header, f"tensor {shown(tensor.name)} is a vector and stored as {tensor.type_name}, not as F32")
 
 
-def _fail(header: GgufFile, problem: str, mend: str = "copy or export it again") -> NoReturn:
-    raise InputError(f"{header.path} is not a sound base: {problem}", mend)
+def _fail(header: GgufFile, problem: str, hint: str = "copy or export it again") -> NoReturn:
+    raise InputError(f"{header.path} is not a sound base: {problem}", hint)

@@ -115,8 +115,8 @@ def open_source(path: Path) -> Iterator[BundleSource]:
     try:
         stream = open_regular(path)
     except FileNotFoundError:
-        mend = "give a bundle's folder or .tar; `edgekit export` makes one"
-        raise InputError(f"there is no bundle at {path}", mend) from None
+        hint = "give a bundle's folder or .tar; `edgekit export` makes one"
+        raise InputError(f"there is no bundle at {path}", hint) from None
     except OSError as error:
         raise InputError(f"{path} can't be read ({error.strerror})", "check the path and its permissions") from None
     with stream:

@@ -282,5 +282,5 @@ class _Reader:
         self.at += length
         return piece
 
-    def fail(self, problem: str, mend: str = "copy or make the file again") -> NoReturn:
-        raise InputError(f"{self.path} is not a sound GGUF file: {problem}", mend)
+    def fail(self, problem: str, hint: str = "copy or make the file again") -> NoReturn:
+        raise InputError(f"{self.path} is not a sound GGUF file: {problem}", hint)

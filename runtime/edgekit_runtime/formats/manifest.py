@@ -165,8 +165,8 @@ class Manifest:
             if entry.name == name:
                 return entry
         names = [entry.name for entry in self.adapters]
-        mend = did_you_mean(name, names, "it has") if names else "it has no adapters"
-        raise InputError(f"the bundle {self.name} has no adapter {shown(name)}", mend)
+        hint = did_you_mean(name, names, "it has") if names else "it has no adapters"
+        raise InputError(f"the bundle {self.name} has no adapter {shown(name)}", hint)
 
 
 _MEND = "export or copy the bundle again"

@@ -63,8 +63,8 @@ def sign(what: Path, key: Path) -> Path:
     """
     private = _private_key(key)
     if what.is_file() and what.suffix not in ADAPTER_SUFFIXES:  # a bundle's .tar, most often: nobody would ask for it
-        mend = f"sign the bundle's folder and pack that, or an adapter file ({', '.join(ADAPTER_SUFFIXES)})"
-        raise InputError(f"{what} is no adapter file", mend)
+        hint = f"sign the bundle's folder and pack that, or an adapter file ({', '.join(ADAPTER_SUFFIXES)})"
+        raise InputError(f"{what} is no adapter file", hint)
     target = _signature_of(what)
     target.write_bytes(private.sign(_message(what)))
     return target

@@ -171,5 +171,5 @@ class _Pass:
             self.fail(f"it is cut off within {shown(name)}")
         self.at += -(-size // BLOCK) * BLOCK
 
-    def fail(self, problem: str, mend: str = _MEND) -> NoReturn:
-        raise InputError(f"{self.where} is not a sound .tar of a bundle: {problem}", mend)
+    def fail(self, problem: str, hint: str = _MEND) -> NoReturn:
+        raise InputError(f"{self.where} is not a sound .tar of a bundle: {problem}", hint)

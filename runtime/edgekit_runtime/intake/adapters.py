@@ -1,7 +1,7 @@
 """The one way in for adapter files: bundles, single files, watched folders, HTTP, stores.
 
 :func:`take_in` reads all of a file, values included, once: when it is installed, opened or loaded for the first time.
-:func:`recognise` is for files that have been taken in: it reads the header alone, and their digest has to be the same.
+:func:`recognize` is for files that have been taken in: it reads the header alone, and their digest has to be the same.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def take_in_bundle(bundle: Bundle, base: GgufFile) -> None:
             )
 
 
-def recognise(path: Path, digest: str, base: GgufFile, *, family: str | None) -> None:
+def recognize(path: Path, digest: str, base: GgufFile, *, family: str | None) -> None:
     """Check that a file is the one that was taken in, and that it is for this base.
 
     Raises:

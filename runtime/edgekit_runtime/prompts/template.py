@@ -175,10 +175,10 @@ class ChatTemplate:
             said = "the base's chat template writes half a character, which is no text"
             raise InputError(said, "use a base with another template") from None
         except Exception as error:  # a program from a file may fail in any way
-            mend = "change the order or roles of the messages"
+            hint = "change the order or roles of the messages"
             if any(message.get("tool_calls") for message in messages):
-                mend = "use a base whose template renders tool_calls, or give such a template; otherwise " + mend
-            raise InputError(f"the base's chat template refuses these messages ({_reason(error)})", mend) from None
+                hint = "use a base whose template renders tool_calls, or give such a template; otherwise " + hint
+            raise InputError(f"the base's chat template refuses these messages ({_reason(error)})", hint) from None
 
     def try_out(self) -> None:
         """Render a question, as opening a bundle does: a template that takes too much for that is none.

@@ -12,7 +12,7 @@ BYTE_LEVEL = "gpt2"  # a tokeniser whose vocabulary has one sign for each byte
 _MEND = "shorten the prompt or ask for a larger context"
 
 
-class BoundedTokeniser:
+class BoundedTokenizer:
     """An engine's tokeniser.
 
     llama.cpp's takes time by the square of how many special tokens a text has.  So a long text is tried by its

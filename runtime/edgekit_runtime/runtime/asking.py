@@ -14,7 +14,7 @@ from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
 from edgekit_runtime.prompts.bounds import check_adapters, check_schema, check_stops
 from edgekit_runtime.prompts.chat import Asking, Message
 from edgekit_runtime.prompts.rendering import Prompts
-from edgekit_runtime.prompts.tokenizing import BoundedTokeniser
+from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
 from edgekit_runtime.scheduler import Work
@@ -77,7 +77,7 @@ class Asker:
         self._laying_out = threading.Lock()
         self._prompts = Prompts(
             loaded.header,
-            BoundedTokeniser(loaded.engine, loaded.header),
+            BoundedTokenizer(loaded.engine, loaded.header),
             with_images=loaded.images is not None,
             allow_special=allow_special,
         )

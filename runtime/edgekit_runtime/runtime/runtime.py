@@ -18,7 +18,7 @@ from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.formats.images import Source
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
-from edgekit_runtime.intake.adapters import recognise, take_in
+from edgekit_runtime.intake.adapters import recognize, take_in
 from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.asking import Asker, Options
 from edgekit_runtime.runtime.catalogue import Catalogue
@@ -290,4 +290,4 @@ class Runtime:
 
     def _check_file(self, digest: str, path: Path) -> None:
         """What is loaded is what was taken in, and fits."""
-        recognise(path, digest, self._loaded.header, family=self.manifest.base.family)
+        recognize(path, digest, self._loaded.header, family=self.manifest.base.family)

@@ -119,8 +119,8 @@ class Adapters:
             raise Unavailable("the service is stopping", "send it again in a moment") from None
         except NoAdapter as error:
             log.warning("an adapter was not loaded: %s", error)
-            mend = "give the path of an adapter file that the service may read; its log says what is wrong"
-            raise InputError("there is no adapter that can be loaded", mend) from None
+            hint = "give the path of an adapter file that the service may read; its log says what is wrong"
+            raise InputError("there is no adapter that can be loaded", hint) from None
         finally:
             self._loading -= 1
             self._limits.discard(limit)
@@ -157,8 +157,8 @@ class Adapters:
             raise InputError(f"an adapter can't be called {BASE}", "give it another name")
         active = self._loaded.get(entry.name) or self._manifest_entry(entry.name)
         if active is not None:
-            mend = "load it with allow_downgrade: true"
-            check_newer(entry.name, entry.version, active.version, allow_downgrade, mend)
+            hint = "load it with allow_downgrade: true"
+            check_newer(entry.name, entry.version, active.version, allow_downgrade, hint)
         await self._try(copied, source)
         await self._supervisor.load(_model(entry), str(copied.copy.path))
         self._loaded[entry.name] = entry

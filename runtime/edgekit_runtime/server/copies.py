@@ -107,7 +107,7 @@ class Copies:
         except InputError as error:
             if known:
                 raise
-            raise NoAdapter(error.problem, error.mend) from error
+            raise NoAdapter(error.problem, error.hint) from error
         except OSError as error:
             raise NoAdapter(f"{source} can't be copied ({error.strerror})", "look after the disk") from error
 

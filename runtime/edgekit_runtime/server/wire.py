@@ -18,7 +18,7 @@ Worker to front::
     {"op": "accepted", "id": n}                      a request is sound and queued
     {"op": "text", "id": n, "text": …, "scores": […]}
     {"op": "done", "id": n, "value": …}              the whole Generation, or a command's answer
-    {"op": "error", "id": n, "type": …, "problem": …, "mend": …}
+    {"op": "error", "id": n, "type": …, "problem": …, "hint": …}
     {"op": "models", "models": […], "bundle": {…}}   when they change
     {"op": "beat", "stats": {…}}                     twice a second: the worker lives
 """
@@ -106,10 +106,10 @@ def _images(message: Message) -> list[Message]:
 def error_message(number: int, error: EdgekitError) -> Message:
     """An error as a message."""
     kind = type(error).__name__
-    return {"op": "error", "id": number, "type": kind, "problem": error.problem, "mend": error.mend}
+    return {"op": "error", "id": number, "type": kind, "problem": error.problem, "hint": error.hint}
 
 
 def message_error(message: Message) -> EdgekitError:
     """The error of a message."""
     kind: type[EdgekitError] = getattr(errors, message["type"], EdgekitError)
-    return kind(message["problem"], message["mend"])
+    return kind(message["problem"], message["hint"])

@@ -138,4 +138,4 @@ def _named(copy: Path, source: Path) -> Iterator[None]:
         problem = error.problem.replace(str(copy), str(source))
         if problem == error.problem:
             raise
-        raise type(error)(problem, error.mend) from error
+        raise type(error)(problem, error.hint) from error

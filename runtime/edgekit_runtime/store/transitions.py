@@ -120,7 +120,7 @@ def _check_no_older(entry: AdapterEntry, actives: Sequence[AdapterEntry], allow_
 
 
 def check_newer(
-    name: str, version: str, active: str, allow_downgrade: bool, mend: str = "roll back, or --allow-downgrade"
+    name: str, version: str, active: str, allow_downgrade: bool, hint: str = "roll back, or --allow-downgrade"
 ) -> None:
     """Refuse a version older than the one that is active, unless that is wanted; ``mend`` says how it is asked for.
 
@@ -128,12 +128,12 @@ def check_newer(
         InputError: it is older.
     """
     if not allow_downgrade and version_key(version) < version_key(active):
-        raise InputError(f"{name} {version} is older than {active}, which is active", mend)
+        raise InputError(f"{name} {version} is older than {active}, which is active", hint)
 
 
 def _not_installed(generation: Generation, name: str, version: str | None) -> InputError:
     there = ", ".join(f"{entry.name} {entry.version}" for entry in generation.installed) or "none"
     wanted = name if version is None else f"{name} {version}"
     near = nearest(name, {entry.name for entry in generation.installed} - {name})
-    mend = f"installed: {there}" + (f"; did you mean {near}?" if near else "")
-    return InputError(f"adapter {wanted} is not installed", mend)
+    hint = f"installed: {there}" + (f"; did you mean {near}?" if near else "")
+    return InputError(f"adapter {wanted} is not installed", hint)

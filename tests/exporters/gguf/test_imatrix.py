@@ -53,10 +53,10 @@ def test_importance_is_measured_for_every_matrix_at_its_width(tiny_chat_base: Pa
     assert {entry.count for entry in measured.values()} == {5}
 
 
-def test_quantising_by_importance_keeps_important_columns_closer(tiny_chat_base: Path, tmp_path: Path) -> None:
+def test_quantizing_by_importance_keeps_important_columns_closer(tiny_chat_base: Path, tmp_path: Path) -> None:
     from transformers import AutoConfig
 
-    from edgekit.bases.quantized import dequantised_state
+    from edgekit.bases.quantized import dequantized_state
 
     base = resolve_base(str(tiny_chat_base))
     wanted = np.ones(64, dtype=np.float32)
@@ -67,8 +67,8 @@ def test_quantising_by_importance_keeps_important_columns_closer(tiny_chat_base:
     config = AutoConfig.from_pretrained(base.folder)
 
     def error(recipe: Recipe) -> torch.Tensor:
-        exact = dequantised_state(base_gguf(base, "F32"), config)[parameter]
-        return (dequantised_state(base_gguf(base, recipe), config)[parameter] - exact).square().mean(0)
+        exact = dequantized_state(base_gguf(base, "F32"), config)[parameter]
+        return (dequantized_state(base_gguf(base, recipe), config)[parameter] - exact).square().mean(0)
 
     plain, weighed = error(Recipe("Q4_0")), error(Recipe("Q4_0", imatrix=file))
     assert weighed[:8].mean() < plain[:8].mean()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
-from edgekit_exporters.peft.canonical import canonicalise
+from edgekit_exporters.peft.canonical import canonicalize
 from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.refit import refit
 from edgekit_runtime.errors import InputError
@@ -47,7 +47,7 @@ def test_folding_the_pairs_into_the_base_gives_the_logits_of_peft(
     folder = tiny_adapter(**options)
     model = load(tiny_base)
     modules = dict(model.named_modules())
-    for name, layer in canonicalise(folder, tiny_base).layers.items():
+    for name, layer in canonicalize(folder, tiny_base).layers.items():
         modules[name].weight.data += layer.b @ layer.a
     with torch.no_grad():
         assert torch.allclose(model(IDS).logits, peft_logits(tiny_base, folder, IDS), atol=1e-5)
@@ -58,7 +58,7 @@ def test_what_converters_read_is_plain_lora_of_one_rank(
     options: dict[str, object], tiny_base: Base, tiny_adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, plain = tiny_adapter(**options), tmp_path / "plain"
-    canonicalise(folder, tiny_base).save(plain)
+    canonicalize(folder, tiny_base).save(plain)
     config = json.loads((plain / ADAPTER_CONFIG).read_text())
     assert config["lora_alpha"] == config["r"]
     ranks = {t.shape[0] for name, t in load_file(plain / WEIGHTS_FILE).items() if "lora_A" in name}
@@ -77,12 +77,12 @@ def test_what_is_not_a_low_rank_sum_is_refused_with_the_way_out(
     options: dict[str, object], reason: str, tiny_base: Base, tiny_adapter: Callable[..., Path]
 ) -> None:
     with pytest.raises(InputError, match=reason):
-        canonicalise(tiny_adapter(**options), tiny_base)
+        canonicalize(tiny_adapter(**options), tiny_base)
 
 
 def test_a_start_that_can_not_be_computed_again_is_refused(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="path_initial_model_for_weight_conversion"):
-        canonicalise(tiny_adapter(init_lora_weights="pissa_niter_4"), tiny_base)
+        canonicalize(tiny_adapter(init_lora_weights="pissa_niter_4"), tiny_base)
 
 
 def test_weights_that_are_stored_transposed_are_folded_the_right_way(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_weights_that_are_stored_transposed_are_folded_the_right_way(tmp_path: P
     wrapped.save_pretrained(str(tmp_path / "adapter"))
     model = load(base)
     modules = dict(model.named_modules())
-    for name, layer in canonicalise(tmp_path / "adapter", base).layers.items():
+    for name, layer in canonicalize(tmp_path / "adapter", base).layers.items():
         modules[name].weight.data += (layer.b @ layer.a).T
     with torch.no_grad():
         assert torch.allclose(model(IDS).logits, peft_logits(base, tmp_path / "adapter", IDS), atol=1e-5)
@@ -115,7 +115,7 @@ def test_an_adapter_of_another_width_is_refused(tiny_base: Base, tiny_adapter: C
     weights[name] = weights[name][:, :-1].contiguous()
     save_file(weights, folder / WEIGHTS_FILE)
     with pytest.raises(InputError, match="does not fit tiny"):
-        canonicalise(folder, tiny_base)
+        canonicalize(folder, tiny_base)
 
 
 def test_an_adapter_of_another_base_is_refused(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> None:
@@ -123,7 +123,7 @@ def test_an_adapter_of_another_base_is_refused(tiny_base: Base, tiny_adapter: Ca
     config = json.loads((folder / ADAPTER_CONFIG).read_text())
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config | {"target_modules": ["c_attn"]}))
     with pytest.raises(InputError, match="does not fit tiny"):
-        canonicalise(folder, tiny_base)
+        canonicalize(folder, tiny_base)
 
 
 def test_a_missing_half_of_a_pair_is_refused_by_name(tiny_base: Base, tiny_adapter: Callable[..., Path]) -> None:
@@ -133,7 +133,7 @@ def test_a_missing_half_of_a_pair_is_refused_by_name(tiny_base: Base, tiny_adapt
     del weights[lost]
     save_file(weights, folder / WEIGHTS_FILE)
     with pytest.raises(InputError, match=lost.replace(".", r"\.")):
-        canonicalise(folder, tiny_base)
+        canonicalize(folder, tiny_base)
 
 
 def test_damaged_weights_and_strange_folders_are_refused(
@@ -143,12 +143,12 @@ def test_damaged_weights_and_strange_folders_are_refused(
     content = (folder / WEIGHTS_FILE).read_bytes()
     (folder / WEIGHTS_FILE).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="damaged"):
-        canonicalise(folder, tiny_base)
+        canonicalize(folder, tiny_base)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="not a PEFT adapter"):
-        canonicalise(tmp_path / "empty", tiny_base)
+        canonicalize(tmp_path / "empty", tiny_base)
     with pytest.raises(InputError, match="not there"):
-        canonicalise(tmp_path / "nowhere", tiny_base)
+        canonicalize(tmp_path / "nowhere", tiny_base)
 
 
 def test_a_dora_adapter_is_refitted_by_the_closest_pair_with_its_error(

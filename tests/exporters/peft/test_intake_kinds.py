@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource, canonical_adapter
-from edgekit_exporters.peft.canonical import canonicalise
+from edgekit_exporters.peft.canonical import canonicalize
 from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.merge import merge_to_folder
 from edgekit_runtime.errors import InputError
@@ -107,20 +107,20 @@ def test_each_kind_is_exact_or_refused_with_advice_that_works(
         if refused is None:
             _check_pairs(base, folder, wanted, activated="alora_invocation_tokens" in options)
             continue
-        assert refused.mend is not None
-        if "--mode merged" in refused.mend:
+        assert refused.hint is not None
+        if "--mode merged" in refused.hint:
             _check_merged(base, folder, tmp_path / f"merged-{onnx}", wanted)
         else:
-            assert refused.mend.startswith("train without")
-        if "--refit-rank" in refused.mend:
+            assert refused.hint.startswith("train without")
+        if "--refit-rank" in refused.hint:
             canonical_adapter(AdapterSource("a", "1", folder, refit_rank=32), base, onnx=onnx)
     not_merged = _refusal(lambda: _check_merged(base, folder, tmp_path / "merged", wanted))
     if not_merged is not None:
-        assert not_merged.mend is not None
-        if "--mode separate" in not_merged.mend:
+        assert not_merged.hint is not None
+        if "--mode separate" in not_merged.hint:
             canonical_adapter(AdapterSource("a", "1", folder), base)
         else:
-            assert not_merged.mend.startswith("train without")
+            assert not_merged.hint.startswith("train without")
 
 
 def _check_pairs(base: Base, folder: Path, wanted: torch.Tensor, *, activated: bool) -> None:
@@ -130,7 +130,7 @@ def _check_pairs(base: Base, folder: Path, wanted: torch.Tensor, *, activated: b
     modules = dict(model.named_modules())
     output = model.get_output_embeddings()
     output.weight = torch.nn.Parameter(output.weight.detach().clone())
-    for name, layer in canonicalise(folder, base).layers.items():
+    for name, layer in canonicalize(folder, base).layers.items():
         update = layer.b @ layer.a
         modules[name].weight.data += update.T if layer.embedding else update
     with torch.no_grad():

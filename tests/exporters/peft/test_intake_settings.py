@@ -98,7 +98,7 @@ def test_any_config_is_peft_or_an_input_error_that_names_its_file(
     except InputError as error:
         refused = error
     if refused is not None:
-        assert refused.mend
+        assert refused.hint
         assert str(folder) in refused.problem
         return
     # PEFT itself stumbles over some keys that are off by null or zero, where they could be left out.
@@ -218,10 +218,10 @@ def test_a_config_that_is_no_json_object_is_refused(
     ],
 )
 def test_names_where_a_pattern_has_to_be_are_told_apart_from_another_base(
-    tiny_base: Base, tmp_path: Path, targets: str, mend: str
+    tiny_base: Base, tmp_path: Path, targets: str, hint: str
 ) -> None:
     folder = save_adapter(tiny_base, tmp_path / "a")
-    with pytest.raises(InputError, match=f"fits no layer of .*{mend}"):
+    with pytest.raises(InputError, match=f"fits no layer of .*{hint}"):
         take_in(changed(folder, tmp_path / "b", config={"target_modules": targets}), tiny_base)
 
 

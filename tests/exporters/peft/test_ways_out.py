@@ -18,7 +18,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf.base import base_gguf, gguf_from_folder
 from edgekit_exporters.onnx.base import onnx_from_folder
-from edgekit_exporters.peft.canonical import F16_MAX, canonicalise, folded
+from edgekit_exporters.peft.canonical import F16_MAX, canonicalize, folded
 from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import is_dead, take_in
 from edgekit_exporters.peft.merge import merge_to_folder
@@ -126,7 +126,7 @@ def test_what_float32_can_not_hold_is_refused(base: Base, tmp_path: Path) -> Non
 
     edit_weights(folder, scale)
     with pytest.raises(InputError, match="too large for any float type"):
-        canonicalise(folder, base)
+        canonicalize(folder, base)
     with pytest.raises(InputError, match="answer with numbers that are not finite"):
         merge_to_folder(base, [folder], tmp_path / "merged")
 

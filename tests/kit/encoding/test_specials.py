@@ -168,7 +168,7 @@ def test_an_answer_is_learnt_as_text(family: Callable[[str], Family], texts: lis
         assert known.encoder.decode(learnt).endswith(f"a {answer} z")
 
 
-def test_a_conversation_that_spells_nothing_is_tokenised_as_a_whole(family: Callable[[str], Family]) -> None:
+def test_a_conversation_that_spells_nothing_is_tokenized_as_a_whole(family: Callable[[str], Family]) -> None:
     known = family("chatml")
     for content in ("scratch of 3 mm", "a < b [1] <b>x</b>", "<think>\nwhy", "x <|", "|> y"):
         asked = [{"role": "user", "content": content}]

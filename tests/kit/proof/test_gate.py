@@ -115,8 +115,8 @@ def test_a_sabotaged_adapter_is_refused(
     capsys: pytest.CaptureFixture[str],
     sabotage: Callable[[CanonicalAdapter], CanonicalAdapter],
 ) -> None:
-    honest = gguf_adapter.canonicalise
-    monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: sabotage(honest(*arguments)))
+    honest = gguf_adapter.canonicalize
+    monkeypatch.setattr(gguf_adapter, "canonicalize", lambda *arguments: sabotage(honest(*arguments)))
     assert _export(trained) == 4
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "mean KL" in message
@@ -158,15 +158,15 @@ def test_another_chat_template_is_refused(
 def test_a_refusal_leaves_the_earlier_bundle(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _export(trained) == 0
     version = _manifest(trained)["version"]
-    honest = gguf_adapter.canonicalise
-    monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: _scaled(honest(*arguments)))
+    honest = gguf_adapter.canonicalize
+    monkeypatch.setattr(gguf_adapter, "canonicalize", lambda *arguments: _scaled(honest(*arguments)))
     assert _export(trained) == 4
     assert _manifest(trained)["version"] == version
 
 
 def test_an_accepted_loss_ships_with_its_reason(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = gguf_adapter.canonicalise
-    monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: _scaled(honest(*arguments)))
+    honest = gguf_adapter.canonicalize
+    monkeypatch.setattr(gguf_adapter, "canonicalize", lambda *arguments: _scaled(honest(*arguments)))
     assert _export(trained, "--accept-loss", "trial on line 3 only") == 0
     quality = _manifest(trained)["quality"]
     assert (quality["gate"], quality["accepted"]) == ("failed", "trial on line 3 only")
@@ -187,7 +187,7 @@ def test_a_merged_bundle_is_proven_too(trained: Path) -> None:
     assert manifest["adapters"] == []
 
 
-def test_auto_takes_the_smallest_quantisation_that_passes(trained: Path) -> None:
+def test_auto_takes_the_smallest_quantization_that_passes(trained: Path) -> None:
     assert _export(trained, "--quantize", "auto") == 0
     manifest = _manifest(trained)
     rungs = manifest["quality"]["ladder"]
@@ -240,8 +240,8 @@ def test_activated_adapters_are_proven_as_such_and_share_the_base_s_cells(
 def test_an_adapter_that_is_lost_on_the_way_is_dead_and_no_reason_ships_it(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = gguf_adapter.canonicalise
-    monkeypatch.setattr(gguf_adapter, "canonicalise", lambda *arguments: _lost(honest(*arguments)))
+    honest = gguf_adapter.canonicalize
+    monkeypatch.setattr(gguf_adapter, "canonicalize", lambda *arguments: _lost(honest(*arguments)))
     assert _export(trained, "--accept-loss", "never mind") == 3
     assert "small-1.0.0.gguf changes nothing: in each of its pairs A or B is all zeros" in capsys.readouterr().err
     assert not (trained / "dist" / "line-3").exists()
@@ -358,7 +358,7 @@ def test_a_score_that_is_asked_for_is_refused_below(trained: Path, capsys: pytes
     assert "90 are asked" in capsys.readouterr().err
 
 
-def test_not_good_is_not_asked_of_every_quantisation(
+def test_not_good_is_not_asked_of_every_quantization(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ladder, "LADDER", ("F16", "Q8_0"))

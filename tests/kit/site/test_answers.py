@@ -93,7 +93,7 @@ def test_the_real_model_gives_the_native_runtimes_tokens(
 
 
 @pytest.mark.model
-def test_quantised_weights_answer_within_the_noise_of_their_rounding(
+def test_quantized_weights_answer_within_the_noise_of_their_rounding(
     demo_bundle: Path, browser: Browser, tmp_path: Path
 ) -> None:
     """Every token that the page chose is one that the native engine finds best, or nearly so."""

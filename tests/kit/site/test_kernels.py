@@ -94,7 +94,7 @@ def test_a_module_of_another_make_is_refused() -> None:
 
 @needs_chromium
 @pytest.mark.model
-def test_a_quantised_model_answers_as_without_them(demo_bundle: Path, browser: Browser, tmp_path: Path) -> None:
+def test_a_quantized_model_answers_as_without_them(demo_bundle: Path, browser: Browser, tmp_path: Path) -> None:
     build_site(demo_bundle, tmp_path / "fast")
     shutil.copytree(tmp_path / "fast", tmp_path / "plain")
     with tarfile.open(fileobj=io.BytesIO(package_bytes(PACKAGES[0])), mode="r:gz") as tar:

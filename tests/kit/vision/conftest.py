@@ -12,7 +12,7 @@ from tests.vlm import Model, make_model, save_pixtral
 
 
 @pytest.fixture(scope="session")
-def quantised(smolvlm: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+def quantized(smolvlm: Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The same, as devices run it: whose bits don't depend on how requests are batched."""
     return make_model(smolvlm.folder, tmp_path_factory.mktemp("quantised"), "Q8_0")
 
@@ -24,6 +24,6 @@ def pixtral(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def seeing(quantised: Model) -> Iterator[Runtime]:
-    with Runtime(quantised.bundle, parallel=2, context=256) as runtime:
+def seeing(quantized: Model) -> Iterator[Runtime]:
+    with Runtime(quantized.bundle, parallel=2, context=256) as runtime:
         yield runtime

@@ -12,8 +12,8 @@ from edgekit_runtime.errors import UsageError
 from tests.vlm import Model
 
 
-def test_ttft_is_split_and_another_adapter_encodes_nothing_again(quantised: Model) -> None:
-    document = run_bench(quantised.bundle, quick=True, image_size="60x40")
+def test_ttft_is_split_and_another_adapter_encodes_nothing_again(quantized: Model) -> None:
+    document = run_bench(quantized.bundle, quick=True, image_size="60x40")
     assert document["settings"]["image_size"] == "60x40"
     assert [result["adapter"] for result in document["results"]] == ["base", "one", "two"]
     for result in document["results"]:

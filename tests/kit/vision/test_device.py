@@ -68,10 +68,10 @@ def test_embeddings_that_are_no_numbers_are_computed_again_and_never_used(
         assert frame.embeddings().shape == sound.shape
 
 
-def test_cache_is_reused_for_the_same_image_and_no_other(quantised: Model, images: list[Path]) -> None:
-    with Runtime(quantised.bundle, context=256) as fresh:
+def test_cache_is_reused_for_the_same_image_and_no_other(quantized: Model, images: list[Path]) -> None:
+    with Runtime(quantized.bundle, context=256) as fresh:
         alone = ask(fresh, images[1])
-    with Runtime(quantised.bundle, parallel=2, context=256) as runtime:
+    with Runtime(quantized.bundle, parallel=2, context=256) as runtime:
         first = ask(runtime, images[0])
         again = ask(runtime, images[0])
         assert again.text == first.text
@@ -111,15 +111,15 @@ def test_a_raw_prompt_takes_no_image(seeing: Runtime, images: list[Path]) -> Non
         seeing.generate(raw="It is", image=images[0])
 
 
-def test_a_store_keeps_the_projector(quantised: Model, tmp_path: Path, images: list[Path]) -> None:
+def test_a_store_keeps_the_projector(quantized: Model, tmp_path: Path, images: list[Path]) -> None:
     store = Store(tmp_path / "store", create=True)
-    store.install(quantised.bundle)
+    store.install(quantized.bundle)
     store.gc()
-    with Runtime(tmp_path / "store", context=256) as stored, Runtime(quantised.bundle, context=256) as runtime:
+    with Runtime(tmp_path / "store", context=256) as stored, Runtime(quantized.bundle, context=256) as runtime:
         assert ask(stored, images[0], "one").text == ask(runtime, images[0], "one").text
 
 
-def test_the_service_takes_images_as_data_urls(quantised: Model, images: list[Path], tmp_path: Path) -> None:
+def test_the_service_takes_images_as_data_urls(quantized: Model, images: list[Path], tmp_path: Path) -> None:
     def body(url: str) -> dict[str, Any]:
         parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": QUESTION}]
         return {"model": "one", "max_tokens": 6, "messages": [{"role": "user", "content": parts}]}
@@ -132,10 +132,10 @@ def test_the_service_takes_images_as_data_urls(quantised: Model, images: list[Pa
     folder = tmp_path / "allowed"
     folder.mkdir()
     inside = picture_file(folder / "inside.png", (60, 40), 1)
-    with serving(quantised.bundle, "--context", "256", "--image-files", str(folder)) as service:
+    with serving(quantized.bundle, "--context", "256", "--image-files", str(folder)) as service:
         good = service.http.post("/v1/chat/completions", json=body(data_url(png)))
         assert good.status_code == 200, good.text
-        with Runtime(quantised.bundle, threads=1, context=256, parallel=4) as runtime:
+        with Runtime(quantized.bundle, threads=1, context=256, parallel=4) as runtime:
             assert good.json()["choices"][0]["message"]["content"] == ask(runtime, images[0], "one").text
         file = service.http.post("/v1/chat/completions", json=body(inside.as_uri()))
         assert file.json()["choices"] == good.json()["choices"]

@@ -12,12 +12,12 @@ from edgekit_runtime.engines.llama.images import DEFAULT_LIMIT
 from tests.vlm import Model
 
 
-def test_what_reads_images_is_counted_once_and_is_no_adapter(quantised: Model) -> None:
-    subject = subject_of_bundle(quantised.bundle)
+def test_what_reads_images_is_counted_once_and_is_no_adapter(quantized: Model) -> None:
+    subject = subject_of_bundle(quantized.bundle)
     assert set(subject.adapters) == {"one", "two"}
     planned = make_plan(device_profile("raspberry-pi-4"), subject, context=256, prompt_tokens=64)
     blind = make_plan(device_profile("raspberry-pi-4"), replace(subject, reader=None), context=256, prompt_tokens=64)
-    projector = (quantised.bundle / "base/projector.gguf").stat().st_size
+    projector = (quantized.bundle / "base/projector.gguf").stat().st_size
     buffers = 4 * 16 * (64 + 4 * 32 + 2 * 16)  # a tile of 4 x 4 patches in an encoder of width 32 and two heads
     memory = planned.plan.memory
     assert memory.images == pytest.approx((projector + buffers + DEFAULT_LIMIT) / 2**20)

@@ -36,7 +36,7 @@ def taken(path: Path, base: GgufFile) -> AdapterFacts:
 def refused(path: Path, base: GgufFile, why: str) -> None:
     with pytest.raises(InputError, match=why) as error:
         taken(path, base)
-    assert error.value.mend
+    assert error.value.hint
     assert "\n" not in str(error.value)
 
 

@@ -27,12 +27,12 @@ from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.prompts.rendering import Prompts
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
-from edgekit_runtime.prompts.tokenizing import BoundedTokeniser
+from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
 
 base = Path(sys.argv[2])
 engine = open_engine(BaseFiles("llama.cpp", base), context=256, threads=1)
 header = read_gguf(base)
-tokenize = BoundedTokeniser(engine, header)
+tokenize = BoundedTokenizer(engine, header)
 ChatTemplate("{{ 1 }}").render([{"role": "user", "content": "x"}])
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (768 << 20),) * 2)

@@ -141,8 +141,8 @@ def random_blocks(type_name: str, rows: int, cols: int, seed: int = 0) -> np.nda
     generator = np.random.default_rng(seed)
     if type_name in ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"):
         weights = generator.normal(0, 0.1, (rows, cols)).astype(np.float32)
-        quantised: np.ndarray = gguf.quants.quantize(weights, kind).view(np.uint8)
-        return quantised
+        quantized: np.ndarray = gguf.quants.quantize(weights, kind).view(np.uint8)
+        return quantized
     blocks = generator.integers(0, 256, (rows, cols // elements, size), dtype=np.uint8)
     for at in HALVES[type_name]:
         scale = generator.uniform(0.5e-4, 1e-4, blocks.shape[:2]).astype(np.float16)

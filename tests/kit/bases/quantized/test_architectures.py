@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.bases.quantized.model import load_packed
+from edgekit.bases.quantized.model import load_quantized
 
 from .conftest import CONFIGS
 from .engine import engine_logits
@@ -20,7 +20,7 @@ TOKENS = [5, 17, 3, 80, 41, 9, 66, 2, 30]
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_are_those_of_the_float_model_and_of_the_engine(name: str, write_model: Callable[..., Any]) -> None:
     path, folder, floats = write_model(name)
-    model = load_packed(path, folder, dtype=torch.float32)
+    model = load_quantized(path, folder, dtype=torch.float32)
     with torch.no_grad():
         packed = model(torch.tensor([TOKENS])).logits[0]
         expected = floats(torch.tensor([TOKENS])).logits[0]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from edgekit.bases.quantized import linear
-from edgekit.bases.quantized.blocks import PackedBlocks
-from edgekit.bases.quantized.linear import PackedEmbedding, PackedLinear
+from edgekit.bases.quantized.blocks import QuantizedBlocks
+from edgekit.bases.quantized.linear import QuantizedEmbedding, QuantizedLinear
 from edgekit_runtime.errors import UsageError
 
 from .conftest import random_blocks
@@ -18,12 +18,12 @@ from .conftest import random_blocks
 TYPES = ("Q4_0", "Q4_K", "Q8_0", "IQ4_NL", "F16")
 
 
-def packed_and_dense(type_name: str, rows: int = 24, cols: int = 256) -> tuple[PackedLinear, nn.Linear]:
-    blocks = PackedBlocks(torch.from_numpy(random_blocks(type_name, rows, cols).copy()), type_name)
+def packed_and_dense(type_name: str, rows: int = 24, cols: int = 256) -> tuple[QuantizedLinear, nn.Linear]:
+    blocks = QuantizedBlocks(torch.from_numpy(random_blocks(type_name, rows, cols).copy()), type_name)
     bias = torch.linspace(-1, 1, rows)
     dense = nn.Linear(cols, rows)
-    dense.weight.data, dense.bias.data = blocks.dequantise(torch.float32), bias.clone()
-    return PackedLinear(blocks, bias, torch.float32), dense.requires_grad_(False)
+    dense.weight.data, dense.bias.data = blocks.dequantize(torch.float32), bias.clone()
+    return QuantizedLinear(blocks, bias, torch.float32), dense.requires_grad_(False)
 
 
 @pytest.mark.parametrize("type_name", TYPES)
@@ -117,21 +117,21 @@ def test_changing_the_weight_is_refused(change: object) -> None:
 
 
 def test_an_embedding_looks_rows_up() -> None:
-    blocks = PackedBlocks(torch.from_numpy(random_blocks("Q8_0", 50, 64).copy()), "Q8_0")
+    blocks = QuantizedBlocks(torch.from_numpy(random_blocks("Q8_0", 50, 64).copy()), "Q8_0")
     ids = torch.tensor([[3, 49], [0, 3]])
-    expected = blocks.dequantise(torch.float32)[ids]
-    assert torch.equal(PackedEmbedding(blocks, torch.float32)(ids), expected)
-    assert torch.equal(PackedEmbedding(blocks, torch.float32, scale=8.0)(ids), expected * 8)
-    assert PackedEmbedding(blocks, torch.bfloat16)(ids).dtype == torch.bfloat16
+    expected = blocks.dequantize(torch.float32)[ids]
+    assert torch.equal(QuantizedEmbedding(blocks, torch.float32)(ids), expected)
+    assert torch.equal(QuantizedEmbedding(blocks, torch.float32, scale=8.0)(ids), expected * 8)
+    assert QuantizedEmbedding(blocks, torch.bfloat16)(ids).dtype == torch.bfloat16
 
 
 def test_blocks_that_two_layers_share_are_kept_once_also_after_a_move() -> None:
-    blocks = PackedBlocks(torch.from_numpy(random_blocks("Q8_0", 50, 64).copy()), "Q8_0")
+    blocks = QuantizedBlocks(torch.from_numpy(random_blocks("Q8_0", 50, 64).copy()), "Q8_0")
     model = nn.ModuleDict(
-        {"embedding": PackedEmbedding(blocks, torch.float32), "output": PackedLinear(blocks, None, torch.float32)}
+        {"embedding": QuantizedEmbedding(blocks, torch.float32), "output": QuantizedLinear(blocks, None, torch.float32)}
     )
     model._apply(lambda tensor: tensor.clone())  # what .to(another device) does
     layers = [copy.deepcopy(model)[name] for name in ("embedding", "output")]
     assert model["embedding"].blocks is model["output"].blocks
-    assert all(isinstance(layer.blocks, PackedBlocks) for layer in layers)
+    assert all(isinstance(layer.blocks, QuantizedBlocks) for layer in layers)
     assert sum(plane.nbytes for plane in set(model.buffers())) == blocks.nbytes()

@@ -11,8 +11,8 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from edgekit.bases.quantized.linear import PackedEmbedding, PackedLinear
-from edgekit.bases.quantized.model import dequantised_state, load_packed
+from edgekit.bases.quantized.linear import QuantizedEmbedding, QuantizedLinear
+from edgekit.bases.quantized.model import dequantized_state, load_quantized
 from edgekit_runtime.errors import InputError, UsageError
 
 Write = Callable[..., tuple[Path, Path, Any]]
@@ -29,7 +29,7 @@ def float_model(path: Path, folder: Path) -> Any:
     """The transformers model with the float weights that the blocks stand for."""
     config = transformers.AutoConfig.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    result = model.load_state_dict(dequantised_state(path, config), strict=False)
+    result = model.load_state_dict(dequantized_state(path, config), strict=False)
     assert not result.unexpected_keys
     return model.eval()
 
@@ -62,7 +62,7 @@ def test_logits_and_adapter_gradients_equal_the_float_model(
     types: dict[str, str], options: dict[str, Any], write_model: Write, ids: torch.Tensor
 ) -> None:
     path, folder, _ = write_model("llama", types, **options)
-    packed, dense = load_packed(path, folder, dtype=torch.float32), float_model(path, folder)
+    packed, dense = load_quantized(path, folder, dtype=torch.float32), float_model(path, folder)
     with torch.no_grad():
         torch.testing.assert_close(packed(ids).logits, dense(ids).logits, rtol=1e-4, atol=1e-5)
     packed, dense = with_lora(packed), with_lora(dense)
@@ -76,10 +76,10 @@ def test_logits_and_adapter_gradients_equal_the_float_model(
 
 def test_peft_wraps_every_linear_layer_but_the_output(write_model: Write) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"})
-    model = with_lora(load_packed(path, folder, dtype=torch.float32))
+    model = with_lora(load_quantized(path, folder, dtype=torch.float32))
     wrapped = [module for module in model.modules() if type(module).__module__ == "peft.tuners.lora.layer"]
     assert len(wrapped) == LAYERS
-    assert all(isinstance(module.base_layer, PackedLinear) for module in wrapped)
+    assert all(isinstance(module.base_layer, QuantizedLinear) for module in wrapped)
     assert {type(module).__name__ for module in wrapped} == {"Linear"}
 
 
@@ -89,7 +89,7 @@ def test_training_lowers_the_loss_and_the_adapter_fits_the_float_model(
     dtype: torch.dtype, checkpointing: bool, write_model: Write, ids: torch.Tensor, tmp_path: Path
 ) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"})
-    model = load_packed(path, folder, dtype=dtype)
+    model = load_quantized(path, folder, dtype=dtype)
     if checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -112,7 +112,7 @@ def test_training_lowers_the_loss_and_the_adapter_fits_the_float_model(
 
 def test_gradient_checkpointing_changes_no_gradient(write_model: Write, ids: torch.Tensor) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"})
-    model = with_lora(load_packed(path, folder, dtype=torch.float32)).train()
+    model = with_lora(load_quantized(path, folder, dtype=torch.float32)).train()
     plain = gradients(model, ids)
     model.gradient_checkpointing_enable()
     model.enable_input_require_grads()
@@ -122,7 +122,7 @@ def test_gradient_checkpointing_changes_no_gradient(write_model: Write, ids: tor
 
 def test_dora_sees_the_real_norms(write_model: Write, ids: torch.Tensor) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"})
-    models = [load_packed(path, folder, dtype=torch.float32), float_model(path, folder)]
+    models = [load_quantized(path, folder, dtype=torch.float32), float_model(path, folder)]
     packed, expected = (gradients(with_lora(model, use_dora=True), ids) for model in models)
     for name, gradient in packed.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
@@ -132,19 +132,19 @@ def test_dora_sees_the_real_norms(write_model: Write, ids: torch.Tensor) -> None
 def test_merging_into_packed_weights_is_refused(safe_merge: bool, write_model: Write) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"})
     with pytest.raises(UsageError, match=r"nothing can be merged into them.*float model"):
-        with_lora(load_packed(path, folder, dtype=torch.float32)).merge_and_unload(safe_merge=safe_merge)
+        with_lora(load_quantized(path, folder, dtype=torch.float32)).merge_and_unload(safe_merge=safe_merge)
 
 
 def test_a_tied_output_shares_the_embeddings_blocks(write_model: Write) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"}, tie_word_embeddings=True)
-    model = load_packed(path, folder, dtype=torch.float32)
-    assert isinstance(model.get_input_embeddings(), PackedEmbedding)
+    model = load_quantized(path, folder, dtype=torch.float32)
+    assert isinstance(model.get_input_embeddings(), QuantizedEmbedding)
     assert model.lm_head.blocks is model.model.embed_tokens.blocks
 
 
 def test_no_float_copy_of_a_matrix_is_kept(write_model: Write) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"})
-    model = load_packed(path, folder, dtype=torch.float32)
+    model = load_quantized(path, folder, dtype=torch.float32)
     floats = [each for each in (*model.parameters(), *model.buffers()) if each.is_floating_point() and each.ndim > 1]
     assert not floats
     assert not [each for each in (*model.parameters(), *model.buffers()) if each.is_meta]
@@ -153,7 +153,7 @@ def test_no_float_copy_of_a_matrix_is_kept(write_model: Write) -> None:
 def test_generation_with_a_cache_gives_the_float_models_tokens(write_model: Write, ids: torch.Tensor) -> None:
     path, folder, _ = write_model("llama", {"weight": "Q4_0"})
     options = {"max_new_tokens": 16, "do_sample": False}
-    packed = load_packed(path, folder, dtype=torch.float32).generate(ids[:1], **options)
+    packed = load_quantized(path, folder, dtype=torch.float32).generate(ids[:1], **options)
     assert packed.tolist() == float_model(path, folder).generate(ids[:1], **options).tolist()
 
 
@@ -161,7 +161,7 @@ def test_an_unknown_architecture_is_refused_by_name(write_model: Write, monkeypa
     path, folder, _ = write_model("llama")
     monkeypatch.delitem(__import__("edgekit.bases.quantized.mapping", fromlist=["_"]).CONVERSIONS, "llama")
     with pytest.raises(InputError, match="architecture llama: use base_precision nf4 or bf16"):
-        load_packed(path, folder, dtype=torch.float32)
+        load_quantized(path, folder, dtype=torch.float32)
 
 
 def test_the_folder_of_another_model_is_refused(write_model: Write) -> None:
@@ -177,18 +177,18 @@ def test_the_folder_of_another_model_is_refused(write_model: Write) -> None:
         other = folder.parent / "other"
         transformers.AutoConfig.for_model(**config).save_pretrained(other)
         with pytest.raises(InputError, match=message):
-            load_packed(path, other, dtype=torch.float32)
+            load_quantized(path, other, dtype=torch.float32)
 
 
 def test_a_missing_tensor_is_named(write_model: Write) -> None:
     path, folder, _ = write_model("llama", drop="blk.1.ffn_up.weight")
     with pytest.raises(InputError, match=r"has no tensor for model.layers.1.mlp.up_proj.weight"):
-        load_packed(path, folder, dtype=torch.float32)
+        load_quantized(path, folder, dtype=torch.float32)
 
 
 @pytest.mark.model
 def test_the_demo_base_answers_as_its_float_weights_do(demo_gguf: Path, demo_folder: Path) -> None:
-    packed = load_packed(demo_gguf, demo_folder, dtype=torch.float32)
+    packed = load_quantized(demo_gguf, demo_folder, dtype=torch.float32)
     dense = float_model(demo_gguf, demo_folder)
     ids = torch.randint(0, 40_000, (1, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
