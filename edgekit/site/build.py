@@ -6,7 +6,7 @@ A site (schema ``edgekit.site/1``) is plain files for any static host::
     app.css, colours.css                                          its looks; the colours are those of the status page
     edgekit-runtime/                                              the JS module
     vendor/                                                       pinned code of others, with its licences
-    site.json                                                     versions, trusted keys, digests, template probes, examples
+    site.json                                                     versions, keys, digests, template probes, examples
     bundle/                                                       the bundle, file for file
 """
 
