@@ -102,6 +102,14 @@ def tiny_chat_base(demo_base: Base, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
+def axe() -> str:
+    """The code of the checker of accessibility."""
+    from tests.screen import axe_code
+
+    return axe_code()
+
+
+@pytest.fixture(scope="session")
 def goods(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Goods:
     """A small bundle, and adapter files that fit it or don't.  Tests must not change them."""
     from tests.goods import make_goods

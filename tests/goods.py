@@ -115,3 +115,33 @@ def make_goods(base_folder: Path, folder: Path) -> Goods:
         nameless=nameless,
         other_family=folder / "other.gguf",
     )
+
+
+def with_report(bundle: Path, folder: Path, prompts: dict[str, list[object]]) -> Path:
+    """``bundle`` in ``folder``, with a report whose rows have these prompts."""
+    rows = [{"adapter": name, "rows": [{"prompt": each} for each in asked]} for name, asked in prompts.items()]
+    return with_file(bundle, folder, "report/report.json", json.dumps({"adapters": rows}).encode())
+
+
+def with_file(bundle: Path, folder: Path, path: str, content: bytes) -> Path:
+    """``bundle`` in ``folder``, with one more file."""
+    made = folder / "with-file"
+    shutil.copytree(bundle, made)
+    (made / path).parent.mkdir(exist_ok=True)
+    (made / path).write_bytes(content)
+    manifest = json.loads((made / "manifest.json").read_text())
+    manifest["files"].append({"path": path, "size": len(content), "sha256": file_digest(made / path)})
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    return made
+
+
+def with_two_adapters(goods: Goods, folder: Path, default: str | None) -> Path:
+    """The bundle of ``goods`` in ``folder``, with adapter ``two`` beside ``one``."""
+    path = "adapters/two-1.0.0.gguf"
+    made = with_file(goods.bundle, folder, path, goods.two.read_bytes())
+    manifest = json.loads((made / "manifest.json").read_text())
+    (one,) = manifest["adapters"]
+    facts = {"name": "two", "file": path, "digest": file_digest(made / path), "system": None}
+    manifest |= {"adapters": [one, one | facts], "default_adapter": default}
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    return made

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,16 @@ import pytest
 from edgekit.cli import main
 from edgekit.site import assets, build_site, policy
 from edgekit.site import build as building
+from edgekit.site.colours import colour
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 from edgekit_runtime.formats.adapter import KEY_INVOCATION
 from edgekit_runtime.formats.bundle import verify_bundle
 from edgekit_runtime.formats.signing import make_key, sign
-from tests.goods import Goods
+from tests.goods import Goods, with_file, with_report
 from tests.runtime.runtime.test_runtime import change_adapter
+
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}\b|#[0-9a-fA-F]{3}\b")
 
 
 def test_a_site_holds_the_bundle_the_app_and_licensed_code(site: Path, goods: Goods) -> None:
@@ -42,6 +47,54 @@ def test_pages_may_do_little(site: Path) -> None:
     assert "unsafe-inline" not in page
     assert "'unsafe-eval'" not in page
     assert policy.content_security_policy(["https://a.example"]).count("https://") == 1
+
+
+def test_examples_are_short_lines_that_the_report_has(goods: Goods, tmp_path: Path) -> None:
+    prompts: list[object] = [
+        "dent",
+        "dent",
+        " crack ",
+        "two\nlines",
+        "a" * 161,
+        "",
+        3,
+        None,
+        "划痕 0.4 毫米",
+        "bent",
+        "worn",
+    ]
+    bundle = with_report(goods.bundle, tmp_path, {"one": prompts, "unknown": ["dent"]})
+    assert build_site(bundle, tmp_path / "site")["examples"] == {"one": ["dent", "crack", "划痕 0.4 毫米", "bent"]}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [b"", b"[]", b"[" * 100_000, b'{"adapters": {}}', b'{"adapters": [3, {"adapter": "one", "rows": [3, {}]}]}'],
+    ids=["empty", "a list", "deep", "no list", "no prompts"],
+)
+def test_a_report_without_prompts_gives_no_examples(goods: Goods, tmp_path: Path, report: bytes) -> None:
+    bundle = with_file(goods.bundle, tmp_path, "report/report.json", report)
+    assert build_site(bundle, tmp_path / "site")["examples"] == {}
+
+
+def test_the_colours_of_all_pages_are_in_one_file(site: Path) -> None:
+    page = files("edgekit_runtime") / "server/page"
+    assert (site / "colours.css").read_bytes() == (page / "colours.css").read_bytes()
+    manifest = json.loads((site / "site.webmanifest").read_text())
+    assert {manifest["theme_color"], manifest["background_color"]} <= set(
+        COLOUR.findall((site / "colours.css").read_text())
+    )
+    index = (site / "index.html").read_text()
+    assert set(re.findall(r'theme-color" content="([^"]*)"', index)) == {
+        colour("card", dark=dark) for dark in (False, True)
+    }
+    sources = [
+        page / "status.css",
+        page / "status.html",
+        files("edgekit_web") / "app/app.css",
+        files("edgekit_web") / "app/index.html",
+    ]
+    assert [COLOUR.findall(each.read_text()) for each in sources] == [[], [], [], []]
 
 
 def test_the_same_inputs_give_the_same_version(goods: Goods, site: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.runtime import Runtime
 from tests.browser import needs_chromium
 from tests.goods import Goods
-from tests.kit.site.screen import begin
+from tests.screen import begin
 from tests.site import SiteHost, hosting, phone
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from edgekit.site import build_site, policy
 from tests.browser import needs_chromium
 from tests.goods import Goods
-from tests.kit.site.screen import begin
 from tests.kit.site.test_hostile_answers import relist
+from tests.screen import begin
 from tests.site import ask, hosting, load_module, phone
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from edgekit_runtime import Runtime
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import MAX_SIDE, read_picture
 from tests.browser import needs_chromium
-from tests.kit.site.screen import begin, check
+from tests.screen import begin, check
 from tests.site import SiteHost, ask, hosting, load_module, phone
 from tests.vlm import Model, picture_file
 
@@ -179,7 +179,7 @@ def test_a_photo_is_chosen_asked_about_and_kept_in_the_history(
         assert page.get_attribute("#take", "capture") == "environment"
         page.set_input_files("#pick", image)
         page.wait_for_selector("#photo-shown:not([hidden])")
-        check(page, axe, "photo")
+        check(page, axe, "phone-photo")
         for adapter in ("one", "two"):  # the photo stays for the next adapter
             page.select_option("#adapter", adapter)
             page.click("#send")
@@ -190,12 +190,12 @@ def test_a_photo_is_chosen_asked_about_and_kept_in_the_history(
             assert readable
             assert said.startswith(readable)
         assert page.locator(".question .photo").count() == 2
-        check(page, axe, "photo-answer")
+        check(page, axe, "phone-photo-answer")
         page.click("#drop-photo")
         page.wait_for_selector("label[for=pick]")
         page.click("#open-menu")
         page.wait_for_selector("#history .photo")
-        check(page, axe, "photo-history")
+        check(page, axe, "phone-photo-history")
 
 
 def test_a_text_bundle_takes_no_image(site: Path, browser: Browser, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from edgekit_runtime.cli.parser import from_here
 
 
 def run(*arguments: object, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli.program import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli import main; sys.exit(main())"]
     return subprocess.run(
         [*command, *map(str, arguments)], input=given, capture_output=True, text=True, timeout=300, check=False
     )
@@ -90,8 +90,9 @@ def test_a_figure_that_means_nothing_is_wrong_usage(demo_bundle: Path, option: s
 
 
 def test_ctrl_c_stops_quietly(demo_bundle: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli.program import main; sys.exit(main())"]
-    arguments = ["run", str(demo_bundle), "--prompt", "Count up from one for ever.", "--max-tokens", "3000", "--stream"]
+    command = [sys.executable, "-c", "import sys; from edgekit_runtime.cli import main; sys.exit(main())"]
+    arguments = ["run", str(demo_bundle), "--prompt", "Count up for ever.", "--adapter", "base"]
+    arguments += ["--max-tokens", "3000", "--stream"]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.read(1)  # it is answering now

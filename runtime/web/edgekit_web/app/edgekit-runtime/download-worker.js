@@ -15,6 +15,7 @@ const REHASH_BYTES = 4 * 1024 * 1024;
 
 self.onmessage = async ({ data }) => {
   let access;
+  /** @type {{done?: boolean, failed?: string, message?: string}} */
   let said = { done: true };
   try {
     const handle = await data.folder.getFileHandle(data.digest, { create: true });
