@@ -209,7 +209,7 @@ def test_a_config_that_is_no_json_object_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("targets", "mend"),
+    ("targets", "hint"),
     [
         ("q_proj", r'write the list \["q_proj"\]'),
         ("q_proj,v_proj", r'write the list \["q_proj", "v_proj"\]'),

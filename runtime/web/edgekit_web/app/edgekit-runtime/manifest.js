@@ -52,7 +52,7 @@ export function neededFiles({ base, adapters, files }) {
   return files.filter((file) => paths.includes(file.path));
 }
 
-/** @typedef {(value: any, place: string) => any} Kind what a field has to be; gives it as it is kept */
+/** @typedef {((value: any, place: string) => any) & {standard?: () => any}} Kind what a field has to be; gives it as it is kept */
 
 /** @returns {Kind} */
 const plain = (good, word) => (value, place) => {
