@@ -49,9 +49,9 @@ class ProfileFile:
                 raise self.error(key, f"unknown key {key}", hint, table)
             types, kind = _KINDS[str(known[key].type)]
             if type(value) not in types or (types == (list,) and not all(isinstance(item, str) for item in value)):
-                raise self.error(key, f"{key} has to be {kind}", "correct it", table)
+                raise self.error(key, f"{key} has to be {kind}", "change its value", table)
             if type(value) in (int, float) and value < 0:
-                raise self.error(key, f"{key} is below 0", "correct it", table)
+                raise self.error(key, f"{key} is below 0", "use 0 or more", table)
         missing = [name for name, each in known.items() if each.default is MISSING and name not in values]
         if missing and required:
             raise self.error("", f"{', '.join(missing)} missing", 'add it, or say extends = "PROFILE"', table)

@@ -27,7 +27,7 @@ def read_images(document: dict[str, Any], folder: Path, where: str) -> tuple[Pat
     if any(isinstance(each, (bytes, dict)) for each in several):
         raise InputError(f"{where}: the {IMAGE} is inside the data file", "write it to a file of its own, and its path")
     if not all(isinstance(each, str) and each for each in several):
-        raise InputError(f"{where}: {IMAGE} has to be a path, or a list of paths", "correct it")
+        raise InputError(f"{where}: {IMAGE} has to be a path, or a list of paths", 'write "image": "photo.jpg"')
     paths = tuple(folder / each for each in several)
     for path in paths:
         if not _is_file(path):

@@ -115,7 +115,9 @@ def _history(document: dict[str, Any], where: str) -> list[Any]:
         isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in turns
     )
     if not well:
-        raise InputError(f"{where}: {_HISTORY} has to be a list of [question, answer]", "correct it")
+        raise InputError(
+            f"{where}: {_HISTORY} has to be a list of [question, answer]", "write pairs of texts, [] for none"
+        )
     roles = ("user", "assistant")
     return [{"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True)]
 

@@ -56,7 +56,9 @@ def unpacked(value: Any, key: str, where: str) -> Any:
     try:
         return parse_json(value)
     except ValueError as error:
-        raise InputError(f"{where}: {key} is text and no JSON ({error})", "correct it") from None
+        raise InputError(
+            f"{where}: {key} is text and no JSON ({error})", "write the list itself, or valid JSON"
+        ) from None
 
 
 def _inside(value: Any) -> list[Any]:

@@ -114,7 +114,7 @@ def path_in(folder: Path, text: str) -> Path:
     try:
         return (folder / Path(text).expanduser()).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a NUL, a ring of links
-        raise refused(f"{text!r} is no path ({error})", "correct it") from None
+        raise refused(f"{text!r} is not a path ({error})", "write the path of a file or folder") from None
 
 
 def text_of(value: object) -> str:

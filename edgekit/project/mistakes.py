@@ -19,9 +19,9 @@ _MISSING = "missing"
 _NO_RECORD = "dataclass_type"
 _NO_MAPPING = ("dict_type", "mapping_type")
 _KINDS = {
-    "string_type": ("{} is not text", "correct it"),
-    "int_type": ("{} is not a whole number", "correct it"),
-    "float_type": ("{} is not a number", "correct it"),
+    "string_type": ("{} is not text", "put it in quotes"),
+    "int_type": ("{} is not a whole number", "write one without quotes, 8 say"),
+    "float_type": ("{} is not a number", "write one without quotes, 0.5 say"),
     "bool_type": ("{} is not true or false", "write true or false"),
     "finite_number": ("{} is no number to compare with", "write one, 0.5 say"),
     "string_pattern_mismatch": ("{} is not possible", "use up to 64 letters, digits, . _ and -"),

@@ -160,9 +160,9 @@ def _read_schema(path: Path | None) -> dict[str, Any] | None:
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable JSON schema ({error})", "correct it") from None
+        raise InputError(f"{path} is no readable JSON schema ({error})", "give a file of valid JSON in UTF-8") from None
     if not isinstance(schema, dict):
-        raise InputError(f"{path} is no JSON schema: it has to be an object", "correct it")
+        raise InputError(f"{path} is no JSON schema: it has to be an object", 'begin with {"type": "object"}, say')
     return schema
 
 

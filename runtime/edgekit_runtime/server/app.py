@@ -169,7 +169,7 @@ class _Service:
             raise InputError("lora_name and lora_path are needed", f"name an adapter (not {BASE}) and its file")
         older = document.get("allow_downgrade", False)
         if not isinstance(older, bool):
-            raise InputError("allow_downgrade has to be true or false", "correct it")
+            raise InputError("allow_downgrade has to be true or false", "send true, or leave it out")
         entry = await self._adapters.load(name, Path(path), allow_downgrade=older)
         return JSONResponse({"status": "loaded", "id": entry["name"], "digest": entry["digest"]})
 

@@ -98,7 +98,7 @@ def _common(document: dict[str, Any], take: _Taker) -> dict[str, Any]:
     stop = document.get("stop")
     stop = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stop, list) or not all(isinstance(each, str) and each for each in stop):
-        raise InputError("stop has to be text or a list of texts", "correct it")
+        raise InputError("stop has to be text or a list of texts", 'send ["\\n"], say, or leave it out')
     check_stops(stop)
     return {
         "adapter": document.get("model"),
@@ -159,11 +159,11 @@ class _Taker:
             word = "a whole number" if kind is int else "a number"
             bound = "" if least is None else f" of at least {least:g}"
             bound += "" if most is None else f" and at most {most:g}"
-            raise InputError(f"{name} has to be {word}{bound}", "correct it")
+            raise InputError(f"{name} has to be {word}{bound}", "change it, or leave it out")
         try:
             return kind(value)
         except OverflowError:
-            raise InputError(f"{name} is too large a number", "correct it") from None
+            raise InputError(f"{name} is too large a number", "send a smaller one") from None
 
 
 def _messages(messages: Any) -> tuple[list[Any], list[str]]:
@@ -207,7 +207,7 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
         or not prompt
         or not all(isinstance(each, str) or is_tokens(each) for each in prompt)
     ):
-        raise InputError("prompt has to be text, token ids, or a list of either", "correct it")
+        raise InputError("prompt has to be text, token ids, or a list of either", 'send "prompt": "text"')
     if len(prompt) > MOST_PROMPTS:
         raise InputError(f"there are {len(prompt)} prompts", f"send at most {MOST_PROMPTS} at once")
     return prompt
@@ -218,7 +218,7 @@ def _lora(wanted: Any) -> dict[str, float] | None:
     if wanted is None:
         return None
     if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
-        raise InputError("lora has to be a list of objects with id and scale", "correct it")
+        raise InputError("lora has to be a list of objects with id and scale", 'send [{"id": "NAME", "scale": 1.0}]')
     check_adapters(len(wanted))
     scales: dict[str, float] = {}
     for each in wanted:
@@ -238,6 +238,6 @@ def _schema(wanted: Any) -> dict[str, Any] | None:
     named = wanted.get("json_schema") if kind == "json_schema" else None
     schema = named.get("schema") if isinstance(named, dict) else None
     if not isinstance(schema, dict):
-        raise InputError("response_format is not one of text, json_object, json_schema", "correct it")
+        raise InputError("response_format is not one of text, json_object, json_schema", "set its type to one of them")
     check_schema(schema)
     return schema
