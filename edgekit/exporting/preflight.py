@@ -18,8 +18,8 @@ from edgekit_exporters.onnx.builder import require_onnx
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.files.atomic import check_replaceable
 from edgekit_runtime.formats.bundle import is_bundle
+from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.hints import did_you_mean
-from edgekit_runtime.runtime import BASE
 
 
 def check_merge(project: Project, names: Sequence[str] | None, *, output: Path | None = None) -> None:

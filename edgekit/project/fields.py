@@ -26,9 +26,8 @@ from pydantic import (
 from pydantic.types import AllowInfNan
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
-from edgekit_runtime.formats.manifest import NAME_PATTERN
+from edgekit_runtime.formats.manifest import BASE, NAME_PATTERN
 from edgekit_runtime.hints import did_you_mean
-from edgekit_runtime.runtime import BASE
 
 FOLDER = "folder"  # of the validation context
 REFUSED = "refused"  # type of our own errors: their ctx has problem and hint

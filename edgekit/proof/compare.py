@@ -19,8 +19,8 @@ from edgekit.proof.pairs import mcnemar
 from edgekit.proof.reference import Reference
 from edgekit.proof.tokens import Tokens, compare_tokens, name_in
 from edgekit_runtime.files.strict_json import without_nan
+from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.prompts.chat import Message, text_of
-from edgekit_runtime.runtime import BASE
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from edgekit.evaluation.finite import not_finite
 from edgekit.proof.alive import Change, Logprobs, Reach, likeliest_kl, log_softmax, mean_kl, reach, token_kl
 from edgekit.proof.reference import Reference
 from edgekit_runtime.engines import Prompt
-from edgekit_runtime.runtime import BASE
+from edgekit_runtime.formats.manifest import BASE
 
 
 @dataclass(frozen=True)

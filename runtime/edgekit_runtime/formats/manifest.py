@@ -23,6 +23,7 @@ TASKS = ("text", "caption")
 GATES = ("passed", "failed", "skipped")
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
+BASE = "base"  # in the place of an adapter's name: the base model alone
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,99}"
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 DIGEST_PATTERN = r"[0-9a-f]{64}"

@@ -1,6 +1,6 @@
 """One base and its adapters, ready to be asked."""
 
-from edgekit_runtime.runtime.catalogue import BASE
+from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.runtime.runtime import Runtime
 
 __all__ = ["BASE", "Runtime"]

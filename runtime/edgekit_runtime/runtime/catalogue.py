@@ -9,9 +9,8 @@ from pathlib import Path
 from edgekit_runtime.engines import Stack
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import Bundle
-from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry, Manifest
+from edgekit_runtime.formats.manifest import BASE, AdapterEntry, BaseEntry, Manifest
 
-BASE = "base"  # the adapter name that asks for the bare base
 LARGEST_SCALE = 2.0
 
 

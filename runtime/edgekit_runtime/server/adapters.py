@@ -21,11 +21,10 @@ from edgekit_runtime.files.private_folder import PrivateFolder
 from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import Bundle
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
-from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
+from edgekit_runtime.formats.manifest import BASE, AdapterEntry, Manifest
 from edgekit_runtime.intake.adapters import take_in
 from edgekit_runtime.intake.canary import time_limit, try_adapters_async
 from edgekit_runtime.intake.trial_turn import trial_turn_async
-from edgekit_runtime.runtime import BASE
 from edgekit_runtime.server.copies import Copied, Copies, NoAdapter
 from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.supervisor import Supervisor, Unavailable

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
 from edgekit_runtime.files.strict_json import strict_json
-from edgekit_runtime.runtime import BASE
+from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.server import responses as replies
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.bodies import (
