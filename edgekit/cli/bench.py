@@ -29,7 +29,7 @@ def bench(
     ] = None,
     output: Annotated[Path | None, typer.Option(parser=Path, metavar="FILE", help="write the result as JSON")] = None,
     repeats: Annotated[
-        int, typer.Option(parser=read(whole()), metavar="N", help="how often each figure is taken (5)")
+        int, typer.Option(parser=read(whole()), metavar="N", help="repetitions of each measurement (5)")
     ] = 5,
     prompt_tokens: Annotated[
         int, typer.Option(parser=read(whole()), metavar="N", help="length of the prompt (256)")
@@ -43,7 +43,7 @@ def bench(
     image_size: Annotated[
         str, typer.Option(metavar="WxH", help="images of a caption bundle, pixels (640x480)")
     ] = "640x480",
-    quick: Annotated[bool, typer.Option("--quick", help="everything once, to see that it works")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="measure everything once, as a check")] = False,
     plot: Annotated[Path | None, typer.Option(parser=Path, metavar="FILE.png", help="draw the result")] = None,
     target: Annotated[
         str | None,

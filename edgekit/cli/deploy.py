@@ -33,7 +33,7 @@ def deploy(
     device: Annotated[
         str | None,
         typer.Option(
-            metavar="D", help="device profile (default: found out on each target)", autocompletion=device_names
+            metavar="D", help="device profile (default: detected on each target)", autocompletion=device_names
         ),
     ] = None,
     service: Annotated[bool, typer.Option("--service", help="start it with systemd, and ask the service")] = False,
@@ -46,7 +46,7 @@ def deploy(
         ),
     ] = 8080,
     allow_downgrade: Annotated[
-        bool, typer.Option("--allow-downgrade", help="take a bundle that is older than what is there")
+        bool, typer.Option("--allow-downgrade", help="install a bundle that is older than the installed one")
     ] = False,
     ssh: Ssh = "ssh",
     as_json: Json = False,

@@ -25,14 +25,14 @@ def evaluate(
         typer.Option(
             parser=Path,
             metavar="BUNDLE",
-            help="answer with exported files on the device runtime; a GGUF base is run with this adapter",
+            help="answer with a bundle on the device runtime, or with a GGUF base and this adapter",
         ),
     ] = None,
     base: OtherBase = None,
     limit: Annotated[
         int | None, typer.Option(parser=read(whole()), metavar="N", help="use only the first N rows")
     ] = None,
-    no_base: Annotated[bool, typer.Option("--no-base", help="leave the bare base out")] = False,
+    no_base: Annotated[bool, typer.Option("--no-base", help="don't score the base model alone")] = False,
     output: Annotated[
         Path | None,
         typer.Option(parser=Path, metavar="FILE", help="also write the JSON document, with all answers"),

@@ -35,7 +35,7 @@ def export(
         str | None,
         typer.Option(
             metavar="separate|merged",
-            help="adapters beside the base, or one folded into it",
+            help="adapters as files beside the base, or one merged into it",
             **one_of("--mode", completion.modes),
         ),
     ] = None,
@@ -49,13 +49,19 @@ def export(
     ] = None,
     max_mb: Annotated[
         float | None,
-        typer.Option(parser=read(number(above=0)), metavar="MB", help="with auto: largest base and adapters together"),
+        typer.Option(
+            parser=read(number(above=0)), metavar="MB", help="with auto: maximum size of base and adapters together"
+        ),
     ] = None,
     min_decode_tps: Annotated[
         float | None,
-        typer.Option(parser=read(number(above=0)), metavar="TPS", help="with auto: least decode speed, here"),
+        typer.Option(
+            parser=read(number(above=0)), metavar="TPS", help="with auto: minimum decode speed on this machine"
+        ),
     ] = None,
-    imatrix: Annotated[bool, typer.Option("--imatrix", help="weigh the quantiser by the training rows")] = False,
+    imatrix: Annotated[
+        bool, typer.Option("--imatrix", help="quantize with an importance matrix of the training rows")
+    ] = False,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(metavar="REGEX=TYPE", help="another type for some tensors (can be repeated)"),
@@ -65,7 +71,7 @@ def export(
         typer.Option(
             parser=read(whole()),
             metavar="N",
-            help="closest LoRA of rank N for adapters that aren't additive (DoRA)",
+            help="approximate adapters that aren't additive (DoRA) by a LoRA of rank N",
         ),
     ] = None,
     device: Annotated[
@@ -86,7 +92,7 @@ def export(
         str | None,
         typer.Option(
             metavar="REASON",
-            help="ship although the gate refuses: worse than the trained model, or no better than the base",
+            help="ship although the gate refuses; the reason goes into the bundle",
         ),
     ] = None,
     output: Annotated[

@@ -25,7 +25,7 @@ def merge(
     folder: ProjectFolder = ".",
     as_json: Json = False,
 ) -> None:
-    """Merge adapters into the float base (a Hugging Face folder)."""
+    """Merge adapters into the float base model, as a Hugging Face folder."""
     project = load(folder)
     from edgekit.exporting.preflight import check_merge
 

@@ -25,7 +25,7 @@ OtherBase = Annotated[
     typer.Option(
         "--base",
         metavar="BASE",
-        help="another base than the project's: a GGUF that devices hold, say",
+        help="a base model other than the project's: the GGUF file that your devices have, for example",
         autocompletion=bases,
     ),
 ]
@@ -34,7 +34,7 @@ Device = Annotated[
     typer.Option(metavar="D", help="device profile, or a TOML file of your own", autocompletion=device_names),
 ]
 Python = Annotated[str | None, typer.Option(metavar="3.N", help="the device's Python, when it isn't the profile's")]
-Ssh = Annotated[str, typer.Option(metavar="COMMAND", help="ssh with options of yours, 'ssh -i key' say")]
+Ssh = Annotated[str, typer.Option(metavar="COMMAND", help="your own ssh command: 'ssh -i key', for example")]
 
 
 def read(value: Callable[[str], Value]) -> Callable[[str], Value]:

@@ -27,18 +27,18 @@ def plan(
         str | None,
         typer.Option(
             metavar="BASE",
-            help="a GGUF file, or a base by name, in the place of a bundle",
+            help="a GGUF file or a base's name, instead of a bundle",
             autocompletion=bases,
         ),
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="with a base: as if it were quantised so", autocompletion=quantizations),
+        typer.Option(metavar="TYPE", help="plan a base model at this quantization type", autocompletion=quantizations),
     ] = None,
     memory_mb: Annotated[
         int | None,
         typer.Option(
-            parser=read(whole()), metavar="MB", help="RAM of your device, when it has more than the smallest model"
+            parser=read(whole()), metavar="MB", help="RAM of your device, if it has more than the smallest variant"
         ),
     ] = None,
     context: Annotated[
@@ -56,7 +56,7 @@ def plan(
     service: Annotated[bool, typer.Option("--service", help="with the HTTP service around it")] = False,
     min_decode_tps: Annotated[
         float,
-        typer.Option(parser=read(number(0)), metavar="TPS", help="speed that the best quantisation has to have"),
+        typer.Option(parser=read(number(0)), metavar="TPS", help="minimum speed of the recommended quantization type"),
     ] = 0.0,
     folder: ProjectFolder = ".",
     as_json: Json = False,

@@ -36,7 +36,9 @@ def serve_site(
         typer.Option(parser=Path, metavar="PEM", help="for https, with --key (default: self-signed)"),
     ] = None,
     key: Annotated[Path | None, typer.Option(parser=Path, metavar="PEM", help="private key of the certificate")] = None,
-    no_headers: Annotated[bool, typer.Option("--no-headers", help="as a host does that can't set headers")] = False,
+    no_headers: Annotated[
+        bool, typer.Option("--no-headers", help="send no security headers, as some hosts do")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Serve a site folder for trying it out."""

@@ -19,7 +19,7 @@ def train(
         str | None,
         typer.Argument(metavar="NAME", help="adapter (default: all of the project)", autocompletion=adapter_names),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on after Ctrl-C, kill or power loss")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted training")] = False,
     base: OtherBase = None,
     folder: ProjectFolder = ".",
     as_json: Json = False,

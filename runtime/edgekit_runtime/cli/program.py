@@ -276,12 +276,12 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
         help="a bundle folder or .tar, a device store, or two results",
     )
     add("--output", type=Path, metavar="FILE", help="write the result as JSON")
-    add("--repeats", type=whole(), default=5, help="how often each figure is taken (5)")
+    add("--repeats", type=whole(), default=5, help="repetitions of each measurement (5)")
     add("--prompt-tokens", type=whole(), default=256, help="length of the prompt (256)")
     add("--decode-tokens", type=whole(), default=64, help="tokens decoded after it (64)")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--image-size", default="640x480", metavar="WxH", help="images of a caption bundle, pixels (640x480)")
-    add("--quick", action="store_true", help="everything once, to see that it works")
+    add("--quick", action="store_true", help="measure everything once, as a check")
     return parser
 
 
