@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.cli.program import kit
-from edgekit_runtime import cli as runtime_cli
+from edgekit_runtime.cli import program as runtime_cli
 from edgekit_runtime.cli.parser import Program
 
 FRAME = {"help", "json", "debug"}
