@@ -8,17 +8,30 @@ import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, TextIO
-
-if TYPE_CHECKING:
-    from edgekit_exporters.progress import Stage
+from typing import Any, Protocol, TextIO
 
 PER_SECOND = 4  # times that the lines are drawn
 MOST_BAR = 20  # columns; a narrow terminal has less for it
 DUMB = ("dumb", "unknown")  # terminals that can't move their cursor
 
 
-def show(stage: Stage) -> bool:
+class Line(Protocol):
+    """What is shown of a stage; see :class:`~edgekit_exporters.progress.Stage`."""
+
+    total: int | None
+    done: int
+
+    @property
+    def count(self) -> str: ...
+
+    @property
+    def times(self) -> str: ...
+
+    @property
+    def figures(self) -> str: ...
+
+
+def show(stage: Line) -> bool:
     """Show a stage until :func:`end`; False where stderr is no terminal."""
     global _screen
     with _lock:
@@ -30,7 +43,7 @@ def show(stage: Stage) -> bool:
     return True
 
 
-def end(stage: Stage) -> None:
+def end(stage: Line) -> None:
     """Leave a stage's line where it is, and go on below it."""
     global _screen
     with _lock:
@@ -65,10 +78,10 @@ class _Screen:
         atexit.register(self.stop)  # a cursor that is hidden would stay so
         self._lead(self._above)
 
-    def add(self, stage: Stage) -> None:
+    def add(self, stage: Line) -> None:
         self._tasks[id(stage)] = self._lines.add_task("", total=stage.total, completed=stage.done, stage=stage)
 
-    def remove(self, stage: Stage) -> bool:
+    def remove(self, stage: Line) -> bool:
         """Take a stage out; True when it was the last and everything is as before."""
         task = self._tasks.pop(id(stage))
         self._lines.stop_task(task)
@@ -145,7 +158,7 @@ def _columns() -> list[Any]:
 
     class Bar(BarColumn):
         def render(self, task: Task) -> Any:
-            stage: Stage = task.fields["stage"]
+            stage: Line = task.fields["stage"]
             if stage.total is None:
                 return Text("")
             return ProgressBar(total=stage.total, completed=stage.done)
