@@ -22,13 +22,16 @@ class Line(Protocol):
     done: int
 
     @property
-    def count(self) -> str: ...
+    def count(self) -> str:
+        """The stage and where it is."""
 
     @property
-    def times(self) -> str: ...
+    def times(self) -> str:
+        """How long it has taken, and how long it will."""
 
     @property
-    def figures(self) -> str: ...
+    def figures(self) -> str:
+        """What is shown beside the count."""
 
 
 def show(stage: Line) -> bool:
