@@ -20,4 +20,5 @@ def colour(name: str, *, dark: bool) -> str:
     Raises:
         KeyError: the scheme has no such colour.
     """
-    return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", colours_sheet().split(_DARK)[dark]))[name]
+    found: dict[str, str] = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", colours_sheet().split(_DARK)[dark]))
+    return found[name]
