@@ -62,7 +62,7 @@ class Card {
     if (entry.image) this.question.prepend(picture(entry.image));
     this.row = element("li", undefined, "answer");
     [this.name, this.reading, this.said, this.foot] = ["quiet", "reading", "said", "foot"].map((each) => element("div", undefined, each));
-    this.row.append(this.name, this.reading, this.said, this.foot);
+    this.row.append(this.name, this.said);
   }
 
   begin() {
@@ -73,6 +73,7 @@ class Card {
     this.words = element("span", undefined, "quiet");
     this.reading.setAttribute("aria-live", "off"); // it changes every second
     this.reading.append(this.bar, this.words);
+    this.said.before(this.reading);
     this.show();
     this.look();
   }
@@ -91,7 +92,7 @@ class Card {
     this.unseen += piece;
     const began = performance.now();
     if (began < this.next) return;
-    if (!this.reading.hidden) this.answering();
+    if (this.reading.isConnected) this.answering();
     this.run = write(this.said, this.unseen, this.run);
     this.unseen = "";
     this.look();
@@ -101,7 +102,6 @@ class Card {
 
   /** @param {import("../edgekit-runtime/index.js").Generation} answer @returns {import("./history.js").Entry} what to keep */
   end({ text, adapter, finish_reason: reason, timings }) {
-    if (!this.reading.hidden) this.answering();
     this.open = false;
     write(this.said, this.unseen, this.run);
     this.entry = { ...this.entry, adapter, text, reason, ttft_ms: timings.ttft_ms, decode_tps: timings.decode_tps };
@@ -118,7 +118,7 @@ class Card {
   }
 
   answering() {
-    this.reading.hidden = true;
+    this.reading.remove();
     this.said.classList.add("waiting");
   }
 
@@ -131,12 +131,11 @@ class Card {
     const { adapter, text } = this.entry;
     this.name.textContent = adapter ?? say("base");
     for (const image of this.question.querySelectorAll("img")) image.alt = say("photo");
-    this.foot.hidden = this.open || this.error !== undefined;
     if (this.open) {
       this.showReading();
       return;
     }
-    this.reading.hidden = true;
+    this.reading.remove();
     this.said.classList.remove("waiting");
     if (this.error) {
       this.said.className = "failure";
@@ -170,5 +169,6 @@ class Card {
     });
     copy.hidden = !text;
     this.foot.replaceChildren(element("span", facts.join(" · "), "quiet"), copy);
+    this.row.append(this.foot);
   }
 }
