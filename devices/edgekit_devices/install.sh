@@ -202,7 +202,7 @@ restore() {
 
 # Keys that it trusts stay.
 empty_store() {
-    for part in current generations objects refused probed tmp cache lock; do rm -rf "${store:?}/$part"; done
+    for part in current generations objects refused probed tmp cache lock trial.lock; do rm -rf "${store:?}/$part"; done
     rmdir "$store" 2>/dev/null || true
 }
 

@@ -16,7 +16,11 @@ def test_the_runtime_is_packed_from_where_it_is_installed(tmp_path: Path) -> Non
     one, two = (runtime_wheel(tmp_path / name) for name in ("a", "b"))
     assert one.read_bytes() == two.read_bytes()
     names = set(zipfile.ZipFile(one).namelist())
-    assert {"edgekit_runtime/cli.py", "edgekit_runtime/py.typed", "edgekit_runtime/server/page/status.html"} <= names
+    assert {
+        "edgekit_runtime/cli/program.py",
+        "edgekit_runtime/py.typed",
+        "edgekit_runtime/server/page/status.html",
+    } <= names
     info = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"edgekit-runtime" in zipfile.ZipFile(one).read(info)
     assert not [name for name in names if "__pycache__" in name]

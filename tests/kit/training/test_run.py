@@ -123,9 +123,10 @@ class _SignalAt(TrainerCallback):
 def _interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     original = run.Progress.install
 
-    def install(trainer: Any, label: str) -> None:
-        original(trainer, label)
+    def install(trainer: Any, label: str) -> run.Progress:
+        shown = original(trainer, label)
         trainer.add_callback(_SignalAt(step))
+        return shown
 
     monkeypatch.setattr(run.Progress, "install", install)
 
