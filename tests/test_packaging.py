@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
         ),
         (".", ["edgekit/py.typed", "edgekit_exporters/bundle.py", "edgekit_devices/data/raspberry-pi-5.toml"]),
         (".", ["edgekit_devices/install.sh", "edgekit_devices/probe.sh", "edgekit_devices/published.csv"]),
-        ("runtime", ["edgekit_runtime/py.typed", "edgekit_runtime/engines/llama_cpp.py"]),
+        ("runtime", ["edgekit_runtime/py.typed", "edgekit_runtime/engines/llama/engine.py"]),
     ],
 )
 def test_a_wheel_has_its_packages_and_nothing_of_the_tests(project: str, needed: list[str], tmp_path: Path) -> None:
