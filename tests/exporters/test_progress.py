@@ -63,13 +63,14 @@ def logged_to(terminal: Terminal) -> Iterator[logging.Logger]:
     handler = logging.StreamHandler(terminal)
     loggers = [logging.getLogger(name) for name in ("edgekit.test", "edgekit_exporters")]
     before = [logger.level for logger in loggers]
-    logging.getLogger().addHandler(handler)
+    root = logging.getLogger()
+    others, root.handlers = root.handlers, [handler]  # those of commands that ran in this process write to closed files
     for logger in loggers:
         logger.setLevel(logging.INFO)
     yield loggers[0]
     for logger, level in zip(loggers, before, strict=True):
         logger.setLevel(level)
-    logging.getLogger().removeHandler(handler)
+    root.handlers = others
 
 
 def test_elsewhere_a_stage_is_one_line(caplog: pytest.LogCaptureFixture, clock_at: list[float]) -> None:
