@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from edgekit_runtime.errors import EdgekitError, UsageError, one_line
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.files.system_errors import explained
 from edgekit_runtime.hints import did_you_mean, nearest
+from edgekit_runtime.sigterm import handling_sigterm
 
 INTERRUPTED = 128 + signal.SIGINT
 DEFECT = 1
@@ -111,14 +111,8 @@ def _ending_on_sigterm() -> Iterator[None]:
         print("stopped", file=sys.stderr)
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():  # whoever runs us handles signals
+    with handling_sigterm(end):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def what_to_run(arguments: argparse.Namespace) -> Path:

@@ -33,8 +33,8 @@ from edgekit_runtime.server.bodies import (
     placed,
     read_body,
 )
+from edgekit_runtime.server.disconnects import ClientGone, heeding
 from edgekit_runtime.server.guard import Guard, Handler, error_response, later
-from edgekit_runtime.server.heeding import ClientGone, heeding
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics

@@ -1,57 +1,38 @@
-"""The last resort of a service that was told to end: it ends, whatever hangs in it."""
+"""A client that goes away is noticed while its request is answered."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import AsyncIterator
 
-import psutil
-
-log = logging.getLogger(__name__)
+from starlette.requests import Request
 
 
-def leave_within(seconds: float) -> None:
-    """End this process and all that it started, unless it has ended by itself by then."""
-    timer = threading.Timer(seconds, _leave)
-    timer.daemon = True
-    timer.start()
+class ClientGone(Exception):
+    """Nobody reads the answer."""
 
 
-@contextlib.contextmanager
-def ending_as_told(seconds: float) -> Iterator[None]:
-    """SIGTERM in the block leaves it, within ``seconds``, and is no failure of the service."""
-
-    def end(_: int, __: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        leave_within(seconds)
-        log.info("told to end")
-        raise SystemExit(0)
-
-    if threading.current_thread() is not threading.main_thread():  # whoever runs us handles signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
+@contextlib.asynccontextmanager
+async def heeding(request: Request) -> AsyncIterator[None]:
+    """Stop the block, by ClientGone, when the client goes away.  What it awaits first is begun at once."""
+    me = asyncio.current_task()
+    assert me is not None  # a request is handled in one
+    inside = True
+    gone = asyncio.ensure_future(_gone(request))
+    gone.add_done_callback(lambda each: me.cancel() if inside and not each.cancelled() else None)
     try:
         yield
+    except asyncio.CancelledError:
+        if gone.cancelled() or not gone.done():
+            raise
+        me.uncancel()
+        raise ClientGone from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        inside = False
+        gone.cancel()
 
 
-def end_all(pid: int, *, itself: bool = True) -> None:
-    """Kill all that a process started, and the process before."""
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for each in [*([process] if itself else []), *process.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
-
-
-def _leave() -> None:
-    log.error("something did not end in time: leaving it behind")
-    end_all(os.getpid(), itself=False)
-    os._exit(0)  # it was told to end, and threads that hang would keep the interpreter
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -13,7 +13,7 @@ from edgekit_runtime.errors import InputError, TargetError, UsageError
 from edgekit_runtime.server import responses as replies
 from edgekit_runtime.server.adapters import Busy
 from edgekit_runtime.server.bodies import NoRoom, TooLarge, TooLate
-from edgekit_runtime.server.heeding import ClientGone
+from edgekit_runtime.server.disconnects import ClientGone
 from edgekit_runtime.server.origins import is_foreign
 from edgekit_runtime.server.supervisor import Deadly, SetAside
 

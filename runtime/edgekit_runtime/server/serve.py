@@ -17,7 +17,7 @@ from edgekit_runtime.formats.bundle import open_bundle
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
 from edgekit_runtime.server.copies import private_place
-from edgekit_runtime.server.disconnects import ending_as_told, leave_within
+from edgekit_runtime.server.ending import ending_as_told, leave_within
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import Connections
 from edgekit_runtime.server.origins import is_loopback

@@ -27,7 +27,7 @@ from typing import Any
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 from edgekit_runtime.server.at_work import AtWork, Crash, shared_file
 from edgekit_runtime.server.blame import Blame
-from edgekit_runtime.server.disconnects import end_all
+from edgekit_runtime.server.ending import end_all
 from edgekit_runtime.server.killers import Killers, request_key
 from edgekit_runtime.server.left_out import ASIDE, LeftOut
 from edgekit_runtime.server.threads import beside

@@ -22,7 +22,7 @@ HANGS = {
 def test_what_hangs_is_left_behind_with_all_children(hang: str) -> None:
     code = (
         "import subprocess, sys, threading, time\n"
-        "from edgekit_runtime.server.disconnects import leave_within\n"
+        "from edgekit_runtime.server.ending import leave_within\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         f"print(child.pid, flush=True)\nleave_within(0.5)\n{HANGS[hang]}\n"
     )
