@@ -27,7 +27,7 @@ from edgekit_runtime.engines.llama.context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama.images import LlamaImages
 from edgekit_runtime.engines.llama.library import clear_errors, engine_info, model_parameters, reason, start_backend
 from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
-from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary
+from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import read_gguf
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class LlamaEngine:
+class LlamaEngine(VocabularyUser):
     """A base GGUF and any number of LoRA GGUFs."""
 
     splits_at_gaps = True
@@ -128,18 +128,6 @@ class LlamaEngine:
     def mixes(self, stacks: Sequence[Stack]) -> bool:
         """A context has one set of adapters at a time."""
         return len(stacks) == 1 and self.batches_exactly(stacks[0])
-
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
-        """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
-        return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
-
-    def piece(self, token: int) -> bytes:
-        """The bytes of a token, none for special ones."""
-        return self._vocabulary.piece(token)
-
-    def is_end(self, token: int) -> bool:
-        """Whether the vocabulary marks this token as the end of a generation."""
-        return self._vocabulary.is_end(token)
 
     def decode(self, parts: Sequence[Part]) -> None:
         """Decode all parts at once.

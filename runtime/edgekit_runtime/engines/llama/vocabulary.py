@@ -143,3 +143,21 @@ class LogitsSampler:
         if self._chain:
             llama.llama_sampler_free(self._chain)
             self._chain = None
+
+
+class VocabularyUser:
+    """What both engines do through llama.cpp's vocabulary."""
+
+    _vocabulary: LlamaVocabulary
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
+        return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, none for special ones."""
+        return self._vocabulary.piece(token)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the vocabulary marks this token as the end of a generation."""
+        return self._vocabulary.is_end(token)

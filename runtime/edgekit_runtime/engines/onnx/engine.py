@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
-from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, LogitsSampler
+from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, LogitsSampler, VocabularyUser
 from edgekit_runtime.engines.onnx.adapter_sets import SPARE, AdapterSets, Shape, names_in
 from edgekit_runtime.engines.onnx.adapters import Loaded, Values, added, masks
 from edgekit_runtime.engines.onnx.bindings import Bindings
@@ -45,7 +45,7 @@ class Exactness(NamedTuple):
     cuts: bool
 
 
-class OnnxEngine:
+class OnnxEngine(VocabularyUser):
     """A base as an ONNX graph, and any number of ``.onnx_adapter`` files."""
 
     splits_at_gaps = False
@@ -129,18 +129,6 @@ class OnnxEngine:
             return False
         known = self._sets.exact(names_in(stacks))
         return self._probe_mixing(stacks) if known is None else known
-
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
-        """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
-        return self._vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)
-
-    def piece(self, token: int) -> bytes:
-        """The bytes of a token, none for special ones."""
-        return self._vocabulary.piece(token)
-
-    def is_end(self, token: int) -> bool:
-        """Whether the vocabulary marks this token as the end of a generation."""
-        return self._vocabulary.is_end(token)
 
     def decode(self, parts: Sequence[Part]) -> None:
         """Decode all parts: single tokens in one step, longer parts one after another.
