@@ -37,8 +37,9 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/edgekit demo
 
+# Two at a time, each with one thread: most tests wait for processes.  A file's tests stay together, as they share what is slow to make.
 test: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # The short runs of tests/runtime/torture and its neighbours at full length: two hours.
 torture: $(READY)

@@ -13,9 +13,10 @@ from transformers import AutoModelForCausalLM
 
 from edgekit.bases.resolve import resolve_base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.conversion.tensor_map import tensor_map
 from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf.base import base_gguf
-from edgekit_exporters.gguf.converters import run_converter
+from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.peft.canonical import canonicalize
 from edgekit_runtime.formats.bundle import file_digest
@@ -103,9 +104,8 @@ def make_goods(base_folder: Path, folder: Path) -> Goods:
     write_bundle(plan, folder / "bundle")
     write_bundle(replace(plan, version="2026.02.01"), folder / "later")
     two = adapter(3, "two.gguf", name="two")
-    canonicalize(folder / "peft-3", base).save(folder / "plain")
     nameless = folder / "from-elsewhere.gguf"
-    run_converter("convert_lora_to_gguf.py", [folder / "plain", "--base", base.folder, "--outfile", nameless])
+    write_lora(lora_pairs(canonicalize(folder / "peft-3", base).layers, tensor_map(base.folder)), nameless, "F16")
     rewrite_metadata(two, folder / "other.gguf", {"edgekit.family": "another-base-0123456789ab"})
     return Goods(
         bundle=folder / "bundle",

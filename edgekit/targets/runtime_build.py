@@ -27,7 +27,7 @@ from edgekit_devices.wheelhouse import (
     open_wheelhouse,
 )
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.gguf.converters import engine_version, source_distribution
+from edgekit_exporters.conversion.converters import engine_version, source_distribution
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import TargetError, UsageError
 from edgekit_runtime.files.atomic import publish

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from edgekit.bases.quantized.block_formats import FLOATS, LAYOUTS, SUPPORTED, Layout
 from edgekit_runtime.errors import InputError
 
+PLANE = "plane"
+
 
 class QuantizedBlocks(nn.Module):
     """The blocks of one matrix.
@@ -20,16 +22,20 @@ class QuantizedBlocks(nn.Module):
 
     Attributes:
         rows, cols: shape of the matrix that the blocks stand for.
+        order: where each of its columns stands in the blocks; None where they stand in order.
         type_name: GGUF's name of the type, ``Q4_0`` say.
 
     """
 
-    def __init__(self, blocks: Tensor, type_name: str) -> None:
+    order: Tensor | None
+
+    def __init__(self, blocks: Tensor, type_name: str, columns: Tensor | None = None) -> None:
         """Take the blocks as they stand in a GGUF file.
 
         Args:
             blocks: uint8 [rows, bytes of a row].
             type_name: one of ``SUPPORTED``.
+            columns: the matrix's column that each column of the blocks is; None where they stand in order.
 
         Raises:
             InputError: an unsupported type, or a row that is no whole number of blocks.
@@ -38,15 +44,16 @@ class QuantizedBlocks(nn.Module):
         super().__init__()
         self.type_name = type_name
         self.rows = blocks.shape[0]
-        self.cols = columns(blocks.shape[1], type_name)
+        self.cols = columns_in(blocks.shape[1], type_name)
         kept = _split(blocks, LAYOUTS[type_name]) if type_name in LAYOUTS else [blocks.clone()]
         for index, piece in enumerate(kept):
-            self.register_buffer(f"plane{index}", piece, persistent=False)
+            self.register_buffer(f"{PLANE}{index}", piece, persistent=False)
+        self.register_buffer("order", None if columns is None else torch.argsort(columns), persistent=False)
 
     @property
     def planes(self) -> list[Tensor]:
         """What is kept: code bits, then scales; uint8, one row for each row of the matrix."""
-        return list(self.buffers(recurse=False))
+        return [value for name, value in self.named_buffers(recurse=False) if name.startswith(PLANE)]
 
     @property
     def device(self) -> torch.device:
@@ -70,6 +77,10 @@ class QuantizedBlocks(nn.Module):
         return f"{self.rows}, {self.cols}, {self.type_name}"
 
     def _floats(self, pieces: list[Tensor], dtype: torch.dtype) -> Tensor:
+        values = self._in_file_order(pieces, dtype)
+        return values if self.order is None else values[:, self.order]
+
+    def _in_file_order(self, pieces: list[Tensor], dtype: torch.dtype) -> Tensor:
         if self.type_name in FLOATS:
             return pieces[0].view(FLOATS[self.type_name]).to(dtype)
         layout = LAYOUTS[self.type_name]
@@ -100,7 +111,7 @@ def dequantize(blocks: Tensor, type_name: str, dtype: torch.dtype = torch.float3
     return QuantizedBlocks(blocks, type_name).dequantize(dtype)
 
 
-def columns(row_bytes: int, type_name: str) -> int:
+def columns_in(row_bytes: int, type_name: str) -> int:
     """Elements in a row of ``row_bytes``.
 
     Raises:

@@ -1,18 +1,19 @@
-"""Which GGUF tensor is which Hugging Face parameter, and what llama.cpp's converter did to it on the way."""
+"""The blocks of a GGUF file as parameters of the transformers model that it was made from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gguf
+import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from edgekit.bases.quantized.blocks import QuantizedBlocks, dequantize
-from edgekit_exporters.conversions import CONVERSIONS, Conversion, unpaired
+from edgekit_exporters.conversion.tensor_map import Piece, TensorMap, rows_of
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile, TensorInfo, read_gguf
 
@@ -23,84 +24,84 @@ DERIVED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One parameter's blocks, rows in Hugging Face's order: uint8 [rows, bytes of a row]."""
+    """One parameter's blocks.
+
+    Attributes:
+        blocks: uint8 [rows, bytes of a row], in the parameter's order of rows.
+        type_name: GGUF's name of the type.
+        shape: of the parameter.
+        shift, scale: what the conversion did to its values.
+        columns: the parameter's column in each column of the blocks; None where they stand as they were.
+        transposed: rows run along the parameter's last axis (GPT-2's Conv1D).
+    """
 
     blocks: Tensor
     type_name: str
     shape: torch.Size
-    shift: float
+    shift: float = 0.0
+    scale: float = 1.0
+    columns: Tensor | None = None
+    transposed: bool = False
 
     def packed(self) -> QuantizedBlocks:
-        """The matrix as packed blocks in memory of their own."""
-        return QuantizedBlocks(self.blocks, self.type_name)
+        """The matrix as packed blocks in memory of their own; a transposed one as [out, in].
+
+        Raises:
+            InputError: a conversion that changed values, which blocks can't undo.
+        """
+        if self.shift != 0.0 or self.scale != 1.0:
+            raise InputError("the conversion to GGUF changes the values of a matrix of this model", OTHER_PRECISION)
+        return QuantizedBlocks(self.blocks, self.type_name, self.columns)
 
     def floats(self, dtype: torch.dtype) -> Tensor:
         """The parameter as the float model has it."""
-        values = dequantize(self.blocks, self.type_name, torch.float32) - self.shift
-        return values.view(self.shape).to(dtype)
+        values = QuantizedBlocks(self.blocks, self.type_name, self.columns).dequantize(torch.float32)
+        values = values - self.shift if self.shift else values
+        values = values / self.scale if self.scale != 1.0 else values
+        if self.transposed:
+            *leading, inputs, outputs = self.shape
+            values = values.view(*leading, outputs, inputs).transpose(-1, -2)
+        return values.reshape(self.shape).to(dtype)
 
 
-def stored_tensors(path: Path, model: Any) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield each parameter of ``model`` with what the GGUF file has for it.
+def stored_tensors(path: Path, mapping: TensorMap, hf_folder: Path | None) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield each parameter with what the GGUF file has for it.
 
     Args:
         path: a GGUF model.
-        model: the transformers model of the same config; only names and shapes of its parameters are used.
+        mapping: of the model that it was made from.
+        hf_folder: that model's folder, for parameters that the file holds in another form (Mamba's decay), or None.
 
     Raises:
-        InputError: an architecture that isn't supported or isn't the model's, a parameter without a tensor, a tensor
-            without a parameter, or two shapes that differ.
-
+        InputError: the file isn't of that model: another architecture, a parameter without a tensor, a tensor without
+            a parameter, or two shapes that differ.
     """
     file = read_gguf(path)
-    conversion = _conversion(file, model.config)
+    _check(file, mapping)
     content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
-    names = _names(file, model)
-    unused = set(file.tensors) - set(names.values()) - set(DERIVED)
-    if unused:
-        raise InputError(
-            f"{path.name} has tensors that {model.config.model_type} has no place for: {_some(unused)}",
-            "give the config of this very model",
-        )
-    for name, parameter in model.named_parameters():
-        if name in names:
-            yield name, _stored(file.tensors[names[name]], content, name, parameter.shape, model.config, conversion)
-
-
-def _conversion(file: GgufFile, config: Any) -> Conversion:
-    architecture = file.metadata.get("general.architecture")
-    conversion = CONVERSIONS.get(str(architecture))
-    if conversion is None:
-        raise InputError(
-            f"training on GGUF blocks isn't supported for the architecture {architecture}", OTHER_PRECISION
-        )
-    if config.model_type not in conversion.model_types:
-        raise InputError(
-            f"{file.path.name} is a {architecture}, the Hugging Face folder a {config.model_type}",
-            "give the folder of the same model",
-        )
-    return conversion
-
-
-def _names(file: GgufFile, model: Any) -> dict[str, str]:
-    """Parameter -> tensor, without an output matrix that is the embedding."""
-    architecture = next(
-        number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == file.metadata["general.architecture"]
-    )
-    table = gguf.get_tensor_name_map(architecture, model.config.num_hidden_layers)
-    tied = tied_output(model)
-    names, missing = {}, []
-    for name, _ in model.named_parameters():
-        if name == tied:
-            continue
-        tensor = table.get_name(name, try_suffixes=(".weight", ".bias"))
-        if tensor in file.tensors:
-            names[name] = tensor
+    for name, shape in mapping.parameters.items():
+        pieces = _cover(mapping, name, shape)
+        if pieces:
+            yield name, _stored(file, content, pieces, torch.Size(shape))
         else:
-            missing.append(name)
-    if missing:
-        raise InputError(f"{file.path.name} has no tensor for {_some(missing)}", "give the config of this very model")
-    return names
+            yield name, float_tensor(hf_folder, name)
+
+
+def float_tensor(folder: Path | None, name: str) -> StoredTensor:
+    """A parameter as a Hugging Face folder has it.
+
+    Raises:
+        InputError: it has no such tensor.
+    """
+    for path in sorted(folder.glob("*.safetensors")) if folder else ():
+        with safe_open(path, framework="pt") as file:
+            if name in file.keys():  # noqa: SIM118 (no mapping)
+                value: Tensor = file.get_tensor(name).float()
+                rows = value.shape[0] if value.dim() > 1 else 1
+                return StoredTensor(value.reshape(rows, -1).view(torch.uint8), "F32", value.shape)
+    if folder is None:
+        raise InputError(f"GGUF holds {name} in a form that can't be turned back", OTHER_PRECISION)
+    raise InputError(f"{folder} has no weights for {name}", "download the model again")
 
 
 def tied_output(model: Any) -> str | None:
@@ -111,23 +112,71 @@ def tied_output(model: Any) -> str | None:
     return next(f"{name}.weight" for name, module in model.named_modules() if module is output)
 
 
-def _stored(
-    info: TensorInfo, content: Tensor, name: str, shape: torch.Size, config: Any, conversion: Conversion
-) -> StoredTensor:
-    if tuple(reversed(info.shape)) != tuple(shape):
+def _check(file: GgufFile, mapping: TensorMap) -> None:
+    architecture = file.metadata.get("general.architecture")
+    if architecture != mapping.architecture:
         raise InputError(
-            f"{info.name} is {tuple(reversed(info.shape))} in the GGUF file, {name} is {tuple(shape)} by the config",
-            "give the config of this very model",
+            f"{file.path.name} is a {architecture}, the Hugging Face folder a {mapping.architecture}",
+            "give the folder of the same model",
         )
-    rows = shape[0] if len(shape) > 1 else 1
-    blocks = content[info.offset : info.offset + info.size].view(rows, -1)
-    heads = conversion.heads_of(name, config)
-    if heads is not None:
-        blocks = unpaired(blocks.view(shape[0], -1), heads).view(rows, -1)
-    is_norm = name.endswith("norm.weight")
-    return StoredTensor(blocks, info.type_name, shape, conversion.norm_shift if is_norm else 0.0)
+    mend = "give the config of this very model"
+    if unused := set(file.tensors) - set(mapping.shapes) - set(mapping.derived) - set(DERIVED):
+        problem = f"{file.path.name} has tensors that {architecture} has no place for: {_some(unused)}"
+        raise InputError(problem, mend)
+    if missing := [name for name in mapping.shapes if name not in file.tensors]:
+        parameters = {piece.parameter for name in missing for piece in mapping.pieces[name]} or set(missing)
+        raise InputError(f"{file.path.name} has no tensor for {_some(parameters)}", mend)
+    for name, shape in mapping.shapes.items():
+        stored = tuple(reversed(file.tensors[name].shape))
+        if _plain(stored) != _plain(shape):
+            parameter = next((piece.parameter for piece in mapping.pieces[name]), name)
+            wanted = mapping.parameters.get(parameter, shape)
+            raise InputError(f"{name} is {stored} in the GGUF file, {parameter} is {wanted} by the config", mend)
 
 
-def _some(names: list[str] | set[str]) -> str:
+def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _cover(mapping: TensorMap, name: str, shape: tuple[int, ...]) -> list[Piece]:
+    """The pieces that hold a parameter's rows once; none where some are in no tensor, but for the last ones."""
+    covered: set[int] = set()
+    chosen = []
+    for piece in mapping.by_parameter[name]:
+        places = set(piece.places.tolist())
+        if not places <= covered:  # else a copy: an output matrix beside the embedding
+            chosen.append(piece)
+            covered |= places
+    return chosen if chosen and covered == set(range(len(covered))) else []
+
+
+def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.Size) -> StoredTensor:
+    parts = [_rows(file.tensors[piece.tensor], content, piece) for piece in pieces]
+    types = [file.tensors[piece.tensor].type_name for piece in pieces]
+    if len(set(types)) > 1:  # one matrix in two types: floats hold both
+        parts = [dequantize(part, kind).view(torch.uint8) for part, kind in zip(parts, types, strict=True)]
+        types = ["F32"]
+    order = np.argsort(np.concatenate([piece.places for piece in pieces]), kind="stable")
+    blocks = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if (order != np.arange(len(order))).any():
+        blocks = blocks[torch.from_numpy(order)]
+    first = pieces[0]
+    # Gemma's converter drops the rows of tokens that the tokenizer doesn't have.
+    blocks = torch.nn.functional.pad(blocks, (0, 0, 0, rows_of(tuple(shape), first) - len(blocks)))
+    columns = None if first.columns is None else torch.from_numpy(first.columns)
+    return StoredTensor(blocks, types[0], shape, first.shift, first.scale, columns, first.transposed)
+
+
+def _rows(info: TensorInfo, content: Tensor, piece: Piece) -> Tensor:
+    """The bytes of a piece's rows; a vector counts as a column of single values."""
+    total = int(np.prod(info.shape[1:])) if len(_plain(tuple(info.shape))) > 1 else int(np.prod(info.shape))
+    raw = content[info.offset : info.offset + info.size].view(total, -1)
+    if len(piece.rows) == total and (piece.rows == np.arange(total)).all():
+        return raw
+    return raw[torch.from_numpy(piece.rows)]
+
+
+def _some(names: Iterable[str]) -> str:
     shown = sorted(names)[:3]
-    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
+    more = len(list(names)) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

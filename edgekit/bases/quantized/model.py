@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ import torch
 import transformers
 from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from edgekit.bases.quantized.block_formats import FLOATS
+from edgekit.bases.quantized.experts import QuantizedExperts
 from edgekit.bases.quantized.linear import QuantizedEmbedding, QuantizedLinear
 from edgekit.bases.quantized.mapping import StoredTensor, stored_tensors, tied_output
+from edgekit_exporters.conversion.tensor_map import tensor_map
 
 
 def load_quantized(
@@ -72,21 +77,27 @@ def dequantized_state(
         InputError: as :func:`load_quantized`.
 
     """
-    tensors = _tensors(Path(path), _skeleton(config, dtype), None if hf_folder is None else Path(hf_folder))
-    return {name: tensor.floats(dtype) for name, tensor in tensors}
+    if hf_folder is not None:
+        tensors = _tensors(Path(path), _skeleton(config, dtype), Path(hf_folder))
+        return {name: tensor.floats(dtype) for name, tensor in tensors}
+    with tempfile.TemporaryDirectory(prefix="edgekit-config-") as folder:
+        config.save_pretrained(folder)
+        return {
+            name: tensor.floats(dtype) for name, tensor in stored_tensors(Path(path), tensor_map(Path(folder)), None)
+        }
 
 
-def _tensors(path: Path, model: Any, hf_folder: Path | None) -> Iterator[tuple[str, StoredTensor]]:
+def _tensors(path: Path, model: Any, hf_folder: Path) -> Iterator[tuple[str, StoredTensor]]:
     if path.is_dir():
         from edgekit.bases.quantized.onnx_mapping import onnx_tensors
 
-        assert hf_folder is not None
         return onnx_tensors(path, model, hf_folder)
-    return stored_tensors(path, model)
+    return stored_tensors(path, tensor_map(hf_folder), hf_folder)
 
 
 def _skeleton(config: Any, dtype: torch.dtype) -> Any:
     """The model with parameters that take no memory; buffers (rotary frequencies) are computed."""
+    config._experts_implementation = "eager"  # the one that takes one expert's matrix at a time
     with init_empty_weights(include_buffers=False):
         return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype)
 
@@ -94,13 +105,28 @@ def _skeleton(config: Any, dtype: torch.dtype) -> Any:
 def _fill(model: Any, name: str, tensors: dict[str, StoredTensor], dtype: torch.dtype) -> None:
     """Put the tensors of one layer into it, or a packed layer into its place."""
     layer = model.get_submodule(name)
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, (nn.Linear, Conv1D)) and _is_plain(layer):
         bias = tensors["bias"].floats(dtype) if "bias" in tensors else None
         model.set_submodule(name, QuantizedLinear(tensors["weight"].packed(), bias, dtype))
-    elif isinstance(layer, nn.Embedding):
+        return
+    if isinstance(layer, nn.Embedding) and _is_plain(layer):
         scale = getattr(layer, "scalar_embed_scale", None)
         packed = QuantizedEmbedding(tensors["weight"].packed(), dtype, padding_idx=layer.padding_idx, scale=scale)
         model.set_submodule(name, packed)
-    else:
-        for kind, tensor in tensors.items():
+        return
+    for kind, tensor in tensors.items():
+        if kind in layer._buffers:
+            layer._buffers[kind] = tensor.floats(layer._buffers[kind].dtype)
+        elif len(tensor.shape) == 3 and tensor.type_name not in FLOATS:
+            delattr(layer, kind)
+            setattr(
+                layer, kind, QuantizedExperts(tensor.packed(), tensor.shape[0], dtype, transposed=tensor.transposed)
+            )
+        else:
             setattr(layer, kind, nn.Parameter(tensor.floats(dtype), requires_grad=False))
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer computes what its class in torch does, but for Gemma's factor: another one keeps its own code."""
+    known = {nn.Linear.forward, Conv1D.forward, nn.Embedding.forward}
+    return type(layer).forward in known or hasattr(layer, "scalar_embed_scale")

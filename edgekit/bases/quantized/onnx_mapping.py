@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
 
 from edgekit.bases.quantized.block_formats import ONNX_TYPES
-from edgekit.bases.quantized.mapping import OTHER_PRECISION, StoredTensor, tied_output
+from edgekit.bases.quantized.mapping import OTHER_PRECISION, StoredTensor, float_tensor, tied_output
 from edgekit_exporters.onnx.base import blocks_of
 from edgekit_exporters.onnx.blocks import Blocks
 from edgekit_exporters.onnx.layer_names import fused_rows, graph_layer
@@ -41,7 +39,7 @@ def onnx_tensors(folder: Path, model: Any, floats: Path) -> Iterator[tuple[str, 
             continue
         place = (HEAD, None) if name == head else graph_layer(name.removesuffix(".weight"), found)
         if place is None or place[0] not in found:
-            yield name, _float(floats, name)
+            yield name, float_tensor(floats, name)
             continue
         layer, part = place
         used.add(layer)
@@ -63,14 +61,4 @@ def _stored(blocks: Blocks, start: int, stop: int, shape: torch.Size) -> StoredT
     codes = blocks.packed_codes()[start:stop]
     scales = blocks.scales[start:stop].half().unsqueeze(-1).view(torch.uint8)
     together = torch.cat([scales, blocks.zeros[start:stop].unsqueeze(-1), codes.view(*scales.shape[:2], -1)], -1)
-    return StoredTensor(together.flatten(1), ONNX_TYPES[blocks.bits], shape, 0.0)
-
-
-def _float(folder: Path, name: str) -> StoredTensor:
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            if name in file.keys():  # noqa: SIM118 (no mapping)
-                value: Tensor = file.get_tensor(name).float()
-                rows = value.shape[0] if value.dim() > 1 else 1
-                return StoredTensor(value.view(rows, -1).view(torch.uint8), "F32", value.shape, 0.0)
-    raise InputError(f"{folder} has no weights for {name}", "download the model again")
+    return StoredTensor(together.flatten(1), ONNX_TYPES[blocks.bits], shape)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_exporters.base import Base
-from edgekit_exporters.gguf.converters import run_converter
+from edgekit_exporters.conversion.tensor_map import tensor_map
+from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalize
 from edgekit_exporters.peft.intake import take_in
@@ -20,7 +21,7 @@ from edgekit_runtime.formats import adapter as keys
 
 log = logging.getLogger(__name__)
 
-# Float types that llama.cpp's LoRA converter writes.  F16 halves the file; A and B are small either way.
+# Types of the pairs.  F16 halves the file; A and B are small either way.
 ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
 
 
@@ -87,13 +88,9 @@ def write_adapter_gguf(
         log.info("%s is written at F32: F16 can't hold its numbers", source.name)
         float_type = "F32"
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:
-        plain, converted = Path(scratch, "plain"), Path(scratch, "adapter.gguf")
-        canonical.save(plain)
-        run_converter(
-            "convert_lora_to_gguf.py",
-            [plain, "--base", base.folder, "--outfile", converted, "--outtype", float_type.lower()],
-        )
-        rewrite_metadata(converted, destination, _metadata(source, base, canonical))
+        plain = Path(scratch, "adapter.gguf")
+        write_lora(lora_pairs(canonical.layers, tensor_map(base.folder)), plain, float_type)
+        rewrite_metadata(plain, destination, _metadata(source, base, canonical))
     return canonical
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.gguf.converters import engine_version, run_converter
+from edgekit_exporters.conversion.converters import CONVERSION, convert, engine_version
 from edgekit_exporters.gguf.imatrix import read_imatrix
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, quantize
@@ -74,7 +74,8 @@ def base_gguf(base: Base, recipe: Recipe | str) -> Path:
     recipe = Recipe(canonical_quantization(recipe)) if isinstance(recipe, str) else recipe
     base = base.stock or base  # a bundle gets its template when it is written; blocks don't depend on it
     folder = cache_folder("bases", base.key)
-    target = folder / f"{recipe.label}-llama-cpp-python-{engine_version()}.gguf"
+    made_by = CONVERSION if base.gguf is None else f"llama-cpp-python-{engine_version()}"
+    target = folder / f"{recipe.label}-{made_by}.gguf"
     return cached(target, lambda temporary: _make(base, recipe, temporary))
 
 
@@ -91,7 +92,7 @@ def gguf_from_folder(folder: Path, destination: Path, recipe: Recipe | str, *, l
         # F32 loses nothing before the quantiser sees it.
         kind = recipe.quantization.lower() if is_float else "f32"
         with stage("converting the base to GGUF"):
-            run_converter("convert_hf_to_gguf.py", [folder, "--outfile", full, "--outtype", kind])
+            convert(folder, full, "--outtype", kind)
         if not is_float:
             quantized = Path(scratch, "quantised.gguf")
             recipe.quantize(full, quantized)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.gguf.converters import engine_version, run_converter
+from edgekit_exporters.conversion.converters import CONVERSION, convert
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.adapter import KEY_FAMILY
@@ -31,7 +31,7 @@ def projector_gguf(base: Base, float_type: str = "F16") -> Path:
         raise UsageError(f"no projector type is called {float_type!r}", did_you_mean(float_type, PROJECTOR_TYPES))
     if base.vision is None:
         raise InputError(f"the base {base.name} reads no images", "use one that does, demo-vlm say")
-    target = cache_folder("bases", base.key) / f"mmproj-{float_type}-llama-cpp-python-{engine_version()}.gguf"
+    target = cache_folder("bases", base.key) / f"mmproj-{float_type}-{CONVERSION}.gguf"
     return cached(target, lambda temporary: _convert(base, float_type, temporary))
 
 
@@ -43,8 +43,7 @@ def _convert(base: Base, float_type: str, destination: Path) -> None:
         if _is_pixtral(folder):
             folder = Path(scratch, "staged")
             _stage_pixtral(base.vision, folder)
-        arguments: list[str | Path] = [folder, "--mmproj", "--outfile", made, "--outtype", float_type.lower()]
-        run_converter("convert_hf_to_gguf.py", arguments)
+        convert(folder, made, "--mmproj", "--outtype", float_type.lower())
         rewrite_metadata(made, destination, {KEY_FAMILY: base.family})
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.conversion.converters import convert
 from edgekit_exporters.gguf.base import TOKENIZER_PREFIX
-from edgekit_exporters.gguf.converters import run_converter
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx.builder import BUILDER, build_graph, float_graph, require_onnx
@@ -253,6 +253,6 @@ def _write_vocabulary(base: Base, graph: Path, destination: Path) -> None:
     }
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".vocabulary-") as scratch:
         plain = Path(scratch, "vocabulary.gguf")
-        run_converter("convert_hf_to_gguf.py", [base.folder, "--outfile", plain, "--vocab-only"])
+        convert(base.folder, plain, "--vocab-only")
         facts |= template_facts(base.folder).metadata()
         rewrite_metadata(plain, destination, facts, copy=base.gguf, prefix=TOKENIZER_PREFIX)

@@ -7,17 +7,13 @@ what scale it gives each layer, and the pairs are rewritten such that ``delta W 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.float_model import load_float
-from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
-from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import TakenAdapter, take_in
 from edgekit_exporters.peft.names import PREFIX
 from edgekit_exporters.peft.ways_out import NotAdditive, refuse_what_is_not_additive
@@ -61,10 +57,6 @@ class LowRank:
         missing = rank - self.rank
         pad = torch.nn.functional.pad
         return LowRank(pad(self.a, (0, 0, 0, missing)), pad(self.b, (0, missing)), self.transposed, self.embedding)
-
-    def as_stored(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A and B such that ``B @ A`` has the layout of the base's stored weight, which converters transpose."""
-        return (self.b.T, self.a.T) if self.transposed else (self.a, self.b)
 
 
 def folded(
@@ -120,27 +112,6 @@ class CanonicalAdapter:
     def fits_f16(self) -> bool:
         """Whether a file at half precision keeps every pair."""
         return all(layer.fits_f16 for layer in self.layers.values())
-
-    def save(self, folder: Path) -> None:
-        """Write what llama.cpp's converter reads: a PEFT folder of one rank, alpha = rank, nothing switched on."""
-        rank = self.rank
-        tensors: dict[str, torch.Tensor] = {}
-        for name, layer in self.layers.items():
-            a, b = layer.padded(rank).as_stored()
-            names = ("lora_embedding_A", "lora_embedding_B") if layer.embedding else ("lora_A.weight", "lora_B.weight")
-            for part, value in zip(names, (a, b), strict=True):
-                tensors[f"{PREFIX}{name}.{part}"] = value.contiguous()
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / WEIGHTS_FILE)
-        config = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "r": rank,
-            "lora_alpha": rank,
-            "target_modules": self.targets,
-            "bias": "none",
-        }
-        (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1))
 
 
 def canonicalize(path: Path, base: Base) -> CanonicalAdapter:

@@ -76,7 +76,7 @@ def take_in(path: Path, base: Base) -> TakenAdapter:
 def _taken(files: AdapterFiles, _stamp: tuple[tuple[str, int, int], ...], base: Base) -> TakenAdapter:
     modules = base_modules(base)
     if files.is_gguf:
-        raw, tensors = read_lora_gguf(files.weights_file, base, modules.parameters, modules.config)
+        raw, tensors = read_lora_gguf(files.weights_file, base)
     else:
         raw, tensors = files.config(), files.weights()
     settings = checked_settings(raw, files.config_file or files.weights_file)

@@ -12,30 +12,28 @@ import numpy as np
 import torch
 
 from edgekit_exporters.base import Base
-from edgekit_exporters.conversions import CONVERSIONS, Conversion, unpaired
+from edgekit_exporters.conversion.tensor_map import Piece, tensor_map
 from edgekit_exporters.peft.names import PREFIX
 from edgekit_exporters.peft.settings import INVOCATION
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats import adapter as keys
 from edgekit_runtime.formats.gguf import GgufFile, TensorInfo, read_gguf
 
+Pair = tuple[torch.Tensor, torch.Tensor]
 
-def read_lora_gguf(
-    path: Path, base: Base, parameters: Mapping[str, tuple[int, ...]], config: Any
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+
+def read_lora_gguf(path: Path, base: Base) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Read a LoRA GGUF.
 
     Args:
         path: the file.
         base: that it is for.
-        parameters: shape by name of the base's parameters.
-        config: transformers' configuration of the base.
 
     Returns:
         What an adapter_config.json would say, and the tensors by PEFT's names, float32.
 
     Raises:
-        InputError: no sound LoRA GGUF, one of another base, or of an architecture whose way back isn't known.
+        InputError: no sound LoRA GGUF, or one of another base.
     """
     facts = keys.AdapterFacts.read(path)
     file = read_gguf(path)
@@ -47,50 +45,71 @@ def read_lora_gguf(
     for name in file.tensors:
         if name not in paired:
             raise InputError(f"{path}: {name} is no half of a LoRA pair", "export it again, with pairs alone")
-    conversion = _conversion(facts.architecture, path, config)
-    modules = _modules(facts.architecture, parameters, config)
-    tensors: dict[str, torch.Tensor] = {}
-    ranks: dict[str, int] = {}
-    for target, (_, _, rank) in facts.pairs.items():
-        module = modules.get(target)
-        if module is None:
+    mapping = tensor_map(base.folder)
+    if facts.architecture != mapping.architecture:
+        raise InputError(
+            f"{path} is of the architecture {facts.architecture or 'nameless'}, the base {mapping.architecture}",
+            "use it with its own base",
+        )
+    pairs: dict[str, list[Pair]] = {}
+    embeddings = set()
+    for target in facts.pairs:
+        if not mapping.pieces.get(target):
             raise InputError(f"{path} changes {target}, which {base.name} lacks", "use it with its own base")
         a, b = (_values(file, file.tensors[target + suffix]) for suffix in (keys.SUFFIX_A, keys.SUFFIX_B))
-        heads = conversion.heads_of(f"{module}.", config)
-        if heads is not None and b.shape[0] % (2 * heads) == 0:  # of another shape it is refused later
-            b = unpaired(b, heads)
-        ranks[module] = rank
-        if target == keys.EMBEDDING:
-            tensors |= {f"{PREFIX}{module}.lora_embedding_A": a.T, f"{PREFIX}{module}.lora_embedding_B": b}
-        else:
-            tensors |= {f"{PREFIX}{module}.lora_A.weight": a, f"{PREFIX}{module}.lora_B.weight": b}
+        for piece in mapping.pieces[target]:
+            module = piece.parameter.removesuffix(".weight")
+            pairs.setdefault(module, []).append(_of_module(piece, a, b, embedding=target == keys.EMBEDDING))
+            if target == keys.EMBEDDING:
+                embeddings.add(module)
+    tensors: dict[str, torch.Tensor] = {}
+    for module, parts in pairs.items():
+        a, b = _together(parts)
+        names = ("lora_embedding_A", "lora_embedding_B") if module in embeddings else ("lora_A.weight", "lora_B.weight")
+        tensors |= dict(zip((f"{PREFIX}{module}.{name}" for name in names), (a, b), strict=True))
+    ranks = {module: sum(a.shape[0] for a, _ in _unlike(parts)) for module, parts in pairs.items()}
     return _config(facts, ranks), tensors
 
 
-def _conversion(architecture: str, path: Path, config: Any) -> Conversion:
-    conversion = CONVERSIONS.get(architecture)
-    if conversion is None:
-        raise InputError(
-            f"edgekit has no way back from a GGUF adapter of the architecture {architecture or 'nameless'} ({path})",
-            "name the PEFT folder that it was made from",
-        )
-    if config.model_type not in conversion.model_types:
-        raise InputError(
-            f"{path} is for the architecture {architecture}, and the base is a {config.model_type}",
-            "use it with its own base",
-        )
-    return conversion
+def _of_module(piece: Piece, a: torch.Tensor, b: torch.Tensor, *, embedding: bool) -> Pair:
+    """What a tensor's pair says of one module: A with its columns, B with its rows (others are zero) in its order."""
+    rows, places = torch.from_numpy(piece.rows), torch.from_numpy(piece.places)
+    if embedding:
+        if len(rows) != a.shape[0]:
+            return a.T, b  # of another shape: it is refused later
+        own = torch.zeros_like(a)
+        own[places] = a[rows] / piece.scale
+        return own.T, b
+    if len(rows) == 0 or int(rows.max()) >= b.shape[0]:
+        return a, b
+    own = torch.zeros(max(int(places.max()) + 1, len(rows)), b.shape[1])
+    own[places] = b[rows] / piece.scale
+    if piece.columns is not None and len(piece.columns) == a.shape[1]:
+        a = a[:, torch.from_numpy(np.argsort(piece.columns))]
+    return a, own
 
 
-def _modules(architecture: str, parameters: Mapping[str, tuple[int, ...]], config: Any) -> dict[str, str]:
-    """GGUF's tensor -> the base's module."""
-    number = next(each for each, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    table = gguf.get_tensor_name_map(number, config.num_hidden_layers)
-    return {
-        tensor: name.removesuffix(".weight")
-        for name in parameters
-        if name.endswith(".weight") and (tensor := table.get_name(name, try_suffixes=(".weight",))) is not None
-    }
+def _unlike(parts: list[Pair]) -> list[Pair]:
+    """Parts of one module that share A are one: their rows of B add up."""
+    made: list[Pair] = []
+    for a, b in parts:
+        same = next((n for n, (other, _) in enumerate(made) if torch.equal(a, other)), None)
+        if same is None:
+            made.append((a, b))
+        else:
+            rows = max(b.shape[0], made[same][1].shape[0])
+            made[same] = (a, _rows(b, rows) + _rows(made[same][1], rows))
+    return made
+
+
+def _together(parts: list[Pair]) -> Pair:
+    parts = _unlike(parts)
+    rows = max(b.shape[0] for _, b in parts)
+    return torch.cat([a for a, _ in parts]), torch.cat([_rows(b, rows) for _, b in parts], 1)
+
+
+def _rows(b: torch.Tensor, rows: int) -> torch.Tensor:
+    return torch.nn.functional.pad(b, (0, 0, 0, rows - b.shape[0]))
 
 
 def _config(facts: keys.AdapterFacts, ranks: Mapping[str, int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgekit_exporters.gguf.converters import engine_version, source_distribution
+from edgekit_exporters.conversion.converters import engine_version, source_distribution
 from edgekit_runtime.formats.base_header import MOST_EXPERTS, MOST_LAYERS, _expected
 from edgekit_runtime.formats.llama_keys import SQUARE_HEADS
 from edgekit_runtime.formats.vocabulary_header import BOS_UNASKED

@@ -16,8 +16,8 @@ import pytest
 
 from edgekit.bases.resolve import resolve_base
 from edgekit.cli import main
+from edgekit_exporters.conversion.converters import convert
 from edgekit_exporters.gguf.base import base_gguf
-from edgekit_exporters.gguf.converters import run_converter
 from edgekit_exporters.hf.codeless import asks_for_code, carries_code, without_code
 from edgekit_exporters.peft.settings import checked_settings
 from edgekit_runtime.errors import InputError
@@ -141,7 +141,7 @@ def test_a_gguf_is_read_alone_whatever_lies_in_its_folder(tiny_chat_base: Path, 
 def test_converters_get_no_folder_with_code(tiny_chat_base: Path, tmp_path: Path) -> None:
     folder = hostile(tiny_chat_base, tmp_path / "theirs", tmp_path / "marker")
     with pytest.raises(InputError, match="has code or pickles in it"):
-        run_converter("convert_hf_to_gguf.py", [folder, "--outfile", tmp_path / "x.gguf", "--vocab-only"])
+        convert(folder, tmp_path / "x.gguf", "--vocab-only")
     assert not (tmp_path / "marker").exists()
 
 

@@ -53,18 +53,6 @@ def test_folding_the_pairs_into_the_base_gives_the_logits_of_peft(
         assert torch.allclose(model(IDS).logits, peft_logits(tiny_base, folder, IDS), atol=1e-5)
 
 
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
-def test_what_converters_read_is_plain_lora_of_one_rank(
-    options: dict[str, object], tiny_base: Base, tiny_adapter: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder, plain = tiny_adapter(**options), tmp_path / "plain"
-    canonicalize(folder, tiny_base).save(plain)
-    config = json.loads((plain / ADAPTER_CONFIG).read_text())
-    assert config["lora_alpha"] == config["r"]
-    ranks = {t.shape[0] for name, t in load_file(plain / WEIGHTS_FILE).items() if "lora_A" in name}
-    assert ranks == {config["r"]}
-
-
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

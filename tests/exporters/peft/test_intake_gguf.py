@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,8 @@ from transformers import (
 )
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.conversion.converters import tools_folder
 from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
-from edgekit_exporters.gguf.converters import run_converter
 from edgekit_exporters.peft.intake import take_in
 from edgekit_runtime.errors import InputError
 from tests.exporters.peft.intake import own_logits, peft_answers, save_adapter
@@ -42,7 +45,12 @@ def _base(name: str, folder: Path) -> Base:
 
 
 def _converted(folder: Path, base: Base, target: Path) -> Path:
-    run_converter("convert_lora_to_gguf.py", [folder, "--base", base.folder, "--outfile", target, "--outtype", "f32"])
+    """By llama.cpp's own converter: its files come from elsewhere."""
+    script = tools_folder() / "convert_lora_to_gguf.py"
+    command = [sys.executable, script, folder, "--base", base.folder, "--outfile", target, "--outtype", "f32"]
+    subprocess.run(
+        command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    )
     return target
 
 
@@ -118,8 +126,8 @@ def _nan(name: str, values: Any) -> Any:
         (lambda name, values: None if name.endswith("q.weight.lora_b") else (name, values), {}, "has no B matrix"),
         (lambda name, values: (name, values[:, :-2] if "lora_a" in name else values), {}, "does not fit llama"),
         (lambda name, values: (name.replace(".lora_a", ".bias"), values), {}, "no half of a LoRA pair"),
-        (lambda name, values: (name, values), {"architecture": "qwen2"}, "architecture qwen2, and the base is a llama"),
-        (lambda name, values: (name, values), {"architecture": "bloom"}, "no way back .* architecture bloom"),
+        (lambda name, values: (name, values), {"architecture": "qwen2"}, "architecture qwen2, the base llama"),
+        (lambda name, values: (name, values), {"architecture": "bloom"}, "architecture bloom, the base llama"),
         (lambda name, values: (name, values), {"type": "model"}, "not a LoRA adapter but a model"),
         (lambda name, values: (name, values), {"lora": "other"}, "not a LoRA adapter"),
         (lambda name, values: (name, values), {"alpha": float("nan")}, "alpha is nan"),

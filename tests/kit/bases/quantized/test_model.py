@@ -157,13 +157,6 @@ def test_generation_with_a_cache_gives_the_float_models_tokens(write_model: Writ
     assert packed.tolist() == float_model(path, folder).generate(ids[:1], **options).tolist()
 
 
-def test_an_unknown_architecture_is_refused_by_name(write_model: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, folder, _ = write_model("llama")
-    monkeypatch.delitem(__import__("edgekit.bases.quantized.mapping", fromlist=["_"]).CONVERSIONS, "llama")
-    with pytest.raises(InputError, match="architecture llama: use base_precision nf4 or bf16"):
-        load_quantized(path, folder, dtype=torch.float32)
-
-
 def test_the_folder_of_another_model_is_refused(write_model: Write) -> None:
     path, folder, _ = write_model("llama")
     for change, message in (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_exporters.gguf import converters as llama_tools
-from edgekit_exporters.gguf.converters import engine_version, tools_folder
+from edgekit_exporters.conversion import converters as llama_tools
+from edgekit_exporters.conversion.converters import engine_version, tools_folder
 from edgekit_runtime.errors import InputError, TargetError
 
 

@@ -30,11 +30,21 @@ PACKAGE = "llama-cpp-python"
 KNOWN_SDISTS = {"0.3.36": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"}
 WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/", "LICENSE")
 CHECKSUMS = "SHA256.json"
+IN_CONVERTER = Path(__file__).with_name("in_converter.py")
 
 
 def engine_version() -> str:
     """Version of the installed llama-cpp-python."""
     return importlib.metadata.version(PACKAGE)
+
+
+def _conversion() -> str:
+    ours = hashlib.sha256(IN_CONVERTER.read_bytes()).hexdigest()[:8]
+    return f"{PACKAGE}-{engine_version()}-transformers-{importlib.metadata.version('transformers')}-{ours}"
+
+
+# For names in the cache: all that the result of a conversion depends on, beside the model.
+CONVERSION = _conversion()
 
 
 def tools_folder() -> Path:
@@ -50,16 +60,29 @@ def tools_folder() -> Path:
     return folder
 
 
-def run_converter(script: str, arguments: list[str | Path]) -> None:
-    """Run one converter in a process of its own (it brings its own copy of the gguf package).
+def convert(folder: Path, destination: Path, *options: str | Path) -> None:
+    """Convert a Hugging Face folder to GGUF.
 
     Raises:
-        InputError: the converter refused the model or adapter; its last lines are in the message.
+        InputError: the converter refused the model; its last lines are in the message.
     """
-    for folder in (each for each in arguments if isinstance(each, Path) and each.is_dir()):
-        if carries_code(folder):  # they would run it
-            raise InputError(f"{folder} has code or pickles in it", "remove them, or let edgekit find the base")
-    command = [sys.executable, str(tools_folder() / script), *map(str, arguments)]
+    _run("convert", folder, "--outfile", destination, *options)
+
+
+def derive_map(folder: Path, file: Path) -> None:
+    """Write what a conversion does to each parameter; :mod:`~edgekit_exporters.conversion.tensor_map` reads it.
+
+    Raises:
+        InputError: as :func:`convert`.
+    """
+    _run("map", folder, file)
+
+
+def _run(verb: str, folder: Path, *arguments: str | Path) -> None:
+    """Run a converter in a process of its own: it brings its own copy of the gguf package."""
+    if carries_code(folder):  # they would run it
+        raise InputError(f"{folder} has code or pickles in it", "remove them, or let edgekit find the base")
+    command = [sys.executable, "-P", str(IN_CONVERTER), str(tools_folder()), verb, str(folder), *map(str, arguments)]
     log.debug("running %s", " ".join(command))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -69,7 +92,7 @@ def run_converter(script: str, arguments: list[str | Path]) -> None:
         if "No space left" in done.stderr:
             raise InputError("the disk is full", "free some space and run the same command again")
         raise InputError(
-            f"llama.cpp's {script} can't convert this: {tail}",
+            f"llama.cpp's converter can't convert this: {tail}",
             "check that the architecture is one that llama.cpp supports",
         )
 

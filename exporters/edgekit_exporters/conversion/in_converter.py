@@ -1,0 +1,219 @@
+"""Runs beside llama.cpp's converters, in a process of its own: they bring their own copy of the gguf package.
+
+``python -P in_converter.py TOOLS convert ARGUMENTS…`` converts a Hugging Face folder, ``… map FOLDER FILE`` writes
+what the conversion does to each parameter.  It imports nothing of ours.
+
+Two things are done to a conversion.  The configuration is what ``config.json`` says, and transformers' own account of
+it only where the file says nothing: transformers 5 renames keys that the converters read.  And weights of multi-token
+prediction that the folder doesn't have are not asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+SOURCE, ZERO, ONE, TWO = "source", "zero", "one", "two"
+SKIPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")  # as in ModelBase.prepare_tensors
+
+
+def main(tools: str, verb: str, *arguments: str) -> None:
+    """Convert, or write the map."""
+    sys.path.insert(0, tools)
+    _conversion().ModelBase.load_hparams = staticmethod(_configuration)
+    if verb == "map":
+        folder, file = map(Path, arguments)
+        with torch.inference_mode():
+            _write_map(folder, file)
+        return
+    converter = importlib.import_module("convert_hf_to_gguf")
+    options = ["--no-mtp"] if _lacks_mtp(_model_class(Path(arguments[0])), Path(arguments[0])) else []
+    sys.argv = ["convert_hf_to_gguf.py", *arguments, *options]
+    converter.main()
+
+
+def _conversion() -> Any:
+    return importlib.import_module("conversion")
+
+
+def _configuration(folder: Path, is_mistral_format: bool = False) -> dict[str, Any]:
+    """What ``config.json`` says, completed with transformers' defaults."""
+    del is_mistral_format
+    from transformers import AutoConfig
+
+    raw: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        known = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
+    except Exception:  # a type that transformers doesn't know: the converter may
+        known = {}
+    config = _over(raw, known)
+    if not config.get("architectures"):
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+        config["architectures"] = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]]
+    return _as_written_before_5(config)
+
+
+def _over(raw: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    both = {**known, **raw}
+    for key, value in raw.items():
+        if isinstance(value, dict) and isinstance(known.get(key), dict):
+            both[key] = _over(value, known[key])
+    return both
+
+
+def _as_written_before_5(config: dict[str, Any]) -> dict[str, Any]:
+    """Under the names that the converters read, where transformers 5 wrote the file itself."""
+    rope = config.get("rope_parameters") or {}
+    kind = config.get("model_type")
+    if kind == "gpt_neox":
+        config.setdefault("rotary_pct", rope.get("partial_rotary_factor", 0.25))
+    if kind == "gpt2":
+        config.setdefault("n_ctx", config.get("n_positions", 1024))
+    if kind in ("granitemoehybrid", "bamba"):
+        names = {"linear_attention": "mamba", "full_attention": "attention"}
+        config["layer_types"] = [names.get(each, each) for each in config.get("layer_types") or []]
+    return config
+
+
+def _model_class(folder: Path) -> Any:
+    conversion = _conversion()
+    architecture = conversion.get_model_architecture(_configuration(folder), conversion.ModelType.TEXT)
+    return conversion.get_model_class(architecture)
+
+
+def _lacks_mtp(model_class: Any, folder: Path) -> bool:
+    from safetensors import safe_open
+
+    if not model_class.supports_mtp_export:
+        return False
+    files: list[Any] = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
+    names = [name for file in files for name in file.keys()]  # noqa: SIM118 - it is no mapping
+    layers = int(_text(_configuration(folder)).get("num_hidden_layers", 0))
+    return not any("mtp." in name or f".layers.{layers}." in name for name in names)
+
+
+def _text(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, **config.get("text_config", {})}
+
+
+def _write_map(folder: Path, file: Path) -> None:
+    """Feed the converter with tensors that hold their own element numbers, and see where they come out."""
+    import gguf
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model_class = _model_class(folder)
+    if _lacks_mtp(model_class, folder):
+        model_class.no_mtp = True
+    converter = model_class(folder, gguf.LlamaFileType.ALL_F32, file, eager=True)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        converter.dir_model = file.parent / f"{file.name}-tokens"
+        _write_tokens(converter.dir_model, int(converter.hparams["vocab_size"]))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder, trust_remote_code=False), trust_remote_code=False
+        )
+    buffers = {name: value for name, value in model.named_buffers() if name in model.state_dict()}
+    shapes = {name: tuple(value.shape) for name, value in (*model.named_parameters(), *buffers.items())}
+    depth = max(map(len, shapes.values()))
+    passes = {kind: dict(_through(converter, model, shapes, kind)) for kind in (ZERO, ONE, TWO, SOURCE, *range(depth))}
+    tensors = [_decoded(name, {kind: each[name] for kind, each in passes.items()}) for name in passes[ZERO]]
+    arrays = [value for each in tensors for value in each.pop("arrays")]
+    facts = {
+        "architecture": gguf.MODEL_ARCH_NAMES[converter.model_arch],
+        "parameters": {name: list(shape) for name, shape in shapes.items()},
+        "tensors": tensors,
+        "derived": [name for name, _ in converter.generate_extra_tensors()],
+    }
+    with file.open("wb") as stream:
+        np.savez_compressed(
+            stream, facts=np.array(json.dumps(facts)), **{str(n): each for n, each in enumerate(arrays)}
+        )
+
+
+def _write_tokens(folder: Path, count: int) -> None:
+    """A stand-in for the tokenizer where there is none: Gemma's converter asks how many tokens it has."""
+    folder.mkdir()
+    document = {"model": {"vocab": list(range(count))}, "added_tokens": []}
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+def _through(converter: Any, model: Any, shapes: dict[str, tuple[int, ...]], kind: str | int) -> Iterator[Any]:
+    """Yield each GGUF tensor with the form of what came out, for probes of one kind."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    state = {name: _probe(number, shape, kind) for number, (name, shape) in enumerate(shapes.items())}
+    for written, value in revert_weight_conversion(model, state).items():
+        kept = converter.filter_tensors((written, lambda value=value: value))
+        if kept is None or written.endswith(SKIPPED):
+            continue
+        name, _ = kept
+        block = next((int(part) for part in name.split(".") if part.isdecimal()), None)
+        for tensor, data in converter.modify_tensors(value, name, block):
+            yield tensor, _form(data)
+
+
+def _probe(number: int, shape: tuple[int, ...], kind: str | int) -> torch.Tensor:
+    """A tensor that takes no memory: all the same, or its own number along one dimension."""
+    constants: dict[str | int, int] = {ZERO: 0, ONE: 1, TWO: 2, SOURCE: number}
+    if isinstance(kind, str) or kind >= len(shape):
+        return torch.tensor(float(constants.get(kind, 0)), dtype=torch.float64).expand(shape)
+    axis = kind
+    numbers = torch.arange(shape[axis], dtype=torch.float64)
+    return numbers.view([-1 if each == axis else 1 for each in range(len(shape))]).expand(shape)
+
+
+def _form(data: Any) -> dict[str, Any]:
+    """Values by row where all columns are alike, by column where all rows are; neither where the two are mixed."""
+    shape = list(data.shape)
+    flat = np.asarray(data, dtype=np.float64)
+    flat = flat.reshape(-1, 1) if flat.squeeze().ndim < 2 else flat.reshape(-1, flat.shape[-1])
+    rows = flat[:, 0].copy() if (flat == flat[:, :1]).all() else None
+    columns = flat[0].copy() if (flat == flat[:1]).all() else None
+    return {"shape": shape, "rows": rows, "columns": columns}
+
+
+def _decoded(name: str, forms: dict[str | int, dict[str, Any]]) -> dict[str, Any]:
+    """One tensor: from which parameter each row is, which row of it, in which order its columns stand."""
+    made = {"name": name, "shape": forms[ZERO]["shape"], "arrays": [], "known": False}
+    zero, one, two = (_constant(forms[kind]) for kind in (ZERO, ONE, TWO))
+    if zero is None or one is None or two is None or one == zero or abs(two - zero - 2 * (one - zero)) > 1e-9:
+        return made
+    scale, shift = one - zero, zero
+
+    def numbers(values: np.ndarray) -> np.ndarray:
+        return np.rint((values - shift) / scale).astype(np.int32)
+
+    if forms[SOURCE]["rows"] is None or any(
+        forms[axis]["rows"] is None and forms[axis]["columns"] is None for axis in forms if isinstance(axis, int)
+    ):
+        return made
+    axes = [kind for kind in forms if isinstance(kind, int)]
+    by_row = {axis: numbers(forms[axis]["rows"]) for axis in axes if forms[axis]["rows"] is not None}
+    by_column = {axis: numbers(forms[axis]["columns"]) for axis in axes if axis not in by_row}
+    if len(by_column) > 1:
+        return made
+    return made | {
+        "known": True,
+        "scale": scale,
+        "shift": shift,
+        "row_axes": [axis for axis in by_row if by_row[axis].any()],
+        "column_axis": next(iter(by_column), None),
+        "arrays": [numbers(forms[SOURCE]["rows"]), *(v for v in by_row.values() if v.any()), *by_column.values()],
+    }
+
+
+def _constant(form: dict[str, Any]) -> float | None:
+    values = form["rows"]
+    return float(values[0]) if values is not None and len(values) and (values == values[0]).all() else None
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
