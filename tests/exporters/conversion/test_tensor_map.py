@@ -46,9 +46,8 @@ def as_rows(parameter: np.ndarray, piece: Piece) -> np.ndarray:
     """[rows, columns], as a piece counts them."""
     if parameter.ndim < 2:
         return parameter.reshape(-1, 1)
-    return (np.moveaxis(parameter, -1, -2) if piece.transposed else parameter).reshape(
-        -1, parameter.shape[-2 if piece.transposed else -1]
-    )
+    rows_last = np.moveaxis(parameter, -1, -2) if piece.transposed else parameter
+    return rows_last.reshape(-1, rows_last.shape[-1])
 
 
 @pytest.fixture(scope="module", params=KINDS)
