@@ -47,7 +47,7 @@ class ModelFacts:
 def gguf_facts(header: GgufFile) -> ModelFacts:
     """Of a base's GGUF metadata, where values may be given for each layer.
 
-    The rules are those of llama.cpp's ``llama-hparams.cpp`` and ``llama_model::create_memory``.  Layers behind a sliding
+    The rules are those of llama.cpp's ``llama-hparams.cpp`` and ``llama_model::create_memory``.  Layers with a sliding
     window keep all tokens here: the engine gives them full caches, which prefix caches need (``swa_full``).
 
     Raises:

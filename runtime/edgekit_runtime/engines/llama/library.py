@@ -88,7 +88,8 @@ def engine_errors() -> Iterator[list[str]]:
 def engine_log() -> Iterator[list[str]]:
     """Collect all that llama.cpp logs on this thread while the block runs, in pieces of lines."""
     start_backend()
-    _errors.heard = heard = []
+    heard: list[str] = []
+    _errors.heard = heard
     try:
         yield heard
     finally:
