@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit_devices.profiles import Profile
-from edgekit_devices.speed import ONNX, Estimate, Model, decode_tps, prefill_tps, speed_of, ttft_s
+from edgekit_devices.speed import Estimate, Model, decode_tps, prefill_tps, speed_of, ttft_s
 
 MIB = 1024 * 1024
-# Python with the runtime's code and the engine's: measured, see docs/devices.md.
-RUNTIME_MB = 90
-# Activations of one batch of prompt tokens: floats as wide as the largest layer and the vocabulary, measured likewise.
-BUFFERS_MB = 40
 SERVICE_MB = 60  # `serve` has a process beside the engine's
 WHEELHOUSE_MB = 180  # unpacked, with its virtual environment
 LEAST_CONTEXT = 512
-# Type -> bits a weight of the layers, and of the embedding or output, which llama.cpp and ONNX exports make wider.
-BITS = {
-    "F16": (16.0, 16.0),
-    "Q8_0": (8.5, 8.5),
-    "Q6_K": (6.5625, 6.5625),
-    "Q5_K_M": (5.66, 6.5625),
-    "Q4_K_M": (4.80, 6.5625),
-    "Q4_0": (4.5, 6.5625),
-    "Q3_K_M": (3.84, 6.5625),
-    "fp32": (32.0, 32.0),
-    "fp16": (16.0, 16.0),
-    "int8": (8.75, 8.75),
-    "int4": (4.625, 8.75),
+# Types that llama.cpp's kernels want in another order than files have them, by what a CPU can do (``repack.cpp``).
+REORDERED = {
+    "avx2": ("Q4_0", "Q4_K", "IQ4_NL", "MXFP4"),
+    "asimddp": ("Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"),
 }
+# Of ONNX exports: type -> bits a weight of the layers, and of the embedding or output, which are wider.
+ONNX_BITS = {"fp32": (32.0, 32.0), "fp16": (16.0, 16.0), "int8": (8.75, 8.75), "int4": (4.625, 8.75)}
 # Least loss first.
 BEST_FIRST = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")
 BEST_ONNX_FIRST = ("int8", "int4")
@@ -54,7 +43,10 @@ class Reader:
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB of RAM by use, and what the device has left for it."""
+    """MiB of RAM by use, and what the device has left for it.
+
+    ``droppable`` is not needed: pages of the base's file that stay in memory as long as there is room.
+    """
 
     base: float
     kv_cache: float
@@ -62,6 +54,7 @@ class Memory:
     images: float
     runtime: float
     available: float
+    droppable: float = 0.0
 
     @property
     def needed(self) -> float:
@@ -140,8 +133,10 @@ def plan(
         kv_cache=parallel * model.kv_bytes(context) / MIB,
         adapters=sum(adapters) / MIB,
         images=(reader.file + reader.buffers + reader.kept) / MIB if reader else 0.0,
-        runtime=RUNTIME_MB + BUFFERS_MB + (SERVICE_MB if service else 0),
+        runtime=(model.running_bytes + (model.score_bytes * context if parallel > 1 else 0)) / MIB
+        + (SERVICE_MB if service else 0),
         available=profile.memory_mb - profile.os_memory_mb,
+        droppable=_reordered_bytes(profile, model) / MIB,
     )
     return Plan(
         model=model,
@@ -159,7 +154,7 @@ def plan(
 def advise(
     profile: Profile,
     model: Model,
-    embedding_parameters: float,
+    others: Mapping[str, Model],
     *,
     min_decode_tps: float = 0.0,
     **settings: object,
@@ -169,13 +164,13 @@ def advise(
     Args:
         profile: the device.
         model: the base.
-        embedding_parameters: weights of its embedding, and of its output where that is another tensor.
+        others: the same base in other types, the one with least loss first.
         min_decode_tps: the least speed that will do, tokens per second.
         settings: ``context``, ``adapters``, ``parallel``, ``service``, ``reader`` of :func:`plan`.
     """
     quantization = None
-    for each in BEST_ONNX_FIRST if model.quantization in ONNX else BEST_FIRST:
-        planned = plan(profile, requantized(model, each, embedding_parameters), **settings)  # type: ignore[arg-type]
+    for each, other in others.items():
+        planned = plan(profile, other, **settings)  # type: ignore[arg-type]
         if planned.memory.fits and planned.decode_tps.value >= min_decode_tps:
             quantization = each
             break
@@ -189,11 +184,21 @@ def advise(
     return Advice(quantization, context)
 
 
-def requantized(model: Model, quantization: str, embedding_parameters: float) -> Model:
-    """The same model in another type, its size estimated from ``BITS``."""
-    layers, embedding = BITS[quantization]
+def onnx_model(model: Model, quantization: str, embedding_parameters: float) -> Model:
+    """A model as an ONNX export of another type, its size estimated from ``ONNX_BITS``.
+
+    Args:
+        model: the base; only its shape counts, and which share of it a token reads.
+        quantization: one of ``ONNX_BITS``.
+        embedding_parameters: weights of its embedding, and of its output where that is another tensor.
+    """
+    layers, embedding = ONNX_BITS[quantization]
     size = round((model.matmul_parameters * layers + embedding_parameters * embedding) / 8)
-    share = model.read_bytes / model.file_bytes
-    element = ONNX_KV_ELEMENT if quantization in ONNX else Model.kv_element
-    read = round(size * share)
-    return replace(model, quantization=quantization, file_bytes=size, read_bytes=read, kv_element=element)
+    read = round(size * model.read_bytes / model.file_bytes)
+    return replace(model, quantization=quantization, file_bytes=size, read_bytes=read, kv_element=ONNX_KV_ELEMENT)
+
+
+def _reordered_bytes(profile: Profile, model: Model) -> int:
+    """Of the layers' matrices, those that the engine keeps in another order, in place of the file's pages."""
+    types = {each for feature in profile.features for each in REORDERED.get(feature, ())}
+    return sum(size for name, size in model.layer_bytes.items() if name in types)

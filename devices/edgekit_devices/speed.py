@@ -16,7 +16,8 @@ bases that ONNX Runtime runs, ranges are those of an estimate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from edgekit_devices.profiles import Profile, Speed
 
@@ -70,9 +71,13 @@ class Model:
         matmul_parameters: weights that a prompt's tokens are multiplied with: neither embedding nor output.
         layers: blocks.
         query_width: heads x head size.
-        kv_width: elements that keys and values of one token and layer take together.
+        kv_width: elements that keys and values of one token and layer take together; the mean where layers differ.
         context: tokens that the model was made for.
         kv_element: bytes of an element of the KV cache: F16 in llama.cpp, float32 in ONNX Runtime.
+        state_bytes: what recurrent layers keep of a request, however long it is.
+        running_bytes: what running the model takes beside its weights and what it keeps of requests.
+        score_bytes: more of that for each token of context, where several requests are answered at once.
+        layer_bytes: bytes of the layers' matrices, by the type of their numbers.
     """
 
     quantization: str
@@ -80,14 +85,18 @@ class Model:
     read_bytes: int
     matmul_parameters: float
     layers: int
-    query_width: int
-    kv_width: int
+    query_width: float
+    kv_width: float
     context: int
     kv_element: int = 2
+    state_bytes: int = 0
+    running_bytes: int = 0
+    score_bytes: int = 0
+    layer_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def kv_bytes(self, tokens: int) -> int:
-        """The KV cache of ``tokens``."""
-        return tokens * self.layers * self.kv_width * self.kv_element
+        """What a request of ``tokens`` keeps."""
+        return round(tokens * self.layers * self.kv_width * self.kv_element) + self.state_bytes
 
     @property
     def loaded_bytes(self) -> int:

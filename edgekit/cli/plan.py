@@ -46,7 +46,7 @@ def plan(
         typer.Option(
             parser=read(whole()),
             metavar="N",
-            help="tokens of prompt and answer (default: the base's, at most 4096)",
+            help="tokens of prompt and answer (default: the base's, at most 4096, or 2048 with --parallel)",
         ),
     ] = None,
     prompt_tokens: Annotated[
@@ -66,7 +66,8 @@ def plan(
     from edgekit.bases.weights import deployed_weights, weights_named
     from edgekit.project import load_project
     from edgekit.targets.devices import device_profile
-    from edgekit.targets.plan import make_plan, report, subject_of_base, subject_of_bundle
+    from edgekit.targets.plan import make_plan, report
+    from edgekit.targets.subject import subject_of_base, subject_of_bundle
 
     profile = device_profile(device)
     if memory_mb is not None:
@@ -83,7 +84,7 @@ def plan(
     else:
         project = load_project(folder)
         own = project_base(project)
-        subject = subject_of_base(own, deployed_weights(project.export, own.gguf, quantize))
+        subject = subject_of_base(own, deployed_weights(project.export, own.gguf, quantize), project.export)
     planned = make_plan(
         profile,
         subject,

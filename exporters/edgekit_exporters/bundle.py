@@ -17,6 +17,7 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx import base as onnx
 from edgekit_exporters.progress import stage
+from edgekit_runtime.engines.memory import MIB, ONNX_RUNTIME_BYTES, default_context, running_bytes
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
 from edgekit_runtime.formats.bundle import file_digest, is_bundle, verify_bundle
@@ -42,8 +43,6 @@ PROJECTOR_FILE = f"{BASE_FOLDER}/projector.gguf"
 ENGINE = "llama.cpp"
 ANY_ISA = "any"  # of a plan whose target was not named
 RUNTIME_REQUIREMENT = ">=0.1"
-MIB = 1024 * 1024
-RUNTIME_MB = 100  # Python, the engine's code and its compute buffers, rounded up
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
         adapters=adapters,
         default_adapter=plan.default_adapter,
         files=files,
-        requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, facts.cache), isa=plan.isa),
+        requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, facts.running), isa=plan.isa),
         quality=NOT_PROVEN.bundle,
     )
 
@@ -210,14 +209,14 @@ def _files(folder: Path) -> tuple[FileEntry, ...]:
 
 @dataclass(frozen=True)
 class _BaseFacts:
-    """What a manifest says of a base; ``cache`` is the KV cache of the whole context, in bytes."""
+    """What a manifest says of a base; ``running`` is what running it takes beside the bundle's files, in bytes."""
 
     file: str
     architecture: str
     parameters: int
     quantization: str
     context: int
-    cache: int
+    running: int
     parts: Sequence[str] = ()
 
 
@@ -229,9 +228,8 @@ def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
     if quantization is None:
         raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
     parameters = sum(math.prod(tensor.shape) for tensor in gguf.tensors.values())
-    return _BaseFacts(
-        BASE_FILE, architecture, parameters, quantization, facts.context, facts.cache_bytes(facts.context)
-    )
+    running = running_bytes(facts) + facts.cache_bytes(default_context(facts.context))
+    return _BaseFacts(BASE_FILE, architecture, parameters, quantization, facts.context, running)
 
 
 def _onnx_facts(folder: Path) -> _BaseFacts:
@@ -243,11 +241,11 @@ def _onnx_facts(folder: Path) -> _BaseFacts:
         parameters=facts.parameters,
         quantization=facts.precision,
         context=facts.context,
-        cache=facts.cache,
+        running=facts.cache * default_context(facts.context) // facts.context + ONNX_RUNTIME_BYTES,
         parts=(MIXED_FILE, DATA_FILE, VOCABULARY_FILE),
     )
 
 
-def _memory_mb(files: Sequence[FileEntry], cache: int) -> int:
-    """Upper estimate of resident memory: all files, the KV cache of the whole context, and the runtime itself."""
-    return -(-(sum(entry.size for entry in files) + cache) // MIB) + RUNTIME_MB
+def _memory_mb(files: Sequence[FileEntry], running: int) -> int:
+    """What running the bundle needs, all adapters loaded, one request at a time with the default context."""
+    return -(-(sum(entry.size for entry in files) + running) // MIB)

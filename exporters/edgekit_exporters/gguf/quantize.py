@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ QUANTIZATIONS = {
 }
 # Q4_K, Q5_K and Q3_K are short for their _M mixes.
 MIXES = ("Q3_K", "Q4_K", "Q5_K")
+# How a dry run logs a tensor whose type changes: "[ 1/ 9] NAME - [shape], type = f32, size = 1 MiB -> 1 MiB (q4_K)".
+_CHANGED = re.compile(r"^\[ *\d+/ *\d+\] (\S+) +- \[[^]]*\], type = +\w+, size = .* -> .* MiB \((\w+)\)$", re.MULTILINE)
 _NOT_STORED = ("F64", "I8", "I16", "I32", "I64", "Q8_1", "Q8_K")  # of numbers in between, not of weights
 # Types that single tensors can be given, by name -> ggml's number.
 TENSOR_TYPE_NUMBERS = {name: number for number, (name, *_) in TENSOR_TYPES.items() if name not in _NOT_STORED}
@@ -86,25 +89,75 @@ def quantize(
         UsageError: no such type, or no regular expression.
         InputError: llama.cpp could not read the source or write the destination.
     """
-    from llama_cpp import llama_cpp
+    kept: list[Any] = []  # what the parameters point into has to live until the call returns
+    parameters = _parameters(quantization, imatrix, tensor_types, kept)
+    parameters.nthread = threads
+    _run(source, destination, quantization, parameters)
+    if not destination.exists():
+        raise InputError(f"llama.cpp did not write {destination}", "check the free space")
 
-    from edgekit_runtime.engines.llama.library import engine_errors
+
+def quantized_types(
+    source: Path,
+    quantization: str,
+    *,
+    imatrix: bool = False,
+    tensor_types: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The type that :func:`quantize` would give each tensor, from a dry run of the quantiser: no weight is read.
+
+    Args:
+        source: a GGUF model; its data may be missing, as in a sparse file.
+        quantization: one of ``QUANTIZATIONS``.
+        imatrix: whether there will be an importance matrix; some mixes differ with one.
+        tensor_types: as in :func:`quantize`.
+
+    Returns:
+        Name of a tensor -> name of its type, for those whose type changes.
+
+    Raises:
+        UsageError: no such type, or no regular expression.
+        InputError: llama.cpp doesn't read the source.
+    """
+    from edgekit_runtime.engines.llama.library import engine_log
+
+    kept: list[Any] = []
+    parameters = _parameters(quantization, {"": np.ones(1)} if imatrix else None, tensor_types, kept)
+    parameters.dry_run = True
+    with engine_log() as heard:
+        _run(source, Path(os.devnull), quantization, parameters)
+    return {name: made.upper() for name, made in _CHANGED.findall("".join(heard))}
+
+
+def _parameters(
+    quantization: str,
+    imatrix: Mapping[str, NDArray[Any]] | None,
+    tensor_types: Mapping[str, str] | None,
+    kept: list[Any],
+) -> Any:
+    from llama_cpp import llama_cpp
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = QUANTIZATIONS[quantization]
-    parameters.nthread = threads
     parameters.allow_requantize = True
-    kept: list[Any] = []  # what the parameters point into has to live until the call returns
     if imatrix:
         parameters.imatrix = _imatrix_array(imatrix, kept)
     if tensor_types:
         check_tensor_types(tensor_types)
         parameters.tt_overrides = _override_array(tensor_types)
+    return parameters
+
+
+def _run(source: Path, destination: Path, quantization: str, parameters: Any) -> None:
+    from llama_cpp import llama_cpp
+
+    from edgekit_runtime.engines.llama.library import engine_errors
+
     with engine_errors() as errors:
         failed = llama_cpp.llama_model_quantize(
             str(source).encode(), str(destination).encode(), ctypes.byref(parameters)
         )
-    if failed or not destination.exists():
+    if failed:
         reason = f" ({errors[0]})" if errors else ""
         raise InputError(
             f"llama.cpp could not quantise {source} to {quantization}{reason}",

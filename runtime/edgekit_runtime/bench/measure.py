@@ -19,6 +19,7 @@ from edgekit_runtime.engines import BARE, Engine, Sampling, generate
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.formats.onnx_adapter import is_onnx_adapter, read_onnx_adapter
 from edgekit_runtime.formats.onnx_base import DATA_FILE, KEY_LAYERS
 from edgekit_runtime.runtime import BASE, Runtime
@@ -29,7 +30,6 @@ BENCH_SCHEMA = "edgekit.bench/1"
 SWITCHES = 50
 BARE_TOKENS = 64
 BARE_PROMPT = "Write a long story about a machine that learns to see."
-KV_BYTES = 2  # F16
 FLOAT_BYTES = 4
 
 Figures = dict[str, float]
@@ -181,12 +181,7 @@ def _bytes_per_token(header: GgufFile, position: int) -> int:
     weights = sum(tensor.size for tensor in header.tensors.values())
     if "output.weight" in header.tensors:
         weights -= header.tensors["token_embd.weight"].size
-    cache = sum(
-        tensor.shape[1] * KV_BYTES * position
-        for name, tensor in header.tensors.items()
-        if name.endswith(("attn_k.weight", "attn_v.weight"))
-    )
-    return weights + cache
+    return weights + gguf_facts(header).cache_bytes(position)
 
 
 def _onnx_bytes_per_token(header: GgufFile) -> int:

@@ -168,13 +168,13 @@ def _room(subject: Path) -> Check:
 
 
 def _memory(needed_mb: int) -> Check:
-    """``requires.memory_mb`` is an upper estimate for the whole context: less than that is told, but no failure."""
+    """``requires.memory_mb`` is an estimate for the default context: less than that is told, but no failure."""
     import psutil
 
     available = psutil.virtual_memory().available // MIB
     enough = available >= needed_mb
     advice = "" if enough else ": a smaller --context needs less"
-    return Check("memory", ok=True, found=f"{available} MiB available, at most {needed_mb} MiB needed{advice}")
+    return Check("memory", ok=True, found=f"{available} MiB available, about {needed_mb} MiB needed{advice}")
 
 
 def _tried(runtime: Runtime, name: str) -> Iterator[Check]:

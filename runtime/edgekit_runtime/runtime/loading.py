@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit_runtime.engines import DEFAULT_CONTEXT, SHARED_CONTEXT, Engine, Images
+from edgekit_runtime.engines import Engine, Images
+from edgekit_runtime.engines.memory import default_context
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.base_header import check_base_header
 from edgekit_runtime.formats.bundle import Bundle, open_bundle
@@ -87,7 +88,7 @@ def _engine(bundle: Bundle, threads: int | None, context: int | None, parallel: 
         raise UsageError(f"{threads} threads can't be had", f"ask for 1 to {MOST_THREADS}")
     return open_engine(
         bundle.base_files,
-        context=context or min(longest, DEFAULT_CONTEXT if parallel == 1 else SHARED_CONTEXT),
+        context=context or default_context(longest, parallel),
         threads=threads or decode_threads(),
         sequences=parallel,
     )

@@ -17,7 +17,7 @@ from edgekit.bases.weights import (
     with_blocks,
 )
 from edgekit.project import Adapter, Export, load_project
-from edgekit.targets.plan import subject_of_base
+from edgekit.targets.subject import subject_of_base
 from edgekit.training.record import read_record
 from edgekit.training.run import train
 from edgekit_exporters.gguf.base import base_gguf, quantization_of

@@ -9,7 +9,8 @@ import pytest
 from edgekit.bases.weights import Weights
 from edgekit.cli import main
 from edgekit.targets.devices import device_profile
-from edgekit.targets.plan import make_plan, subject_of_base, subject_of_bundle
+from edgekit.targets.plan import make_plan
+from edgekit.targets.subject import subject_of_base, subject_of_bundle
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import UsageError
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edgekit.targets.devices import device_profile
-from edgekit.targets.plan import make_plan, report, subject_of_bundle
+from edgekit.targets.plan import make_plan, report
+from edgekit.targets.subject import subject_of_bundle
 from edgekit_runtime.engines.llama.images import DEFAULT_LIMIT
 from tests.vlm import Model
 

@@ -28,6 +28,7 @@ class _Reported(threading.local):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.heard: list[str] | None = None  # all that is logged, while somebody listens
 
 
 _errors = _Reported()
@@ -36,6 +37,8 @@ _errors = _Reported()
 @llama.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
 def log_callback(level: int, text: bytes, _data: Any) -> None:
     """Where llama.cpp and mtmd log to."""
+    if _errors.heard is not None:
+        _errors.heard.append(text.decode("utf-8", "replace"))
     line = text.decode("utf-8", "replace").rstrip()
     if level == ERROR_LEVEL and line:
         _errors.lines.append(line)
@@ -79,6 +82,18 @@ def engine_errors() -> Iterator[list[str]]:
     start_backend()
     clear_errors()
     yield _errors.lines
+
+
+@contextmanager
+def engine_log() -> Iterator[list[str]]:
+    """Collect all that llama.cpp logs on this thread while the block runs, in pieces of lines."""
+    start_backend()
+    heard: list[str] = []
+    _errors.heard = heard
+    try:
+        yield heard
+    finally:
+        _errors.heard = None
 
 
 @cache

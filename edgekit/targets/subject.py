@@ -1,0 +1,242 @@
+"""What `edgekit plan` is asked about: a bundle, a GGUF file, or a base as it would be exported."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgekit.bases.weights import ONNX, Weights
+from edgekit.project import AUTO, Export
+from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, Reader, onnx_model
+from edgekit_devices.speed import Model
+from edgekit_exporters.base import Base
+from edgekit_exporters.gguf.base import Recipe, quantization_of
+from edgekit_exporters.gguf.outline import file_bytes, quantized_header, source_gguf
+from edgekit_runtime.engines import DEFAULT_CONTEXT
+from edgekit_runtime.engines.memory import ONNX_RUNTIME_BYTES, running_bytes, score_bytes
+from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.bundle import open_bundle
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.manifest import BaseEntry
+from edgekit_runtime.formats.model_facts import genai_facts, gguf_facts
+from edgekit_runtime.formats.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS
+from edgekit_runtime.formats.onnx_base import ENGINE as ONNX_ENGINE
+
+FLOAT_BYTES = 4
+EMBEDDINGS = ("token_embd.weight", "output.weight")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be run: a base and the adapters on it.
+
+    Attributes:
+        name: for the report.
+        model: the base's facts.
+        embedding_parameters: weights of embedding and output.
+        adapters: bytes by name.
+        isa: instruction set that it was exported for; "any" when no device was named.
+        reader: what reads images, in a caption bundle.
+        others: the same base in the types that may be advised, the one with least loss first.
+    """
+
+    name: str
+    model: Model
+    embedding_parameters: float
+    adapters: dict[str, int]
+    isa: str = "any"
+    reader: Reader | None = None
+    others: Mapping[str, Model] = field(default_factory=dict)
+
+
+def subject_of_bundle(path: Path) -> Subject:
+    """A bundle's base and adapters, or a GGUF file alone.
+
+    Raises:
+        InputError: neither.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        return _subject_of_gguf(path, path.stem)
+    with open_bundle(path, verify=False) as bundle:
+        manifest = bundle.manifest
+        sizes = {file.path: file.size for file in manifest.files}
+        adapters = {entry.name: sizes[entry.file] for entry in manifest.adapters}
+        name = f"{manifest.name} {manifest.version}"
+        if manifest.engine == ONNX_ENGINE:
+            subject = _subject_of_onnx(*_facts_of_onnx(bundle.base_files, manifest.base), name)
+        else:
+            subject = _subject_of_gguf(bundle.base_path, name)
+        reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
+        return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
+
+
+def subject_of_base(base: Base, weights: Weights, settings: Export | None = None) -> Subject:
+    """A base as it would be exported; nothing is made for it, and no weight is read.
+
+    Args:
+        base: what would be exported.
+        weights: what devices are to run.
+        settings: the project's export, whose importance matrix and types of single tensors count too.
+
+    Raises:
+        UsageError: the type isn't decided yet.
+        InputError: the base can't be converted.
+    """
+    wanted = weights.label
+    if wanted == AUTO:
+        raise UsageError(
+            "export.quantize is auto, and what it will find isn't known yet", "name a --quantize, Q4_0 say"
+        )
+    if weights.format == ONNX:
+        model, embedding = _facts_of_folder(base.folder)
+        return _subject_of_onnx(onnx_model(model, wanted, embedding), embedding, base.name)
+    recipe = _recipe(wanted, settings)
+    if base.gguf is not None and recipe.is_plain and wanted == quantization_of(base.gguf):
+        return _subject_of_gguf(base.gguf, base.name)
+    with source_gguf(base) as source:
+        model, embedding = _facts_of_gguf(quantized_header(source, recipe), wanted)
+        return Subject(base.name, model, embedding, {}, others=_others(source, settings))
+
+
+def _recipe(quantization: str, settings: Export | None) -> Recipe:
+    """How it would be quantised; of the importance matrix only matters that there will be one."""
+    if settings is None:
+        return Recipe(quantization)
+    return Recipe(quantization, Path() if settings.imatrix else None, settings.tensor_types)
+
+
+def _others(source: Path, settings: Export | None = None) -> dict[str, Model]:
+    headers = {each: quantized_header(source, _recipe(each, settings)) for each in BEST_FIRST}
+    return {each: _facts_of_gguf(header, each)[0] for each, header in headers.items()}
+
+
+def _subject_of_gguf(path: Path, name: str) -> Subject:
+    model, embedding = _facts_of_gguf(read_gguf(path), quantization_of(path) or "unknown")
+    return Subject(name, model, embedding, {}, others=_others(path))
+
+
+def _subject_of_onnx(model: Model, embedding: float, name: str) -> Subject:
+    others = {each: onnx_model(model, each, embedding) for each in BEST_ONNX_FIRST}
+    return Subject(name, model, embedding, {}, others=others)
+
+
+def _facts_of_gguf(header: GgufFile, quantization: str) -> tuple[Model, float]:
+    """A base's model, and the weights of its embedding and output."""
+    facts = gguf_facts(header)
+    matmul = embedding = read = 0.0
+    layer_bytes: dict[str, int] = {}
+    used = _share_of_experts(header)
+    for tensor in header.tensors.values():
+        elements = math.prod(tensor.shape)
+        share = used if "_exps." in tensor.name else 1.0
+        if tensor.name in EMBEDDINGS:
+            embedding += elements
+            is_only_looked_up = tensor.name == EMBEDDINGS[0] and EMBEDDINGS[1] in header.tensors
+            read += 0 if is_only_looked_up else tensor.size
+            continue
+        read += share * tensor.size
+        if len(tensor.shape) > 1:
+            matmul += share * elements
+            layer_bytes[tensor.type_name] = layer_bytes.get(tensor.type_name, 0) + tensor.size
+    model = Model(
+        quantization=quantization,
+        file_bytes=file_bytes(header),
+        read_bytes=round(read),
+        matmul_parameters=matmul,
+        layers=facts.layers,
+        query_width=facts.query_width,
+        kv_width=facts.kv_width,
+        context=facts.context,
+        kv_element=facts.kv_element,
+        state_bytes=facts.state_bytes,
+        running_bytes=running_bytes(facts),
+        score_bytes=score_bytes(facts),
+        layer_bytes=layer_bytes,
+    )
+    return model, embedding
+
+
+def _share_of_experts(header: GgufFile) -> float:
+    """That a token passes through; the mean where layers differ."""
+    architecture = str(header.metadata["general.architecture"])
+    used, there = (header.metadata.get(f"{architecture}.{key}") or 1 for key in ("expert_used_count", "expert_count"))
+    each = used if isinstance(used, list) else [used]
+    return float(sum(each) / len(each) / there)
+
+
+def _facts_of_onnx(files: BaseFiles, base: BaseEntry) -> tuple[Model, float]:
+    """The same of an ONNX base: GenAI's config, and the layers that take adapters, which are all matrices but two."""
+    facts = genai_facts(json.loads((files.model.parent / GENAI_CONFIG).read_text(encoding="utf-8")))
+    shapes = [line.split()[1:] for line in read_gguf(files.header).metadata[KEY_LAYERS]]
+    matmul = float(sum(int(inputs) * int(outputs) for inputs, outputs in shapes))
+    model = Model(
+        quantization=base.quantization,
+        file_bytes=files.size,
+        read_bytes=files.part(DATA_FILE).stat().st_size,
+        matmul_parameters=matmul,
+        layers=facts.layers,
+        query_width=facts.query_width,
+        kv_width=facts.kv_width,
+        context=base.context,
+        kv_element=facts.kv_element,
+        running_bytes=ONNX_RUNTIME_BYTES,
+    )
+    return model, base.parameters - matmul
+
+
+def _facts_of_folder(folder: Path) -> tuple[Model, float]:
+    """The same of a Hugging Face folder, as F16; llama.cpp's converter doesn't know all that ONNX exports know."""
+    from safetensors import safe_open
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
+        head = int(config.get("head_dim") or config["hidden_size"] // heads)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} has no config.json of a language model ({error})", "give a GGUF file") from None
+    matmul = embedding = 0.0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  # it has no iterator
+                shape: Sequence[int] = tensors.get_slice(name).get_shape()
+                if len(shape) > 1 and ("embed_tokens" in name or "lm_head" in name):
+                    embedding += shape[0] * shape[1]
+                elif len(shape) > 1:
+                    matmul += shape[0] * shape[1]
+    size = round(2 * (matmul + embedding))
+    tied = bool(config.get("tie_word_embeddings", False))
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    context = int(config.get("max_position_embeddings", DEFAULT_CONTEXT))
+    read = size if tied else size - round(embedding)
+    model = Model(
+        quantization="F16",
+        file_bytes=size,
+        read_bytes=read,
+        matmul_parameters=matmul,
+        layers=layers,
+        query_width=heads * head,
+        kv_width=2 * kv_heads * head,
+        context=context,
+        running_bytes=ONNX_RUNTIME_BYTES,
+    )
+    return model, embedding
+
+
+def _reader(projector: Path) -> Reader:
+    """Of an image the encoder holds one layer's activations and attention scores at a time, as floats."""
+    from edgekit_runtime.engines.llama.images import DEFAULT_LIMIT
+
+    metadata = read_gguf(projector).metadata
+
+    def number(key: str) -> int:
+        return int(metadata[f"clip.vision.{key}"])
+
+    patches = (number("image_size") // number("patch_size")) ** 2
+    widths = number("feed_forward_length") + 4 * number("embedding_length")
+    buffers = FLOAT_BYTES * patches * (widths + number("attention.head_count") * patches)
+    return Reader(projector.stat().st_size, buffers, DEFAULT_LIMIT)
