@@ -57,7 +57,11 @@ class LlamaVocabulary:
         model = llama.llama_model_load_from_file(str(path).encode(), parameters)
         if not model:
             raise InputError(f"llama.cpp refuses {path}{reason()}", "copy or export it again")
-        return cls(model, owned=True)
+        try:
+            return cls(model, owned=True)
+        except InputError:
+            llama.llama_model_free(model)
+            raise
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
