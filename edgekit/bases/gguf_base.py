@@ -14,7 +14,11 @@ from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.base_header import check_base_header
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.vocabulary_header import PIECES, TOKENIZER
 from edgekit_runtime.prompts.template import KEY_NAMES, TemplateFacts
+
+KEY_TOKENIZER, KEY_SPACE = f"{TOKENIZER}.model", f"{TOKENIZER}.add_space_prefix"
+SPACE = "\u2581"  # how pieces spell one
 
 
 def base_header(path: Path) -> GgufFile:
@@ -36,25 +40,43 @@ def base_header(path: Path) -> GgufFile:
 
 def unpacked(path: Path, family: str) -> Path:
     """The float Hugging Face folder of a GGUF: what its blocks stand for, its config and tokenizer."""
-    digest = remembered_digest(path)
-    # transformers reads one template of several that a file may have.
-    several = "-templates" if KEY_NAMES in read_gguf(path).metadata else ""
-    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}{several}"
+    digest, metadata = remembered_digest(path), read_gguf(path).metadata
+    # What transformers alone would make otherwise: one template of several, and other spaces between pieces.
+    several = "-templates" if KEY_NAMES in metadata else ""
+    pieces = "-pieces" if metadata.get(KEY_TOKENIZER) == PIECES else ""
+    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}{several}{pieces}"
     return cached(target, lambda temporary: _unpack(path, temporary))
 
 
-def _unpack(path: Path, destination: Path) -> None:
+def gguf_tokenizer(path: Path) -> Any:
+    """A GGUF file's tokenizer for transformers, which reads text as llama.cpp does; the file lies alone in its folder."""
     from transformers import AutoTokenizer
 
+    metadata = read_gguf(path).metadata
+    tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    if KEY_NAMES in metadata:
+        tokenizer.chat_template = dict(TemplateFacts.read(read_gguf(path)).sources)
+    if metadata.get(KEY_TOKENIZER) == PIECES:
+        _put_spaces(tokenizer.backend_tokenizer, prefix=bool(metadata.get(KEY_SPACE, True)))
+    return tokenizer
+
+
+def _put_spaces(tokenizer: Any, *, prefix: bool) -> None:
+    """Put a space before each text, also behind control tokens; transformers puts one before the first alone."""
+    from tokenizers import normalizers
+
+    spaces = normalizers.Replace(" ", SPACE)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if prefix else spaces
+    tokenizer.pre_tokenizer = None
+
+
+def _unpack(path: Path, destination: Path) -> None:
     alone = tempfile.TemporaryDirectory(prefix="edgekit-base-")  # not with what else lies in its folder
     try:
         with stage(f"unpacking {path.name} to float weights (once)"), alone as folder:
             file = Path(folder, path.name)
             link(path, file)
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=file.name, trust_remote_code=False)
-            if KEY_NAMES in read_gguf(path).metadata:
-                tokenizer.chat_template = dict(TemplateFacts.read(read_gguf(path)).sources)
-            tokenizer.save_pretrained(destination)
+            gguf_tokenizer(file).save_pretrained(destination)
             model = _float_model(file)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise InputError(

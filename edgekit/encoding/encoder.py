@@ -79,7 +79,9 @@ class Encoder:
         self._told_of_specials = False
         self._looked_for_tools = False
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
-        self._adds_bos = bool(self.bos) and self.tokenizer("a").input_ids[:1] == [self.tokenizer.bos_token_id]
+        self._adds_bos = self.tokenizer.bos_token_id is not None and self.tokenizer("a").input_ids[:1] == [
+            self.tokenizer.bos_token_id
+        ]
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -278,7 +280,7 @@ class Encoder:
 
     def _ids(self, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         ids = self._specials.ids(text, disguise, self._piece_ids)
-        if starts_text and self._adds_bos and not text.startswith(self.bos):
+        if starts_text and self._adds_bos and ids[:1] != [self.tokenizer.bos_token_id]:
             ids.insert(0, int(self.tokenizer.bos_token_id))
         return ids
 

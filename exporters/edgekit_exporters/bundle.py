@@ -42,6 +42,7 @@ BASE_FILE = f"{BASE_FOLDER}/model.gguf"
 PROJECTOR_FILE = f"{BASE_FOLDER}/projector.gguf"
 ENGINE = "llama.cpp"
 ANY_ISA = "any"  # of a plan whose target was not named
+ADDS_EOS = "tokenizer.ggml.add_eos_token"
 RUNTIME_REQUIREMENT = ">=0.1"
 MIB = 1024 * 1024
 RUNTIME_MB = 100  # Python, the engine's code and its compute buffers, rounded up
@@ -125,7 +126,11 @@ def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[Adapte
     else:
         (folder / BASE_FOLDER).mkdir()
         # A file may come from anywhere; the template is the one that adapters are trained with.
-        asked_as = template_facts(plan.base.folder).metadata() | end_metadata(plan.base.folder, plan.base_file)
+        asked_as: dict[str, Any] = template_facts(plan.base.folder).metadata() | end_metadata(
+            plan.base.folder, plan.base_file
+        )
+        if read_gguf(plan.base_file).metadata.get(ADDS_EOS):  # engines would end each prompt before its answer
+            asked_as[ADDS_EOS] = False
         rewrite_metadata(plan.base_file, folder / BASE_FILE, asked_as)
     if plan.projector is not None:
         shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
