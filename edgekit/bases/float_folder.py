@@ -28,13 +28,13 @@ _METHODS = {
 _BASE_MODEL = re.compile(r"^base_model:[ \t]*(?:\r?\n[ \t]*-[ \t]*)?[\"']?([\w./-]+)", re.MULTILINE)
 
 
-def float_weights(folder: Path) -> list[Path]:
-    """The weights of a Hugging Face folder that can be a base.
+def float_weights(folder: Path, name: str) -> list[Path]:
+    """The weights of a Hugging Face folder that can be a base, which the user calls ``name``.
 
     Raises:
         InputError: it has none, not all, or no float ones.
     """
-    check_float(folder)
+    check_float(folder, name)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise InputError(f"{folder} has no .safetensors weights", "convert or download the model as safetensors")
@@ -48,7 +48,7 @@ def float_weights(folder: Path) -> list[Path]:
     return weights
 
 
-def check_float(folder: Path) -> None:
+def check_float(folder: Path, name: str) -> None:
     """Refuse a checkpoint that is quantized already: adapters need the float weights, and so do the quantizers here.
 
     Raises:
@@ -63,7 +63,7 @@ def check_float(folder: Path) -> None:
     named = _METHODS.get(str(method), shown(str(method))) if method else "a quantizer that it doesn't name"
     original = _original(folder)
     raise InputError(
-        f"the base {folder.name} is quantized already, by {named}, and edgekit starts from float weights",
+        f"the base {name} is quantized already, by {named}, and edgekit starts from float weights",
         f"give the checkpoint that it was made from, base: {original}"
         if original
         else "give the original checkpoint in bf16, fp16 or fp32, or a GGUF of the model",

@@ -49,7 +49,7 @@ def unpacked(path: Path, family: str) -> Path:
 
 
 def gguf_tokenizer(path: Path) -> Any:
-    """A GGUF file's tokenizer for transformers, which reads text as llama.cpp does; the file lies alone in its folder."""
+    """A GGUF file's tokenizer for transformers, which reads text as llama.cpp does; its folder has no other."""
     from transformers import AutoTokenizer
 
     metadata = read_gguf(path).metadata

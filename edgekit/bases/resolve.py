@@ -87,7 +87,7 @@ def check_base(name: str, *, relative_to: Path | None = None) -> None:
     if path is None:
         return
     if path.is_dir():
-        float_weights(path.resolve())
+        float_weights(path.resolve(), name)
     else:
         base_header(path.absolute())
 
@@ -181,7 +181,8 @@ def _from_hub(name: str) -> Base:
 
     wanted = [f"*{suffix}" for suffix in DATA]
     try:
-        check_float(Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, CARD_FILE])))  # before its weights
+        facts = snapshot_download(name, allow_patterns=[CONFIG_FILE, CARD_FILE])
+        check_float(Path(facts), name)  # before its weights come
         with stage(f"taking the base {name} from the hub", unit="file") as shown:
             folder = snapshot_download(name, allow_patterns=wanted, tqdm_class=tqdm_bar(shown))
     except RepositoryNotFoundError:
@@ -196,11 +197,11 @@ def _from_hub(name: str) -> Base:
 
 
 def _from_folder(folder: Path, name: str) -> Base:
-    check_float(folder)
+    check_float(folder, name)
     folder = without_code(folder, name)
     check_architecture(folder)
     digest = hashlib.sha256()
-    for path in float_weights(folder):
+    for path in float_weights(folder, name):
         digest.update(remembered_digest(path).encode())
     family = family_name(name, digest.hexdigest())
     if reads_images(folder):
