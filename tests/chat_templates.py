@@ -417,3 +417,7 @@ TEMPLATES: dict[str, str | dict[str, str]] = {
     "zephyr": ZEPHYR,
     "names": NAMES,
 }
+
+# A template that leaves system messages out and says nothing, as some early ones do.
+SILENT = """{% for message in messages %}{% if message['role'] == 'user' %}{{ '### User: ' + message['content'] + '
+' }}{% elif message['role'] == 'assistant' %}{{ '### Assistant: ' + message['content'] + eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Assistant: ' }}{% endif %}"""

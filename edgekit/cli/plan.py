@@ -68,6 +68,7 @@ def plan(
     from edgekit.targets.devices import device_profile
     from edgekit.targets.plan import make_plan, report
     from edgekit.targets.subject import subject_of_base, subject_of_bundle
+    from edgekit_exporters.gguf.split import joined
 
     profile = device_profile(device)
     if memory_mb is not None:
@@ -77,7 +78,7 @@ def plan(
     elif base is not None:
         path = Path(base)
         if path.suffix == ".gguf" and quantize is None:
-            subject = subject_of_bundle(path)
+            subject = subject_of_bundle(joined(path) if path.is_file() else path)
         else:
             named = resolve_base(base)
             subject = subject_of_base(named, weights_named(quantize, named.gguf))

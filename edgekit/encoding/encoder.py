@@ -20,6 +20,7 @@ from edgekit.encoding.completions import (
     turns_of,
     without_reasoning,
 )
+from edgekit_exporters.hf.end_tokens import control_tokens, end_tokens
 from edgekit_exporters.hf.templates import load_tokenizer, tokenizer_facts
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.chat import ImageTemplate, Message, TextTemplate, apply_system, check_messages, text_of
@@ -56,7 +57,7 @@ class Encoder:
             reasoning: ``keep`` or ``drop``; None asks as the template does by itself.
 
         Raises:
-            InputError: no tokenizer there, or one without a chat template.
+            InputError: no tokenizer there, or one without a chat template, or without a token that ends a text.
         """
         from transformers import AutoConfig
 
@@ -68,16 +69,19 @@ class Encoder:
         self.arguments = template_arguments(self.template, reasoning)
         self.bos = str(self.tokenizer.bos_token or "")
         self.images = images
+        self._ends = end_tokens(self.tokenizer, folder, self.template)
         self._vocabulary = (
             0 if images is None else int(AutoConfig.from_pretrained(folder, trust_remote_code=False).vocab_size)
         )
         self._sees = reads_images or images is not None
         self._form = ImageTemplate(self.template) if self._sees else TextTemplate(self.template)
-        self._specials = Specials(_control_tokens(self.tokenizer), self.template.literals)
+        self._specials = Specials(control_tokens(self.tokenizer), self.template.literals)
         self._told_of_specials = False
         self._looked_for_tools = False
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
-        self._adds_bos = bool(self.bos) and self.tokenizer("a").input_ids[:1] == [self.tokenizer.bos_token_id]
+        self._adds_bos = self.tokenizer.bos_token_id is not None and self.tokenizer("a").input_ids[:1] == [
+            self.tokenizer.bos_token_id
+        ]
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -151,14 +155,9 @@ class Encoder:
             raise InputError("the base's chat template puts nothing before an answer", "set invocation: to a text")
         return self._ids(text, None, starts_text=False)
 
-    def end_tokens(self) -> set[int]:
-        """Tokens that end a turn: EOS, and an <|im_end|>-like token where the tokenizer has one."""
-        ends = {int(self.tokenizer.eos_token_id)}
-        for text in ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>"):
-            token = self.tokenizer.convert_tokens_to_ids(text)
-            if isinstance(token, int) and token >= 0 and token != self.tokenizer.unk_token_id:
-                ends.add(token)
-        return ends
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer, on the device too; see :func:`~edgekit_exporters.hf.end_tokens.end_tokens`."""
+        return self._ends
 
     def decode(self, ids: Iterable[int]) -> str:
         """Answer text of generated ids, up to the end of the turn."""
@@ -281,7 +280,7 @@ class Encoder:
 
     def _ids(self, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         ids = self._specials.ids(text, disguise, self._piece_ids)
-        if starts_text and self._adds_bos and not text.startswith(self.bos):
+        if starts_text and self._adds_bos and ids[:1] != [self.tokenizer.bos_token_id]:
             ids.insert(0, int(self.tokenizer.bos_token_id))
         return ids
 
@@ -300,12 +299,6 @@ class Encoder:
         tokenizer = copy.deepcopy(self.tokenizer)
         tokenizer.add_special_tokens({"additional_special_tokens": looks})
         return tokenizer
-
-
-def _control_tokens(tokenizer: Any) -> list[str]:
-    """Those that llama.cpp's converters make control tokens."""
-    added = tokenizer.added_tokens_decoder.values()
-    return [str(each) for each in added if each.special or is_control(str(each))]
 
 
 @contextmanager

@@ -216,14 +216,14 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
     if not artifact.is_file() or artifact.suffix != ".gguf":
         yield artifact
         return
-    base = templated(project, resolve_base(str(artifact.resolve())))
+    base = templated(project, resolve_base(str(artifact.absolute())))
     with tempfile.TemporaryDirectory(prefix="edgekit-evaluate-") as scratch:
         plan = BundlePlan(
             name=project.project,
             version="0",
             task=project.task,
             base=base,
-            base_file=artifact,
+            base_file=base.gguf or artifact,  # that of several files is one of them
             merged=[],
             adapters=[adapter_source(project, adapter, base)],
             default_adapter=None,

@@ -162,7 +162,7 @@ class _Watch(LogitsProcessor):
 class _Answered(StoppingCriteria):
     """Stops nothing, and tells after each token how many rows of the batch have come to their end."""
 
-    def __init__(self, width: int, ends: set[int], tell: Callable[[int], None]) -> None:
+    def __init__(self, width: int, ends: frozenset[int], tell: Callable[[int], None]) -> None:
         self._width, self._ends, self._tell = width, sorted(ends), tell
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:

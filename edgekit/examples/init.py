@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.bases.resolve import check_base, template_for
 from edgekit.examples import caption, chat, inspection, monitoring
 from edgekit.examples.drawing import Rows
 from edgekit.project import PROJECT_FILE
@@ -55,20 +56,24 @@ TEMPLATES: dict[str, Sequence[Example]] = {
 }
 
 
-def init_project(folder: Path, template: str = "inspection", *, max_steps: int | None = None) -> Path:
+def init_project(
+    folder: Path, template: str = "inspection", *, base: str | None = None, max_steps: int | None = None
+) -> Path:
     """Write a new project with example data; returns its edgekit.yaml.
 
     Args:
         folder: where; it must be missing or empty.
         template: "inspection" (with a second adapter for monitoring), "monitoring", "chat" or "caption" (images).
+        base: the base, as users name it; the packaged demo one when None.
         max_steps: bound on training steps, written into the project file.
 
     Raises:
         UsageError: no such template.
-        InputError: the folder has other content, or can't be written.
+        InputError: the folder has other content, or can't be written; the base is none.
     """
     if template not in TEMPLATES:
         raise UsageError(f"no template is called {template!r}", did_you_mean(template, TEMPLATES))
+    chosen = None if base is None else _base_lines(base)
     folder = folder.expanduser().absolute()
     examples = TEMPLATES[template]
     with publish(folder, is_ours=lambda _: False) as temporary:
@@ -77,7 +82,7 @@ def init_project(folder: Path, template: str = "inspection", *, max_steps: int |
             train, evaluation = example.generate(example.train_rows, example.eval_rows, SEED)
             _write_rows(temporary / "data" / f"{example.name}.train.jsonl", train)
             _write_rows(temporary / "data" / f"{example.name}.eval.jsonl", evaluation)
-        text = _project_file(folder.name, template, examples, max_steps)
+        text = _project_file(folder.name, template, chosen, examples, max_steps)
         (temporary / PROJECT_FILE).write_text(text, encoding="utf-8")
     return folder / PROJECT_FILE
 
@@ -95,7 +100,20 @@ def _write_rows(path: Path, rows: Rows) -> None:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _project_file(name: str, template: str, examples: Sequence[Example], max_steps: int | None) -> str:
+def _base_lines(base: str) -> str:
+    """``base:``, and a chat template where the base has none."""
+    check_base(base)
+    path = Path(base).expanduser()
+    fits = template_for(base)
+    lines = f"base: {json.dumps(str(path.absolute()) if path.exists() else base)}\n"
+    return lines + (
+        f"chat_template: {fits}           # the base has none; or a jinja file of your own\n" if fits else ""
+    )
+
+
+def _project_file(
+    name: str, template: str, base: str | None, examples: Sequence[Example], max_steps: int | None
+) -> str:
     slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in name.lower()).strip("._-") or "project"
     adapters = "".join(
         ADAPTER.format(
@@ -108,22 +126,22 @@ def _project_file(name: str, template: str, examples: Sequence[Example], max_ste
         )
         for each in examples
     )
-    kind = CAPTION if template == "caption" else TEXT
-    return HEAD.format(project=slug) + kind + adapters + EXPORT
+    task, demo = ("caption", DEMO_VLM) if template == "caption" else ("text", DEMO_TEXT)
+    return HEAD.format(project=slug, task=task) + (base or demo) + ADAPTERS + adapters + EXPORT
 
 
 HEAD = """\
 # All keys are in docs/formats.md.  Every command works in this folder without further arguments.
 project: {project}
+task: {task}
 """
-TEXT = """\
-task: text
+DEMO_TEXT = """\
 base: smollm2-135m              # a hub id, a Hugging Face folder, a GGUF file, or this packaged demo base
-adapters:                       # trained on the very blocks that devices run (export below)
 """
-CAPTION = """\
-task: caption
+DEMO_VLM = """\
 base: demo-vlm                  # a hub id or Hugging Face folder of a model that reads images, or this small demo one
+"""
+ADAPTERS = """\
 adapters:                       # trained on the very blocks that devices run (export below)
 """
 ADAPTER = """\

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.types import AllowInfNan
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
+from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.formats.manifest import BASE, NAME_PATTERN
 from edgekit_runtime.hints import did_you_mean
 
@@ -131,6 +132,11 @@ def _path(value: object, info: ValidationInfo) -> Path:
     return value if isinstance(value, Path) else path_in(folder_of(info), text_of(value))
 
 
+def _template(value: object, info: ValidationInfo) -> Path | str:
+    """A known template keeps its name; ``./chatml`` is a file of that name."""
+    return value if isinstance(value, str) and value in KNOWN_TEMPLATES else _path(value, info)
+
+
 def _names(value: object) -> tuple[str, ...]:
     several = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(item, str) for item in several):
@@ -177,6 +183,7 @@ AdapterName = Annotated[
     # allOf: for a pattern beside it, pydantic would write patternProperties, which refuse no other names
     Field(json_schema_extra={"allOf": [{"pattern": f"^(?:{NAME_PATTERN})$"}, {"not": {"const": BASE}}]}),
 ]
+Template = Annotated[Path | str, PlainValidator(_template, json_schema_input_type=NotBlank)]
 InProject = Annotated[Path, PlainValidator(_path, json_schema_input_type=NotBlank)]
 Names = Annotated[tuple[str, ...], PlainValidator(_names, json_schema_input_type=str | list[str])]
 _Some = Field(min_length=1)

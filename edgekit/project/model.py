@@ -25,6 +25,7 @@ from edgekit.project.fields import (
     OneOf,
     Switch,
     Targets,
+    Template,
     Text,
     Whole,
     empty_is,
@@ -33,6 +34,7 @@ from edgekit.project.fields import (
     refused_at,
     with_given,
 )
+from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.hints import did_you_mean
@@ -206,8 +208,9 @@ class Project:
     )
     task: Annotated[Text, OneOf(TASKS)] = Field(default="text", description="caption for rows with images")
     data: DataFiles | None = Field(default=None, description="Rows of adapters that have none of their own")
-    chat_template: InProject | None = Field(
-        default=None, description="A jinja file in the place of the base's own chat template"
+    chat_template: Template | None = Field(
+        default=None,
+        description=f"Instead of the base's own: a jinja file, or {', '.join(KNOWN_TEMPLATES)}",
     )
     export: Annotated[Export, empty_is(Export, Export)] = Field(
         default_factory=Export, description="Defaults of `edgekit export`, and what training sees"

@@ -13,6 +13,7 @@ from typing import Any
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf.base import quantization_of
+from edgekit_exporters.gguf.end_tokens import end_metadata
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx import base as onnx
@@ -42,6 +43,7 @@ BASE_FILE = f"{BASE_FOLDER}/model.gguf"
 PROJECTOR_FILE = f"{BASE_FOLDER}/projector.gguf"
 ENGINE = "llama.cpp"
 ANY_ISA = "any"  # of a plan whose target was not named
+ADDS_EOS = "tokenizer.ggml.add_eos_token"
 RUNTIME_REQUIREMENT = ">=0.1"
 
 
@@ -123,7 +125,12 @@ def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[Adapte
     else:
         (folder / BASE_FOLDER).mkdir()
         # A file may come from anywhere; the template is the one that adapters are trained with.
-        rewrite_metadata(plan.base_file, folder / BASE_FILE, template_facts(plan.base.folder).metadata())
+        asked_as: dict[str, Any] = template_facts(plan.base.folder).metadata() | end_metadata(
+            plan.base.folder, plan.base_file
+        )
+        if read_gguf(plan.base_file).metadata.get(ADDS_EOS):  # engines would end each prompt before its answer
+            asked_as[ADDS_EOS] = False
+        rewrite_metadata(plan.base_file, folder / BASE_FILE, asked_as)
     if plan.projector is not None:
         shutil.copyfile(plan.projector, folder / PROJECTOR_FILE)
     if plan.adapters:

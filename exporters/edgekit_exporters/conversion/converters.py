@@ -69,6 +69,15 @@ def convert(folder: Path, destination: Path, *options: str | Path) -> None:
     _run("convert", folder, "--outfile", destination, *options)
 
 
+def outline(folder: Path, destination: Path, *options: str | Path) -> None:
+    """Write the header of what :func:`convert` would, then the length of the whole in 8 bytes; reads no weights.
+
+    Raises:
+        InputError: as :func:`convert`.
+    """
+    _run("outline", folder, "--outfile", destination, *options)
+
+
 def derive_map(folder: Path, file: Path) -> None:
     """Write what a conversion does to each parameter; :mod:`~edgekit_exporters.conversion.tensor_map` reads it.
 

@@ -1,7 +1,8 @@
 """Runs beside llama.cpp's converters, in a process of its own: they bring their own copy of the gguf package.
 
 ``python -P in_converter.py TOOLS convert ARGUMENTS…`` converts a Hugging Face folder, ``… map FOLDER FILE`` writes
-what the conversion does to each parameter.  It imports nothing of ours.
+what the conversion does to each parameter.  ``… outline ARGUMENTS…`` converts without weights: the file's header, then
+the length that the file would have, in eight bytes.  It imports nothing of ours.
 
 Two things are done to a conversion.  The configuration is what ``config.json`` says, and transformers' own account of
 it only where the file says nothing: transformers 5 renames keys that the converters read.  And weights of multi-token
@@ -25,7 +26,7 @@ SKIPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq") 
 
 
 def main(tools: str, verb: str, *arguments: str) -> None:
-    """Convert, or write the map."""
+    """Convert, or write the map or the outline."""
     sys.path.insert(0, tools)
     _conversion().ModelBase.load_hparams = staticmethod(_configuration)
     if verb == "map":
@@ -34,9 +35,22 @@ def main(tools: str, verb: str, *arguments: str) -> None:
             _write_map(folder, file)
         return
     converter = importlib.import_module("convert_hf_to_gguf")
+    if verb == "outline":
+        importlib.import_module("gguf").GGUFWriter.write_tensors_to_file = write_outline
     options = ["--no-mtp"] if _lacks_mtp(_model_class(Path(arguments[0])), Path(arguments[0])) else []
     sys.argv = ["convert_hf_to_gguf.py", *arguments, *options]
     converter.main()
+
+
+def write_outline(writer: Any, *, progress: bool = False) -> None:
+    """Stands in for ``GGUFWriter.write_tensors_to_file``, for a file that isn't split."""
+    del progress
+    writer.write_ti_data_to_file()
+    ((file, tensors),) = zip(writer.fout, writer.tensors, strict=True)
+    alignment = writer.data_alignment
+    size = writer.ggml_pad(file.tell(), alignment)
+    size += sum(writer.ggml_pad(tensor.nbytes, alignment) for tensor in tensors.values())
+    file.write(size.to_bytes(8, "little"))
 
 
 def _conversion() -> Any:

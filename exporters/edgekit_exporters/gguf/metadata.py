@@ -35,15 +35,15 @@ def rewrite_metadata(
         InputError: ``source`` or ``copy`` is no sound GGUF file.
     """
     header = read_gguf(source)
-    pairs = _raw_pairs(source)
+    pairs = raw_pairs(source)
     if copy is not None:
         pairs = {key: raw for key, raw in pairs.items() if not key.startswith(prefix)}
-        pairs |= {key: raw for key, raw in _raw_pairs(copy).items() if key.startswith(prefix)}
+        pairs |= {key: raw for key, raw in raw_pairs(copy).items() if key.startswith(prefix)}
     for key, value in changes.items():
         if value is None:
             pairs.pop(key, None)
         else:
-            pairs[key] = _text(key) + _value(value)
+            pairs[key] = text_bytes(key) + _value(value)
     with source.open("rb") as old, destination.open("wb") as new:
         start, end = header.tensor_table
         old.seek(start)
@@ -56,7 +56,7 @@ def rewrite_metadata(
         shutil.copyfileobj(old, new, 8 * 1024 * 1024)
 
 
-def _raw_pairs(path: Path) -> dict[str, bytes]:
+def raw_pairs(path: Path) -> dict[str, bytes]:
     """Every key with the bytes of its whole key-value pair."""
     with path.open("rb") as stream:
         pairs: dict[str, bytes] = {}
@@ -68,7 +68,7 @@ def _raw_pairs(path: Path) -> dict[str, bytes]:
 
 def _value(value: Any) -> bytes:
     if isinstance(value, str):
-        return struct.pack("<I", STRING) + _text(value)
+        return struct.pack("<I", STRING) + text_bytes(value)
     if isinstance(value, bool):
         return struct.pack("<I?", BOOL, value)
     if isinstance(value, int):
@@ -77,12 +77,13 @@ def _value(value: Any) -> bytes:
     if isinstance(value, float):
         return struct.pack("<If", FLOAT32, value)
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
-        return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(_text, value))
+        return struct.pack("<IIQ", ARRAY, STRING, len(value)) + b"".join(map(text_bytes, value))
     if isinstance(value, (list, tuple)) and all(isinstance(item, int) for item in value):
         return struct.pack(f"<IIQ{len(value)}I", ARRAY, UINT32, len(value), *value)
     raise TypeError(f"no GGUF metadata type for {type(value).__name__}")
 
 
-def _text(text: str) -> bytes:
+def text_bytes(text: str) -> bytes:
+    """A text as GGUF stores it: its length, and its UTF-8."""
     data = text.encode()
     return struct.pack("<Q", len(data)) + data

@@ -1,8 +1,8 @@
 """What a base's GGUF will look like, before it is made: names, shapes and types of its tensors, and its size.
 
 llama.cpp's own converter and quantiser say so, neither of which reads a weight for it.  The converter stops before it
-writes them (:mod:`~edgekit_exporters.gguf.outline_converter`).  The quantiser gets its header with a hole for data, a
-sparse file, and makes a dry run.
+writes them (:func:`~edgekit_exporters.conversion.converters.outline`).  The quantiser gets its header with a hole for
+data, a sparse file, and makes a dry run.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ from pathlib import Path
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.gguf import outline_converter
+from edgekit_exporters.conversion.converters import CONVERSION, outline
 from edgekit_exporters.gguf.base import FILE_TYPE, Recipe
-from edgekit_exporters.gguf.converters import engine_version, run_converter, tools_folder
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, quantized_types
 from edgekit_exporters.progress import stage
-from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import TENSOR_TYPES, GgufFile, TensorInfo, read_gguf
 
 SIZE_BYTES = 8  # at the end of a cached outline: how long the whole file would be
@@ -41,7 +39,7 @@ def source_gguf(base: Base) -> Iterator[Path]:
         yield base.gguf
         return
     folder = base.folder
-    target = cache_folder("bases", base.key) / f"outline-llama-cpp-python-{engine_version()}"
+    target = cache_folder("bases", base.key) / f"outline-{CONVERSION}"
     content = cached(target, lambda temporary: _outline(folder, temporary)).read_bytes()
     with tempfile.TemporaryDirectory(prefix="edgekit-outline-") as scratch:
         whole = Path(scratch, "outline.gguf")
@@ -80,13 +78,8 @@ def file_bytes(header: GgufFile) -> int:
 
 
 def _outline(folder: Path, destination: Path) -> None:
-    script = outline_converter.__file__
-    arguments: list[str | Path] = [str(tools_folder()), folder, "--outfile", destination, "--outtype", "f32"]
-    try:
-        with stage("asking the converter for the base's tensors"):
-            run_converter(script, arguments)
-    except InputError as error:
-        raise InputError(str(error).replace(script, outline_converter.CONVERTER)) from None
+    with stage("asking the converter for the base's tensors"):
+        outline(folder, destination, "--outtype", "f32")
 
 
 def _as_type(tensor: TensorInfo, type_name: str, offset: int) -> TensorInfo:

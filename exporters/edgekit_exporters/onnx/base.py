@@ -18,6 +18,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.conversion.converters import convert
 from edgekit_exporters.gguf.base import TOKENIZER_PREFIX
+from edgekit_exporters.gguf.end_tokens import end_metadata
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx.builder import BUILDER, build_graph, float_graph, require_onnx
@@ -254,5 +255,5 @@ def _write_vocabulary(base: Base, graph: Path, destination: Path) -> None:
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".vocabulary-") as scratch:
         plain = Path(scratch, "vocabulary.gguf")
         convert(base.folder, plain, "--vocab-only")
-        facts |= template_facts(base.folder).metadata()
+        facts |= template_facts(base.folder).metadata() | end_metadata(base.folder, plain)
         rewrite_metadata(plain, destination, facts, copy=base.gguf, prefix=TOKENIZER_PREFIX)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.formats.end_tokens import KEY_END_TOKENS, end_tokens_of
 from edgekit_runtime.formats.gguf import GgufFile
 
 TOKENIZER = "tokenizer.ggml"
@@ -61,6 +62,7 @@ def check_vocabulary(header: GgufFile) -> None:
             _fail(header, f"{TOKENIZER}.{name}_token_id is {number}, and it has {len(tokens)} tokens")
     if kind in DEFAULTS:
         _check_ends(header, kind, len(tokens))
+    end_tokens_of(metadata.get(KEY_END_TOKENS), len(tokens), header.path)
 
 
 def _check_tokens(header: GgufFile, tokens: Sequence[str], *, of_pieces: bool) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.system import folded, takes_system
 from edgekit_runtime.prompts.template import ChatTemplate
 from edgekit_runtime.prompts.template import Message as Message
 
@@ -57,6 +58,7 @@ class ImageTemplate:
         found = next((each for each in PLACEHOLDERS if each in probe), None)
         self.takes_parts = found is not None and _NEEDLE in probe and "'type'" not in probe
         self.placeholder = found if found and self.takes_parts else PLACEHOLDERS[1]
+        self._takes_system = takes_system(lambda each: template.render(self._given(each)))
 
     def render(self, messages: Sequence[Message], images: int = 0, **options: Any) -> tuple[str, ...]:
         """The text before, between and after the images: one more than there are images.
@@ -69,14 +71,16 @@ class ImageTemplate:
         Raises:
             InputError: the template refuses these messages, or a text in them looks like an image to it.
         """
-        given = [_with_content(message, self._content) for message in messages]
-        text = self._template.render(given, **options)
+        text = self._template.render(self._given(messages if self._takes_system else folded(messages)), **options)
         texts = text.split(self.placeholder)
         if len(texts) != images + 1:
             raise InputError(
                 f"the prompt has {len(texts) - 1} places for {images} images", f"leave {self.placeholder} out of texts"
             )
         return tuple(texts)
+
+    def _given(self, messages: Sequence[Message]) -> list[Message]:
+        return [_with_content(message, self._content) for message in messages]
 
     def _content(self, message: Message) -> str | list[dict[str, Any]]:
         parts = parts_of(message)
@@ -89,7 +93,9 @@ class TextTemplate:
     """A chat template for conversations in text alone."""
 
     def __init__(self, template: ChatTemplate) -> None:
+        """Find out whether the template has a place for system prompts."""
         self._template = template
+        self._takes_system = takes_system(template.render)
 
     def render(self, messages: Sequence[Message], images: int = 0, **options: Any) -> tuple[str, ...]:
         """The text; see :meth:`ImageTemplate.render`.
@@ -99,7 +105,8 @@ class TextTemplate:
         """
         if images:
             raise InputError("this is a text bundle", "send images to a caption bundle")
-        return (self._template.render([_with_content(each, text_of) for each in messages], **options),)
+        given = messages if self._takes_system else folded(messages)
+        return (self._template.render([_with_content(each, text_of) for each in given], **options),)
 
 
 def _with_content(message: Message, content: Callable[[Message], Any]) -> Message:

@@ -44,6 +44,7 @@ class Prompts:
         self._form = (ImageTemplate if with_images else TextTemplate)(self._template)
         self._specials = None if allow_special else specials_of(header, self._template.literals)
         self._tokenize = tokenize
+        self._bos = _bos(tokenize)
         self._preamble = lru_cache(REMEMBERED_PREAMBLES)(self._find_preamble)
 
     def chat(self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()) -> Prompt:
@@ -84,13 +85,13 @@ class Prompts:
         return self._tokenize(text, add_special=False, parse_special=special)
 
     def text(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a rendered prompt, or of its beginning; BOS is not added twice when the template has written it.
+        """Token ids of a rendered prompt, or of its beginning, with BOS where the base wants it: not twice when the
+        template has written it.  A tokeniser that ends texts with EOS leaves it out here: the text goes on.
 
         Control tokens that are spelt in it are some, unless ``special`` says otherwise.
         """
-        tokens = self._tokenize(text, add_special=True, parse_special=special)
-        plain = self._tokenize(text, add_special=False, parse_special=special)
-        return plain if len(tokens) > len(plain) and plain[:1] == tokens[:1] else tokens
+        tokens = self._tokenize(text, add_special=False, parse_special=special)
+        return tokens if tokens[: len(self._bos)] == self._bos else [*self._bos, *tokens]
 
     def preamble(self, prompt: Sequence[int], asking: Asking) -> int:
         """How many of the prompt's first tokens every conversation that is asked like this begins with."""
@@ -107,6 +108,13 @@ class Prompts:
             return []
         differs = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
         return one[:differs]
+
+
+def _bos(tokenize: Callable[..., list[int]]) -> list[int]:
+    """What a tokeniser puts before any text: BOS, or nothing."""
+    whole, plain = (tokenize(_PROBES[0], add_special=add) for add in (True, False))
+    places = range(len(whole) - len(plain) + 1)
+    return next((whole[:at] for at in places if whole[at : at + len(plain)] == plain), [])
 
 
 def chat_template(header: GgufFile) -> ChatTemplate:

@@ -20,7 +20,7 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import read_gguf
-from edgekit_runtime.prompts.chat import Asking
+from edgekit_runtime.prompts.chat import Asking, TextTemplate
 from edgekit_runtime.prompts.rendering import Prompts
 from edgekit_runtime.prompts.template import stopped_clock
 from tests.chat_templates import TEMPLATES
@@ -152,7 +152,7 @@ def test_what_is_spelt_in_a_conversation_is_text(
                 known.encoder.prompt_ids(row, None)
             return
         assert known.count(found) == known.count(expected)
-        assert known.text(found) == known.encoder.template.render(spelt[0], tools=spelt[1])
+        assert known.text(found) == TextTemplate(known.encoder.template).render(spelt[0], tools=spelt[1])[0]
         assert known.encoder.prompt_ids(row, None) == found
 
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 import edgekit_web
 from edgekit.site import probes
 from edgekit.site.assets import vendored_files
+from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
-from tests.chat_templates import TEMPLATES
+from tests.chat_templates import SILENT, TEMPLATES
 from tests.conversations import conversations
 from tests.kit.encoding.test_specials import WHOLE
 from tests.runtime.prompts.test_budget import BROKEN, HOSTILE
@@ -28,6 +29,7 @@ from tests.runtime.prompts.test_budget import BROKEN, HOSTILE
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 # What @huggingface/jinja gets wrong: lstrip with an argument; '' != false; dict().
 REFUSED = {"smollm3", "command-r", "names"}
+OTHERS = {"silent": SILENT, **{f"known {name}": each.source for name, each in KNOWN_TEMPLATES.items()}}
 MODULE = Path(edgekit_web.__file__).parent / "app" / "edgekit-runtime"
 SCRIPT = """
 import fs from "fs";
@@ -78,7 +80,7 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="node is no
 @pytest.fixture
 def families(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     found = {}
-    for name, form in TEMPLATES.items():
+    for name, form in (TEMPLATES | OTHERS).items():
         metadata = TemplateFacts.of(form, TOKENS).metadata()
         metadata = {key: value for key, value in metadata.items() if value is not None}
         header = SimpleNamespace(path=name, metadata=metadata)

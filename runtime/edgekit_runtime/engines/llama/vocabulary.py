@@ -15,6 +15,7 @@ from llama_cpp import llama_cpp as llama
 from edgekit_runtime.engines.base import Sampling
 from edgekit_runtime.engines.llama.library import clear_errors, reason, start_backend
 from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.formats.end_tokens import KEY_END_TOKENS, MOST_BYTES, end_tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +31,17 @@ class LlamaVocabulary:
     """Tokens of one model."""
 
     def __init__(self, model: Any, *, owned: bool = False) -> None:
-        """Look at ``model``'s vocabulary; an owned model is freed with it."""
+        """Look at ``model``'s vocabulary; an owned model is freed with it.
+
+        Raises:
+            InputError: its metadata names tokens that end an answer, and there are no such.
+        """
         self.handle = llama.llama_model_get_vocab(model)
         self._model = model if owned else None
         self._piece = ctypes.create_string_buffer(MAX_PIECE_BYTES)
+        self._ends = end_tokens_of(
+            _metadata(model, KEY_END_TOKENS), llama.llama_vocab_n_tokens(self.handle), "the base"
+        )
 
     @classmethod
     def open(cls, path: Path) -> LlamaVocabulary:
@@ -49,7 +57,11 @@ class LlamaVocabulary:
         model = llama.llama_model_load_from_file(str(path).encode(), parameters)
         if not model:
             raise InputError(f"llama.cpp refuses {path}{reason()}", "copy or export it again")
-        return cls(model, owned=True)
+        try:
+            return cls(model, owned=True)
+        except InputError:
+            llama.llama_model_free(model)
+            raise
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         """Text to token ids; ``add_special`` puts BOS first where the model wants it."""
@@ -67,7 +79,11 @@ class LlamaVocabulary:
         return self._piece.raw[: max(length, 0)]
 
     def is_end(self, token: int) -> bool:
-        """Whether the vocabulary marks this token as the end of a generation."""
+        """Whether this token ends a generation, by the vocabulary's marks or by the base's own list."""
+        return token in self._ends or self.marks_end(token)
+
+    def marks_end(self, token: int) -> bool:
+        """Whether llama.cpp by itself takes this token for an end."""
         return bool(llama.llama_vocab_is_eog(self.handle, token))
 
     def close(self) -> None:
@@ -75,6 +91,13 @@ class LlamaVocabulary:
         if self._model:
             llama.llama_model_free(self._model)
             self._model = None
+
+
+def _metadata(model: Any, key: str) -> str | None:
+    """A text in a model's metadata."""
+    room = ctypes.create_string_buffer(MOST_BYTES + 2)  # one more than is taken, so that a longer one is noticed
+    length = llama.llama_model_meta_val_str(model, key.encode(), room, len(room))
+    return None if length < 0 else room.value.decode("utf-8", "replace")
 
 
 def sampler_chain(vocabulary: Any, sampling: Sampling) -> Any:
@@ -159,5 +182,5 @@ class VocabularyUser:
         return self._vocabulary.piece(token)
 
     def is_end(self, token: int) -> bool:
-        """Whether the vocabulary marks this token as the end of a generation."""
+        """Whether this token ends a generation."""
         return self._vocabulary.is_end(token)

@@ -97,6 +97,7 @@ export class Engine {
    * @param {number} request.maxTokens
    * @param {Sampling} request.sampling
    * @param {string[]} request.stop
+   * @param {string[]} [request.ends] control tokens that end the answer, beside those that the engine knows
    * @param {boolean} [request.ignoreEnd] go on after the model has ended, for measurements
    * @param {boolean} [request.reuse] keep what the last prompt has in common with this one
    * @param {AbortSignal} [request.signal]
@@ -104,7 +105,8 @@ export class Engine {
    * @returns {AsyncIterable<any>} chunks in OpenAI's form, llama.cpp's `timings` in the last one
    */
   async *complete(request) {
-    const { prompt, files = [], adapter, maxTokens, sampling, stop, ignoreEnd = false, reuse = true, signal, onPrefill } = request;
+    const { prompt, files = [], adapter, maxTokens, sampling, stop, ends = [], ignoreEnd = false, reuse = true } = request;
+    const { signal, onPrefill } = request;
     const text = await this.withDigests(prompt, files);
     const keep = this.kept.take({ adapter, text, reuse });
     if (!keep) await this.forget();
@@ -118,7 +120,8 @@ export class Engine {
       min_p: 0,
       seed: sampling.seed,
       samplers: ["top_k", "top_p", "temperature"],
-      stop,
+      // A preserved token is written as its text, so that it can be a text that stops.
+      ...(ignoreEnd ? { stop } : { stop: [...stop, ...ends], preserved_tokens: ends }),
       cache_prompt: keep,
       ignore_eos: ignoreEnd,
       return_progress: onPrefill !== undefined,

@@ -15,6 +15,7 @@ import { Adapters } from "./adapters.js";
 import { withBundle } from "./changes.js";
 import { Engine } from "./engine.js";
 import { checkBrowser, usableThreads } from "./environment.js";
+import { endTokens } from "./end-tokens.js";
 import { EdgekitError } from "./errors.js";
 import { readGguf } from "./gguf.js";
 import { imageFile, listed } from "./images.js";
@@ -167,6 +168,7 @@ export class Runtime {
       if (this.headerOf !== base.digest) {
         this.header = await readGguf(file, base.file);
         this.prompts = new Prompts(this.header, this.manifest.template);
+        this.ends = endTokens(this.header.metadata);
         this.headerOf = base.digest;
       }
       const files = new Map();
@@ -277,7 +279,8 @@ export class Runtime {
     let first;
     let last;
     let finish = null;
-    for await (const chunk of this.engine.complete({ ...plan, prompt, adapter: plan.digest, signal, reuse, onPrefill })) {
+    const asked = { ...plan, prompt, ends: this.ends, adapter: plan.digest, signal, reuse, onPrefill };
+    for await (const chunk of this.engine.complete(asked)) {
       last = chunk;
       const choice = chunk.choices?.[0];
       first ??= performance.now();

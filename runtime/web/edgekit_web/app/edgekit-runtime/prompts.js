@@ -4,6 +4,7 @@ import { strftime } from "./clock.js";
 import { EdgekitError } from "./errors.js";
 import { isObject, readJson } from "./json.js";
 import { Specials, controlTokens } from "./specials.js";
+import { folded, takesSystem } from "./system.js";
 import { Template } from "./template.js";
 
 const ROLES = ["system", "user", "assistant", "tool"];
@@ -45,6 +46,8 @@ export class Prompts {
       && metadata.get("tokenizer.chat_template.tool_use");
     this.withTools = typeof forTools === "string" ? compiled(forTools) : this.template;
     this.specials = new Specials(controlTokens(metadata), [...this.template.literals, ...this.withTools.literals]);
+    this.takesSystem = true;
+    this.takesSystem = takesSystem((messages) => this.render(messages).join(""));
     const then = moment ? new Date(moment) : undefined;
     for (const { messages, texts, ...asking } of probes) {
       let rendered = null;
@@ -74,10 +77,11 @@ export class Prompts {
    */
   render(messages, asking = {}, moment) {
     const { tools } = asking;
+    const given = this.takesSystem ? messages : folded(messages);
     const text = (tools?.length ? this.withTools : this.template).render({
       ...this.tokens,
       ...asking.arguments,
-      messages: messages.map((message) => this.taken(message)),
+      messages: given.map((message) => this.taken(message)),
       tools: tools?.length ? tools : null,
       documents: null,
       add_generation_prompt: true,
