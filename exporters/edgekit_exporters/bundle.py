@@ -18,6 +18,7 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx import base as onnx
 from edgekit_exporters.progress import stage
+from edgekit_exporters.requantized import requantized_from
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
 from edgekit_runtime.formats.bundle import file_digest, is_bundle, verify_bundle
@@ -198,6 +199,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
                 for entry in files
                 if Path(entry.path).name in facts.parts and Path(entry.path).parts[0] == BASE_FOLDER
             ),
+            requantized_from=requantized_from(plan.base.gguf, facts.quantization, merged=bool(plan.merged)),
         ),
         adapters=adapters,
         default_adapter=plan.default_adapter,
