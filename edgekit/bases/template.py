@@ -19,7 +19,10 @@ from edgekit_exporters.hf.templates import (
     no_template,
     template_source,
 )
+from edgekit_runtime.prompts.specials import CONTROL
 from edgekit_runtime.prompts.template import KEY_NAMES, KEY_TEMPLATE
+
+USER_DEFINED = 4  # llama.cpp's kind of tokens that are found in any text, as control tokens are
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ def template_tokens(place: Path) -> TemplateTokens | None:
 
 def _of_gguf(path: Path) -> TemplateTokens:
     metadata = joined_header(path).metadata
+    texts = metadata["tokenizer.ggml.tokens"]
+    kinds = metadata.get("tokenizer.ggml.token_type") or [CONTROL] * len(texts)
     return TemplateTokens(
         has_template=bool(metadata.get(KEY_TEMPLATE) or metadata.get(KEY_NAMES)),
-        tokens=set(metadata["tokenizer.ggml.tokens"]),
+        tokens={text for text, kind in zip(texts, kinds, strict=False) if kind in (CONTROL, USER_DEFINED)},
         has_eos="tokenizer.ggml.eos_token_id" in metadata,
     )
 

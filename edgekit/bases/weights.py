@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,12 @@ from edgekit_exporters.gguf.base import Recipe, base_gguf, quantization_of
 from edgekit_exporters.gguf.quantize import canonical_quantization
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.base import base_onnx, onnx_precision
+from edgekit_exporters.requantized import requantized_from, requantized_note
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.formats.onnx_base import DATA_FILE
+
+log = logging.getLogger(__name__)
 
 GGUF, ONNX, TORCH = "gguf", "onnx", "torch"
 DEFAULT_GGUF = "Q8_0"  # of a float base, when nobody said which: nearly lossless
@@ -132,6 +136,15 @@ def with_blocks(project: Project, base: Base, weights: Weights) -> Weights:
     if weights.format == ONNX:
         return replace(weights, blocks=base_onnx(base, weights.quantization))
     return replace(weights, blocks=base_gguf(base, deployed_recipe(project, base, weights.quantization)))
+
+
+def tell_requantized(base: Base, weights: Weights, *, merged: bool = False) -> None:
+    """Warn where ``weights`` are made from blocks of another type, those of the base's own file."""
+    if weights.quantization is None:
+        return
+    source = requantized_from(base.gguf, weights.quantization, merged=merged)
+    if source is not None:
+        log.warning("%s; give a float checkpoint of the model as base:", requantized_note(weights.quantization, source))
 
 
 def deployed_recipe(project: Project, base: Base, quantization: str) -> Recipe:

@@ -63,7 +63,7 @@ def plan(
 ) -> None:
     """Does it fit a device, and how fast will it be there?"""
     from edgekit.bases.resolve import project_base, resolve_base
-    from edgekit.bases.weights import deployed_weights, weights_named
+    from edgekit.bases.weights import deployed_weights, tell_requantized, weights_named
     from edgekit.project import load_project
     from edgekit.targets.devices import device_profile
     from edgekit.targets.plan import make_plan, report
@@ -81,11 +81,15 @@ def plan(
             subject = subject_of_bundle(joined(path) if path.is_file() else path)
         else:
             named = resolve_base(base)
-            subject = subject_of_base(named, weights_named(quantize, named.gguf))
+            weights = weights_named(quantize, named.gguf)
+            tell_requantized(named, weights)
+            subject = subject_of_base(named, weights)
     else:
         project = load_project(folder)
         own = project_base(project)
-        subject = subject_of_base(own, deployed_weights(project.export, own.gguf, quantize), project.export)
+        weights = deployed_weights(project.export, own.gguf, quantize)
+        tell_requantized(own, weights, merged=project.export.mode == "merged")
+        subject = subject_of_base(own, weights, project.export)
     planned = make_plan(
         profile,
         subject,

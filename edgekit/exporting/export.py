@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.bases.resolve import project_base
-from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, with_blocks
+from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, tell_requantized, with_blocks
 from edgekit.exporting.options import ExportOptions
 from edgekit.exporting.preflight import check_export, default_adapter
 from edgekit.project import Adapter, Project
@@ -130,6 +130,7 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
     adapters = [project.adapter(name) for name in (names or project.adapters)]
     base = project_base(project)
     weights = deployed_weights(settings, base.gguf, options.quantize)
+    tell_requantized(base, weights, merged=settings.mode == "merged")
     if weights.format == ONNX and (settings.imatrix or settings.tensor_types):
         log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
     sources = [replace(adapter_source(project, each, base), refit_rank=options.refit_rank) for each in adapters]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.proof.pairs import FEWEST_ROWS
+from edgekit_exporters.requantized import requantized_note
 
 MORE = "docs/fidelity.md, “The proof”"
 METRICS = {
@@ -38,7 +39,7 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
     several = len(figures) > 1
     merged = "merged into" if origin["base"]["merged"] else "on"
     what = f"The adapter{'s' if several else ''} {listed(list(figures))} {merged} base {origin['base']['name']}, "
-    what += f"exported for {quality['artifact']}, "
+    what += f"exported for {quality['artifact']}{_made_from(origin['base'])}, "
     if verdict(quality) == "passed":
         good = "scores more than the bare base" if quality["min_gain"] is None else "is as good as the gate asks"
         each = "each" if several else "it"
@@ -49,6 +50,12 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
         why = [f"it {listed(_failed(next(iter(figures.values())), quality))}"]
     said = "failed the proof and ships all the same" if quality.get("accepted") else f"{_were(several)} refused"
     return f"{what}{said}: {'; '.join(why)}."
+
+
+def _made_from(base: Mapping[str, Any]) -> str:
+    """What the reader has to know of the base's blocks: they were made from others."""
+    source = base.get("requantized_from")
+    return f" ({requantized_note(base['quantization'], source)})" if source else ""
 
 
 def _were(several: bool) -> str:

@@ -18,6 +18,7 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx import base as onnx
 from edgekit_exporters.progress import stage
+from edgekit_exporters.requantized import requantized_from
 from edgekit_runtime.engines.memory import MIB, ONNX_RUNTIME_BYTES, default_context, running_bytes
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
@@ -197,6 +198,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
                 for entry in files
                 if Path(entry.path).name in facts.parts and Path(entry.path).parts[0] == BASE_FOLDER
             ),
+            requantized_from=requantized_from(plan.base.gguf, facts.quantization, merged=bool(plan.merged)),
         ),
         adapters=adapters,
         default_adapter=plan.default_adapter,

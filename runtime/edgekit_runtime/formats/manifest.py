@@ -64,6 +64,7 @@ class BaseEntry:
     schema: dict[str, Any] | None = None
     template_arguments: dict[str, Any] | None = None
     parts: tuple[PartEntry, ...] = ()
+    requantized_from: str | None = None  # the type of the blocks that ``quantization`` was made from, if it was of any
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,7 @@ def _lines(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield name, getattr(manifest, name)
     for name in ("architecture", "quantization", "family"):
         yield f"base.{name}", getattr(manifest.base, name)
+    yield "base.requantized_from", manifest.base.requantized_from or ""
     for merged in manifest.base.merged:
         yield "base.merged", merged
     for name in ("runtime", "isa"):

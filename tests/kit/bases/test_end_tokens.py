@@ -109,6 +109,15 @@ def test_an_id_that_is_a_word_ends_nothing(tiny_chat_base: Path, tmp_path: Path)
     assert Encoder(folder).end_tokens() == Encoder(tiny_chat_base).end_tokens()
 
 
+def test_a_tokenizer_without_an_end_is_refused(tiny_chat_base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "endless"
+    shutil.copytree(tiny_chat_base, folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": None}))
+    with pytest.raises(InputError, match="has no eos_token, so that nothing ends an answer"):
+        Encoder(folder)
+
+
 @pytest.mark.parametrize("text", ["[99999999]", "[-1]", "{}", "[1.5]", "[true]", "[" * 3000, "[" + "1," * 3000 + "1]"])
 def test_a_list_that_is_none_is_refused(text: str, ending: Ending, tmp_path: Path) -> None:
     file = tmp_path / "base.gguf"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgekit.bases.resolve import project_base
+from edgekit.bases.resolve import project_base, resolve_base
 from edgekit.bases.weights import (
     Weights,
     deployed_weights,
     recorded_weights,
+    tell_requantized,
     training_weights,
     weights_named,
     with_blocks,
@@ -20,14 +22,14 @@ from edgekit.project import Adapter, Export, load_project
 from edgekit.targets.subject import subject_of_base
 from edgekit.training.record import read_record
 from edgekit.training.run import train
+from edgekit_exporters.base import Base
+from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf.base import base_gguf, quantization_of
 from edgekit_runtime.errors import UsageError
 
 
 @pytest.fixture
 def q4_file(tiny_chat_base: Path) -> Path:
-    from edgekit.bases.resolve import resolve_base
-
     return base_gguf(resolve_base(str(tiny_chat_base)), "Q4_0")
 
 
@@ -88,3 +90,42 @@ def test_the_record_of_a_float_training_names_what_devices_run(tiny_project: Cal
     record = read_record(train(load_project(tiny_project({"quantize": None}, max_steps=1))))
     assert record is not None
     assert (record["base_precision"], record["quantization"], record["blocks"]) == ("fp32", "Q8_0", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "merged", "said"),
+    [
+        ("Q8_0", False, "Q8_0 made from Q4_0: no better than Q4_0"),
+        ("F16", False, "F16 made from Q4_0: no better than Q4_0"),
+        ("Q2_K", False, "Q2_K made from Q4_0, not from float weights: what both types lose adds up"),
+        ("Q4_0", True, "Q4_0 made from Q4_0, not from float weights: what both types lose adds up"),
+        ("int4", False, "int4 made from Q4_0, not from float weights: what both types lose adds up"),
+        ("fp32", False, "fp32 made from Q4_0: no better than Q4_0"),
+        ("Q4_0", False, None),
+    ],
+)
+def test_weights_that_are_quantized_again_are_called_so(
+    kind: str, merged: bool, said: str | None, q4_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_requantized(Base("b", "f", Path(), q4_file), weights_named(kind, q4_file), merged=merged)
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == ([said] if said else [])
+
+
+def test_float_weights_are_quantized_once_and_nothing_is_said(
+    tiny_chat_base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = base_gguf(resolve_base(str(tiny_chat_base)), "F16")
+    caplog.clear()
+    tell_requantized(Base("b", "f", Path(), file), weights_named("Q4_0", file))
+    tell_requantized(Base("b", "f", Path()), weights_named("Q4_0", None))
+    assert not caplog.records
+
+
+def test_a_bundle_says_what_its_base_was_made_from(q4_file: Path, tmp_path: Path) -> None:
+    base = resolve_base(str(q4_file))
+    for kind, source in (("Q8_0", "Q4_0"), ("Q4_0", None)):
+        settings: dict[str, Any] = {"name": "made", "task": "text", "version": "1", "isa": "any"}
+        plan = BundlePlan(
+            base=base, base_file=base_gguf(base, kind), merged=[], adapters=[], default_adapter=None, **settings
+        )
+        assert write_bundle(plan, tmp_path / kind).base.requantized_from == source

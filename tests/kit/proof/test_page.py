@@ -91,6 +91,13 @@ def test_one_sentence_says_what_is_proven_and_why_not(all_samples: dict[str, Sam
     assert _read(each).of("lead") == [sentence(each.quality, each.origin, each.figures)]
 
 
+def test_a_base_whose_blocks_were_made_from_others_is_called_so(all_samples: dict[str, Sample]) -> None:
+    each = all_samples["passed"]
+    origin = {**each.origin, "base": {**each.origin["base"], "quantization": "Q8_0", "requantized_from": "Q4_K_M"}}
+    said = sentence(each.quality, origin, each.figures)
+    assert "(Q8_0 made from Q4_K_M: no better than Q4_K_M), passed" in said
+
+
 def test_a_refused_page_says_every_reason_and_what_helps(all_samples: dict[str, Sample]) -> None:
     shown = _read(all_samples["refused"])
     assert all(reason in shown.text for reason in all_samples["refused"].quality["reasons"])

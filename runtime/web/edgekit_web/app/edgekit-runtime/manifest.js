@@ -94,7 +94,7 @@ const WORDS = {
 const BASE = record({
   file: text, architecture: text, parameters: whole, quantization: text, context: whole, family: text, digest: text,
   projector: maybe(text), projector_digest: maybe(text), merged: optional(many(text), () => []), ...WORDS,
-  parts: optional(many(record({ name: text, file: text, digest: text })), () => []),
+  parts: optional(many(record({ name: text, file: text, digest: text })), () => []), requantized_from: maybe(text),
 });
 const ADAPTER = record({
   name: text, version: text, file: text, rank: whole, targets: many(text), family: text, digest: text, ...WORDS,
