@@ -68,9 +68,7 @@ def _add_run(program: Program) -> None:
     add("--schema", type=Path, metavar="FILE", help="JSON schema that the answer has to follow")
     add("--regex", type=filled, metavar="PATTERN", help="regular expression that the whole answer has to match")
     add("--grammar", type=Path, metavar="FILE", help="GBNF or Lark grammar that the answer has to follow")
-    add(
-        "--choice", type=filled, action="append", metavar="TEXT", help="a text the answer may be (can be repeated)"
-    )
+    add("--choice", type=filled, action="append", metavar="TEXT", help="a text the answer may be (can be repeated)")
     add("--stream", action="store_true", help="print the answer as it comes")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--context", type=whole(), help="tokens of prompt and answer together")

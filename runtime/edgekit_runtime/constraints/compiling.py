@@ -10,6 +10,7 @@ from typing import Any
 from edgekit_runtime.constraints.keywords import holdable
 from edgekit_runtime.constraints.library import llguidance
 from edgekit_runtime.constraints.matcher import Matcher
+from edgekit_runtime.constraints.narrowing import narrowed
 from edgekit_runtime.constraints.tokens import Tokens
 from edgekit_runtime.errors import InputError, UsageError
 
@@ -63,7 +64,7 @@ def _made(
     if schema is not None:
         options = {"whitespace_pattern": SPACE, "json_allowed_escapes": ESCAPES}
         try:
-            text = json.dumps(holdable(schema), allow_nan=False)
+            text = json.dumps(narrowed(holdable(schema)), allow_nan=False)
             return str(module.LLMatcher.grammar_from_json_schema(text, overrides=options))
         except (ValueError, RecursionError) as error:
             raise InputError(f"the schema is no JSON ({error})", "correct it") from None

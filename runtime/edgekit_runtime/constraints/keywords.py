@@ -71,7 +71,23 @@ def _node(node: Any, place: str) -> Any:
     pattern = DATES.get(found.get("format", ""))
     if pattern is not None:
         del found["format"]
-        found["allOf"] = [*found.get("allOf", ()), {"pattern": pattern}]
+        if "pattern" in found:
+            found["allOf"] = [*found.get("allOf", ()), {"pattern": pattern}]
+        else:
+            found["pattern"] = pattern
+    return found
+
+
+def inner_schemas(node: dict[str, Any]) -> list[Any]:
+    """The schemas directly inside one that :func:`holdable` has read."""
+    found: list[Any] = []
+    for name, value in node.items():
+        if name in NAMED:
+            found += value.values()
+        elif name in LISTS or (name in EITHER and isinstance(value, list)):
+            found += value
+        elif name in ONE | EITHER:
+            found.append(value)
     return found
 
 

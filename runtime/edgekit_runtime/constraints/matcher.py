@@ -63,6 +63,6 @@ class Matcher:
 
 
 def summary(error: str) -> str:
-    """An error of llguidance's without the state of its parser: a line, or those of a regular expression's mistake."""
-    told = error.partition("<state>")[0].partition("\n   1 |")[0]
+    """An error of llguidance's in a line, without the state of its parser and advice on options."""
+    told = error.partition("<state>")[0].partition("\n   1 |")[0].partition(" Enable '")[0]
     return " ".join(told.split())[:300]
