@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SILENT = 0
+DEAD_END = "nothing that fits can follow"
 
 
 class Matcher:
@@ -42,7 +43,7 @@ class Matcher:
         # Where nothing fits, llguidance ends the answer.
         stuck = self._tokens.ends.issuperset(found.tolist()[: len(self._tokens.ends) + 1])
         if stuck and not self._matcher.is_accepting():
-            raise self._refusal("nothing that fits can follow")
+            raise self._refusal(DEAD_END)
         return found
 
     def take(self, token: int) -> None:
@@ -65,4 +66,4 @@ class Matcher:
 def summary(error: str) -> str:
     """An error of llguidance's in a line, without the state of its parser and advice on options."""
     told = error.partition("<state>")[0].partition("\n   1 |")[0].partition(" Enable '")[0]
-    return " ".join(told.split())[:300]
+    return DEAD_END if told.startswith("NoExtension") else " ".join(told.split())[:300]

@@ -15,8 +15,8 @@ BESIDE = frozenset({"$ref", "anyOf", "oneOf", "$defs", "definitions", "$schema",
 def narrowed(schema: Any) -> Any:
     """A schema that :func:`~edgekit_runtime.constraints.keywords.holdable` has read, changed in place.
 
-    * ``oneOf`` becomes ``anyOf`` where the text of a required property tells the alternatives apart: llguidance compares
-      their types alone.
+    * ``oneOf`` becomes ``anyOf`` where the text of a required property tells the alternatives apart, which llguidance
+      doesn't see.
     * An object that lists its properties has no others, unless the schema speaks of them: models that know no end would
       make up property after property.  Schemas that put objects together from parts stay as they are.
     """
