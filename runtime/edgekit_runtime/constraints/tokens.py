@@ -34,7 +34,6 @@ class Tokens:
         if not ends:
             raise InputError("the base has no token that ends an answer", "ask without schema or grammar")
         module = llguidance()
-        self.pieces = pieces
         self.ends = frozenset(ends)
         source = _Source(pieces, control, ends[0], tokenize)
         self.tokenizer: Any = module.LLTokenizer(module.TokenizerWrapper(source), eos_token=list(ends))

@@ -21,7 +21,10 @@ SCHEMA = {"type": "integer", "minimum": 3}
         ({"response_format": {"type": "json_object"}}, {"schema": ANY_OBJECT}),
         ({"response_format": {"type": "json_object", "schema": SCHEMA}}, {"schema": SCHEMA}),
         ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, {"schema": SCHEMA}),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}}, {"schema": SCHEMA}),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}},
+            {"schema": SCHEMA},
+        ),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": True}}}, {"schema": True}),
         ({"json_schema": SCHEMA}, {"schema": SCHEMA}),
         ({"guided_json": SCHEMA}, {"schema": SCHEMA}),
@@ -38,7 +41,7 @@ SCHEMA = {"type": "integer", "minimum": 3}
         ({"choice": ["a"]}, {"choice": ["a"]}),
         ({"guided_choice": ["a"]}, {"choice": ["a"]}),
     ],
-)  # fmt: skip
+)
 def test_a_form_is_read_in_each_spelling(body: dict[str, Any], form: dict[str, Any]) -> None:
     assert read_form(body) == form
 
@@ -48,9 +51,15 @@ def test_a_form_is_read_in_each_spelling(body: dict[str, Any], form: dict[str, A
     [
         ({"regex": "a", "choice": ["a"]}, "regex and choice"),
         ({"regex": "a", "guided_regex": "a"}, "regex and guided_regex"),
-        ({"structured_outputs": {"json": SCHEMA, "regex": "a"}}, "structured_outputs.json and structured_outputs.regex"),
+        (
+            {"structured_outputs": {"json": SCHEMA, "regex": "a"}},
+            "structured_outputs.json and structured_outputs.regex",
+        ),
         ({"response_format": {"type": "json_object"}, "grammar": "x"}, "grammar and response_format"),
-        ({"response_format": {"type": "json_schema", "schema": SCHEMA, "json_schema": {"schema": SCHEMA}}}, "two schemas"),
+        (
+            {"response_format": {"type": "json_schema", "schema": SCHEMA, "json_schema": {"schema": SCHEMA}}},
+            "two schemas",
+        ),
         ({"response_format": {"type": "json_schema"}}, "response_format has no schema"),
         ({"response_format": {"type": "structural_tag"}}, "not one of"),
         ({"response_format": "json_object"}, "not one of"),
@@ -63,7 +72,7 @@ def test_a_form_is_read_in_each_spelling(body: dict[str, Any], form: dict[str, A
         ({"choice": ["a", 1]}, "choice has to be a list of texts"),
         ({"guided_choice": ["a" * 70_000]}, "the choice has 70000 bytes"),
     ],
-)  # fmt: skip
+)
 def test_a_form_that_is_none_is_refused(body: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError) as refusal:
         read_form(body)
