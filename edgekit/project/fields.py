@@ -27,6 +27,8 @@ from pydantic.types import AllowInfNan
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
 
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
+from edgekit_runtime.constraints import check_schema
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.manifest import BASE, NAME_PATTERN
 from edgekit_runtime.hints import did_you_mean
 
@@ -168,6 +170,10 @@ def _json_schema(value: object, info: ValidationInfo) -> dict[str, Any] | None:
         plain: dict[str, Any] = json.loads(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as error:  # a date, say
         raise refused(f"it is no JSON ({error})", "put dates and the like in quotes") from None
+    try:
+        check_schema(plain)
+    except InputError as error:
+        raise refused(error.problem, error.hint or "change it") from None
     return plain
 
 

@@ -66,6 +66,9 @@ def _add_run(program: Program) -> None:
         "--stop", type=filled, action="append", default=[], metavar="TEXT", help="end the answer here (can be repeated)"
     )
     add("--schema", type=Path, metavar="FILE", help="JSON schema that the answer has to follow")
+    add("--regex", type=filled, metavar="PATTERN", help="regular expression that the whole answer has to match")
+    add("--grammar", type=Path, metavar="FILE", help="GBNF or Lark grammar that the answer has to follow")
+    add("--choice", type=filled, action="append", metavar="TEXT", help="a text the answer may be (can be repeated)")
     add("--stream", action="store_true", help="print the answer as it comes")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--context", type=whole(), help="tokens of prompt and answer together")
@@ -84,6 +87,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.prompt = IMAGE_QUESTION
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
+    grammar = None if arguments.grammar is None else _read_text(arguments.grammar)
     options = {"threads": arguments.threads, "context": arguments.context, "allow_special": arguments.allow_special}
     with Runtime(subject, **options, probe=True) as runtime:
         if arguments.adapter is None and runtime.manifest.default_adapter is None and runtime.manifest.adapters:
@@ -99,6 +103,9 @@ def _run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             stop=arguments.stop,
             schema=schema,
+            regex=arguments.regex,
+            grammar=grammar,
+            choice=arguments.choice,
             image=images or None,
         )
         for piece in stream:
@@ -154,14 +161,21 @@ def _prompt(given: str | None) -> str:
     return given
 
 
-def _read_schema(path: Path | None) -> dict[str, Any] | None:
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no readable text ({error})", "give a file in UTF-8") from None
+
+
+def _read_schema(path: Path | None) -> dict[str, Any] | bool | None:
     if path is None:
         return None
     try:
         schema = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no readable JSON schema ({error})", "give a file of valid JSON in UTF-8") from None
-    if not isinstance(schema, dict):
+    if not isinstance(schema, dict | bool):
         raise InputError(f"{path} is no JSON schema: it has to be an object", 'begin with {"type": "object"}, say')
     return schema
 

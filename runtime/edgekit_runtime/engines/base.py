@@ -34,7 +34,7 @@ class Sampling:
         top_k: only the k most likely tokens; 0 for all.
         top_p: only the most likely tokens that together have this probability.
         seed: of the random draw.
-        grammar: GBNF that the answer has to follow, or None.
+        grammar: what the answer has to follow, as :func:`~edgekit_runtime.constraints.compiled` makes it, or None.
 
     Raises:
         UsageError: a value that means nothing.
@@ -152,7 +152,7 @@ class Sampler(Protocol):
     """The choice of one request's tokens, with what it remembers of them."""
 
     def sample(self, row: int) -> int:
-        """The next token, from the logits ``row`` of the last decode."""
+        """The next token, from the logits ``row`` of the last decode; raises InputError where no token may follow."""
 
     def close(self) -> None:
         """Free it."""

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from edgekit_runtime.constraints import compiled
 from edgekit_runtime.engines import Layout, Prompt, Sampling
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.images import Source, listed, read_pictures
 from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
-from edgekit_runtime.prompts.bounds import check_adapters, check_schema, check_stops
+from edgekit_runtime.prompts.bounds import check_adapters, check_form, check_schema, check_stops
 from edgekit_runtime.prompts.chat import Asking, Message
 from edgekit_runtime.prompts.rendering import Prompts
 from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
@@ -40,6 +41,9 @@ class Options(TypedDict, total=False):
         seed: same seed, same answer; a fresh one when None.
         stop: texts that end the answer and are not part of it.
         schema: JSON schema that the answer has to follow.
+        regex: regular expression, of Rust's kind, that the whole answer has to match.
+        grammar: GBNF or Lark that the answer has to follow.
+        choice: texts, one of which is the answer.
         logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
         echo: those of the prompt too.
         image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
@@ -60,7 +64,10 @@ class Options(TypedDict, total=False):
     top_p: float | None
     seed: int | None
     stop: Sequence[str]
-    schema: dict[str, Any] | None
+    schema: dict[str, Any] | bool | None
+    regex: str | None
+    grammar: str | None
+    choice: Sequence[str] | None
     logprobs: int | None
     echo: bool
     image: Source | Sequence[Source] | None
@@ -96,7 +103,10 @@ class Asker:
         top_p: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
-        schema: dict[str, Any] | None = None,
+        schema: dict[str, Any] | bool | None = None,
+        regex: str | None = None,
+        grammar: str | None = None,
+        choice: Sequence[str] | None = None,
         logprobs: int | None = None,
         echo: bool = False,
         image: Source | Sequence[Source] | None = None,
@@ -107,8 +117,8 @@ class Asker:
 
         Raises:
             UsageError: arguments that make no sense together.
-            InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
-                :mod:`~edgekit_runtime.prompts.bounds` allows.
+            InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, a schema or the like that
+                answers can't be held to, or a request larger than :mod:`~edgekit_runtime.prompts.bounds` allows.
         """
         if sum(each is not None for each in (prompt, messages, raw)) != 1:
             raise UsageError("a request needs either a prompt or messages or raw text", "give one of them")
@@ -116,6 +126,8 @@ class Asker:
         check_adapters(len(lora or ()))
         if schema is not None:
             check_schema(schema)
+        for form, texts in (("regex", [regex]), ("grammar", [grammar]), ("choice", choice or [])):
+            check_form(form, *(text for text in texts if text is not None))
         name, entry = self._catalogue.name_of(adapter), self._catalogue.entry_of(adapter)
         defaults = entry.generation or {}
         if listed(image) and (raw is not None or echo):
@@ -134,7 +146,7 @@ class Asker:
                 top_k=int(_first(top_k, defaults.get("top_k"), Sampling.top_k)),
                 top_p=float(_first(top_p, defaults.get("top_p"), Sampling.top_p)),
                 seed=secrets.randbits(32) if seed is None else seed,
-                grammar=None if schema is None else _grammar(schema),
+                grammar=compiled(schema=schema, regex=regex, grammar=grammar, choice=choice),
             ),
             max_tokens=limit,
             stop=tuple(stop),
@@ -213,12 +225,6 @@ def _asking(
     entry: AdapterEntry | BaseEntry, tools: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any] | None
 ) -> Asking:
     return Asking(entry.system, entry.template_arguments if arguments is None else arguments, tools)
-
-
-def _grammar(schema: dict[str, Any]) -> str:
-    from edgekit_runtime.engines.llama.library import schema_grammar
-
-    return schema_grammar(schema)
 
 
 def _first(*values: Any) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
-from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody, watched
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.request import Key, Request, Work
@@ -26,7 +26,6 @@ ALONE_CHUNK = 256  # with one sequence: nobody waits but the watchdog, for whom 
 # Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
 # costs as much as half a token of a small base.
 BURST = 4
-SLOWEST_SAMPLE = 5.0  # seconds: a grammar that takes longer for one token holds everybody up
 LEAST_CHUNK = 2  # a matrix times one column is summed in another order than times several
 
 
@@ -350,12 +349,10 @@ class Loop:
         self._free(slot)
 
     def _sample(self, slot: Slot, request: Request, row: int) -> None:
-        began = time.perf_counter()
-        token = request.sampler.sample(row)
-        if time.perf_counter() - began > SLOWEST_SAMPLE:
-            request.fail(
-                InputError(f"the schema's grammar takes over {SLOWEST_SAMPLE:g} s a token", "simplify the schema")
-            )
+        try:
+            token = request.sampler.sample(row)
+        except EdgekitError as error:  # of its grammar
+            request.fail(error)
             self._free(slot)
             return
         alternatives = request.work.alternatives

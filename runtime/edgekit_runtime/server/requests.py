@@ -11,13 +11,13 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import check_count
-from edgekit_runtime.prompts.bounds import check_adapters, check_depth, check_messages_count, check_schema, check_stops
+from edgekit_runtime.prompts.bounds import check_adapters, check_depth, check_messages_count, check_stops
 from edgekit_runtime.prompts.chat import IMAGE_PART
+from edgekit_runtime.server.forms import read_form
 
 # What of OpenAI's protocol this service does not do; asked for, it is refused rather than ignored.
 REFUSED = ("tools", "functions", "audio", "logit_bias", "suffix")
 REFUSED_UNLESS = {"n": 1, "best_of": 1, "presence_penalty": 0, "frequency_penalty": 0}
-ANY_OBJECT = {"type": "object"}
 MOST_ALTERNATIVES = 20
 MOST_PROMPTS = 64
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
@@ -108,8 +108,7 @@ def _common(document: dict[str, Any], take: _Taker) -> dict[str, Any]:
         "top_p": take("top_p", float, 0),
         "seed": take("seed", int, 0, 2**32 - 1),
         "stop": stop,
-        "schema": _schema(document.get("response_format")),
-    }
+    } | read_form(document)
 
 
 def _asked(document: dict[str, Any], options: list[dict[str, Any]], *, chat: bool) -> Asked:
@@ -227,17 +226,3 @@ def _lora(wanted: Any) -> dict[str, float] | None:
             raise InputError("an entry of lora has no id", "name an adapter")
         scales[name] = 1.0 if scale is None else scale
     return scales
-
-
-def _schema(wanted: Any) -> dict[str, Any] | None:
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
-    if wanted is None or kind == "text":
-        return None
-    if kind == "json_object":
-        return ANY_OBJECT
-    named = wanted.get("json_schema") if kind == "json_schema" else None
-    schema = named.get("schema") if isinstance(named, dict) else None
-    if not isinstance(schema, dict):
-        raise InputError("response_format is not one of text, json_object, json_schema", "set its type to one of them")
-    check_schema(schema)
-    return schema

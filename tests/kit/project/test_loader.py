@@ -80,6 +80,11 @@ def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
         ("rank: 8", "name: inspection", r"yaml:6: adapters\.inspection\.name: unknown key"),
         ("rank: 8", "invocation: go", r"yaml:6: .*only an activated LoRA has one: method: alora"),
         ("rank: 8", "schema: {since: 2026-01-01}", r"yaml:6: adapters\.inspection\.schema: it is no JSON"),
+        (
+            "rank: 8",
+            "schema: {items: {not: {}}}",
+            r"yaml:6: .*schema: the schema asks for not at #/items, which can't be",
+        ),
         ("rank: 8", f"dropout: 1{'0' * 400}", r"yaml:6: .*dropout: 10+ is not a number"),
         ("{path: some/folder, version: 2.1.0}", "false", r"yaml:9: adapters\.imported has to be a mapping"),
         ("project: line-3", "folder: /", r"yaml:1: folder: unknown key: the keys here are project, base"),

@@ -17,6 +17,7 @@ from edgekit.cli import main
 from edgekit.data.source import is_hub_name
 from edgekit.examples.init import TEMPLATES, init_project
 from edgekit.project import load_project
+from edgekit_runtime.constraints import check_schema
 from edgekit_runtime.errors import InputError
 from tests.json_schema import fits, resolved
 
@@ -141,7 +142,12 @@ def _keys_agree(document: dict[str, Any]) -> bool:
     for adapter in document["adapters"].values():
         if (adapter or {}).get("invocation") is not None and adapter.get("method") != "alora":
             return False
-        if isinstance((adapter or {}).get("schema"), str):  # no such file is there
+        schema = (adapter or {}).get("schema")
+        if isinstance(schema, str):  # no such file is there
+            return False
+        try:
+            check_schema({} if schema is None else schema)
+        except InputError:
             return False
     return True
 

@@ -80,8 +80,8 @@ def test_a_schema_holds_the_answer(service: Service) -> None:
     text = answer["choices"][0]["message"]["content"]
     if answer["choices"][0]["finish_reason"] == "stop":
         assert isinstance(json.loads(text)["ok"], bool)
-    else:  # white space without end is JSON too
-        assert text.lstrip().startswith(("", "{"))
+    else:
+        assert text.startswith("{")
 
 
 @pytest.mark.parametrize(
@@ -116,16 +116,17 @@ def test_a_bad_request_is_told_what_is_wrong(service: Service, change: dict[str,
     "schema",
     [
         {"type": "object", "properties": []},
-        {"type": "string", "minLength": 10**9},
-        {"type": "array", "items": {"type": "string"}, "maxItems": 10**9},
         {"type": "string", "pattern": "^a{1000000000}$"},
+        {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
+        {"$ref": "#"},
+        False,
     ],
 )
-def test_a_schema_that_makes_no_grammar_leaves_the_engine_alive(service: Service, schema: dict[str, Any]) -> None:
+def test_a_schema_that_cannot_be_held_leaves_the_engine_alive(service: Service, schema: Any) -> None:
     before = service.worker
     answer = service.chat(response_format={"type": "json_schema", "json_schema": {"schema": schema}})
     assert answer.status_code == 400
-    assert "can't be turned into a grammar" in answer.json()["error"]["message"]
+    assert "schema" in answer.json()["error"]["message"]
     assert service.worker == before
 
 

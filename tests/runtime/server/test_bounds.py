@@ -36,16 +36,17 @@ HOSTILE: dict[str, tuple[str, dict[str, Any], str]] = {
     "long stop": (CHAT, {"stop": "x" * 900_000}, "a stop text has 900000"),
     "adapters": (CHAT, {"lora": [{"id": f"a{n}"} for n in range(20_000)]}, "20000 adapters"),
     "enum": (CHAT, schema({"enum": [f"{n}" for n in range(60_000)]}), "the schema has"),
-    "choices": (CHAT, schema({"enum": list(range(5_000))}), "5000 choices"),
+    "grammar": (CHAT, {"grammar": 'root ::= "a"' + " " * 900_000}, "the grammar has"),
+    "brackets": (CHAT, {"grammar": "root ::= " + "(" * 60_000}, "the grammar can't be read"),
     "deep schema": (CHAT, schema(nested(40)), "the schema is nested deeper"),
     "deep body": (CHAT, {"stop": json.loads("[" * 500 + "]" * 500)}, "the body is nested deeper"),
     "optional properties": (
         CHAT,
-        schema({"type": "object", "properties": {f"p{n}": {"type": "null"} for n in range(65)}}),
-        "65 optional properties",
+        schema({"type": "object", "properties": {f"p{n}": {"type": "null"} for n in range(1500)}}),
+        "the schema can't be held",
     ),
-    "options": (CHAT, schema({"type": "string", "pattern": "^" + "a?" * 1000 + "$"}), "optional parts"),
-    "repeated options": (CHAT, schema({"type": "string", "pattern": "^(a?){2000}$"}), "optional parts"),
+    "options": (CHAT, schema({"type": "string", "pattern": "^" + "a?" * 1000 + "$"}), "can't be held"),
+    "repeats": (CHAT, schema({"type": "string", "pattern": "^a{1000000000}$"}), "can't be held"),
 }
 
 

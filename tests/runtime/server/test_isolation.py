@@ -32,12 +32,17 @@ def service(goods: Goods) -> Iterator[Service]:
         yield started
 
 
-@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
-def test_an_answer_goes_on_when_the_engine_dies_in_the_middle(service: Service, death: signal.Signals) -> None:
-    expected = service.text(**LONG, temperature=1.0, seed=3)
+@pytest.mark.parametrize(
+    ("death", "form"), [(signal.SIGKILL, {}), (signal.SIGSEGV, {}), (signal.SIGKILL, {"regex": "([a-z]+ [0-9]{2} )*"})]
+)
+def test_an_answer_goes_on_when_the_engine_dies_in_the_middle(
+    service: Service, death: signal.Signals, form: dict[str, Any]
+) -> None:
+    asked = LONG | {"temperature": 1.0, "seed": 3} | form
+    expected = service.text(**asked)
     first = service.worker
     said, killed = "", False
-    with service.http.stream("POST", CHAT, json=LONG | {"temperature": 1.0, "seed": 3, "stream": True}) as response:
+    with service.http.stream("POST", CHAT, json=asked | {"stream": True}) as response:
         for line in response.iter_lines():
             if line.startswith("data: {"):
                 said += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content", "")

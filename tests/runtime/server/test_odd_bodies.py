@@ -48,7 +48,12 @@ SCHEMA = some(
     pattern=st.sampled_from(["^a$", "(", "a{9999999999}", "(a?){99}", "\\"]),
     items=ANYTHING,
 )
-FORMAT = some(type=st.sampled_from(["text", "json_object", "json_schema"]), json_schema=some(schema=SCHEMA))
+FORMAT = some(
+    type=st.sampled_from(["text", "json_object", "json_schema"]), json_schema=some(schema=SCHEMA), schema=SCHEMA
+)
+STRUCTURED = some(
+    json=SCHEMA | WORDS, regex=WORDS, grammar=WORDS, choice=st.lists(WORDS, max_size=2), json_object=st.booleans()
+)
 COUNT, SHARE = st.integers(-1, 40), st.floats(-1, 3)
 COMMON = {
     "model": st.just("one"),
@@ -58,6 +63,9 @@ COMMON = {
     "seed": st.integers(0, 2**33),
     "stop": st.lists(WORDS, max_size=3) | WORDS,
     "response_format": FORMAT,
+    "structured_outputs": STRUCTURED,
+    "guided_json": SCHEMA,
+    "guided_choice": st.lists(WORDS, max_size=2),
     "lora": st.lists(nearly(some(id=WORDS, scale=SHARE)), max_size=3),
     "max_tokens": COUNT,
     "stream": st.booleans(),
@@ -98,7 +106,9 @@ def check(asked: Asked, *, chat: bool) -> None:
         ):
             value = options[name]
             assert value is None or (type(value) is kind and value >= 0), (name, value)
-        assert options["schema"] is None or isinstance(options["schema"], dict)
+        forms = {name: options[name] for name in ("schema", "regex", "grammar", "choice") if name in options}
+        assert len(forms) <= 1
+        assert all(isinstance(each, dict | bool | str | list) for each in forms.values())
         assert all(type(scale) is float and scale >= 0 for scale in (options["lora"] or {}).values())
 
 

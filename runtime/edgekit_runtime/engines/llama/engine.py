@@ -27,6 +27,7 @@ from edgekit_runtime.engines.llama.context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama.images import LlamaImages
 from edgekit_runtime.engines.llama.library import clear_errors, engine_info, model_parameters, reason, start_backend
 from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
+from edgekit_runtime.engines.llama.samplers import LogitsSampler
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import read_gguf
@@ -137,13 +138,15 @@ class LlamaEngine(VocabularyUser):
         """
         self._open.decode(parts)
 
-    def sampler(self, sampling: Sampling) -> LlamaSampler:
+    def sampler(self, sampling: Sampling) -> LlamaSampler | LogitsSampler:
         """A sampler for one request.
 
         Raises:
-            InputError: llama.cpp doesn't understand the grammar.
+            InputError: llguidance refuses the grammar.
         """
-        return LlamaSampler(self._open, self._vocabulary.handle, sampling)
+        if sampling.grammar is None:
+            return LlamaSampler(self._open, sampling)
+        return LogitsSampler(self._vocabulary, sampling, self.row)
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""

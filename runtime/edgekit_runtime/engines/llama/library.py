@@ -1,11 +1,10 @@
-"""The llama.cpp library itself: started once, its log caught, its build described, its grammars made."""
+"""The llama.cpp library itself: started once, its log caught, its build described."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.metadata
 import logging
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from llama_cpp import llama_cpp as llama
-
-from edgekit_runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -118,43 +115,3 @@ def model_parameters() -> Any:
     parameters = llama.llama_model_default_params()
     parameters.use_extra_bufts = AMX not in engine_info()["cpu_features"]
     return parameters
-
-
-MOST_REPEATS = 2000  # the converter writes each repetition out, which takes minutes and gigabytes for more
-COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
-REPEATS = re.compile(r"\{(\d*)(?:,(\d*))?\}")  # in a pattern
-
-
-def schema_grammar(schema: dict[str, Any]) -> str:
-    """A JSON schema as GBNF, llama.cpp's grammar format.
-
-    Raises:
-        InputError: the schema uses what the converter doesn't know.
-    """
-    import json
-
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
-    try:
-        if max(_repeats(schema), default=0) > MOST_REPEATS:
-            raise ValueError(f"it repeats something more than {MOST_REPEATS} times")
-        return str(json_schema_to_gbnf(json.dumps(schema)))
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
-        raise InputError(
-            f"the schema can't be turned into a grammar ({error})", "use plain JSON schema keywords"
-        ) from None
-
-
-def _repeats(node: Any) -> Iterator[float]:
-    """How often a schema asks for the same thing again, in every place where it does."""
-    if isinstance(node, list):
-        for each in node:
-            yield from _repeats(each)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key in COUNTS and isinstance(value, int | float):
-                yield value
-            elif key == "pattern" and isinstance(value, str):
-                yield from (float(number) for found in REPEATS.findall(value) for number in found if number)
-            else:
-                yield from _repeats(value)

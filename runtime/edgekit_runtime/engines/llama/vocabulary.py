@@ -1,30 +1,24 @@
-"""A tokeniser and its samplers, through llama.cpp: of a whole model, or of a GGUF file that holds a vocabulary alone.
+"""A tokeniser, through llama.cpp: of a whole model, or of a GGUF file that holds a vocabulary alone.
 
-Every engine reads text and chooses tokens with this code, so that the same bundle in another format sees the same
-prompts, keeps to the same grammars and draws the same tokens from the same seed.
+Every engine reads text with this code, so that the same bundle in another format sees the same prompts and keeps to the
+same grammars.
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama_cpp import llama_cpp as llama
 
-from edgekit_runtime.engines.base import Sampling
+from edgekit_runtime.constraints import Matcher, Tokens
 from edgekit_runtime.engines.llama.library import clear_errors, reason, start_backend
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.formats.end_tokens import KEY_END_TOKENS, MOST_BYTES, end_tokens_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
-
 MAX_PIECE_BYTES = 512
-CANDIDATE = [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")]  # llama_token_data
 
 
 class LlamaVocabulary:
@@ -42,6 +36,8 @@ class LlamaVocabulary:
         self._ends = end_tokens_of(
             _metadata(model, KEY_END_TOKENS), llama.llama_vocab_n_tokens(self.handle), "the base"
         )
+        self._tokens: Tokens | None = None
+        self._reading = threading.Lock()
 
     @classmethod
     def open(cls, path: Path) -> LlamaVocabulary:
@@ -86,6 +82,32 @@ class LlamaVocabulary:
         """Whether llama.cpp by itself takes this token for an end."""
         return bool(llama.llama_vocab_is_eog(self.handle, token))
 
+    def matcher(self, grammar: str) -> Matcher:
+        """What holds one answer to a grammar of llguidance's; any thread may ask.
+
+        Raises:
+            InputError: llguidance refuses it or is not installed.
+        """
+        with self._reading:
+            if self._tokens is None:
+                self._tokens = self._read_tokens()
+        return Matcher(self._tokens, grammar)
+
+    def _read_tokens(self) -> Tokens:
+        """All tokens, through a buffer that no other thread writes to."""
+        buffer = ctypes.create_string_buffer(MAX_PIECE_BYTES)
+        pieces, control, ends = [], [], []
+        for token in range(llama.llama_vocab_n_tokens(self.handle)):
+            length = llama.llama_token_to_piece(self.handle, token, buffer, MAX_PIECE_BYTES, 0, False)
+            piece = buffer.raw[: max(length, 0)]
+            if self.is_end(token):
+                ends.append(token)
+            if not piece or self.is_end(token):
+                control.append(token)
+                piece = llama.llama_vocab_get_text(self.handle, token) or b""
+            pieces.append(piece)
+        return Tokens(pieces, control=control, ends=ends, tokenize=lambda text: self.tokenize(text, add_special=False))
+
     def close(self) -> None:
         """Free a model that holds nothing else."""
         if self._model:
@@ -98,74 +120,6 @@ def _metadata(model: Any, key: str) -> str | None:
     room = ctypes.create_string_buffer(MOST_BYTES + 2)  # one more than is taken, so that a longer one is noticed
     length = llama.llama_model_meta_val_str(model, key.encode(), room, len(room))
     return None if length < 0 else room.value.decode("utf-8", "replace")
-
-
-def sampler_chain(vocabulary: Any, sampling: Sampling) -> Any:
-    """A chain of llama.cpp's samplers.
-
-    Raises:
-        InputError: llama.cpp doesn't understand the grammar.
-    """
-    chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
-    if sampling.grammar is not None:
-        clear_errors()
-        grammar = llama.llama_sampler_init_grammar(vocabulary, sampling.grammar.encode(), b"root")
-        if not grammar:
-            llama.llama_sampler_free(chain)
-            raise InputError(f"the schema makes no grammar that llama.cpp understands{reason()}", "simplify it")
-        llama.llama_sampler_chain_add(chain, grammar)
-    if sampling.temperature <= 0:
-        steps = [llama.llama_sampler_init_greedy()]
-    else:
-        steps = [
-            llama.llama_sampler_init_top_k(sampling.top_k),
-            llama.llama_sampler_init_top_p(sampling.top_p, 1),
-            llama.llama_sampler_init_temp(sampling.temperature),
-            llama.llama_sampler_init_dist(sampling.seed),
-        ]
-    for step in steps:
-        llama.llama_sampler_chain_add(chain, step)
-    return chain
-
-
-class LogitsSampler:
-    """llama.cpp's samplers over logits that another engine has computed."""
-
-    def __init__(
-        self, vocabulary: LlamaVocabulary, sampling: Sampling, row: Callable[[int], NDArray[np.float32]]
-    ) -> None:
-        """Choose from ``row(number)``, [vocabulary].
-
-        Raises:
-            InputError: llama.cpp doesn't understand the grammar.
-        """
-        self._row = row
-        self._plain = sampling.temperature <= 0 and sampling.grammar is None
-        self._chain = None if self._plain else sampler_chain(vocabulary.handle, sampling)
-
-    def sample(self, row: int) -> int:
-        """The next token, from a row of logits of the last decode."""
-        import numpy as np
-
-        logits = self._row(row)
-        if self._plain:
-            return int(logits.argmax())
-        candidates = np.empty(len(logits), dtype=CANDIDATE)
-        candidates["id"] = np.arange(len(logits), dtype=np.int32)
-        candidates["logit"] = logits
-        candidates["p"] = 0
-        data = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(llama.llama_token_data))
-        array = llama.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
-        llama.llama_sampler_apply(self._chain, ctypes.byref(array))
-        token = int(array.data[array.selected].id)
-        llama.llama_sampler_accept(self._chain, token)
-        return token
-
-    def close(self) -> None:
-        """Free the chain."""
-        if self._chain:
-            llama.llama_sampler_free(self._chain)
-            self._chain = None
 
 
 class VocabularyUser:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
-from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, LogitsSampler, VocabularyUser
+from edgekit_runtime.engines.llama.samplers import LogitsSampler
+from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.engines.onnx.adapter_sets import SPARE, AdapterSets, Shape, names_in
 from edgekit_runtime.engines.onnx.adapters import Loaded, Values, added, masks
 from edgekit_runtime.engines.onnx.bindings import Bindings
@@ -153,7 +154,7 @@ class OnnxEngine(VocabularyUser):
         """A sampler for one request.
 
         Raises:
-            InputError: llama.cpp doesn't understand the grammar.
+            InputError: llguidance refuses the grammar.
         """
         return LogitsSampler(self._vocabulary, sampling, self.row)
 
