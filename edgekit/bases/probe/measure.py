@@ -76,7 +76,7 @@ def write_tiny(config: Any, folder: Path, *, merged: bool = False) -> Written:
     return Written(folder, model, pairs)
 
 
-def measure(written: Written, base: Path, merged: Path | None) -> Measured:
+def measure(written: Written, base: Path, merged: Path | None = None) -> Measured:
     """Ask both about the prompt.
 
     Args:
@@ -93,7 +93,9 @@ def measure(written: Written, base: Path, merged: Path | None) -> Measured:
     placeless = tuple(name for name in pairs if not mapping.by_parameter.get(f"{name}.weight"))
     placed = {name: pair for name, pair in pairs.items() if name not in placeless}
     routers = tuple(name for name in placed if _is_router(name, mapping))
-    files = [_lora({name: pair}, mapping, written.folder / f"{at}.gguf") for at, (name, pair) in enumerate(placed.items())]
+    files = [
+        _lora({name: pair}, mapping, written.folder / f"{at}.gguf") for at, (name, pair) in enumerate(placed.items())
+    ]
     bare, *moves = ask([Job(base, (None, *files))], PROMPT)[0]
     found: dict[str, list[str]] = {"honoured": [], "ignored": [], "wrong": [], "idle": []}
     for (name, pair), engine in zip(placed.items(), moves, strict=True):
@@ -142,4 +144,3 @@ def _is_router(name: str, mapping: TensorMap) -> bool:
 def _lora(pairs: Mapping[str, LowRank], mapping: TensorMap, file: Path) -> Path:
     write_lora(lora_pairs(pairs, mapping), file, "F32")
     return file
-
