@@ -53,11 +53,10 @@ class Findings:
 
 def findings(folder: Path) -> Findings:
     """Of the text model in a Hugging Face folder; made once for a configuration and these versions."""
-    from edgekit.bases.probe.shrunk import read_config, shrunk
+    from edgekit.bases.probe.shrunk import shrunk
 
     try:
-        config = read_config(folder)
-        small = shrunk(config)
+        small = shrunk(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except Exception as error:  # of a configuration with rules of its own
         return Findings(unknown=f"no small model can be made of it ({_line(error)})")
     digest = hashlib.sha256(
@@ -68,18 +67,17 @@ def findings(folder: Path) -> Findings:
     return Findings(**{key: tuple(value) if isinstance(value, list) else value for key, value in made.items()})
 
 
-def _make(small: Any, file: Path) -> None:
+def _make(small: dict[str, Any], file: Path) -> None:
     with stage("checking that the engine computes this base as training does (once)"):
         found = _probed(small)
-        if not found.agrees and getattr(small, "sliding_window", None):
-            open_ended = type(small).from_dict({**small.to_dict(), "sliding_window": None})
-            without = _probed(open_ended)
+        if not found.agrees and small.get("sliding_window"):
+            without = _probed({**small, "sliding_window": None})
             if without.agrees and without.unknown is None:
                 found = Findings(**{**asdict(without), "window_ignored": True})
     file.write_text(json.dumps(asdict(found)), encoding="utf-8")
 
 
-def _probed(small: Any) -> Findings:
+def _probed(small: dict[str, Any]) -> Findings:
     from edgekit.bases.probe.measure import measure, write_tiny
     from edgekit_exporters.conversion.tensor_map import plain_ggufs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,11 @@ import torch
 
 from edgekit.bases.probe.compare import Distance, Logits, distance, moved
 from edgekit.bases.probe.engine import Job, ask
-from edgekit.bases.probe.shrunk import VOCABULARY, WINDOW
+from edgekit.bases.probe.shrunk import VOCABULARY, WINDOW, known
 from edgekit.bases.probe.tiny import changed, linear_layers, random_model, random_pair
 from edgekit_exporters.conversion.tensor_map import TensorMap, tensor_map
 from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.peft.canonical import LowRank
-from edgekit_runtime.errors import InputError
 
 # Longer than the window of a shrunk base; no token twice in a row.
 PROMPT = [(37 * at * at + 11 * at + 5) % (VOCABULARY - 10) + 5 for at in range(2 * WINDOW + 9)]
@@ -65,15 +65,22 @@ class Measured:
     layers: Layers
 
 
-def write_tiny(config: Any, folder: Path, *, merged: bool = False) -> Written:
+def write_tiny(config: Mapping[str, Any], folder: Path, *, merged: bool = False) -> Written:
     """Make a random model of a shrunk configuration; with ``merged`` also the same with an adapter in its weights."""
-    model = random_model(config)
+    model = random_model(known(config))
     pairs = {name: random_pair(name, module) for name, module in linear_layers(model).items()}
-    model.save_pretrained(folder)
+    _save(model, config, folder)
     if merged:
         with changed(model, pairs):
-            model.save_pretrained(folder / "merged")
+            _save(model, config, folder / "merged")
     return Written(folder, model, pairs)
+
+
+def _save(model: Any, config: Mapping[str, Any], folder: Path) -> None:
+    """With the configuration as it was written, not as transformers writes it."""
+    model.save_pretrained(folder)
+    written = {"architectures": [type(model).__name__], **config}
+    (folder / "config.json").write_text(json.dumps(written), encoding="utf-8")
 
 
 def measure(written: Written, base: Path, merged: Path | None = None) -> Measured:

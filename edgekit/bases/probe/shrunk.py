@@ -7,6 +7,7 @@ Windows become shorter than the probe's prompt, so that they do something.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
@@ -19,7 +20,9 @@ FEW_LAYERS, MANY_LAYERS = 2, 8
 BY_HIDDEN = {"gemma2": 46, "gemma3_text": 62}
 # The engine computes these with constants that count all layers.
 ALL_LAYERS = ("gemma3n_text",)
-LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "block_types")
+LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "block_types", "no_rope_layers")
+LAYER_NUMBERS = ("full_attn_idxs", "attn_layer_indices", "mlp_only_layers")
+LAYER_PATTERNS = ("hybrid_override_pattern",)
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
@@ -56,6 +59,7 @@ SIZES = {  # largest value of what has no meaning but its size
     "hidden_size_per_layer_input": 32,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
+    "num_kv_heads": 2,
     "num_ssm_heads": 4,
     "vocab_size": VOCABULARY,
     "vocab_size_per_layer_input": VOCABULARY,
@@ -67,33 +71,47 @@ SIZES = {  # largest value of what has no meaning but its size
 }
 
 
-def shrunk(config: Any) -> Any:
-    """A small configuration that computes as ``config`` does: seconds of work instead of hours.
+def shrunk(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A small configuration that computes as ``raw`` does: seconds of work instead of hours.
+
+    What ``raw`` says stays under the names that it says it by, as converters read those.
 
     Args:
-        config: transformers' configuration of a causal language model; of an image model, its text model's.
+        raw: ``config.json`` of a causal language model.
     """
+    config = known(raw)
     whole = config.to_dict()
-    made = {key: value for key, value in whole.items() if key not in ("transformers_version", "_name_or_path")}
+    made = dict(whole)
     kind = config.model_type
     layers_key = next(key for key in LAYER_COUNTS if key in made)
     layers = int(made[layers_key])
     kept = layers if kind in ALL_LAYERS else _prefix(made, layers)
-    for key, value in made.items():
-        if isinstance(value, list) and len(value) == layers and layers > kept:
-            made[key] = value[:kept]
-        elif isinstance(value, list) and key in ("full_attn_idxs", "attn_layer_indices", "mlp_only_layers"):
-            made[key] = [each for each in value if each < kept]
     made[layers_key] = kept
     _shrink_sizes(made, whole, kind, layers)
     _shrink_heads(made, config)
     _shrink_state_space(made, kind)
-    return type(config).from_dict(made)
+    other_names = getattr(config, "attribute_map", {})
+    result = {}
+    for key, value in raw.items():
+        name = key if key in made else other_names.get(key, key)
+        result[key] = made[name] if name in made and made[name] != whole[name] else value
+    said = {other_names.get(key, key) for key in raw} | set(raw)
+    result |= {key: value for key, value in made.items() if key not in said and value != whole[key]}
+    for key, value in (*result.items(), *((key, value) for key, value in made.items() if key not in said)):
+        if isinstance(value, list) and len(value) == layers > kept:
+            result[key] = value[:kept]
+        elif isinstance(value, list) and key in LAYER_NUMBERS:
+            result[key] = [each for each in value if each < kept]
+        elif isinstance(value, str) and key in LAYER_PATTERNS:
+            result[key] = value[:kept]
+        elif isinstance(value, dict) and key == "per_layer_config":
+            result[key] = {number: each for number, each in value.items() if int(number) < kept}
+    return result
 
 
-def read_config(folder: Any) -> Any:
-    """The text configuration of the model in a Hugging Face folder."""
-    return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+def known(raw: Mapping[str, Any]) -> Any:
+    """``config.json`` as transformers' configuration."""
+    return type(transformers.AutoConfig.for_model(raw["model_type"])).from_dict(dict(raw))
 
 
 def _prefix(config: dict[str, Any], layers: int) -> int:
@@ -117,6 +135,8 @@ def _shrink_sizes(made: dict[str, Any], whole: dict[str, Any], kind: str, layers
     for key, value in made.items():
         if key.endswith("token_id"):
             made[key] = None if isinstance(value, list) else min(value, VOCABULARY - 1) if value is not None else None
+    if kind == "ernie4_5_moe":  # the engine's width of shared experts is this one's share of a key-value head
+        made["intermediate_size"] = 2 * made["moe_intermediate_size"] * made["moe_num_shared_experts"]
     if made.get("n_group") == 1 or made.get("num_expert_group") == 1:
         made["topk_group"] = 1
     hidden, heads = whole.get("hidden_size"), whole.get("num_attention_heads")

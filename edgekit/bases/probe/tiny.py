@@ -32,7 +32,7 @@ def random_model(config: Any) -> Any:
     kept = model.state_dict()
     buffers = {name: value for name, value in model.named_buffers() if name in kept}
     with torch.no_grad():
-        for name, value in (*model.named_parameters(), *buffers.items()):
+        for value in (*model.parameters(), *buffers.values()):
             if value.is_floating_point() and value.numel():
                 value.copy_(_matrix(value, generator) if _is_matrix(value) else _vector(value, generator))
     return model
