@@ -19,9 +19,15 @@ WITH_CONNECTOR = ("qlora", "lora", "rslora")  # methods that can train it too: t
 QUERY_VALUE = ["q_proj", "v_proj"]
 
 
-def lora_config(adapter: Adapter, invocation: Sequence[int] = ()) -> LoraConfig:
-    """PEFT's configuration of ``adapter``; ``invocation`` are the token ids from which an activated LoRA works."""
-    options: dict[str, Any] = {}
+def lora_config(adapter: Adapter, invocation: Sequence[int] = (), left_out: Sequence[str] = ()) -> LoraConfig:
+    """PEFT's configuration of ``adapter``.
+
+    Args:
+        adapter: its settings.
+        invocation: the token ids from which an activated LoRA works.
+        left_out: ends of layers' names that the targets don't mean.
+    """
+    options: dict[str, Any] = {"exclude_modules": list(left_out)} if left_out else {}
     if invocation:
         options["alora_invocation_tokens"] = list(invocation)
     if adapter.method in CHANGES_BASE:
@@ -46,8 +52,16 @@ def lora_config(adapter: Adapter, invocation: Sequence[int] = ()) -> LoraConfig:
     )
 
 
-def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool, invocation: Sequence[int] = ()) -> Any:
-    """Freeze ``model`` and put trainable LoRA layers (float32) around its targets.
+def wrap(
+    model: Any,
+    adapter: Adapter,
+    precision: str,
+    *,
+    checkpointing: bool,
+    invocation: Sequence[int] = (),
+    left_out: Sequence[str] = (),
+) -> Any:
+    """Freeze ``model`` and put trainable LoRA layers (float32) around its targets, ``left_out`` excepted.
 
     Raises:
         UsageError: a method that changes the base on a base that is packed, or that trains no connector; targets that
@@ -68,7 +82,7 @@ def wrap(model: Any, adapter: Adapter, precision: str, *, checkpointing: bool, i
     elif checkpointing:
         model.enable_input_require_grads()
     try:
-        wrapped = get_peft_model(model, lora_config(adapter, invocation))
+        wrapped = get_peft_model(model, lora_config(adapter, invocation, left_out))
     except ValueError as error:
         raise UsageError(
             f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear"

@@ -24,6 +24,7 @@ from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.training.card import write_card
+from edgekit.training.engine_fit import layers_left_out
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.preflight import check_train
@@ -79,6 +80,7 @@ class _Prepared:
     invocation: list[int]
     datasets: list[list[Encoded]]
     data: dict[str, Any]
+    left_out: tuple[str, ...]
 
     @property
     def work(self) -> Path:
@@ -113,12 +115,13 @@ def _prepare(project: Project, adapter: Adapter) -> _Prepared:
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
+    limit = _max_length(adapter, base)
+    left_out = layers_left_out(project, adapter, base, limit)
     weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))
     deployed = weights if weights.blocks is not None else deployed_weights(project.export, base.gguf)
     images = row_images(project, base, connector=adapter.connector)
     encoder = Encoder(base.folder, images=images, reasoning=adapter.reasoning or default_reasoning(train_rows))
     _tell_of_reasoning(adapter, encoder)
-    limit = _max_length(adapter, base)
     invocation = encoder.invocation_ids(adapter.invocation) if adapter.method == "alora" else []
     datasets = [
         [example for row in rows for example in _examples(encoder, row, adapter, limit, invocation)]
@@ -130,7 +133,7 @@ def _prepare(project: Project, adapter: Adapter) -> _Prepared:
         "eval_rows": len(eval_rows),
     }
     return _Prepared(
-        project, adapter, base, weights, deployed.quantization, images, encoder, invocation, datasets, data
+        project, adapter, base, weights, deployed.quantization, images, encoder, invocation, datasets, data, left_out
     )
 
 
@@ -144,6 +147,7 @@ def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
         prepared.weights.precision,
         checkpointing=uses_checkpointing(),
         invocation=prepared.invocation,
+        left_out=prepared.left_out,
     )
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
     model.peft_config["default"].base_model_name_or_path = str(base.folder)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from edgekit_exporters.cache import cache_folder, cached
@@ -85,6 +86,15 @@ def derive_map(folder: Path, file: Path) -> None:
         InputError: as :func:`convert`.
     """
     _run("map", folder, file)
+
+
+def convert_plain(folders: Sequence[Path]) -> None:
+    """Convert each folder without its vocabulary, and derive its map; see ``plain`` in ``in_converter.py``.
+
+    A folder gets ``plain.gguf`` (F32) and ``map.npz``, or ``error.txt`` when the converter refuses it.  So does the
+    folder ``merged`` in it where there is one: the same model with other weights.
+    """
+    _run("plain", *folders)
 
 
 def _run(verb: str, folder: Path, *arguments: str | Path) -> None:

@@ -1,8 +1,9 @@
 """Runs beside llama.cpp's converters, in a process of its own: they bring their own copy of the gguf package.
 
 ``python -P in_converter.py TOOLS convert ARGUMENTS…`` converts a Hugging Face folder, ``… map FOLDER FILE`` writes
-what the conversion does to each parameter.  ``… outline ARGUMENTS…`` converts without weights: the file's header, then
-the length that the file would have, in eight bytes.  It imports nothing of ours.
+what the conversion does to each parameter, ``… plain FOLDER…`` does both without a vocabulary, for models that only
+compute.  ``… outline ARGUMENTS…`` converts without weights: the file's header, then the length that the file would
+have, in eight bytes.  It imports nothing of ours.
 
 Two things are done to a conversion.  The configuration is what ``config.json`` says, and transformers' own account of
 it only where the file says nothing: transformers 5 renames keys that the converters read.  And weights of multi-token
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,9 @@ import numpy as np
 import torch
 
 SOURCE, ZERO, ONE, TWO = "source", "zero", "one", "two"
+MAP, GGUF, ERROR = "map.npz", "plain.gguf", "error.txt"  # what ``plain`` leaves in a folder
+MERGED = "merged"  # in a folder: the same model with other weights
+SECONDS = 120  # for one of several folders
 SKIPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")  # as in ModelBase.prepare_tensors
 
 
@@ -33,6 +39,11 @@ def main(tools: str, verb: str, *arguments: str) -> None:
         folder, file = map(Path, arguments)
         with torch.inference_mode():
             _write_map(folder, file)
+        return
+    if verb == "plain":
+        importlib.import_module("transformers.models.auto.modeling_auto")  # once for all
+        for folder in map(Path, arguments):
+            _apart(folder)
         return
     converter = importlib.import_module("convert_hf_to_gguf")
     if verb == "outline":
@@ -51,6 +62,49 @@ def write_outline(writer: Any, *, progress: bool = False) -> None:
     size = writer.ggml_pad(file.tell(), alignment)
     size += sum(writer.ggml_pad(tensor.nbytes, alignment) for tensor in tensors.values())
     file.write(size.to_bytes(8, "little"))
+
+
+def _apart(folder: Path) -> None:
+    """Convert one folder in a process of its own, so that what one model does harms no other."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    here = folder
+    try:
+        signal.alarm(SECONDS)
+        with torch.inference_mode():
+            _write_map(folder, folder / MAP)
+            _write_plain(folder)
+            here = folder / MERGED
+            if here.is_dir():
+                _write_plain(here)
+    except BaseException as error:
+        (here / ERROR).write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _write_plain(folder: Path) -> None:
+    """The model at F32, with as many tokens as its config says and no text for any of them."""
+    import gguf
+
+    model_class = _model_class(folder)
+    if _lacks_mtp(model_class, folder):
+        model_class.no_mtp = True
+    converter = model_class(folder, gguf.LlamaFileType.ALL_F32, folder / GGUF)
+    converter.dir_model = _with_tokens(folder, folder / MAP, int(converter.hparams["vocab_size"]))
+
+    def without_text() -> None:
+        writer = converter.gguf_writer
+        writer.add_tokenizer_model("none")
+        for fields in writer.kv_data:
+            fields.pop(f"{writer.arch}.vocab_size", None)
+        writer.add_vocab_size(int(converter.hparams["vocab_size"]))
+
+    converter.set_vocab = without_text
+    converter.write()
 
 
 def _conversion() -> Any:
@@ -127,9 +181,7 @@ def _write_map(folder: Path, file: Path) -> None:
     if _lacks_mtp(model_class, folder):
         model_class.no_mtp = True
     converter = model_class(folder, gguf.LlamaFileType.ALL_F32, file, eager=True)
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        converter.dir_model = file.parent / f"{file.name}-tokens"
-        _write_tokens(converter.dir_model, int(converter.hparams["vocab_size"]))
+    converter.dir_model = _with_tokens(folder, file, int(converter.hparams["vocab_size"]))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             AutoConfig.from_pretrained(folder, trust_remote_code=False), trust_remote_code=False
@@ -152,11 +204,15 @@ def _write_map(folder: Path, file: Path) -> None:
         )
 
 
-def _write_tokens(folder: Path, count: int) -> None:
-    """A stand-in for the tokenizer where there is none: Gemma's converter asks how many tokens it has."""
-    folder.mkdir()
+def _with_tokens(folder: Path, file: Path, count: int) -> Path:
+    """A folder with a tokenizer: a stand-in where there is none, as Gemma's converter asks how many tokens it has."""
+    if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        return folder
+    made = file.parent / f"{file.name}-tokens"
+    made.mkdir(exist_ok=True)
     document = {"model": {"vocab": list(range(count))}, "added_tokens": []}
-    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    (made / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    return made
 
 
 def _through(converter: Any, model: Any, shapes: dict[str, tuple[int, ...]], kind: str | int) -> Iterator[Any]:

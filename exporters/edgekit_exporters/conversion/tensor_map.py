@@ -12,8 +12,9 @@ import functools
 import hashlib
 import json
 import math
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.conversion.converters import CONVERSION, derive_map
+from edgekit_exporters.conversion.converters import CONVERSION, convert_plain, derive_map
 from edgekit_exporters.progress import stage
 
 # Some converters drop the embedding's rows beyond the tokenizer's last token.
@@ -97,12 +98,35 @@ def tensor_map(folder: Path) -> TensorMap:
     Raises:
         InputError: llama.cpp's converter doesn't know the architecture, or transformers doesn't.
     """
+    return _read(cached(_place(folder), lambda file: _make(folder, file)))
+
+
+def plain_ggufs(folders: Sequence[Path]) -> list[tuple[Path | str, Path | str]]:
+    """GGUF files at F32 without vocabularies, for tiny models that only compute; their maps go into the cache.
+
+    Returns:
+        For each folder the file in it and the one in its folder ``merged``, or why there is none.
+    """
+    convert_plain(folders)
+    for folder in folders:
+        if (folder / "map.npz").is_file():
+            cached(_place(folder), functools.partial(shutil.copyfile, folder / "map.npz"))
+    return [(_made(folder), _made(folder / "merged")) for folder in folders]
+
+
+def _made(folder: Path) -> Path | str:
+    error = folder / "error.txt"
+    if error.is_file():
+        return error.read_text(encoding="utf-8")
+    return folder / "plain.gguf" if (folder / "plain.gguf").is_file() else "the converter dies or takes too long"
+
+
+def _place(folder: Path) -> Path:
+    """Of a map in the cache."""
     digest = hashlib.sha256(Path(folder, "config.json").read_bytes())
     sizes = [path.stat().st_size for path in (folder / name for name in TOKENIZERS) if path.is_file()]
     digest.update(f"{CONVERSION}:{sizes}".encode())
-    return _read(
-        cached(cache_folder("tensor-maps") / f"{digest.hexdigest()[:24]}.npz", lambda file: _make(folder, file))
-    )
+    return cache_folder("tensor-maps") / f"{digest.hexdigest()[:24]}.npz"
 
 
 def _make(folder: Path, file: Path) -> None:

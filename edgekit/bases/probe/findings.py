@@ -1,0 +1,130 @@
+"""What the probe has found of a base, kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.conversion.converters import CONVERSION
+from edgekit_exporters.progress import stage
+from edgekit_runtime.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """How the engine computes a tiny random model of a base's configuration.
+
+    Attributes:
+        agrees: its logits are torch's.
+        kl: largest divergence of a position, in nats; of the model without window where ``window_ignored``.
+        window_ignored: it agrees as long as the prompt fits the base's attention window, and not beyond.
+        usable: linear layers of the tiny model that take an adapter.
+        ignored: those that the engine adapts not at all or in another way than torch.
+        placeless: those whose weight no tensor holds as it is.
+        routers: those that choose experts.
+        unknown: why nothing could be found out, or None.
+    """
+
+    agrees: bool = True
+    kl: float = 0.0
+    window_ignored: bool = False
+    usable: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    placeless: tuple[str, ...] = ()
+    routers: tuple[str, ...] = ()
+    unknown: str | None = None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What ``targets: all-linear`` doesn't mean, as ends of names that fit no other layer."""
+        out = {*self.ignored, *self.placeless, *self.routers}
+        kept = [name for name in self.usable if name not in out]
+        return tuple(dict.fromkeys(_short(name, kept) for name in sorted(out)))
+
+
+def findings(folder: Path) -> Findings:
+    """Of the text model in a Hugging Face folder; made once for a configuration and these versions."""
+    from edgekit.bases.probe.shrunk import shrunk
+
+    try:
+        small = shrunk(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except Exception as error:  # of a configuration with rules of its own
+        return Findings(unknown=f"no small model can be made of it ({_line(error)})")
+    digest = hashlib.sha256(
+        json.dumps([small.to_dict(), CONVERSION, _own_code()], sort_keys=True, default=str).encode()
+    )
+    file = cache_folder("probes") / f"{digest.hexdigest()[:24]}.json"
+    made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
+    return Findings(**{key: tuple(value) if isinstance(value, list) else value for key, value in made.items()})
+
+
+def _make(small: dict[str, Any], file: Path) -> None:
+    with stage("checking that the engine computes this base as training does (once)"):
+        found = _probed(small)
+        if not found.agrees and small.get("sliding_window"):
+            without = _probed({**small, "sliding_window": None})
+            if without.agrees and without.unknown is None:
+                found = Findings(**{**asdict(without), "window_ignored": True})
+    file.write_text(json.dumps(asdict(found)), encoding="utf-8")
+
+
+def _probed(small: dict[str, Any]) -> Findings:
+    from edgekit.bases.probe.measure import measure, write_tiny
+    from edgekit_exporters.conversion.tensor_map import plain_ggufs
+
+    with tempfile.TemporaryDirectory(prefix="edgekit-probe-") as scratch:
+        try:
+            written = write_tiny(small, Path(scratch))
+            ((base, _),) = plain_ggufs([written.folder])
+            if isinstance(base, str):
+                return Findings(unknown=f"llama.cpp's converter refuses a small model of it ({base})")
+            measured = measure(written, base)
+        except InputError as error:
+            return Findings(unknown=str(error))
+        except Exception as error:  # a shrunk configuration may contradict itself
+            return Findings(unknown=f"no small model can be made of it ({_line(error)})")
+    layers = measured.layers
+    return Findings(
+        agrees=measured.base.agree,
+        kl=measured.base.kl,
+        usable=(*layers.honoured, *layers.idle),
+        ignored=(*layers.ignored, *layers.wrong),
+        placeless=layers.placeless,
+        routers=layers.routers,
+    )
+
+
+def fitting(names: Sequence[str], target: str) -> list[str]:
+    """Those of ``names`` that an end of a name stands for, as in PEFT."""
+    return [name for name in names if name == target or name.endswith(f".{target}")]
+
+
+def _short(name: str, others: Sequence[str]) -> str:
+    """The shortest end of a name that none of the others has."""
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        end = ".".join(parts[-count:])
+        if not fitting(others, end):
+            return end
+    return name
+
+
+def _own_code() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,93 @@
+"""A tiny model with random weights that Q8_0 holds to the bit, and random pairs for its layers."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from edgekit_exporters.peft.canonical import LowRank
+
+RANK = 4
+
+
+def random_model(config: Any) -> Any:
+    """A float32 model of ``config``.
+
+    Half of each matrix is plus or minus 127 steps of a power of two, the rest less: wherever a block of Q8_0 begins,
+    its scale is that power, and nothing is rounded.  Vectors stay near where the architecture starts them.
+    """
+    config._experts_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(
+        config, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    generator = torch.Generator().manual_seed(1)
+    kept = model.state_dict()
+    buffers = {name: value for name, value in model.named_buffers() if name in kept}
+    with torch.no_grad():
+        for value in (*model.parameters(), *buffers.values()):
+            if value.is_floating_point() and value.numel():
+                value.copy_(_matrix(value, generator) if _is_matrix(value) else _vector(value, generator))
+    return model
+
+
+def linear_layers(model: Any) -> dict[str, nn.Module]:
+    """The layers that ``targets: all-linear`` may mean: all matrices but the output's."""
+    output = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
+    }
+
+
+def random_pair(name: str, module: Any) -> LowRank:
+    """Pairs that change a layer about as much as a training does, and then some."""
+    rows, columns = module.weight.shape
+    transposed = isinstance(module, Conv1D)
+    if transposed:
+        rows, columns = columns, rows
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    a = torch.randn(RANK, columns, generator=generator) / math.sqrt(columns)
+    b = torch.randn(rows, RANK, generator=generator) / math.sqrt(RANK)
+    return LowRank(a, b, transposed)
+
+
+@contextmanager
+def changed(model: Any, pairs: Mapping[str, LowRank]) -> Iterator[None]:
+    """The model with the pairs added to its weights."""
+    before = {name: model.get_submodule(name).weight.detach().clone() for name in pairs}
+    try:
+        with torch.no_grad():
+            for name, pair in pairs.items():
+                change = pair.b @ pair.a
+                model.get_submodule(name).weight.add_(change.T if pair.transposed else change)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in before.items():
+                model.get_submodule(name).weight.copy_(value)
+
+
+def _is_matrix(value: Tensor) -> bool:
+    return value.dim() >= 2 and min(value.shape[-2:]) > 8
+
+
+def _matrix(value: Tensor, generator: torch.Generator) -> Tensor:
+    steps = torch.randint(-127, 128, value.shape, generator=generator)
+    ends = torch.randint(0, 2, value.shape, generator=generator) * 254 - 127
+    steps = torch.where(torch.rand(value.shape, generator=generator) < 0.5, ends, steps)
+    power = round(math.log2(127 * math.sqrt(max(value.shape[-1], 16)) / 1.5))
+    return steps * 2.0**-power
+
+
+def _vector(value: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(value.shape, generator=generator) * 0.1
+    return torch.round((value.detach().float() + noise) * 256) / 256
