@@ -92,13 +92,15 @@ def ask_all(families: Sequence[Family]) -> Iterator[Row]:
         else:
             yield row
     open_ended = [Asked(asked.family, {**asked.config, "sliding_window": None}, True) for asked, _, _ in again]
-    for (_, first, window), (_, row) in zip(again, _asked(open_ended) if open_ended else (), strict=True):
+    for (asked, first, window), (_, row) in zip(again, _asked(open_ended) if open_ended else (), strict=True):
         agrees = row.base is not None and row.base.agree
-        yield replace(row, window=window) if agrees else first
+        context = known(asked.family.raw).max_position_embeddings
+        yield (replace(row, window=window) if window < context else row) if agrees else first
 
 
 def _window(asked: Asked) -> int | None:
-    return known(asked.family.raw).to_dict().get("sliding_window") if asked.config.get("sliding_window") else None
+    """Of attention, where it has one that the small configuration shrinks."""
+    return known(asked.family.raw).sliding_window if asked.config.get("sliding_window") else None
 
 
 def _asked(all_asked: Sequence[Asked]) -> Iterator[tuple[Asked, Row]]:

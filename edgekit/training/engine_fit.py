@@ -44,7 +44,7 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
         return ()
     for names, reason in (
         (found.ignored, "llama.cpp ignores adapters there"),
-        (found.placeless, "no tensor of llama.cpp holds its weight"),
+        (found.placeless, "no matrix of llama.cpp holds its weight"),
         (found.routers, "it chooses experts; name it in targets to train it"),
     ):
         kinds = [end for end in found.left_out if fitting(names, end)]
@@ -90,6 +90,6 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
     hint = "train without this module (targets), or merge the adapter (mode: merged)"
     for name in named:
         if name in found.placeless:
-            raise InputError(f"llama.cpp has no place for a change of {name}: no tensor holds its weight", hint)
+            raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", hint)
         if name in found.ignored:
             raise InputError(f"llama.cpp ignores an adapter of {name}", hint)

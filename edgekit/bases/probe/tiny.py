@@ -35,6 +35,9 @@ def random_model(config: Any) -> Any:
         for value in (*model.parameters(), *buffers.values()):
             if value.is_floating_point() and value.numel():
                 value.copy_(_matrix(value, generator) if _is_matrix(value) else _vector(value, generator))
+        for module in model.modules():
+            if getattr(module, "scaling", None) == 1.0 and hasattr(module, "k_norm"):
+                module.k_norm.weight.mul_(0.125)  # Gemma 4 has trained norms do what scales do elsewhere
     return model
 
 
