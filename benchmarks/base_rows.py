@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.bases.probe.compare import AGREE_KL, Distance
+from edgekit.bases.probe.compare import AGREE_ERROR, AGREE_KL, Distance
 from edgekit.bases.probe.measure import PROMPT, Layers
 from edgekit_exporters.conversion.converters import PACKAGE, engine_version
 
@@ -97,20 +97,21 @@ def page(rows: Sequence[Row]) -> str:
         "",
         "## What was measured",
         "",
-        "Of each row a *tiny random model*: few layers, at least one of each kind, the real sizes of heads, scales, caps",
-        "and rotary embeddings, and windows that are shorter than the prompt. Not the published weights. What was asked:",
+        "Of each row a *tiny random model*: few layers, at least one of each kind, the real sizes of heads, scales,",
+        "caps and rotary embeddings, and windows that are shorter than the prompt. Not the published weights.",
+        "What was asked:",
         "",
-        "* **Blocks**: the model trains on the blocks that devices run. Quantised to Q8_0 each weight comes back to the",
-        "  bit, the packed model answers alike, and each adapted layer gets a gradient.",
-        f"* **Base**: the largest KL divergence between llama.cpp's next-token distribution and torch's, over"
-        f" {len(PROMPT)} positions,",
-        "  in nats, at F32.",
+        "* **Blocks**: the model trains on the blocks that devices run. Quantised to Q8_0, each weight comes back",
+        "  to the bit, the packed model answers alike, and each adapted layer gets a gradient.",
+        "* **Base**: the largest KL divergence of llama.cpp's next-token distribution from torch's, in nats,",
+        f"  over {len(PROMPT)} positions, at F32.",
         "* **Separate**: the same under a random adapter of all linear layers that llama.cpp can adapt.",
         "* **Merged**: the same for the model with a random adapter of all linear layers in its weights.",
         "* **ONNX**: whether the model builder of ONNX Runtime GenAI knows the type. That was looked up, not tried.",
         "",
-        f"✓ means that all of these are so, with KL below {AGREE_KL:g}. `edgekit train` makes the same check of the base that",
-        "it is given, so a type without ✓ is refused before training, not after it.",
+        f"✓ means that all of these are so, with KL below {AGREE_KL:g} and logits within {AGREE_ERROR:.0%}.",
+        "`edgekit train` makes the same check of the configuration that it is given. It refuses a base that llama.cpp",
+        "computes in another way before training, and tells when it can't check one.",
         "",
         f"Versions: {PACKAGE} {engine_version()}, {versions}.",
         "",

@@ -162,9 +162,9 @@ def _measure(asked: Asked, folder: Path, base: Path, merged: Path | str) -> tupl
 
 
 def trains_on_blocks(written: Written, base: Path, measured: Measured) -> str:
-    """ "yes" if Q8_0 gives back each weight to the bit, the packed model answers alike, and gradients come to each pair.
+    """Say "yes" if Q8_0 gives back each weight to the bit, the packed model answers alike, and gradients come.
 
-    The weights are such that Q8_0 rounds none of them.  Else what is wrong.
+    The weights are such that Q8_0 rounds none of them.  Else say what is wrong.
     """
     packed_file = written.folder / "q8.gguf"
     Recipe("Q8_0").quantize(base, packed_file)
