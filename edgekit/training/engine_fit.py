@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Sequence
 
 from edgekit.bases.probe.findings import Findings, findings, fitting
-from edgekit.bases.probe.shrunk import read_config
 from edgekit.project import Adapter, Project
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
@@ -65,7 +65,8 @@ def check_base(base: Base, found: Findings, max_length: int) -> None:
             f" (KL {found.kl:.2g} on a small model of it)",
             "use another base, or export.format: onnx",
         )
-    window = getattr(read_config(base.folder), "sliding_window", None) if found.window_ignored else None
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    window = config.get("sliding_window") if found.window_ignored else None
     if window and max_length > window:
         raise InputError(
             f"{base.name} looks back {window} tokens, llama.cpp has no such window for it, and rows have up to"

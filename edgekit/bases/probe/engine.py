@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from llama_cpp import llama_cpp as llama
@@ -136,7 +136,8 @@ class EngineModel:
 def main(asked: str, answered: str) -> int:
     """Answer the jobs of a file."""
     wanted = json.loads(Path(asked).read_text(encoding="utf-8"))
-    tokens, found = wanted["tokens"], {}
+    tokens: list[int] = wanted["tokens"]
+    found: dict[str, Any] = {}
     try:
         for at, (model, adapters) in enumerate(wanted["jobs"]):
             with EngineModel(Path(model), context=len(tokens)) as engine:

@@ -62,12 +62,11 @@ def findings(folder: Path) -> Findings:
         small = shrunk(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except Exception as error:  # of a configuration with rules of its own
         return Findings(unknown=f"no small model can be made of it ({_line(error)})")
-    digest = hashlib.sha256(
-        json.dumps([small.to_dict(), CONVERSION, _own_code()], sort_keys=True, default=str).encode()
-    )
+    digest = hashlib.sha256(json.dumps([small, CONVERSION, _own_code()], sort_keys=True).encode())
     file = cache_folder("probes") / f"{digest.hexdigest()[:24]}.json"
     made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
-    return Findings(**{key: tuple(value) if isinstance(value, list) else value for key, value in made.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
+    return Findings(**values)
 
 
 def _make(small: dict[str, Any], file: Path) -> None:
@@ -88,11 +87,15 @@ def _probed(configs: Sequence[dict[str, Any]]) -> list[Findings]:
         try:
             tiny = [write_tiny(config, Path(scratch, str(at))) for at, config in enumerate(configs)]
             files = [base for base, _ in plain_ggufs([written.folder for written in tiny])]
-            if isinstance(files[0], str):
-                return [Findings(unknown=f"llama.cpp's converter refuses a small model of it ({files[0]})")]
-            found = [_found(measure(tiny[0], files[0]))]
-            if not found[0].agrees and isinstance(files[-1], Path) and len(files) > 1:
-                found += [other for other in [_found(measure(tiny[1], files[1]))] if other.agrees]
+            found: list[Findings] = []
+            for written, file in zip(tiny, files, strict=True):
+                if isinstance(file, str):
+                    return found or [Findings(unknown=f"llama.cpp's converter refuses a small model of it ({file})")]
+                other = _found(measure(written, file))
+                if not found or other.agrees:
+                    found.append(other)
+                if other.agrees:
+                    break
             return found
         except InputError as error:
             return [Findings(unknown=str(error))]

@@ -136,6 +136,8 @@ def _shrink_sizes(made: dict[str, Any], whole: dict[str, Any], kind: str, layers
             made[key] = [min(each, most) for each in value]
         elif isinstance(value, int) and not isinstance(value, bool) and value > 0:
             made[key] = min(value, most)
+    if kind == "gemma3n_text":  # a constant of the engine
+        made["hidden_size_per_layer_input"] = whole["hidden_size_per_layer_input"]
     for key, value in made.items():
         if key.endswith("token_id"):
             made[key] = None if isinstance(value, list) else min(value, VOCABULARY - 1) if value is not None else None

@@ -59,7 +59,7 @@ def random_pair(name: str, module: Any) -> LowRank:
         rows, columns = columns, rows
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     a = torch.randn(RANK, columns, generator=generator) / math.sqrt(columns)
-    b = torch.randn(rows, RANK, generator=generator) / math.sqrt(RANK)
+    b = torch.randn(rows, RANK, generator=generator) / math.sqrt(RANK) / 2
     return LowRank(a, b, transposed)
 
 
@@ -80,14 +80,16 @@ def changed(model: Any, pairs: Mapping[str, LowRank]) -> Iterator[None]:
 
 
 def _is_matrix(value: Tensor) -> bool:
-    return value.dim() >= 2 and min(value.shape[-2:]) > 8
+    if value.dim() == 2:
+        return max(value.shape) >= 32
+    return value.dim() > 2 and min(value.shape[-2:]) > 8
 
 
 def _matrix(value: Tensor, generator: torch.Generator) -> Tensor:
     steps = torch.randint(-127, 128, value.shape, generator=generator)
     ends = torch.randint(0, 2, value.shape, generator=generator) * 254 - 127
     steps = torch.where(torch.rand(value.shape, generator=generator) < 0.5, ends, steps)
-    power = round(math.log2(127 * math.sqrt(max(value.shape[-1], 16)) / 1.5))
+    power = round(math.log2(127 * math.sqrt(max(value.shape[-1], 16))))
     return steps * 2.0**-power
 
 

@@ -89,7 +89,8 @@ def _write_plain(folder: Path) -> None:
             fields.pop(f"{writer.arch}.vocab_size", None)
         writer.add_vocab_size(int(converter.hparams["vocab_size"]))
 
-    converter.set_vocab = without_text
+    for each in (converter, getattr(converter, "impl", converter)):  # Mistral's converter has another one in it
+        each.set_vocab, each.dir_model = without_text, converter.dir_model
     converter.write()
 
 

@@ -93,7 +93,7 @@ class TensorMap:
         """
         pieces = self.by_parameter.get(f"{module}.weight", [])
         sizes = [[size for size in self.shapes[piece.tensor] if size != 1] for piece in pieces]
-        return pieces if all(len(each) <= 2 for each in sizes) else []
+        return pieces if all(len(each) == 2 for each in sizes) else []
 
     @property
     def computed(self) -> list[str]:
