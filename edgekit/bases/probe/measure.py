@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
 from edgekit.bases.probe.compare import Distance, Logits, distance, moved
 from edgekit.bases.probe.engine import Job, ask
@@ -78,7 +79,11 @@ def write_tiny(config: Mapping[str, Any], folder: Path, *, merged: bool = False)
 
 def _save(model: Any, config: Mapping[str, Any], folder: Path) -> None:
     """With the configuration as it was written, not as transformers writes it."""
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
     model.save_pretrained(folder)
+    if bars:
+        transformers.utils.logging.enable_progress_bar()
     written = {"architectures": [type(model).__name__], **config}
     (folder / "config.json").write_text(json.dumps(written), encoding="utf-8")
 
