@@ -6,6 +6,8 @@ own with a time limit.  `python benchmarks/bases.py KIND...` asks some of them a
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.util
 import logging
 import os
@@ -33,7 +35,8 @@ from edgekit.bases.probe.shrunk import known, shrunk
 from edgekit.bases.probe.tiny import linear_layers, random_model, random_pair
 from edgekit.bases.quantized import load_quantized
 from edgekit.bases.quantized.mapping import stored_tensors
-from edgekit_exporters.conversion.converters import tools_folder
+from edgekit_exporters.cache import cache_folder
+from edgekit_exporters.conversion.converters import CONVERSION, tools_folder
 from edgekit_exporters.conversion.tensor_map import plain_ggufs, tensor_map
 from edgekit_exporters.gguf.base import Recipe
 
@@ -60,13 +63,52 @@ def main(kinds: Sequence[str]) -> None:
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     families = [family for family in all_families() if not kinds or family.kind in kinds]
-    rows = []
-    for start in range(0, len(families), AT_ONCE):
-        for row in ask_all(families[start : start + AT_ONCE]):
+    rows = {number: row for number, family in enumerate(families) if (row := _kept(family)) is not None}
+    missing = [number for number in range(len(families)) if number not in rows]
+    for start in range(0, len(missing), AT_ONCE):
+        numbers = missing[start : start + AT_ONCE]
+        for row in ask_all([families[number] for number in numbers]):
+            number = next(each for each in numbers if _names(families[each]) == (row.kind, row.names))
+            rows[number] = row
+            _keep(families[number], row)
             print(row.line, flush=True)
-            rows.append(row)
-    if not kinds:
-        PAGE.write_text(page(rows), encoding="utf-8")
+        if not kinds:
+            unasked = [Row(*_names(family), failure="not asked yet") for family in families]
+            PAGE.write_text(page([rows.get(number, unasked[number]) for number in range(len(families))]), "utf-8")
+    if kinds:
+        print(*(rows[number].line for number in sorted(set(rows) - set(missing))), sep="\n")
+
+
+def _names(family: Family) -> tuple[str, str]:
+    return family.kind, family.names
+
+
+def _kept(family: Family) -> Row | None:
+    """The row of an earlier run of the same code, so that a run that was stopped goes on."""
+    place = _place(family)
+    row: Row | None = pickle.loads(place.read_bytes()) if place.is_file() else None
+    return row
+
+
+def _keep(family: Family, row: Row) -> None:
+    _place(family).write_bytes(pickle.dumps(row))
+
+
+def _place(family: Family) -> Path:
+    digest = hashlib.sha256(f"{family.raw}:{CONVERSION}:{_code()}".encode())
+    return cache_folder("bases-table") / digest.hexdigest()[:24]
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of all that a row depends on."""
+    root = Path(__file__).parents[1]
+    folders = ("edgekit/bases/probe", "edgekit/bases/quantized", "exporters/edgekit_exporters/conversion")
+    files = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    digest = hashlib.sha256()
+    for path in (*files, root / "exporters/edgekit_exporters/gguf/lora.py"):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def all_families() -> list[Family]:

@@ -183,7 +183,9 @@ def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.S
         blocks = blocks[torch.from_numpy(order)]
     first = pieces[0]
     # Gemma's converter drops the rows of tokens that the tokenizer doesn't have.
-    blocks = torch.nn.functional.pad(blocks, (0, 0, 0, rows_of(tuple(shape), first) - len(blocks)))
+    blocks = torch.nn.functional.pad(blocks, (0, 0, 0, max(rows_of(tuple(shape), first) - len(blocks), 0)))
+    if len(shape) == 2 and len(_plain(tuple(file.tensors[first.tensor].shape))) < 2:
+        blocks = blocks.reshape(shape[0], -1)  # a matrix of one row, which GGUF has as a vector
     columns = None if first.columns is None else torch.from_numpy(first.columns)
     return StoredTensor(blocks, types[0], shape, first.shift, first.scale, columns, first.transposed)
 

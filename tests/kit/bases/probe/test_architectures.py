@@ -44,7 +44,8 @@ def test_engine_and_packed_model_answer_as_torch_bare_and_adapted(
     assert isinstance(gguf, Path), gguf
     measured = measure(written, gguf, merged if isinstance(merged, Path) else None)
     assert measured.base.agree, measured.base
-    assert measured.adapted is not None and measured.adapted.agree, measured
+    assert measured.adapted is not None
+    assert measured.adapted.agree, measured
     assert measured.layers.honoured
     assert not measured.layers.ignored
     assert not measured.layers.wrong
