@@ -42,7 +42,7 @@ from edgekit_exporters.gguf.base import Recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "bases.md"
 SECONDS = 180  # for each process of a kind
-AT_ONCE = 12  # kinds in one process of the converter
+AT_ONCE = 8  # kinds in one process of the converter
 # Inner models and aliases of kinds that have a row.
 NO_ROW = ("gpt-sw3", "internlm3", "iquestcoder", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "llama4", "qwen3_5")
 NO_ROW += ("qwen3_5_moe", "qwen4_exp", "dots3_note")

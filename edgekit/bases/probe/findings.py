@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -85,7 +86,10 @@ def _probed(configs: Sequence[dict[str, Any]]) -> list[Findings]:
 
     with tempfile.TemporaryDirectory(prefix="edgekit-probe-") as scratch:
         try:
-            tiny = [write_tiny(config, Path(scratch, str(at))) for at, config in enumerate(configs)]
+            tiny = [write_tiny(configs[0], Path(scratch, "0"))]
+            for config in configs[1:]:
+                with contextlib.suppress(Exception):  # an architecture that has to have a window
+                    tiny.append(write_tiny(config, Path(scratch, "1")))
             files = [base for base, _ in plain_ggufs([written.folder for written in tiny])]
             found: list[Findings] = []
             for written, file in zip(tiny, files, strict=True):
