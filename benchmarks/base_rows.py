@@ -58,7 +58,8 @@ class Row:
             notes.append(f"for texts of up to {self.window} tokens: llama.cpp has no attention window for it")
         if self.layers is not None and self.base is not None and self.base.agree:
             for names, words in (
-                ((*self.layers.ignored, *self.layers.wrong), "llama.cpp ignores adapters of"),
+                (self.layers.ignored, "llama.cpp ignores adapters of"),
+                (self.layers.wrong, "llama.cpp applies adapters in another way to"),
                 (self.layers.placeless, "no tensor for adapters of"),
                 (self.layers.routers, "left out: routers"),
             ):

@@ -172,6 +172,8 @@ def _shrink_heads(made: dict[str, Any], config: Any) -> None:
     own_size = made.get("head_dim") is not None  # not hidden / heads
     separate = own_size and (hidden != heads * size or width > WIDE)
     made[hidden_key] = (192 if width != 192 else 256) if separate else width
+    if config.model_type == "phi":  # the converter takes four times the hidden size, whatever the config says
+        made["intermediate_size"] = 4 * made[hidden_key]
     if "embedding_size" in made:
         made["embedding_size"] = made[hidden_key]
 

@@ -25,9 +25,11 @@ def random_model(config: Any) -> Any:
     its scale is that power, and nothing is rounded.  Vectors stay near where the architecture starts them.
     """
     config._experts_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
     generator = torch.Generator().manual_seed(1)
     kept = model.state_dict()
     buffers = {name: value for name, value in model.named_buffers() if name in kept}
@@ -51,13 +53,13 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
     }
 
 
-def random_pair(name: str, module: Any) -> LowRank:
-    """Pairs that change a layer about as much as a training does, and then some."""
+def random_pair(name: str, module: Any, *, other: bool = False) -> LowRank:
+    """Pairs that change a layer about as much as a training does, and then some; ``other`` ones for a second look."""
     rows, columns = module.weight.shape
     transposed = isinstance(module, Conv1D)
     if transposed:
         rows, columns = columns, rows
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + other)
     a = torch.randn(RANK, columns, generator=generator) / math.sqrt(columns)
     b = torch.randn(rows, RANK, generator=generator) / math.sqrt(RANK) / 2
     return LowRank(a, b, transposed)
