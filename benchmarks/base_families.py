@@ -421,7 +421,7 @@ FAMILIES = (
             ssm_out_multiplier=0.23570226039551587,
             ssm_multipliers=[0.3535533905932738, 0.25, 0.3535533905932738, 0.5, 0.3535533905932738],
             rope_theta=100000000000.0,
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
         ),
     ),
     Family(
