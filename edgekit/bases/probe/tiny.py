@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from edgekit_exporters.peft.canonical import LowRank
 
 RANK = 4
+BLOCKS = 8  # some bases keep all their layers, which are of few kinds
 
 
 def random_model(config: Any) -> Any:
@@ -44,12 +45,16 @@ def random_model(config: Any) -> Any:
 
 
 def linear_layers(model: Any) -> dict[str, nn.Module]:
-    """The layers that ``targets: all-linear`` may mean: all matrices but the output's."""
+    """The layers that ``targets: all-linear`` may mean: all matrices but the output's, of the first blocks."""
     output = model.get_output_embeddings()
+
+    def is_late(name: str) -> bool:
+        return any(part.isdecimal() and int(part) >= BLOCKS for part in name.split("."))
+
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output and not is_late(name)
     }
 
 
