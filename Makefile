@@ -21,7 +21,7 @@ define timed
 	[ $$status -ne 0 ] || echo "      done in $$(( $$(date +%s) - start )) s"; exit $$status
 endef
 
-.PHONY: setup demo test torture targets lint fidelity pictures docs docs-setup docs-commands js format wheels clean
+.PHONY: setup demo test torture targets lint fidelity bases pictures docs docs-setup docs-commands js format wheels clean
 
 setup: $(READY)
 
@@ -62,6 +62,10 @@ lint: $(READY)
 # Trains and evaluates for hours; goes on where it was stopped.
 fidelity: $(READY)
 	$(BIN)/python benchmarks/fidelity.py
+
+# Asks tiny random models of all kinds, and writes docs/bases.md: half an hour.
+bases: $(READY)
+	$(BIN)/python benchmarks/bases.py
 
 # Runs the demo, and draws docs/demo.svg, docs/bench.png and the table in docs/benchmarks.md from it.
 pictures: $(READY)

@@ -269,6 +269,7 @@ FAMILIES = (
             12,
             4,
             layer_types=_types("mmmmmammmm", 40, m="mamba", a="attention"),
+            rms_norm_eps=1e-5,
             mamba_d_conv=4,
             mamba_d_head=64,
             mamba_d_state=128,
@@ -420,7 +421,7 @@ FAMILIES = (
             ssm_out_multiplier=0.23570226039551587,
             ssm_multipliers=[0.3535533905932738, 0.25, 0.3535533905932738, 0.5, 0.3535533905932738],
             rope_theta=100000000000.0,
-            tie_word_embeddings=True,
+            tie_word_embeddings=False,
         ),
     ),
     Family(
@@ -667,5 +668,21 @@ FAMILIES = (
     ),
     Family("nemotron", "Minitron, Nemotron-Mini", {"head_dim": 128, "norm_eps": 1e-5, "partial_rotary_factor": 0.5}),
     Family("bamba", "Bamba", {"attn_layer_indices": [2, 9, 18], "attn_rotary_emb": 64}),
+    Family(
+        "dots1",
+        "dots.llm1",
+        {
+            "n_routed_experts": 128,
+            "n_shared_experts": 2,
+            "num_experts_per_tok": 6,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 2.5,
+            "first_k_dense_replace": 1,
+            "n_group": 1,
+            "topk_group": 1,
+            "head_dim": 128,
+            "sliding_window": None,
+        },
+    ),
     Family("falcon_mamba", "Falcon Mamba", {"mixer_rms_eps": 1e-6}),
 )

@@ -28,7 +28,7 @@ PACKAGES = {"edgekit": edgekit, "edgekit_runtime": edgekit_runtime}
 SECTIONS = {
     "Start": ["quickstart.md", "your-base.md", "captioning.md", "onnx.md", "phones.md", "commands.md"],
     "Devices": ["devices.md", "operate.md", "runtime.md", "reliability.md", "security.md"],
-    "Reference": ["formats.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],
+    "Reference": ["formats.md", "bases.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],
     "Change it": ["contributing.md", "architecture.md", "extending/index.md", "decisions/*", "changes.md"],
 }
 _ROLE = re.compile(r":(?:class|func|meth|mod):<code>~?([\w.]+)</code>")

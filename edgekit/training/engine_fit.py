@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Sequence
 
 from edgekit.bases.probe.findings import Findings, findings, fitting
-from edgekit.bases.probe.shrunk import read_config
 from edgekit.project import Adapter, Project
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
@@ -44,7 +44,7 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
         return ()
     for names, reason in (
         (found.ignored, "llama.cpp ignores adapters there"),
-        (found.placeless, "no tensor of llama.cpp holds its weight"),
+        (found.placeless, "no matrix of llama.cpp holds its weight"),
         (found.routers, "it chooses experts; name it in targets to train it"),
     ):
         kinds = [end for end in found.left_out if fitting(names, end)]
@@ -65,7 +65,8 @@ def check_base(base: Base, found: Findings, max_length: int) -> None:
             f" (KL {found.kl:.2g} on a small model of it)",
             "use another base, or export.format: onnx",
         )
-    window = getattr(read_config(base.folder), "sliding_window", None) if found.window_ignored else None
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    window = config.get("sliding_window") if found.window_ignored else None
     if window and max_length > window:
         raise InputError(
             f"{base.name} looks back {window} tokens, llama.cpp has no such window for it, and rows have up to"
@@ -90,6 +91,6 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
     hint = "train without this module (targets), or merge the adapter (mode: merged)"
     for name in named:
         if name in found.placeless:
-            raise InputError(f"llama.cpp has no place for a change of {name}: no tensor holds its weight", hint)
+            raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", hint)
         if name in found.ignored:
             raise InputError(f"llama.cpp ignores an adapter of {name}", hint)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from llama_cpp import llama_cpp as llama
@@ -104,6 +104,8 @@ class EngineModel:
             if not all(handles):
                 raise InputError(f"llama.cpp can't load an adapter of this model{reason()}", "merge the adapter")
             count = len(handles)
+            # Once for each prompt, and no adapter is freed before the model: llama.cpp knows by addresses alone whether
+            # it can use its last graph again.
             llama.llama_set_adapters_lora(
                 self._context,
                 (llama.llama_adapter_lora_p_ctypes * count)(*handles),
@@ -111,12 +113,7 @@ class EngineModel:
                 (ctypes.c_float * count)(*[1.0] * count),
             )
             llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
-            try:
-                return self._decoded(tokens)
-            finally:
-                llama.llama_set_adapters_lora(self._context, None, 0, None)
-                for handle in handles:
-                    llama.llama_adapter_lora_free(handle)
+            return self._decoded(tokens)
 
     def _decoded(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         batch = llama.llama_batch_init(len(tokens), 0, 1)
@@ -136,7 +133,8 @@ class EngineModel:
 def main(asked: str, answered: str) -> int:
     """Answer the jobs of a file."""
     wanted = json.loads(Path(asked).read_text(encoding="utf-8"))
-    tokens, found = wanted["tokens"], {}
+    tokens: list[int] = wanted["tokens"]
+    found: dict[str, Any] = {}
     try:
         for at, (model, adapters) in enumerate(wanted["jobs"]):
             with EngineModel(Path(model), context=len(tokens)) as engine:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.conversion.converters import CONVERSION
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.bases.probe.measure import Measured
 
 log = logging.getLogger(__name__)
 
@@ -59,39 +63,51 @@ def findings(folder: Path) -> Findings:
         small = shrunk(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except Exception as error:  # of a configuration with rules of its own
         return Findings(unknown=f"no small model can be made of it ({_line(error)})")
-    digest = hashlib.sha256(
-        json.dumps([small.to_dict(), CONVERSION, _own_code()], sort_keys=True, default=str).encode()
-    )
+    digest = hashlib.sha256(json.dumps([small, CONVERSION, _own_code()], sort_keys=True).encode())
     file = cache_folder("probes") / f"{digest.hexdigest()[:24]}.json"
     made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
-    return Findings(**{key: tuple(value) if isinstance(value, list) else value for key, value in made.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
+    return Findings(**values)
 
 
 def _make(small: dict[str, Any], file: Path) -> None:
     with stage("checking that the engine computes this base as training does (once)"):
-        found = _probed(small)
-        if not found.agrees and small.get("sliding_window"):
-            without = _probed({**small, "sliding_window": None})
-            if without.agrees and without.unknown is None:
-                found = Findings(**{**asdict(without), "window_ignored": True})
+        open_ended = {**small, "sliding_window": None}
+        found, *without = _probed([small, open_ended] if small.get("sliding_window") else [small])
+        if without:
+            found = replace(without[0], window_ignored=True)
     file.write_text(json.dumps(asdict(found)), encoding="utf-8")
 
 
-def _probed(small: dict[str, Any]) -> Findings:
+def _probed(configs: Sequence[dict[str, Any]]) -> list[Findings]:
+    """Of the first configuration; and of the second where that one alone agrees."""
     from edgekit.bases.probe.measure import measure, write_tiny
     from edgekit_exporters.conversion.tensor_map import plain_ggufs
 
     with tempfile.TemporaryDirectory(prefix="edgekit-probe-") as scratch:
         try:
-            written = write_tiny(small, Path(scratch))
-            ((base, _),) = plain_ggufs([written.folder])
-            if isinstance(base, str):
-                return Findings(unknown=f"llama.cpp's converter refuses a small model of it ({base})")
-            measured = measure(written, base)
+            tiny = [write_tiny(configs[0], Path(scratch, "0"))]
+            for config in configs[1:]:
+                with contextlib.suppress(Exception):  # an architecture that has to have a window
+                    tiny.append(write_tiny(config, Path(scratch, "1")))
+            files = [base for base, _ in plain_ggufs([written.folder for written in tiny])]
+            found: list[Findings] = []
+            for written, file in zip(tiny, files, strict=True):
+                if isinstance(file, str):
+                    return found or [Findings(unknown=f"llama.cpp's converter refuses a small model of it ({file})")]
+                other = _found(measure(written, file))
+                if not found or other.agrees:
+                    found.append(other)
+                if other.agrees:
+                    break
+            return found
         except InputError as error:
-            return Findings(unknown=str(error))
+            return [Findings(unknown=str(error))]
         except Exception as error:  # a shrunk configuration may contradict itself
-            return Findings(unknown=f"no small model can be made of it ({_line(error)})")
+            return [Findings(unknown=f"no small model can be made of it ({_line(error)})")]
+
+
+def _found(measured: Measured) -> Findings:
     layers = measured.layers
     return Findings(
         agrees=measured.base.agree,

@@ -14,12 +14,13 @@ import transformers
 
 WINDOW = 16
 VOCABULARY = 320
+WIDE = 512  # hidden size; more takes long
 FEW_LAYERS, MANY_LAYERS = 2, 8
 # The engine takes these architectures' largest models, known by their number of layers, to scale queries by
 # hidden / heads; shrunk, they are scaled by their heads' size like the others.
 BY_HIDDEN = {"gemma2": 46, "gemma3_text": 62}
 # The engine computes these with constants that count all layers.
-ALL_LAYERS = ("gemma3n_text",)
+ALL_LAYERS = ("gemma3n_text", "exaone4")
 LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "block_types", "no_rope_layers")
 LAYER_NUMBERS = ("full_attn_idxs", "attn_layer_indices", "mlp_only_layers")
 LAYER_PATTERNS = ("hybrid_override_pattern",)
@@ -65,7 +66,6 @@ SIZES = {  # largest value of what has no meaning but its size
     "vocab_size_per_layer_input": VOCABULARY,
     "sliding_window": WINDOW,
     "sliding_window_size": WINDOW,
-    "num_kv_shared_layers": 2,
     "num_nextn_predict_layers": 0,
     "mtp_num_hidden_layers": 0,
 }
@@ -85,7 +85,11 @@ def shrunk(raw: Mapping[str, Any]) -> dict[str, Any]:
     kind = config.model_type
     layers_key = next(key for key in LAYER_COUNTS if key in made)
     layers = int(made[layers_key])
-    kept = layers if kind in ALL_LAYERS else _prefix(made, layers)
+    all_count = kind in ALL_LAYERS and bool(made.get("sliding_window"))
+    kept = layers if all_count else _prefix(made, layers)
+    if made.get("num_kv_shared_layers") and not all_count:
+        kept = min(layers, 2 * kept)  # the first half has one of each kind to share
+        made["num_kv_shared_layers"] = kept // 2
     made[layers_key] = kept
     _shrink_sizes(made, whole, kind, layers)
     _shrink_heads(made, config)
@@ -132,6 +136,8 @@ def _shrink_sizes(made: dict[str, Any], whole: dict[str, Any], kind: str, layers
             made[key] = [min(each, most) for each in value]
         elif isinstance(value, int) and not isinstance(value, bool) and value > 0:
             made[key] = min(value, most)
+    if kind == "gemma3n_text":  # a constant of the engine
+        made["hidden_size_per_layer_input"] = whole["hidden_size_per_layer_input"]
     for key, value in made.items():
         if key.endswith("token_id"):
             made[key] = None if isinstance(value, list) else min(value, VOCABULARY - 1) if value is not None else None
@@ -163,8 +169,11 @@ def _shrink_heads(made: dict[str, Any], config: Any) -> None:
     if made.get("num_global_key_value_heads"):
         made["num_global_key_value_heads"] = 1
     width = made[heads_key] * size
-    separate = "head_dim" in made and hidden != heads * size
+    own_size = made.get("head_dim") is not None  # not hidden / heads
+    separate = own_size and (hidden != heads * size or width > WIDE)
     made[hidden_key] = (192 if width != 192 else 256) if separate else width
+    if config.model_type == "phi":  # the converter takes four times the hidden size, whatever the config says
+        made["intermediate_size"] = 4 * made[hidden_key]
     if "embedding_size" in made:
         made["embedding_size"] = made[hidden_key]
 

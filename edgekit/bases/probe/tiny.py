@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from edgekit_exporters.peft.canonical import LowRank
 
 RANK = 4
+BLOCKS = 8  # some bases keep all their layers, which are of few kinds
 
 
 def random_model(config: Any) -> Any:
@@ -25,9 +26,11 @@ def random_model(config: Any) -> Any:
     its scale is that power, and nothing is rounded.  Vectors stay near where the architecture starts them.
     """
     config._experts_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
     generator = torch.Generator().manual_seed(1)
     kept = model.state_dict()
     buffers = {name: value for name, value in model.named_buffers() if name in kept}
@@ -35,28 +38,35 @@ def random_model(config: Any) -> Any:
         for value in (*model.parameters(), *buffers.values()):
             if value.is_floating_point() and value.numel():
                 value.copy_(_matrix(value, generator) if _is_matrix(value) else _vector(value, generator))
+        for module in model.modules():
+            if getattr(module, "scaling", None) == 1.0 and hasattr(module, "k_norm"):
+                module.k_norm.weight.mul_(0.125)  # Gemma 4 has trained norms do what scales do elsewhere
     return model
 
 
 def linear_layers(model: Any) -> dict[str, nn.Module]:
-    """The layers that ``targets: all-linear`` may mean: all matrices but the output's."""
+    """The layers that ``targets: all-linear`` may mean: all matrices but the output's, of the first blocks."""
     output = model.get_output_embeddings()
+
+    def is_late(name: str) -> bool:
+        return any(part.isdecimal() and int(part) >= BLOCKS for part in name.split("."))
+
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output and not is_late(name)
     }
 
 
-def random_pair(name: str, module: Any) -> LowRank:
-    """Pairs that change a layer about as much as a training does, and then some."""
+def random_pair(name: str, module: Any, *, other: bool = False) -> LowRank:
+    """Pairs that change a layer about as much as a training does, and then some; ``other`` ones for a second look."""
     rows, columns = module.weight.shape
     transposed = isinstance(module, Conv1D)
     if transposed:
         rows, columns = columns, rows
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + other)
     a = torch.randn(RANK, columns, generator=generator) / math.sqrt(columns)
-    b = torch.randn(rows, RANK, generator=generator) / math.sqrt(RANK)
+    b = torch.randn(rows, RANK, generator=generator) / math.sqrt(RANK) / 2
     return LowRank(a, b, transposed)
 
 
@@ -77,14 +87,16 @@ def changed(model: Any, pairs: Mapping[str, LowRank]) -> Iterator[None]:
 
 
 def _is_matrix(value: Tensor) -> bool:
-    return value.dim() >= 2 and min(value.shape[-2:]) > 8
+    if value.dim() == 2:
+        return max(value.shape) >= 32
+    return value.dim() > 2 and min(value.shape[-2:]) > 8
 
 
 def _matrix(value: Tensor, generator: torch.Generator) -> Tensor:
     steps = torch.randint(-127, 128, value.shape, generator=generator)
     ends = torch.randint(0, 2, value.shape, generator=generator) * 254 - 127
     steps = torch.where(torch.rand(value.shape, generator=generator) < 0.5, ends, steps)
-    power = round(math.log2(127 * math.sqrt(max(value.shape[-1], 16)) / 1.5))
+    power = round(math.log2(127 * math.sqrt(max(value.shape[-1], 16))))
     return steps * 2.0**-power
 
 

@@ -81,7 +81,9 @@ def stored_tensors(path: Path, mapping: TensorMap, hf_folder: Path | None) -> It
     content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
     for name, shape in mapping.parameters.items():
         pieces = _cover(mapping, name, shape)
-        if pieces:
+        if beside := _side_by_side(mapping, name, shape):
+            yield name, _joined(file, content, beside, torch.Size(shape))
+        elif pieces:
             yield name, _stored(file, content, pieces, torch.Size(shape))
         else:
             yield name, float_tensor(hf_folder, name)
@@ -150,6 +152,25 @@ def _cover(mapping: TensorMap, name: str, shape: tuple[int, ...]) -> list[Piece]
     return chosen if chosen and covered == set(range(len(covered))) else []
 
 
+def _side_by_side(mapping: TensorMap, name: str, shape: tuple[int, ...]) -> list[Piece]:
+    """Pieces that hold different columns of all rows (biases of gpt-oss's experts); none where they don't."""
+    pieces = mapping.by_parameter[name]
+    columns = [piece.columns for piece in pieces if piece.columns is not None]
+    if len(columns) < 2 or len(columns) < len(pieces) or any(piece.transposed for piece in pieces):
+        return []
+    return pieces if sorted(np.concatenate(columns).tolist()) == list(range(shape[-1])) else []
+
+
+def _joined(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.Size) -> StoredTensor:
+    whole = torch.empty(rows_of(tuple(shape), pieces[0]), shape[-1])
+    for piece in pieces:
+        info = file.tensors[piece.tensor]
+        values = dequantize(_rows(info, content, piece), info.type_name)
+        whole[torch.from_numpy(piece.places)[:, None], torch.from_numpy(piece.columns)] = values
+    first = pieces[0]
+    return StoredTensor(whole.view(torch.uint8), "F32", shape, first.shift, first.scale)
+
+
 def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.Size) -> StoredTensor:
     parts = [_rows(file.tensors[piece.tensor], content, piece) for piece in pieces]
     types = [file.tensors[piece.tensor].type_name for piece in pieces]
@@ -162,7 +183,9 @@ def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.S
         blocks = blocks[torch.from_numpy(order)]
     first = pieces[0]
     # Gemma's converter drops the rows of tokens that the tokenizer doesn't have.
-    blocks = torch.nn.functional.pad(blocks, (0, 0, 0, rows_of(tuple(shape), first) - len(blocks)))
+    blocks = torch.nn.functional.pad(blocks, (0, 0, 0, max(rows_of(tuple(shape), first) - len(blocks), 0)))
+    if len(shape) == 2 and len(_plain(tuple(file.tensors[first.tensor].shape))) < 2:
+        blocks = blocks.reshape(shape[0], -1)  # a matrix of one row, which GGUF has as a vector
     columns = None if first.columns is None else torch.from_numpy(first.columns)
     return StoredTensor(blocks, types[0], shape, first.shift, first.scale, columns, first.transposed)
 

@@ -12,6 +12,7 @@ prediction that the folder doesn't have are not asked for.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -96,14 +97,15 @@ def _write_plain(folder: Path) -> None:
     converter = model_class(folder, gguf.LlamaFileType.ALL_F32, folder / GGUF)
     converter.dir_model = _with_tokens(folder, folder / MAP, int(converter.hparams["vocab_size"]))
 
-    def without_text() -> None:
-        writer = converter.gguf_writer
+    def without_text(each: Any) -> None:
+        writer = each.gguf_writer
         writer.add_tokenizer_model("none")
         for fields in writer.kv_data:
             fields.pop(f"{writer.arch}.vocab_size", None)
         writer.add_vocab_size(int(converter.hparams["vocab_size"]))
 
-    converter.set_vocab = without_text
+    for each in (converter, getattr(converter, "impl", converter)):  # Mistral's converter has another one in it
+        each.set_vocab, each.dir_model = functools.partial(without_text, each), converter.dir_model
     converter.write()
 
 

@@ -86,6 +86,15 @@ class TensorMap:
                 found[piece.parameter].append(piece)
         return found
 
+    def adaptable(self, module: str) -> list[Piece]:
+        """The pieces of a module's weight, all in matrices; none where a part of it stands in anything else.
+
+        Compressed attention's projections stand as one matrix a head, which the engine multiplies without adapters.
+        """
+        pieces = self.by_parameter.get(f"{module}.weight", [])
+        sizes = [[size for size in self.shapes[piece.tensor] if size != 1] for piece in pieces]
+        return pieces if all(len(each) == 2 for each in sizes) else []
+
     @property
     def computed(self) -> list[str]:
         """Tensors whose values are neither a parameter's nor made from the configuration."""

@@ -36,10 +36,10 @@ def lora_pairs(layers: Mapping[str, LowRank], mapping: TensorMap) -> LoraPairs:
     """
     parts: dict[str, list[tuple[Piece, LowRank]]] = {}
     for module, layer in layers.items():
-        pieces = mapping.by_parameter.get(f"{module}.weight", [])
+        pieces = mapping.adaptable(module)
         if not pieces:
             raise InputError(
-                f"llama.cpp has no place for a change of {module}: no {mapping.architecture} tensor holds its weight",
+                f"llama.cpp has no place for a change of {module}: no {mapping.architecture} matrix holds its weight",
                 "train without this module (targets), or merge the adapter (mode: merged)",
             )
         for piece in pieces[:1] if layer.embedding else pieces:

@@ -1,0 +1,276 @@
+"""Which bases work?  `make bases` asks tiny random models of all kinds and writes docs/bases.md.
+
+All kinds that both llama.cpp's converter and transformers know as causal language models, each in processes of its
+own with a time limit.  `python benchmarks/bases.py KIND...` asks some of them and prints their rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import logging
+import os
+import pickle
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from base_families import FAMILIES, Family
+from base_rows import Row, page
+from edgekit.bases.probe.compare import distance
+from edgekit.bases.probe.measure import PROMPT, Measured, Written, measure, torch_logits, write_tiny
+from edgekit.bases.probe.shrunk import known, shrunk
+from edgekit.bases.probe.tiny import linear_layers, random_model, random_pair
+from edgekit.bases.quantized import load_quantized
+from edgekit.bases.quantized.mapping import stored_tensors
+from edgekit_exporters.cache import cache_folder
+from edgekit_exporters.conversion.converters import CONVERSION, tools_folder
+from edgekit_exporters.conversion.tensor_map import plain_ggufs, tensor_map
+from edgekit_exporters.gguf.base import Recipe
+
+PAGE = Path(__file__).parents[1] / "docs" / "bases.md"
+SECONDS = 180  # for each process of a kind
+AT_ONCE = 8  # kinds in one process of the converter
+# Inner models and aliases of kinds that have a row.
+NO_ROW = ("gpt-sw3", "internlm3", "iquestcoder", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "llama4", "qwen3_5")
+NO_ROW += ("qwen3_5_moe", "qwen4_exp", "dots3_note")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A family, and its configuration without a window where the engine has none."""
+
+    family: Family
+    config: dict[str, Any]
+    window_ignored: bool = False
+
+
+def main(kinds: Sequence[str]) -> None:
+    """Ask, and write the page; of some kinds the rows are printed alone."""
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    families = [family for family in all_families() if not kinds or family.kind in kinds]
+    rows = {number: row for number, family in enumerate(families) if (row := _kept(family)) is not None}
+    missing = [number for number in range(len(families)) if number not in rows]
+    for start in range(0, len(missing), AT_ONCE):
+        numbers = missing[start : start + AT_ONCE]
+        for row in ask_all([families[number] for number in numbers]):
+            number = next(each for each in numbers if _names(families[each]) == (row.kind, row.names))
+            rows[number] = row
+            _keep(families[number], row)
+            print(row.line, flush=True)
+        if not kinds:
+            unasked = [Row(*_names(family), failure="not asked yet") for family in families]
+            PAGE.write_text(page([rows.get(number, unasked[number]) for number in range(len(families))]), "utf-8")
+    if kinds:
+        print(*(rows[number].line for number in sorted(set(rows) - set(missing))), sep="\n")
+
+
+def _names(family: Family) -> tuple[str, str]:
+    return family.kind, family.names
+
+
+def _kept(family: Family) -> Row | None:
+    """The row of an earlier run of the same code, so that a run that was stopped goes on."""
+    place = _place(family)
+    row: Row | None = pickle.loads(place.read_bytes()) if place.is_file() else None
+    return row
+
+
+def _keep(family: Family, row: Row) -> None:
+    _place(family).write_bytes(pickle.dumps(row))
+
+
+def _place(family: Family) -> Path:
+    digest = hashlib.sha256(f"{family.raw}:{CONVERSION}:{_code()}".encode())
+    return cache_folder("bases-table") / digest.hexdigest()[:24]
+
+
+@functools.cache
+def _code() -> str:
+    """Digest of all that a row depends on."""
+    root = Path(__file__).parents[1]
+    folders = ("edgekit/bases/probe", "edgekit/bases/quantized", "exporters/edgekit_exporters/conversion")
+    files = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    digest = hashlib.sha256()
+    for path in (*files, root / "exporters/edgekit_exporters/gguf/lora.py"):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def all_families() -> list[Family]:
+    """Those with a configuration by hand, then every other kind with transformers' own."""
+    described = {family.kind for family in FAMILIES}
+    others = [kind for kind in known_kinds() if kind not in described and kind not in NO_ROW]
+    return [*FAMILIES, *(Family(kind, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]) for kind in others)]
+
+
+def known_kinds() -> list[str]:
+    """Of causal language models, to both the pinned converter and transformers."""
+    text = (tools_folder() / "conversion" / "__init__.py").read_text(encoding="utf-8")
+    listed = set(re.findall(r'^    "(\w+)":', text[text.index("TEXT_MODEL_MAP") :].partition("\n}")[0], re.MULTILINE))
+    return [kind for kind, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if name in listed]
+
+
+def ask_all(families: Sequence[Family]) -> Iterator[Row]:
+    """The rows of some families."""
+    again = []
+    for asked, row in _asked([Asked(family, {}) for family in families]):
+        if row.base is not None and not row.base.agree and (window := _window(asked)) is not None:
+            again.append((asked, row, window))
+        else:
+            yield row
+    open_ended = [Asked(asked.family, {**asked.config, "sliding_window": None}, True) for asked, _, _ in again]
+    for (asked, first, window), (_, row) in zip(again, _asked(open_ended) if open_ended else (), strict=True):
+        agrees = row.base is not None and row.base.agree
+        context = known(asked.family.raw).max_position_embeddings
+        yield (replace(row, window=window) if window < context else row) if agrees else first
+
+
+def _window(asked: Asked) -> int | None:
+    """Of attention, where it has one that the small configuration shrinks."""
+    return known(asked.family.raw).sliding_window if asked.config.get("sliding_window") else None
+
+
+def _asked(all_asked: Sequence[Asked]) -> Iterator[tuple[Asked, Row]]:
+    with tempfile.TemporaryDirectory(prefix="edgekit-bases-") as scratch:
+        folders, failed = {}, {}
+        for number, asked in enumerate(all_asked):
+            folder = Path(scratch, str(number))
+            made = forked(lambda asked=asked, folder=folder: _write(asked, folder))
+            if isinstance(made, str):
+                failed[number] = f"transformers makes no small model of it: {made}"
+            else:
+                all_asked = [*all_asked[:number], made, *all_asked[number + 1 :]]
+                folders[number] = folder
+        files = dict(zip(folders, plain_ggufs(list(folders.values())), strict=True)) if folders else {}
+        for number, asked in enumerate(all_asked):
+            row = Row(asked.family.kind, asked.family.names, onnx=_onnx(asked.family.kind))
+            if number in failed:
+                yield asked, replace(row, failure=failed[number])
+                continue
+            base, merged = files[number]
+            if isinstance(base, str):
+                yield asked, replace(row, failure=f"llama.cpp's converter refuses it: {base}")
+                continue
+            found = forked(lambda asked=asked, at=number, files=(base, merged): _measure(asked, folders[at], *files))
+            shutil.rmtree(folders[number])
+            if isinstance(found, str):
+                yield asked, replace(row, failure=found)
+                continue
+            measured, blocks = found
+            yield (
+                asked,
+                replace(
+                    row,
+                    base=measured.base,
+                    adapted=measured.adapted,
+                    merged=measured.merged,
+                    layers=measured.layers,
+                    blocks=blocks,
+                ),
+            )
+
+
+def _write(asked: Asked, folder: Path) -> Asked:
+    config = asked.config or shrunk(asked.family.raw)
+    write_tiny(config, folder, merged=True)
+    return replace(asked, config=config)
+
+
+def _measure(asked: Asked, folder: Path, base: Path, merged: Path | str) -> tuple[Measured, str]:
+    model = random_model(known(asked.config))
+    pairs = {name: random_pair(name, module) for name, module in linear_layers(model).items()}
+    written = Written(folder, model, pairs)
+    measured = measure(written, base, None if isinstance(merged, str) else merged)
+    try:
+        blocks = trains_on_blocks(written, base, measured)
+    except Exception as error:
+        blocks = _line(error)
+    return measured, blocks
+
+
+def trains_on_blocks(written: Written, base: Path, measured: Measured) -> str:
+    """Say "yes" if Q8_0 gives back each weight to the bit, the packed model answers alike, and gradients come.
+
+    The weights are such that Q8_0 rounds none of them.  Else say what is wrong.
+    """
+    packed_file = written.folder / "q8.gguf"
+    Recipe("Q8_0").quantize(base, packed_file)
+    weights = written.model.state_dict()
+    for name, tensor in stored_tensors(packed_file, tensor_map(written.folder), written.folder):
+        expected = weights[name]
+        found = tensor.floats(torch.float32)
+        rows = len(expected) if expected.dim() else 1
+        if not torch.equal(found[:rows] if expected.dim() else found, expected):
+            return f"{name} comes back changed"
+    packed = load_quantized(packed_file, written.folder, dtype=torch.float32)
+    layers = measured.layers
+    usable = [name for name in (*layers.honoured, *layers.idle) if name not in layers.routers]
+    if not distance(torch_logits(written.model), torch_logits(packed)).agree:
+        return "the packed model answers otherwise"
+    if not usable:
+        return "no layer takes an adapter"
+    packed.train()
+    tuned: Any = get_peft_model(packed, LoraConfig(r=2, target_modules=usable, task_type="CAUSAL_LM"))
+    tokens = torch.tensor([PROMPT])
+    tuned(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+    live = [name for name in usable if name not in layers.idle]
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name and any(f".{each}." in name for each in live):
+            grad = parameter.grad
+            if grad is None or not torch.isfinite(grad).all() or not grad.abs().max() > 0:
+                return f"no gradient comes to {name}"
+    return "yes"
+
+
+def forked(work: Callable[[], Any]) -> Any:
+    """The result of ``work`` in a process of its own, or a line that says why there is none."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        signal.alarm(SECONDS)
+        try:
+            result = work()
+        except BaseException as error:
+            result = _line(error)
+        with os.fdopen(writing, "wb") as stream:
+            pickle.dump(result, stream)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        content = stream.read()
+    os.waitpid(child, 0)
+    return pickle.loads(content) if content else f"it dies, or takes more than {SECONDS} s"
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def _onnx(kind: str) -> bool | None:
+    """Whether GenAI's builder has this architecture; None where the builder isn't installed."""
+    spec = importlib.util.find_spec("onnxruntime_genai")
+    if spec is None or spec.origin is None:
+        return None
+    text = Path(spec.origin).with_name("models").joinpath("builder.py").read_text(encoding="utf-8")
+    return f'"{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]}"' in text
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
