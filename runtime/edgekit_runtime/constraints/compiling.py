@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from edgekit_runtime.constraints.effort import check_grammar_effort, check_schema_effort
 from edgekit_runtime.constraints.keywords import holdable
 from edgekit_runtime.constraints.library import llguidance
 from edgekit_runtime.constraints.matcher import Matcher
@@ -64,12 +65,16 @@ def _made(
     if schema is not None:
         options = {"whitespace_pattern": SPACE, "json_allowed_escapes": ESCAPES}
         try:
-            text = json.dumps(narrowed(holdable(schema)), allow_nan=False)
+            held = holdable(schema)
+            check_schema_effort(held)
+            text = json.dumps(narrowed(held), allow_nan=False)
             return str(module.LLMatcher.grammar_from_json_schema(text, overrides=options))
         except (ValueError, RecursionError) as error:
             raise InputError(f"the schema is no JSON ({error})", "correct it") from None
     if regex is not None:
         return str(module.LLMatcher.grammar_from_regex(regex))
+    if grammar is not None:
+        check_grammar_effort(grammar)
     try:
         if choice is not None:
             return str(module.grammar_from("choice", json.dumps(list(choice))))

@@ -20,11 +20,11 @@ def narrowed(schema: Any) -> Any:
     * An object that lists its properties has no others, unless the schema speaks of them: models that know no end would
       make up property after property.  Schemas that put objects together from parts stay as they are.
     """
-    nodes = [node for node in _nodes(schema) if isinstance(node, dict)]
+    nodes = [node for node in nodes_of(schema) if isinstance(node, dict)]
     for node in nodes:
         if "anyOf" not in node and _told_apart(node.get("oneOf"), schema):
             node["anyOf"] = node.pop("oneOf")
-    if all(_is_plain(node) for node in nodes):
+    if all(is_plain(node) for node in nodes):
         for node in nodes:
             properties, required = node.get("properties"), node.get("required", [])
             if properties and isinstance(required, list) and all(each in properties for each in required):
@@ -32,10 +32,21 @@ def narrowed(schema: Any) -> Any:
     return schema
 
 
-def _is_plain(node: dict[str, Any]) -> bool:
+def is_plain(node: dict[str, Any]) -> bool:
+    """Whether a schema says all of a value in one place, not in parts that are put together."""
     if "allOf" in node or "oneOf" in node:
         return False
     return not node.keys() & {"$ref", "anyOf"} or node.keys() <= BESIDE
+
+
+def nodes_of(schema: Any) -> Iterator[Any]:
+    """The schema and all schemas inside it."""
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, dict):
+            waiting += inner_schemas(node)
 
 
 def _told_apart(branches: Any, root: Any) -> bool:
@@ -78,13 +89,3 @@ def _resolved(node: Any, root: Any) -> Any:
     for part in unquote(reference).split("/")[1:]:
         found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
     return found
-
-
-def _nodes(schema: Any) -> Iterator[Any]:
-    """The schema and all schemas inside it."""
-    waiting = [schema]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, dict):
-            waiting += inner_schemas(node)

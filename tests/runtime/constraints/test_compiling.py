@@ -102,7 +102,7 @@ def test_what_a_schema_allows(schema: dict[str, Any], answer: str, fits: bool) -
         ({"choice": ['é"\n\\', "b", "bc"]}, ['é"\n\\', "b", "bc"], ["", "c"]),
         ({"grammar": 'root ::= "yes" | "no" [0-9]+'}, ["yes", "no12"], ["no"]),
         ({"grammar": 'start: "a" NUMBER\nNUMBER: /[0-9]+/'}, ["a12"], ["a"]),
-        ({"grammar": 'start: "v=" %json {"type": "integer", "minimum": 7, "maximum": 9}'}, ["v=8"], ["v=6"]),
+        ({"grammar": "start: T\nT: /[a-z]+/ & /.{2}/ & ~/a./"}, ["bc"], ["ab", "b"]),
     ],
 )
 def test_answers_follow_other_forms(form: dict[str, Any], fits: list[str], differs: list[str]) -> None:
@@ -122,7 +122,12 @@ def test_answers_follow_other_forms(form: dict[str, Any], fits: list[str], diffe
         ({"grammar": "root ::= x"}, "Rule 'x' not found"),
         ({"grammar": "start: x"}, 'unknown name: "x"'),
         ({"grammar": 'root ::= "a" root'}, "the grammar can't be held"),
-        ({"grammar": 'start: %json {"type": "array", "uniqueItems": true}'}, "uniqueItems"),
+        ({"grammar": 'start: %json {"type": "string", "contentEncoding": "base64"}'}, "a JSON schema inside"),
+        ({"grammar": "start: T\nT: " + " & ".join(["/.*a.*/"] * 40)}, "39 & in the grammar"),
+        ({"schema": {"multipleOf": 999_983}}, "multipleOf"),
+        ({"schema": {"allOf": [{"multipleOf": 97}, {"multipleOf": 89}, {"multipleOf": 83}]}}, "multipleOf"),
+        ({"schema": {"allOf": [{"pattern": f"[a-z]{{{n}}}x"} for n in range(40)]}}, "40 different patterns"),
+        ({"schema": {"patternProperties": {f"^{n}[a-z]*$": {} for n in range(300)}}}, "300 patterns"),
     ],
 )
 def test_other_forms_that_cannot_be_held_are_refused(form: dict[str, Any], words: str) -> None:
