@@ -73,7 +73,7 @@ def test_without_network_the_error_says_where_to_put_the_file(cache: Path, monke
 @pytest.mark.parametrize(
     ("files", "last", "told"),
     [
-        # The converter's own words about a folder without tokenizer and about one of another family's tokenizer are equal.
+        # The converter says the same of a folder without tokenizer as of a tokenizer that it does not know.
         (
             ["config.json", "tokenizer_config.json"],
             "NotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()",
@@ -106,4 +106,5 @@ def test_what_the_converter_refuses_is_told_with_what_to_mend(
     stderr = f'Traceback (most recent call last):\n  File "conversion/base.py", line 1953, in convert\n{last}\n'
     refusal = llama_tools._refusal("convert", base, stderr)
     assert re.search(told, str(refusal))
-    assert "Traceback" not in str(refusal) and "base.py" not in str(refusal)
+    assert "Traceback" not in str(refusal)
+    assert "base.py" not in str(refusal)
