@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from edgekit.project import Adapter
 from edgekit_exporters.peft.intake import CONNECTOR
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.hints import did_you_mean
 
 # Methods that also change the base's weights: what is saved is the difference to the original base.
 CHANGES_BASE = {"pissa": "pissa_niter_16", "loftq": "loftq"}
@@ -100,8 +101,15 @@ def _check_targets(model: Any, targets: str | tuple[str, ...]) -> None:
         if not any(name.endswith(f".{target}") for name in names):
             raise UsageError(
                 f"the target {target} fits no layer of the text model",
-                "take it out, or use targets: all-linear; of what reads images, connector: true trains that alone",
+                _instead(model, target),
             )
+
+
+def _instead(model: Any, target: str) -> str:
+    layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    hint = f"{did_you_mean(target, sorted(layers), 'its layers are')}; targets: all-linear takes all but the output"
+    images = any(name.endswith(f".{CONNECTOR}") for name, _ in model.named_modules())
+    return f"{hint}; of what reads images, connector: true trains that alone" if images else hint
 
 
 def _targets(targets: str | tuple[str, ...]) -> str | list[str]:

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 WORK_FOLDER = ".edgekit"
 RECIPE_FILE = "recipe.json"
 INITIAL_FOLDER = "initial"
+WRITING = ("PytorchStreamWriter", "inline_container")  # torch's file writer, and its source when a file ends short
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
 
 
@@ -249,7 +250,7 @@ def _full_disk_told(work: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error):
+        if not any(sign in str(error) for sign in WRITING):
             raise
         problem = f"the checkpoint can't be written to {work}"
         raise InputError(problem, "free some space, then go on with --resume, or anew where that finds none") from error

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,8 @@ PACKAGE = "llama-cpp-python"
 KNOWN_SDISTS = {"0.3.36": "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"}
 WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/", "LICENSE")
 CHECKSUMS = "SHA256.json"
+TOKENIZER_FILES = ("tokenizer.*", "vocab.*", "*.model", "*tiktoken*", "tekken.json")
+SPEAKER = re.compile(r"^(?:ERROR:[\w-]+:|\w+(?:Error|Exception): )")  # of a log line, of an exception
 IN_CONVERTER = Path(__file__).with_name("in_converter.py")
 
 
@@ -65,7 +68,7 @@ def convert(folder: Path, destination: Path, *options: str | Path) -> None:
     """Convert a Hugging Face folder to GGUF.
 
     Raises:
-        InputError: the converter refused the model; its last lines are in the message.
+        InputError: the folder has no tokenizer, or the converter refused the model; why is in the message.
     """
     _run("convert", folder, "--outfile", destination, *options)
 
@@ -107,13 +110,31 @@ def _run(verb: str, folder: Path, *arguments: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     log.debug("%s", done.stderr)
     if done.returncode:
-        tail = " | ".join(done.stderr.strip().splitlines()[-3:])
-        if "No space left" in done.stderr:
-            raise InputError("the disk is full", "free some space and run the same command again")
-        raise InputError(
-            f"llama.cpp's converter can't convert this: {tail}",
-            "check that the architecture is one that llama.cpp supports",
+        raise _refusal(verb, folder, done.stderr)
+
+
+def _refusal(verb: str, folder: Path, stderr: str) -> InputError:
+    """What a converter's last words mean for whoever chose the model."""
+    if "No space left" in stderr:
+        return InputError("the disk is full", "free some space and run the same command again")
+    if verb == "convert" and not any(any(folder.glob(pattern)) for pattern in TOKENIZER_FILES):
+        return InputError(f"{folder} has no tokenizer", "put its files beside config.json (tokenizer.json)")
+    if "pre-tokenizer was not recognized" in stderr:
+        return InputError(
+            f"llama.cpp does not know the pre-tokenizer of {folder}",
+            "restore the tokenizer files that the model was published with, or choose a base whose tokenizer it knows",
         )
+    last = stderr.strip().splitlines()[-1] if stderr.strip() else "it gave no reason"
+    reason = SPEAKER.sub("", last)
+    if "Can not map tensor" in stderr:
+        return InputError(
+            f"llama.cpp's converter can't convert {folder}: {reason}",
+            "check that config.json and the weights are of one model, and that llama.cpp supports all of it",
+        )
+    return InputError(
+        f"llama.cpp's converter can't convert {folder}: {reason}",
+        "check that the architecture is one that llama.cpp supports (--debug shows all that it said)",
+    )
 
 
 def _unpack(version: str, destination: Path) -> None:

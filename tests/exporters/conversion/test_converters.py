@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -67,3 +68,43 @@ def test_without_network_the_error_says_where_to_put_the_file(cache: Path, monke
     monkeypatch.setattr(llama_tools.subprocess, "run", offline)
     with pytest.raises(TargetError, match=r"no connection.*put its source distribution at .*tar\.gz"):
         tools_folder()
+
+
+@pytest.mark.parametrize(
+    ("files", "last", "told"),
+    [
+        # The converter says the same of a folder without tokenizer as of a tokenizer that it does not know.
+        (
+            ["config.json", "tokenizer_config.json"],
+            "NotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()",
+            r"base has no tokenizer: put its files beside config.json",
+        ),
+        (
+            ["config.json", "tokenizer.json"],
+            "NotImplementedError: BPE pre-tokenizer was not recognized - update get_vocab_base_pre()",
+            r"^llama.cpp does not know the pre-tokenizer of .*base: restore the tokenizer files",
+        ),
+        (
+            ["config.json", "tokenizer.json"],
+            "ValueError: Can not map tensor 'model.layers.0.self_attn.k_norm.weight'",
+            r"base: Can not map tensor 'model.*': check that config.json and the weights are of one model",
+        ),
+        (
+            ["config.json", "spiece.model"],
+            "ERROR:hf-to-gguf:Model BlenderbotForCausalLM is not supported",
+            r"base: Model BlenderbotForCausalLM is not supported: check that the architecture",
+        ),
+    ],
+)
+def test_what_the_converter_refuses_is_told_with_what_to_mend(
+    tmp_path: Path, files: list[str], last: str, told: str
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in files:
+        (base / name).touch()
+    stderr = f'Traceback (most recent call last):\n  File "conversion/base.py", line 1953, in convert\n{last}\n'
+    refusal = llama_tools._refusal("convert", base, stderr)
+    assert re.search(told, str(refusal))
+    assert "Traceback" not in str(refusal)
+    assert "base.py" not in str(refusal)

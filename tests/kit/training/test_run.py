@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,5 +184,21 @@ def test_loftq_without_a_gpu_says_what_to_use_instead(tiny_project: MakeProject)
 
 
 def test_targets_that_match_nothing_are_refused(tiny_project: MakeProject) -> None:
-    with pytest.raises(UsageError, match="target no_such_proj fits no layer of the text model: .*all-linear"):
+    with pytest.raises(UsageError, match="target no_such_proj fits no layer of the text model: .*all-linear") as told:
         train(load_project(tiny_project(targets=["no_such_proj"])))
+    assert "its layers are down_proj, gate_proj, k_proj, " in str(told.value)
+    assert "connector" not in str(told.value)  # this base reads no images
+
+
+@pytest.mark.parametrize("tensors", [1, 300])
+def test_a_checkpoint_that_the_disk_has_no_room_for_says_so(tmp_path: Path, tensors: int) -> None:
+    """torch has one message for a tensor that doesn't fit, and another for a file that ends short."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        told = pytest.raises(InputError, match="can't be written to .*free some space, then go on with --resume")
+        with told, run._full_disk_told(tmp_path):
+            torch.save([torch.zeros(600_000 // tensors) for _ in range(tensors)], tmp_path / "optimizer.pt")
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)  # a failed write may hold its file open
