@@ -49,7 +49,8 @@ def main(tools: str, verb: str, *arguments: str) -> None:
     converter = importlib.import_module("convert_hf_to_gguf")
     if verb == "outline":
         importlib.import_module("gguf").GGUFWriter.write_tensors_to_file = write_outline
-    options = ["--no-mtp"] if _lacks_mtp(_model_class(Path(arguments[0])), Path(arguments[0])) else []
+    folder, is_projector = Path(arguments[0]), "--mmproj" in arguments
+    options = ["--no-mtp"] if not is_projector and _lacks_mtp(_model_class(folder), folder) else []
     sys.argv = ["convert_hf_to_gguf.py", *arguments, *options]
     converter.main()
 
