@@ -61,6 +61,7 @@ def wrap(
     checkpointing: bool,
     invocation: Sequence[int] = (),
     left_out: Sequence[str] = (),
+    reads_images: bool = False,
 ) -> Any:
     """Freeze ``model`` and put trainable LoRA layers (float32) around its targets, ``left_out`` excepted.
 
@@ -77,7 +78,7 @@ def wrap(
         )
     if adapter.method == "loftq" and not (torch.cuda.is_available() or torch.xpu.is_available()):
         raise UsageError("PEFT computes loftq's start on a GPU, and there is none here", "use method: qlora or pissa")
-    _check_targets(model, adapter.targets)
+    _check_targets(model, adapter.targets, reads_images=reads_images)
     if precision in ("nf4", "int8"):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
@@ -94,22 +95,21 @@ def wrap(
     return wrapped
 
 
-def _check_targets(model: Any, targets: str | tuple[str, ...]) -> None:
+def _check_targets(model: Any, targets: str | tuple[str, ...], *, reads_images: bool) -> None:
     """Each of a list fits something; PEFT passes over those that don't."""
     names = [f".{name}" for name, _ in model.named_modules()]
     for target in () if isinstance(targets, str) else targets:
         if not any(name.endswith(f".{target}") for name in names):
             raise UsageError(
                 f"the target {target} fits no layer of the text model",
-                _instead(model, target),
+                _instead(model, target, reads_images=reads_images),
             )
 
 
-def _instead(model: Any, target: str) -> str:
+def _instead(model: Any, target: str, *, reads_images: bool) -> str:
     layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     hint = f"{did_you_mean(target, sorted(layers), 'its layers are')}; targets: all-linear takes all but the output"
-    images = any(name.endswith(f".{CONNECTOR}") for name, _ in model.named_modules())
-    return f"{hint}; of what reads images, connector: true trains that alone" if images else hint
+    return f"{hint}; of what reads images, connector: true trains that alone" if reads_images else hint
 
 
 def _targets(targets: str | tuple[str, ...]) -> str | list[str]:

@@ -149,6 +149,7 @@ def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
         checkpointing=uses_checkpointing(),
         invocation=prepared.invocation,
         left_out=prepared.left_out,
+        reads_images=prepared.base.vision is not None,
     )
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
     model.peft_config["default"].base_model_name_or_path = str(base.folder)

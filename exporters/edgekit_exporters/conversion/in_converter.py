@@ -35,7 +35,9 @@ SKIPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq") 
 def main(tools: str, verb: str, *arguments: str) -> None:
     """Convert, or write the map or the outline."""
     sys.path.insert(0, tools)
-    _conversion().ModelBase.load_hparams = staticmethod(_configuration)
+    is_projector = "--mmproj" in arguments
+    if not is_projector:  # image encoders are read under transformers' names: Pixtral's rope would be another one
+        _conversion().ModelBase.load_hparams = staticmethod(_configuration)
     if verb == "map":
         folder, file = map(Path, arguments)
         with torch.inference_mode():
@@ -49,7 +51,7 @@ def main(tools: str, verb: str, *arguments: str) -> None:
     converter = importlib.import_module("convert_hf_to_gguf")
     if verb == "outline":
         importlib.import_module("gguf").GGUFWriter.write_tensors_to_file = write_outline
-    folder, is_projector = Path(arguments[0]), "--mmproj" in arguments
+    folder = Path(arguments[0])
     options = ["--no-mtp"] if not is_projector and _lacks_mtp(_model_class(folder), folder) else []
     sys.argv = ["convert_hf_to_gguf.py", *arguments, *options]
     converter.main()

@@ -89,7 +89,7 @@ def test_every_parameter_stands_in_some_tensor(converted: Any) -> None:
 
 def test_an_architecture_that_the_converter_does_not_know_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gptj", "architectures": ["GPTJForCausalLM"]}))
-    with pytest.raises(InputError, match="can't convert this"):
+    with pytest.raises(InputError, match="can't convert .*GPTJForCausalLM"):
         tensor_map(tmp_path)
 
 
