@@ -50,14 +50,14 @@ torture: $(READY)
 targets: $(READY)
 	$(BIN)/pytest --targets -v -s tests/targets
 
-# JavaScript types are checked where `make js` has put the compiler: Node.js is not on every machine.
+# JavaScript's types and layout are checked where `make js` has put the compiler: Node.js is not on every machine.
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	@if [ -e $(JS_READY) ]; then set -x; node_modules/.bin/tsc --project tsconfig.json; \
-	else echo "not checked: types of the JavaScript ('make js' installs the compiler; it needs npm)"; fi
+	@if [ -e $(JS_READY) ]; then set -ex; node_modules/.bin/tsc --project tsconfig.json; node_modules/.bin/prettier --check $$(git ls-files '*.js' '*.d.ts'); \
+	else echo "not checked: types and layout of the JavaScript ('make js' installs the compiler; it needs npm)"; fi
 
 # Trains and evaluates for hours; goes on where it was stopped.
 fidelity: $(READY)

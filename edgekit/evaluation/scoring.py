@@ -9,11 +9,13 @@ intervals (Efron 1979) over rows.
 from __future__ import annotations
 
 import math
-import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
 
 from edgekit.evaluation.answers import FieldPath, agreement, free_text_fields, json_object, same, token_f1
 from edgekit_runtime.prompts.reasoning import answer_part
@@ -80,10 +82,17 @@ def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float
     """95 % percentile bootstrap interval of the mean of ``values``; NaNs for none, or where one is no number."""
     if not values or not all(map(math.isfinite, values)):
         return math.nan, math.nan
-    chosen = random.Random(seed)
-    means = sorted(statistics.fmean(chosen.choices(values, k=len(values))) for _ in range(BOOTSTRAP_SAMPLES))
-    tail = round((1 - CONFIDENCE) / 2 * BOOTSTRAP_SAMPLES)
-    return means[tail], means[-1 - tail]
+    if len(set(values)) == 1:  # scipy warns of no spread, and refuses a single row
+        return values[0], values[0]
+    found = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=BOOTSTRAP_SAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def _score_json(references: list[dict[str, Any]], answers: Sequence[str], free: frozenset[FieldPath]) -> Score:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 
 from edgekit.evaluation.scoring import BOOTSTRAP_SAMPLES, CONFIDENCE
 
@@ -97,13 +98,6 @@ def reach(likeliest: Sequence[Likeliest], adapted: Sequence[Logprobs], bare: Seq
     return _ratio(np.concatenate(along).astype(np.float64), np.concatenate(whole).astype(np.float64))
 
 
-def log_softmax(logits: NDArray[Any]) -> Logprobs:
-    """Log-probabilities of logits, over the last axis."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    result: Logprobs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
-
-
 def token_kl(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
     """KL(one || other) at each place, of log-probabilities [places, tokens]; what one never says counts nothing."""
     share = np.exp(one)
@@ -141,12 +135,20 @@ def _ratio(along: NDArray[Any], whole: NDArray[Any]) -> Reach:
     """The ratio of two sums, with a bootstrap interval over tokens."""
     if not (np.isfinite(along).all() and np.isfinite(whole).all() and whole.sum() > 0):
         return Reach(math.nan, (math.nan, math.nan))
-    chosen = np.random.default_rng(0)
-    ratios = []
-    for _ in range(BOOTSTRAP_SAMPLES):
-        at = chosen.integers(0, len(whole), len(whole))
-        total = whole[at].sum()
-        ratios.append(along[at].sum() / total if total > 0 else 0.0)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(ratios, [tail, 1 - tail])
-    return Reach(float(along.sum() / whole.sum()), (float(low), float(high)))
+    found = bootstrap(
+        (along, whole),
+        _share,
+        n_resamples=BOOTSTRAP_SAMPLES,
+        batch=100,  # of arrays [resamples, tokens]
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        paired=True,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Reach(float(along.sum() / whole.sum()), (float(found.low), float(found.high)))
+
+
+def _share(along: NDArray[Any], whole: NDArray[Any], axis: int = -1) -> NDArray[Any]:
+    total = whole.sum(axis)
+    share: NDArray[Any] = np.divide(along.sum(axis), total, out=np.zeros_like(total), where=total > 0)
+    return share

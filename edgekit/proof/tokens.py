@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from edgekit.data import Row
 from edgekit.evaluation.artifact import DEVICE, Artifact
 from edgekit.evaluation.finite import not_finite
-from edgekit.proof.alive import Change, Logprobs, Reach, likeliest_kl, log_softmax, mean_kl, reach, token_kl
+from edgekit.proof.alive import Change, Logprobs, Reach, likeliest_kl, mean_kl, reach, token_kl
 from edgekit.proof.reference import Reference
 from edgekit_runtime.engines import Prompt
 from edgekit_runtime.formats.manifest import BASE
@@ -107,7 +108,8 @@ def _device_logprobs(artifact: Artifact, row: Row, prompt: Prompt, forced: Seque
     logits = artifact.runtime.logits(prompt.followed_by(forced), name)
     if not np.isfinite(logits).all():
         raise not_finite(DEVICE, artifact.owner(name), row)
-    return log_softmax(logits[len(prompt.tokens) - 1 : -1])
+    result: Logprobs = log_softmax(logits[len(prompt.tokens) - 1 : -1], axis=-1)
+    return result
 
 
 def name_in(artifact: Artifact, reference: Reference) -> str:

@@ -1,4 +1,5 @@
 "use strict";
+/** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 const headers = () => (at("key").value ? { Authorization: "Bearer " + at("key").value } : {});
 const POLL_MS = 1000;
@@ -26,7 +27,7 @@ function answering(tokens = 0) {
   const now = performance.now();
   last ??= { tokens, time: now, speed: 0 };
   const seconds = (now - last.time) / 1000;
-  if (seconds < 0.9 * POLL_MS / 1000) return last.speed;
+  if (seconds < (0.9 * POLL_MS) / 1000) return last.speed;
   last = { tokens, time: now, speed: Math.max(0, tokens - last.tokens) / seconds }; // a new engine counts from 0
   return last.speed;
 }
@@ -69,14 +70,16 @@ function showChoice(adapters, standard) {
 function showAdapters(adapters, standard) {
   at("no-adapters").hidden = adapters.length > 0;
   at("adapters-table").hidden = !adapters.length;
-  at("adapters").replaceChildren(...adapters.map(({ name, version, digest, aside }) => {
-    const row = element("tr");
-    const named = element("td", name);
-    named.append(element("code", digest.slice(0, DIGITS)));
-    const state = aside ? `set aside: ${aside}` : name === standard ? "ready, the default" : "ready";
-    row.append(named, element("td", version), element("td", state, aside ? "bad" : undefined));
-    return row;
-  }));
+  at("adapters").replaceChildren(
+    ...adapters.map(({ name, version, digest, aside }) => {
+      const row = element("tr");
+      const named = element("td", name);
+      named.append(element("code", digest.slice(0, DIGITS)));
+      const state = aside ? `set aside: ${aside}` : name === standard ? "ready, the default" : "ready";
+      row.append(named, element("td", version), element("td", state, aside ? "bad" : undefined));
+      return row;
+    }),
+  );
 }
 
 function showErrors({ errors, rejected }) {
@@ -84,11 +87,13 @@ function showErrors({ errors, rejected }) {
   all.sort((one, other) => other.time - one.time);
   at("no-errors").hidden = all.length > 0;
   at("errors").hidden = !all.length;
-  at("errors").replaceChildren(...all.map(({ time, what }) => {
-    const item = element("li");
-    item.append(element("time", new Date(time * 1000).toLocaleString()), what);
-    return item;
-  }));
+  at("errors").replaceChildren(
+    ...all.map(({ time, what }) => {
+      const item = element("li");
+      item.append(element("time", new Date(time * 1000).toLocaleString()), what);
+      return item;
+    }),
+  );
 }
 
 async function refresh() {
@@ -102,7 +107,10 @@ async function refresh() {
     tell(status.ready ? "running" : "the engine is being restarted", status.ready);
     showBundle(status.bundle);
     showFigures(status);
-    showChoice(status.adapters.filter((each) => !each.aside), standard);
+    showChoice(
+      status.adapters.filter((each) => !each.aside),
+      standard,
+    );
     showAdapters(status.adapters, standard);
     showErrors(status);
   } catch (error) {
@@ -133,7 +141,7 @@ async function* events(response) {
 async function answer(event) {
   event.preventDefault();
   stopper?.abort();
-  const mine = stopper = new AbortController();
+  const mine = (stopper = new AbortController());
   at("stop").disabled = false;
   at("failure").hidden = true;
   at("answer").textContent = "";
@@ -147,8 +155,10 @@ async function answer(event) {
   let said = "";
   try {
     const response = await fetch("/v1/chat/completions", {
-      method: "POST", headers: { "Content-Type": "application/json", ...headers() },
-      body: JSON.stringify(body), signal: mine.signal,
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...headers() },
+      body: JSON.stringify(body),
+      signal: mine.signal,
     });
     if (!response.ok) throw new Error((await response.json()).error.message);
     refresh(); // to show it among the requests

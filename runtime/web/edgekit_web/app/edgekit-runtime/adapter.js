@@ -44,10 +44,18 @@ export async function readAdapter(file, label) {
   const gguf = await readGguf(file, label, ADAPTER_METADATA);
   const { metadata } = gguf;
   if (metadata.get("general.type") !== "adapter" || metadata.get("adapter.type") !== "lora") {
-    throw new EdgekitError("damaged", `${label} is not a LoRA adapter`, "give a LoRA GGUF, as `edgekit export` makes it");
+    throw new EdgekitError(
+      "damaged",
+      `${label} is not a LoRA adapter`,
+      "give a LoRA GGUF, as `edgekit export` makes it",
+    );
   }
   if (metadata.has("adapter.alora.invocation_tokens")) {
-    throw new EdgekitError("unsupported", `${label} is an activated LoRA, which this page's engine can't switch on`, "use a plain LoRA");
+    throw new EdgekitError(
+      "unsupported",
+      `${label} is an activated LoRA, which this page's engine can't switch on`,
+      "use a plain LoRA",
+    );
   }
   const text = (key) => {
     const value = metadata.get(key);
@@ -85,7 +93,12 @@ export async function readAdapter(file, label) {
  */
 export function adapterEntry(facts, { family, digest, label, size }) {
   const stem = label.replace(/^.*[\\/]/, "").replace(/\.gguf$/i, "");
-  const name = facts.name ?? stem.toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[._-]+|[._-]+$/g, "");
+  const name =
+    facts.name ??
+    stem
+      .toLowerCase()
+      .replace(/[^a-z0-9._-]+/g, "-")
+      .replace(/^[._-]+|[._-]+$/g, "");
   if (!NAME.test(name) || name === "base") {
     throw new EdgekitError("input", `${shown(name)} is no name for an adapter`, "use up to 100 of a-z, 0-9, . _ and -");
   }
@@ -96,7 +109,16 @@ export function adapterEntry(facts, { family, digest, label, size }) {
     file: label,
     size,
     rank: largestRank(facts.pairs),
-    targets: [...new Set([...facts.pairs.keys()].map((each) => each.replace(/\.weight$/, "").split(".").pop()))].sort(),
+    targets: [
+      ...new Set(
+        [...facts.pairs.keys()].map((each) =>
+          each
+            .replace(/\.weight$/, "")
+            .split(".")
+            .pop(),
+        ),
+      ),
+    ].sort(),
     family,
     digest,
     system: facts.system,
@@ -112,12 +134,17 @@ function matricesOf(gguf, label) {
   const found = new Map();
   for (const [name, tensor] of gguf.tensors) {
     if (name.endsWith("_norm.weight")) throw unsound(label, `llama.cpp would leave out its tensor ${name}`);
-    if (!name.endsWith(SUFFIX_A) && !name.endsWith(SUFFIX_B)) throw unsound(label, `tensor ${name} is no half of a LoRA pair`);
+    if (!name.endsWith(SUFFIX_A) && !name.endsWith(SUFFIX_B))
+      throw unsound(label, `tensor ${name} is no half of a LoRA pair`);
     const target = name.slice(0, -SUFFIX_A.length);
-    const pair = [SUFFIX_A, SUFFIX_B].map((suffix) => ({ name: target + suffix, ...gguf.tensors.get(target + suffix) }));
+    const pair = [SUFFIX_A, SUFFIX_B].map((suffix) => ({
+      name: target + suffix,
+      ...gguf.tensors.get(target + suffix),
+    }));
     const missing = pair.findIndex((half) => !half.shape);
     if (missing >= 0) throw unsound(label, `${target} has no ${"AB"[missing]} matrix`);
-    if (!MATRIX_TYPES.includes(tensor.type)) throw unsound(label, `${name} is stored as ${tensor.type}, and may be ${MATRIX_TYPES.join(", ")}`);
+    if (!MATRIX_TYPES.includes(tensor.type))
+      throw unsound(label, `${name} is stored as ${tensor.type}, and may be ${MATRIX_TYPES.join(", ")}`);
     found.set(target, pair);
   }
   if (!found.size) throw unsound(label, "it holds no LoRA pair");
@@ -134,7 +161,9 @@ function sizesOf(target, [a, b], label) {
   if (!sound || String(a.shape.slice(2)) !== String(b.shape.slice(2))) {
     throw unsound(label, `${target} is no pair of matrices: A is [${a.shape}], B is [${b.shape}]`);
   }
-  const [inputs, outputs, rank] = embedding ? [b.shape[1], a.shape[1], a.shape[0]] : [a.shape[0], b.shape[1], a.shape[1]];
+  const [inputs, outputs, rank] = embedding
+    ? [b.shape[1], a.shape[1], a.shape[0]]
+    : [a.shape[0], b.shape[1], a.shape[1]];
   if (rank !== b.shape[0]) throw unsound(label, `the ranks of ${target} differ: A has ${rank}, B has ${b.shape[0]}`);
   return [inputs, outputs, rank];
 }
@@ -142,9 +171,11 @@ function sizesOf(target, [a, b], label) {
 /** llama.cpp aborts over an alpha of another type, and takes 0 for none at all. */
 function checkAlpha({ metadata, types }, label) {
   if (!types.has(ALPHA)) throw unsound(label, `it has no ${ALPHA}`);
-  if (types.get(ALPHA) !== "F32") throw unsound(label, `${ALPHA} is stored as ${types.get(ALPHA)}, and llama.cpp reads F32`);
+  if (types.get(ALPHA) !== "F32")
+    throw unsound(label, `${ALPHA} is stored as ${types.get(ALPHA)}, and llama.cpp reads F32`);
   const size = Math.abs(metadata.get(ALPHA));
-  if (!(size > 0 && size < MAX_ALPHA)) throw unsound(label, `${ALPHA} is ${metadata.get(ALPHA)}, which is no sensible number`);
+  if (!(size > 0 && size < MAX_ALPHA))
+    throw unsound(label, `${ALPHA} is ${metadata.get(ALPHA)}, which is no sensible number`);
 }
 
 function largestRank(pairs) {
@@ -168,5 +199,7 @@ function defaults(generation, label) {
 }
 
 function unsound(label, problem) {
-  return new EdgekitError("damaged", `${label} is not a sound adapter: ${problem}`, "copy or export it again", { label });
+  return new EdgekitError("damaged", `${label} is not a sound adapter: ${problem}`, "copy or export it again", {
+    label,
+  });
 }

@@ -1,4 +1,3 @@
-// @ts-nocheck: the runtime's inner fields have no types yet
 /** The adapters of a runtime: installed, active, and the way back. */
 
 import { adapterEntry } from "./adapter.js";
@@ -9,10 +8,18 @@ import { hex } from "./hex.js";
 import { takeIn } from "./intake.js";
 import { SIGNATURE_BYTES, adapterMessage, checkSignature } from "./signing.js";
 
+/**
+ * A runtime with the fields that are not for others.
+ * @typedef {import("./index.js").Runtime & {
+ *   generation: any, store: any, header: any, site: any, engine: any,
+ *   start(): Promise<void>, startOrRevert(): Promise<void>, use(change: any): Promise<void>,
+ * }} Inner
+ */
+
 const LARGEST_ADAPTER = 1024 ** 3; // bytes; it is held in memory once while it is checked
 
 export class Adapters {
-  /** @param {import("./index.js").Runtime} runtime */
+  /** @param {Inner} runtime */
   constructor(runtime) {
     this.runtime = runtime;
   }
@@ -20,7 +27,10 @@ export class Adapters {
   /** Every version that is installed.  @returns {import("./index.js").InstalledAdapter[]} */
   list() {
     const { manifest, installed } = this.runtime.generation;
-    return installed.map((entry) => ({ ...entry, active: manifest.adapters.some((each) => each.digest === entry.digest) }));
+    return installed.map((entry) => ({
+      ...entry,
+      active: manifest.adapters.some((each) => each.digest === entry.digest),
+    }));
   }
 
   /** The active adapter of that name.  @param {string} name @returns {import("./index.js").AdapterEntry} */
@@ -48,9 +58,11 @@ export class Adapters {
    */
   async install(source, { signature, name, allowDowngrade } = {}) {
     const remote = typeof source === "string" || source instanceof URL ? new URL(source, document.baseURI) : undefined;
-    const label = name ?? remote?.pathname.split("/").pop() ?? source.name ?? "adapter.gguf";
-    const given = remote ? await this.fetch(remote, label) : source;
-    if (given.size > LARGEST_ADAPTER) throw new EdgekitError("input", `${label} is too large for an adapter`, "check it");
+    const local = source instanceof Blob ? source : undefined;
+    const label = name ?? remote?.pathname.split("/").pop() ?? (local instanceof File ? local.name : "adapter.gguf");
+    const given = local ?? (await this.fetch(remote, label));
+    if (given.size > LARGEST_ADAPTER)
+      throw new EdgekitError("input", `${label} is too large for an adapter`, "check it");
     const content = await given.arrayBuffer();
     const file = new Blob([content]); // a file on the disk may be another one by the time that it has been checked
     const facts = await takeIn(file, label, this.runtime.header, this.runtime.manifest.base.family);
@@ -104,16 +116,21 @@ export class Adapters {
   engineLacks() {
     const { engine, manifest } = this.runtime;
     const { digest, projector_digest: projector } = manifest.base;
-    return engine?.base !== digest || engine.projector !== (projector ?? undefined)
-      || manifest.adapters.some((entry) => !engine.adapters.includes(entry.digest));
+    return (
+      engine?.base !== digest ||
+      engine.projector !== (projector ?? undefined) ||
+      manifest.adapters.some((entry) => !engine.adapters.includes(entry.digest))
+    );
   }
 
   async fetch(url, label) {
     const allowed = [this.runtime.site.folder.origin, ...(this.runtime.site.document.adapters_from ?? [])];
     if (!allowed.includes(url.origin)) {
       throw new EdgekitError(
-        "network", `this site takes adapters from ${allowed.join(", ")} only, not from ${url.origin}`,
-        `download the file and choose it here, or build the site with --adapters-from ${url.origin}`, { file: url.href },
+        "network",
+        `this site takes adapters from ${allowed.join(", ")} only, not from ${url.origin}`,
+        `download the file and choose it here, or build the site with --adapters-from ${url.origin}`,
+        { file: url.href },
       );
     }
     try {
@@ -123,7 +140,10 @@ export class Adapters {
     } catch (error) {
       if (error instanceof EdgekitError) throw error;
       throw new EdgekitError(
-        "network", `${url} could not be fetched (${error.message})`, "check the address and the connection", { file: url.href },
+        "network",
+        `${url} could not be fetched (${error.message})`,
+        "check the address and the connection",
+        { file: url.href },
       );
     }
   }

@@ -23,8 +23,12 @@ export class KeptCells {
   take({ adapter, text, reuse }) {
     const { last } = this;
     this.last = undefined;
-    const suits = reuse && !this.copied && last !== undefined && last.adapter === adapter
-      && 2 * shared(last.text, text) >= last.text.length;
+    const suits =
+      reuse &&
+      !this.copied &&
+      last !== undefined &&
+      last.adapter === adapter &&
+      2 * shared(last.text, text) >= last.text.length;
     this.asked = suits ? last : undefined;
     return suits;
   }

@@ -19,7 +19,11 @@ const VERSION = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$/;
 /** Refuse what is no version: it gets into names and comparisons.  @param {any} version @param {string} where */
 export function checkVersion(version, where) {
   if (typeof version === "string" && VERSION.test(version)) return;
-  throw new EdgekitError("input", `${where}: ${shown(String(version))} is no version`, "use up to 64 letters, digits, . _ + and -");
+  throw new EdgekitError(
+    "input",
+    `${where}: ${shown(String(version))} is no version`,
+    "use up to 64 letters, digits, . _ + and -",
+  );
 }
 
 /** Order of versions: numbers as numbers, 1.10 after 1.9, 1.0 after 1.0-rc1.  @returns {number} below 0 when `a` is older */
@@ -27,7 +31,9 @@ export function compareVersions(a, b) {
   const parts = (version) => version.match(/\d+|[A-Za-z]+/g) ?? [];
   const [one, other] = [parts(a), parts(b)];
   for (let i = 0; i < Math.max(one.length, other.length); i++) {
-    const [x, y] = [one[i], other[i]].map((part) => (part === undefined ? [1, -1] : /^\d/.test(part) ? [1, BigInt(part)] : [0, part]));
+    const [x, y] = [one[i], other[i]].map((part) =>
+      part === undefined ? [1, -1] : /^\d/.test(part) ? [1, BigInt(part)] : [0, part],
+    );
     if (x[0] !== y[0]) return x[0] < y[0] ? -1 : 1;
     if (x[1] !== y[1]) return x[1] < y[1] ? -1 : 1;
   }
@@ -74,7 +80,9 @@ export function withActive(old, entry) {
 
 /** All versions of an adapter out, or one.  @param {Generation} old */
 export function without(old, name, version) {
-  const gone = old.installed.filter((each) => each.name === name && (version === undefined || each.version === version));
+  const gone = old.installed.filter(
+    (each) => each.name === name && (version === undefined || each.version === version),
+  );
   if (!gone.length) throw notInstalled(old, name, version);
   const stays = (entry) => !gone.some((each) => each.digest === entry.digest);
   return {
@@ -107,7 +115,9 @@ function checkNoOlder(entry, actives, kept) {
 function checkNewer(name, version, active) {
   if (compareVersions(version, active) >= 0) return;
   throw new EdgekitError(
-    "input", `${name} ${version} is older than ${active}, which is active`, "roll back, or allow the downgrade",
+    "input",
+    `${name} ${version} is older than ${active}, which is active`,
+    "roll back, or allow the downgrade",
     { name, version, active },
   );
 }
@@ -119,5 +129,9 @@ function withAdapters(manifest, adapters) {
 
 function notInstalled(generation, name, version) {
   const there = generation.installed.map((entry) => `${entry.name} ${entry.version}`).join(", ") || "none";
-  return new EdgekitError("input", `adapter ${name}${version ? ` ${version}` : ""} is not installed`, `installed: ${there}`);
+  return new EdgekitError(
+    "input",
+    `adapter ${name}${version ? ` ${version}` : ""} is not installed`,
+    `installed: ${there}`,
+  );
 }

@@ -4,7 +4,18 @@ import { EdgekitError } from "./errors.js";
 
 const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS = [
-  "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+  "January",
+  "February",
+  "March",
+  "April",
+  "May",
+  "June",
+  "July",
+  "August",
+  "September",
+  "October",
+  "November",
+  "December",
 ];
 const two = (number) => String(number).padStart(2, "0");
 const hour = (now) => now.getHours() % 12 || 12;
@@ -41,7 +52,8 @@ const FIELDS = {
 export function strftime(now, layout) {
   return layout.replace(/%(-?)(.)/gs, (whole, bare, field) => {
     const write = FIELDS[field];
-    if (!write) throw new EdgekitError("unsupported", `the base's chat template asks the clock for ${whole}`, "use another base");
+    if (!write)
+      throw new EdgekitError("unsupported", `the base's chat template asks the clock for ${whole}`, "use another base");
     return bare ? write(now).replace(/^[0 ]+(?=.)/, "") : write(now);
   });
 }

@@ -41,7 +41,7 @@ async function bring(access, { url, blob, size, digest }) {
   access.truncate(start);
   const hash = sha256.create();
   const buffer = new Uint8Array(REHASH_BYTES);
-  for (let at = 0; at < start; ) {
+  for (let at = 0; at < start;) {
     const count = access.read(buffer.subarray(0, Math.min(REHASH_BYTES, start - at)), { at });
     hash.update(buffer.subarray(0, count));
     at += count;

@@ -45,7 +45,10 @@ export class Engine {
    *   adapters by digest
    */
   static async load({ base, projector, adapters, context, threads }) {
-    const wllama = new Wllama({ default: new URL("wllama.wasm", VENDOR).href }, { suppressNativeLog: true, logger: SILENT });
+    const wllama = new Wllama(
+      { default: new URL("wllama.wasm", VENDOR).href },
+      { suppressNativeLog: true, logger: SILENT },
+    );
     const compat = { worker: new URL("compat.js", VENDOR).href, wasm: new URL("compat.wasm", VENDOR).href };
     wllama.setCompat(runsWide() ? null : compat);
     // wllama names its files by their order, the base first, adapters after it; a projector it knows by its header.
@@ -105,7 +108,17 @@ export class Engine {
    * @returns {AsyncIterable<any>} chunks in OpenAI's form, llama.cpp's `timings` in the last one
    */
   async *complete(request) {
-    const { prompt, files = [], adapter, maxTokens, sampling, stop, ends = [], ignoreEnd = false, reuse = true } = request;
+    const {
+      prompt,
+      files = [],
+      adapter,
+      maxTokens,
+      sampling,
+      stop,
+      ends = [],
+      ignoreEnd = false,
+      reuse = true,
+    } = request;
     const { signal, onPrefill } = request;
     const text = await this.withDigests(prompt, files);
     const keep = this.kept.take({ adapter, text, reuse });
@@ -129,7 +142,11 @@ export class Engine {
       ...(sampling.schema ? { json_schema: sampling.schema } : {}),
     };
     const begun = await this.act("completion", {
-      _name: "cmpl_req", is_chat: false, is_asr: false, data_json: JSON.stringify(options), files,
+      _name: "cmpl_req",
+      is_chat: false,
+      is_asr: false,
+      data_json: JSON.stringify(options),
+      files,
     });
     if (!begun.success) throw new EdgekitError("input", "the engine refuses the request", "check its schema");
     let answer = "";
@@ -165,7 +182,9 @@ export class Engine {
   /** Let the engine read something short in the place of the last prompt, so that it makes no copy of its cells. */
   async forget() {
     const { success, req_id: request } = await this.act("embedding", {
-      _name: "embd_req", data_json: JSON.stringify({ input: " " }), files: [],
+      _name: "embd_req",
+      data_json: JSON.stringify({ input: " " }),
+      files: [],
     });
     if (!success) throw new EdgekitError("engine", "the engine can't leave the last prompt", "reload the page");
     for await (const _ of this.results(request));
@@ -215,7 +234,9 @@ function explained(error, what) {
   const message = String(error?.message ?? error);
   if (/out of memory|memory access|allocat|RangeError|OOM|bad_alloc/i.test(message)) {
     return new EdgekitError(
-      "memory", `${what}: this page has no memory left`, "close other tabs and apps, or use a smaller base or context",
+      "memory",
+      `${what}: this page has no memory left`,
+      "close other tabs and apps, or use a smaller base or context",
     );
   }
   if (/context size|exceed/i.test(message)) {

@@ -3,23 +3,32 @@
 import { EdgekitError } from "./errors.js";
 
 // A module with one SIMD instruction (i8x16.popcnt), and one with exceptions; after wasm-feature-detect (Apache-2.0).
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const SIMD = [
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
+];
 const EXCEPTIONS = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 10, 8, 1, 6, 0, 6, 64, 25, 11, 11];
 const LARGEST_NARROW = 2 ** 31 - 1; // bytes of a file that the 32-bit engine can read
 const MOST_THREADS = 4; // phones have about four fast cores; the slow ones would hold the others up
 
 /** Refuse browsers that can't run the engine. */
 export function checkBrowser() {
-  const missing = !globalThis.isSecureContext ? "a secure connection (https, or localhost)"
-    : typeof WebAssembly === "undefined" ? "WebAssembly"
-    : !WebAssembly.validate(new Uint8Array(SIMD)) ? "WebAssembly SIMD"
-    : !WebAssembly.validate(new Uint8Array(EXCEPTIONS)) ? "WebAssembly exceptions"
-    : !navigator.storage?.getDirectory ? "a private file system (OPFS)"
-    : undefined;
+  const missing = !globalThis.isSecureContext
+    ? "a secure connection (https, or localhost)"
+    : typeof WebAssembly === "undefined"
+      ? "WebAssembly"
+      : !WebAssembly.validate(new Uint8Array(SIMD))
+        ? "WebAssembly SIMD"
+        : !WebAssembly.validate(new Uint8Array(EXCEPTIONS))
+          ? "WebAssembly exceptions"
+          : !navigator.storage?.getDirectory
+            ? "a private file system (OPFS)"
+            : undefined;
   if (missing) {
     throw new EdgekitError(
-      "unsupported", `this page needs ${missing}, and this browser gives it none`,
-      "use Chrome 113, Safari 17 or Firefox 121 or later, over https", { missing },
+      "unsupported",
+      `this page needs ${missing}, and this browser gives it none`,
+      "use Chrome 113, Safari 17 or Firefox 121 or later, over https",
+      { missing },
     );
   }
 }
@@ -46,7 +55,9 @@ export function checkBaseSize(bytes) {
   if (bytes <= LARGEST_NARROW || runsWide()) return;
   const missing = "WebAssembly with 64-bit memory and JSPI";
   throw new EdgekitError(
-    "unsupported", `the base has ${(bytes / 1e9).toFixed(1)} GB, and without ${missing} this browser reads at most 2.1 GB`,
-    "use Chrome 137 or later, or a smaller base", { missing },
+    "unsupported",
+    `the base has ${(bytes / 1e9).toFixed(1)} GB, and without ${missing} this browser reads at most 2.1 GB`,
+    "use Chrome 137 or later, or a smaller base",
+    { missing },
   );
 }

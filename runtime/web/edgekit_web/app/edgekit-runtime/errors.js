@@ -36,7 +36,9 @@ export function shown(name) {
   const signs = [...name.slice(0, 2 * SHOWN + 2)];
   const text = signs.length > SHOWN ? `${signs.slice(0, SHOWN).join("")}...` : name;
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
-  return quote + text.replace(/[^ -&(-[\]-~]/gu, (sign) => (sign === "'" && quote === '"' ? sign : escaped(sign))) + quote;
+  return (
+    quote + text.replace(/[^ -&(-[\]-~]/gu, (sign) => (sign === "'" && quote === '"' ? sign : escaped(sign))) + quote
+  );
 }
 
 /** Whether each sign of a text can be seen; no line ends in it.  @param {string} text */

@@ -49,7 +49,11 @@ export async function bring(store, file, { report, signal } = {}) {
         else reject(explained(data.failed, data.message, file));
       };
       worker.postMessage({
-        folder: store.folder, digest: file.sha256, size: file.size, url: file.url, blob: file.blob,
+        folder: store.folder,
+        digest: file.sha256,
+        size: file.size,
+        url: file.url,
+        blob: file.blob,
       });
     });
   } catch (error) {
@@ -72,7 +76,7 @@ export async function bring(store, file, { report, signal } = {}) {
 export async function readAtMost(response, most, name) {
   const parts = [];
   let left = most;
-  for (const reader = response.body?.getReader(); reader; ) {
+  for (const reader = response.body?.getReader(); reader;) {
     const { value, done } = await reader.read();
     if (done) break;
     left -= value.length;
@@ -95,11 +99,19 @@ function explained(kind, message, file) {
   const facts = { file: file.path };
   switch (kind) {
     case "network":
-      return new EdgekitError("network", `${file.path} could not be downloaded (${message})`,
-        "check the connection and try again: it goes on where it stopped", facts);
+      return new EdgekitError(
+        "network",
+        `${file.path} could not be downloaded (${message})`,
+        "check the connection and try again: it goes on where it stopped",
+        facts,
+      );
     case "damaged":
-      return new EdgekitError("damaged", `${file.path} is not the file that was exported: ${message}`,
-        "copy the site again to its host", facts);
+      return new EdgekitError(
+        "damaged",
+        `${file.path} is not the file that was exported: ${message}`,
+        "copy the site again to its host",
+        facts,
+      );
     case "quota":
       return noRoom(file.size);
     case "busy":
@@ -113,7 +125,8 @@ function explained(kind, message, file) {
 export function noRoom(needed, left) {
   const mb = (bytes) => Math.max(0, Math.ceil(bytes / 1e6));
   return new EdgekitError(
-    "quota", left === undefined
+    "quota",
+    left === undefined
       ? `there is no room for ${mb(needed)} MB in this browser's storage`
       : `there is no room: ${mb(needed)} MB are needed, and the browser gives ${mb(left)} MB more`,
     "free space on the device, or use an ordinary window instead of a private one",

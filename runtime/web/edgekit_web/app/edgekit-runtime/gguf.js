@@ -26,8 +26,16 @@ const ARRAY = 9;
 
 /** GGUF value types -> [bytes, how a DataView reads them]. */
 const SCALARS = {
-  0: [1, "getUint8"], 1: [1, "getInt8"], 2: [2, "getUint16"], 3: [2, "getInt16"], 4: [4, "getUint32"],
-  5: [4, "getInt32"], 6: [4, "getFloat32"], 7: [1, "getUint8"], 10: [8, "getBigUint64"], 11: [8, "getBigInt64"],
+  0: [1, "getUint8"],
+  1: [1, "getInt8"],
+  2: [2, "getUint16"],
+  3: [2, "getInt16"],
+  4: [4, "getUint32"],
+  5: [4, "getInt32"],
+  6: [4, "getFloat32"],
+  7: [1, "getUint8"],
+  10: [8, "getBigUint64"],
+  11: [8, "getBigInt64"],
   12: [8, "getFloat64"],
 };
 
@@ -169,7 +177,8 @@ class Reader {
     const number = this.number(4);
     const offset = this.number(10);
     const [type, bytes, block = 1] = TENSOR_TYPES[number] ?? [`type ${number}`, 0]; // the engine checks the others
-    if (shape.length && shape[0] % block) throw unsound(this.name, `tensor ${key} has rows of ${shape[0]}, not of ${block}`);
+    if (shape.length && shape[0] % block)
+      throw unsound(this.name, `tensor ${key} has rows of ${shape[0]}, not of ${block}`);
     return { shape, type, start: offset, end: offset + bytes * shape.reduce((a, b) => a * b, 1) };
   }
 

@@ -23,8 +23,10 @@ self.onmessage = async ({ data }) => {
 async function decoded(source) {
   const bitmap = await createImageBitmap(source, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   const { width, height } = bitmap;
-  if (width * height > MAX_PIXELS) throw new Error(`it is ${width} x ${height} pixels, more than ${MAX_PIXELS / 1e6} million`);
-  if (Math.max(width, height) > MAX_ASPECT * Math.min(width, height)) throw new Error(`it is a strip of ${width} x ${height} pixels`);
+  if (width * height > MAX_PIXELS)
+    throw new Error(`it is ${width} x ${height} pixels, more than ${MAX_PIXELS / 1e6} million`);
+  if (Math.max(width, height) > MAX_ASPECT * Math.min(width, height))
+    throw new Error(`it is a strip of ${width} x ${height} pixels`);
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);

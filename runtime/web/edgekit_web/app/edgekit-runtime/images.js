@@ -54,7 +54,9 @@ export async function readPicture(source) {
       worker.postMessage(given);
     });
   } catch (error) {
-    throw new EdgekitError("input", `${name} can't be used (${error.message})`, "give a JPEG, PNG or WebP photo", { file: name });
+    throw new EdgekitError("input", `${name} can't be used (${error.message})`, "give a JPEG, PNG or WebP photo", {
+      file: name,
+    });
   } finally {
     worker.terminate();
   }

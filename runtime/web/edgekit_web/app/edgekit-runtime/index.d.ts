@@ -4,8 +4,18 @@
 export const BASE: "base";
 
 export type ErrorCode =
-  | "usage" | "input" | "network" | "storage" | "quota" | "memory" | "unsupported" | "signature" | "family"
-  | "damaged" | "context" | "engine";
+  | "usage"
+  | "input"
+  | "network"
+  | "storage"
+  | "quota"
+  | "memory"
+  | "unsupported"
+  | "signature"
+  | "family"
+  | "damaged"
+  | "context"
+  | "engine";
 
 /** What went wrong, and how to mend it. */
 export class EdgekitError extends Error {
@@ -92,6 +102,8 @@ export interface Manifest {
   files: { path: string; size: number; sha256: string }[];
   requires: { runtime: string; memory_mb: number; isa: string };
   quality: Record<string, unknown>;
+  /** What `edgekit site` found out about the base's chat template. */
+  template?: { image: any; probes: any[]; [fact: string]: any };
 }
 
 export interface Progress {

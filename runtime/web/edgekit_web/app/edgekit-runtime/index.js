@@ -1,4 +1,3 @@
-// @ts-nocheck: fields and options of its class have no types yet; index.d.ts has those that others see
 /**
  * edgekit-runtime: one base with many adapters in a browser page.  Same manifest and same words as on other devices.
  *
@@ -30,6 +29,7 @@ export { EdgekitError };
 
 /** The adapter name that asks for the bare base. */
 export const BASE = "base";
+/** @typedef {Pick<import("./index.js").LoadOptions, "onProgress" | "signal"> & {allowDowngrade?: boolean}} Taking */
 const DEFAULT_MAX_TOKENS = 256;
 const DEFAULT_CONTEXT = 2048; // a tab has little memory; elsewhere it is 4096
 
@@ -107,7 +107,15 @@ export class Runtime {
   get info() {
     const { number, parent, created } = this.generation;
     const { engine, loads, context } = this;
-    return { generation: number, parent, created, threads: engine?.threads, loads, context, signed: Boolean(this.site.trust) };
+    return {
+      generation: number,
+      parent,
+      created,
+      threads: engine?.threads,
+      loads,
+      context,
+      signed: Boolean(this.site.trust),
+    };
   }
 
   async open() {
@@ -127,12 +135,18 @@ export class Runtime {
     return this.site.newer(this.manifest, this.store);
   }
 
-  /** Download a newer bundle's files and switch to it; until then, and if it fails, this one goes on answering. */
-  async upgrade(manifest, { onProgress, signal, allowDowngrade } = {}) {
-    await this.adopt(manifest, { onProgress, signal, allowDowngrade });
+  /**
+   * Download a newer bundle's files and switch to it; until then, and if it fails, this one goes on answering.
+   *
+   * @param {import("./index.js").Manifest} manifest
+   * @param {Taking} [options]
+   */
+  async upgrade(manifest, options = {}) {
+    await this.adopt(manifest, options);
     await this.startOrRevert();
   }
 
+  /** @param {import("./index.js").Manifest} manifest @param {Taking} [options] */
   async adopt(manifest, { onProgress = this.options.onProgress, signal = this.options.signal, allowDowngrade } = {}) {
     await this.store.exclusively(async () => {
       const change = withBundle(await this.store.current(), manifest, { allowDowngrade }); // before anything is fetched
@@ -198,9 +212,9 @@ export class Runtime {
   async generate(request) {
     const stream = this.stream(request);
     for (;;) {
-      const { value, done } = await stream.next();
-      if (done) return value;
-      request.onText?.(value);
+      const step = await stream.next();
+      if (step.done === true) return step.value;
+      request.onText?.(step.value);
     }
   }
 
@@ -229,7 +243,8 @@ export class Runtime {
 
   /** What a request asks for, with the adapter's defaults filled in. */
   plan(request) {
-    const { prompt, messages, raw, image, adapter, max_tokens, temperature, top_k, top_p, seed, stop, schema } = request;
+    const { prompt, messages, raw, image, adapter, max_tokens, temperature, top_k, top_p, seed, stop, schema } =
+      request;
     if ([prompt, messages, raw].filter((each) => each !== undefined).length !== 1) {
       throw new EdgekitError("usage", "a request needs either a prompt or messages or raw text", "give one of them");
     }
@@ -264,6 +279,7 @@ export class Runtime {
     };
   }
 
+  /** @param {any} plan @param {import("./index.js").Request} request @param {number} started */
   async *answer(plan, { signal, reuse, onPrefill }, started) {
     if (!this.engine) throw new EdgekitError("engine", "the engine is not loaded", "reload the page");
     if (plan.digest && !this.engine.adapters.includes(plan.digest)) {
@@ -297,7 +313,10 @@ export class Runtime {
   /** Do something when no answer is being given. */
   inTurn(action) {
     const result = this.turn.then(action);
-    this.turn = result.then(() => undefined, () => undefined);
+    this.turn = result.then(
+      () => undefined,
+      () => undefined,
+    );
     return result;
   }
 

@@ -34,14 +34,18 @@ function checkFits(facts, label, base, family) {
   const mend = "use the adapter with its own base";
   if (facts.family && facts.family !== family) {
     throw new EdgekitError(
-      "family", `${label} was trained for the base ${facts.family}, and this base is ${family}`, mend,
+      "family",
+      `${label} was trained for the base ${facts.family}, and this base is ${family}`,
+      mend,
       { label, theirs: facts.family, ours: family },
     );
   }
   const architecture = base.metadata.get("general.architecture");
   if (facts.architecture !== architecture) {
     throw new EdgekitError(
-      "family", `${label} is for the architecture ${facts.architecture}, and the base is ${architecture}`, mend,
+      "family",
+      `${label} is for the architecture ${facts.architecture}, and the base is ${architecture}`,
+      mend,
       { label, theirs: facts.architecture, ours: architecture },
     );
   }
@@ -50,14 +54,17 @@ function checkFits(facts, label, base, family) {
     const wanted = [inputs, outputs, ...facts.matrices.get(name)[0].shape.slice(2)];
     if (String(shape) !== String(wanted)) {
       throw new EdgekitError(
-        "family", `${label} changes ${name} as [${wanted}], which the base has as [${shape}]`, mend,
+        "family",
+        `${label} changes ${name} as [${wanted}], which the base has as [${shape}]`,
+        mend,
         { label, theirs: `${name} [${wanted}]`, ours: `[${shape}]` },
       );
     }
   }
   if (facts.pairs.has(EMBEDDING) && !base.tensors.has(OUTPUT)) {
     throw new EdgekitError(
-      "unsupported", `${label} changes ${EMBEDDING}, which is this base's output matrix too, and llama.cpp can't do that`,
+      "unsupported",
+      `${label} changes ${EMBEDDING}, which is this base's output matrix too, and llama.cpp can't do that`,
       "train it without embed_tokens, or merge it into the base",
     );
   }

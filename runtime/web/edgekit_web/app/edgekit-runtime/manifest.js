@@ -31,7 +31,9 @@ export function parseManifest(bytes, where = "the bundle's manifest") {
   const schema = isObject(document) ? (document.schema ?? null) : null;
   if (schema !== BUNDLE_SCHEMA) {
     throw new EdgekitError(
-      "input", `${where} has schema ${shown(inWords(schema))}, not ${BUNDLE_SCHEMA}`, "update the site, or export again",
+      "input",
+      `${where} has schema ${shown(inWords(schema))}, not ${BUNDLE_SCHEMA}`,
+      "update the site, or export again",
     );
   }
   const manifest = MANIFEST(document, where);
@@ -64,7 +66,8 @@ const whole = plain((value) => Number.isSafeInteger(value) && value >= 0, "a who
 const object = plain(isObject, "an object");
 
 /** A field that may be missing.  @param {Kind} kind @param {() => any} [standard] @returns {Kind} */
-const optional = (kind, standard = () => undefined) => Object.assign((value, place) => kind(value, place), { standard });
+const optional = (kind, standard = () => undefined) =>
+  Object.assign((value, place) => kind(value, place), { standard });
 
 /** One that may be null too, which is the same.  @param {Kind} kind */
 const maybe = (kind) => optional((value, place) => (value === null ? undefined : kind(value, place)));
@@ -89,26 +92,61 @@ const record = (fields) => (value, place) => {
 };
 
 const WORDS = {
-  system: maybe(text), generation: maybe(object), schema: maybe(object), template_arguments: maybe(object),
+  system: maybe(text),
+  generation: maybe(object),
+  schema: maybe(object),
+  template_arguments: maybe(object),
 };
 const BASE = record({
-  file: text, architecture: text, parameters: whole, quantization: text, context: whole, family: text, digest: text,
-  projector: maybe(text), projector_digest: maybe(text), merged: optional(many(text), () => []), ...WORDS,
-  parts: optional(many(record({ name: text, file: text, digest: text })), () => []), requantized_from: maybe(text),
+  file: text,
+  architecture: text,
+  parameters: whole,
+  quantization: text,
+  context: whole,
+  family: text,
+  digest: text,
+  projector: maybe(text),
+  projector_digest: maybe(text),
+  merged: optional(many(text), () => []),
+  ...WORDS,
+  parts: optional(many(record({ name: text, file: text, digest: text })), () => []),
+  requantized_from: maybe(text),
 });
 const ADAPTER = record({
-  name: text, version: text, file: text, rank: whole, targets: many(text), family: text, digest: text, ...WORDS,
+  name: text,
+  version: text,
+  file: text,
+  rank: whole,
+  targets: many(text),
+  family: text,
+  digest: text,
+  ...WORDS,
   quality: maybe(object),
 });
 const MANIFEST = record({
-  schema: text, name: text, version: text, created: text, engine: text, task: text, base: BASE,
-  adapters: many(ADAPTER), default_adapter: maybe(text), files: many(record({ path: text, size: whole, sha256: text })),
-  requires: record({ runtime: text, memory_mb: whole, isa: text }), quality: optional(object, () => ({})),
+  schema: text,
+  name: text,
+  version: text,
+  created: text,
+  engine: text,
+  task: text,
+  base: BASE,
+  adapters: many(ADAPTER),
+  default_adapter: maybe(text),
+  files: many(record({ path: text, size: whole, sha256: text })),
+  requires: record({ runtime: text, memory_mb: whole, isa: text }),
+  quality: optional(object, () => ({})),
 });
 
 /** What types alone don't say: safe paths, known words, references that hold. */
 function check(manifest, where) {
-  const { base, adapters, engine, task, quality: { gate = "skipped" } } = manifest;
+  const {
+    base,
+    adapters,
+    engine,
+    task,
+    quality: { gate = "skipped" },
+  } = manifest;
   const files = new Map(manifest.files.map((file) => [file.path, file]));
   const names = adapters.map((entry) => entry.name);
   for (const [good, problem] of [
@@ -126,7 +164,8 @@ function check(manifest, where) {
       [null, ...names].includes(manifest.default_adapter),
       `default_adapter ${shown(inWords(manifest.default_adapter))} is not in it`,
     ],
-  ]) if (!good) throw malformed(`${where}: ${problem}`);
+  ])
+    if (!good) throw malformed(`${where}: ${problem}`);
   checkVersion(manifest.version, where);
   for (const [name, line] of lines(manifest)) {
     if (!isWord(line)) throw malformed(`${where}: ${name} is ${shown(line)}, which is no single line of text`);
@@ -134,7 +173,8 @@ function check(manifest, where) {
   checkGeneration(base.generation, `${where}: base`);
   for (const entry of adapters) checkAdapter(entry, where);
   for (const { name } of base.parts) {
-    if (name.includes("/") || !isSafePath(name)) throw malformed(`${where}: ${shown(name)} is no name for a part of the base`);
+    if (name.includes("/") || !isSafePath(name))
+      throw malformed(`${where}: ${shown(name)} is no name for a part of the base`);
   }
   const needed = [base, ...base.parts, ...adapters, { file: base.projector, digest: base.projector_digest }];
   for (const { file, digest } of needed.filter((each) => each.file !== undefined)) {
@@ -155,10 +195,14 @@ function checkAdapter({ name, version, family, targets, generation }, where) {
 /** What is one line in a manifest, but for adapters. */
 function lines({ name, created, base, requires }) {
   return [
-    ["name", name], ["created", created],
-    ["base.architecture", base.architecture], ["base.quantization", base.quantization], ["base.family", base.family],
+    ["name", name],
+    ["created", created],
+    ["base.architecture", base.architecture],
+    ["base.quantization", base.quantization],
+    ["base.family", base.family],
     ...base.merged.map((each) => ["base.merged", each]),
-    ["requires.runtime", requires.runtime], ["requires.isa", requires.isa],
+    ["requires.runtime", requires.runtime],
+    ["requires.isa", requires.isa],
   ];
 }
 
@@ -168,7 +212,10 @@ function isWord(line) {
 }
 
 function folders(path) {
-  return path.split("/").slice(0, -1).map((_, index, parts) => parts.slice(0, index + 1).join("/"));
+  return path
+    .split("/")
+    .slice(0, -1)
+    .map((_, index, parts) => parts.slice(0, index + 1).join("/"));
 }
 
 /** Whether a path is relative, stays inside, can be made, and means the same on every system. */

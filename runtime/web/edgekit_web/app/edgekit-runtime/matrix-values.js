@@ -34,7 +34,8 @@ export async function checkValues(file, label, pairs) {
       const found = await look(file, matrix);
       if (!found.finite) {
         throw new EdgekitError(
-          "damaged", `${label} is not a sound adapter: ${matrix.name} holds values that are NaN or infinite`,
+          "damaged",
+          `${label} is not a sound adapter: ${matrix.name} holds values that are NaN or infinite`,
           "train or export it again",
         );
       }
@@ -44,7 +45,9 @@ export async function checkValues(file, label, pairs) {
   }
   if (!alive) {
     throw new EdgekitError(
-      "damaged", `${label} changes nothing: in each of its pairs A or B is all zeros`, "train it, or export it again",
+      "damaged",
+      `${label} changes nothing: in each of its pairs A or B is all zeros`,
+      "train it, or export it again",
     );
   }
 }

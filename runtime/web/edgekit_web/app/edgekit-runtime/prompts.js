@@ -22,8 +22,13 @@ const ROLES = ["system", "user", "assistant", "tool"];
 /** Names of a message's reasoning: the standard one, and those that some templates read. */
 const REASONING = ["reasoning_content", "thinking", "reasoning"];
 const TOKENS = {
-  bos: "bos_token", eos: "eos_token", unknown: "unk_token", seperator: "sep_token", padding: "pad_token",
-  cls: "cls_token", mask: "mask_token",
+  bos: "bos_token",
+  eos: "eos_token",
+  unknown: "unk_token",
+  seperator: "sep_token",
+  padding: "pad_token",
+  cls: "cls_token",
+  mask: "mask_token",
 };
 
 export class Prompts {
@@ -42,8 +47,9 @@ export class Prompts {
     this.image = image;
     this.knowsTools = true;
     this.template = compiled(source);
-    const forTools = metadata.get("tokenizer.chat_templates")?.includes("tool_use")
-      && metadata.get("tokenizer.chat_template.tool_use");
+    const forTools =
+      metadata.get("tokenizer.chat_templates")?.includes("tool_use") &&
+      metadata.get("tokenizer.chat_template.tool_use");
     this.withTools = typeof forTools === "string" ? compiled(forTools) : this.template;
     this.specials = new Specials(controlTokens(metadata), [...this.template.literals, ...this.withTools.literals]);
     this.takesSystem = true;
@@ -61,7 +67,8 @@ export class Prompts {
         this.knowsTools = false; // what asks without them is the same
       } else {
         throw new EdgekitError(
-          "unsupported", "this browser renders the base's chat template differently from the device runtime",
+          "unsupported",
+          "this browser renders the base's chat template differently from the device runtime",
           "report the base: its template needs a newer @huggingface/jinja",
         );
       }
@@ -91,7 +98,8 @@ export class Prompts {
     const images = imagesIn(messages);
     if (texts.length !== images + 1) {
       throw new EdgekitError(
-        "input", `the prompt has ${texts.length - 1} places for ${images} images`,
+        "input",
+        `the prompt has ${texts.length - 1} places for ${images} images`,
         `leave ${this.image?.placeholder} out of texts`,
       );
     }
@@ -125,7 +133,8 @@ export class Prompts {
   chat(messages, system, images = 0, asking = {}) {
     if (asking.tools?.length && !this.knowsTools) {
       throw new EdgekitError(
-        "unsupported", "this browser renders tools in the base's chat template differently from the device runtime",
+        "unsupported",
+        "this browser renders tools in the base's chat template differently from the device runtime",
         "ask without tools",
       );
     }
@@ -138,7 +147,8 @@ export class Prompts {
     } catch (error) {
       if (error instanceof EdgekitError) throw error;
       throw new EdgekitError(
-        "input", `the base's chat template refuses these messages (${error.message})`,
+        "input",
+        `the base's chat template refuses these messages (${error.message})`,
         "change the order or roles of the messages",
       );
     }
@@ -147,7 +157,10 @@ export class Prompts {
 
 /** `{% generation %}` marks for trainers what the assistant says: here its body is all that matters. */
 function compiled(source) {
-  const plain = source.replace(GENERATION, (_, open, end, close) => `{%${open} ${end ? "endif" : "if true"} ${close}%}`);
+  const plain = source.replace(
+    GENERATION,
+    (_, open, end, close) => `{%${open} ${end ? "endif" : "if true"} ${close}%}`,
+  );
   return new Template(plain.replace(/\bstrftime_now\b/g, CLOCK));
 }
 
@@ -161,7 +174,8 @@ function specialTokens(metadata) {
   if (written !== undefined) return textsOf(written);
   const texts = metadata.get("tokenizer.ggml.tokens") ?? [];
   const named = Object.entries(TOKENS).map(([kind, name]) => [
-    name, texts.at(metadata.get(`tokenizer.ggml.${kind}_token_id`) ?? Infinity),
+    name,
+    texts.at(metadata.get(`tokenizer.ggml.${kind}_token_id`) ?? Infinity),
   ]);
   return Object.fromEntries(named.filter(([, text]) => text !== undefined));
 }
@@ -173,7 +187,11 @@ function textsOf(written) {
   } catch {
     // told below
   }
-  throw new EdgekitError("damaged", "edgekit.template_tokens is no JSON object of texts", "copy or export the base again");
+  throw new EdgekitError(
+    "damaged",
+    "edgekit.template_tokens is no JSON object of texts",
+    "copy or export the base again",
+  );
 }
 
 function checked(messages) {
@@ -195,11 +213,17 @@ function placed(messages, images) {
   const named = imagesIn(messages);
   if (named === images) return messages;
   if (named) {
-    throw new EdgekitError("input", `the messages speak of ${named} images and ${images} came along`, "send one for each");
+    throw new EdgekitError(
+      "input",
+      `the messages speak of ${named} images and ${images} came along`,
+      "send one for each",
+    );
   }
   const last = messages.findLast((message) => message.role === "user") ?? messages.at(-1);
   const parts = Array.from({ length: images }, () => ({ type: "image" }));
-  return messages.map((message) => (message === last ? { ...message, content: [...parts, ...partsOf(message)] } : message));
+  return messages.map((message) =>
+    message === last ? { ...message, content: [...parts, ...partsOf(message)] } : message,
+  );
 }
 
 function imagesIn(messages) {

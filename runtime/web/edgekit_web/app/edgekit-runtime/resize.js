@@ -27,7 +27,13 @@ export function contained(width, height, side) {
  */
 export function resized(rgba, [width, height], [newWidth, newHeight]) {
   const narrow = new Uint8Array(newWidth * height * 3);
-  pass(rgba, narrow, weights(width, newWidth), { lines: height, line: width * 4, step: 4, toLine: newWidth * 3, toStep: 3 });
+  pass(rgba, narrow, weights(width, newWidth), {
+    lines: height,
+    line: width * 4,
+    step: 4,
+    toLine: newWidth * 3,
+    toStep: 3,
+  });
   const result = new Uint8Array(newWidth * newHeight * 3);
   const row = newWidth * 3;
   pass(narrow, result, weights(height, newHeight), { lines: newWidth, line: 3, step: row, toLine: 3, toStep: row });

@@ -25,8 +25,10 @@ export function checkGeneration(generation, where) {
     const [whole, least, most] = RULES.get(name);
     if ((whole ? Number.isInteger(value) : typeof value === "number") && value >= least && value <= most) continue;
     throw new EdgekitError(
-      "damaged", `${where}: generation.${name} is ${shown(inWords(value))}`,
-      `export it with ${whole ? "a whole number" : "a number"} from ${least} to ${most}`, { label: where },
+      "damaged",
+      `${where}: generation.${name} is ${shown(inWords(value))}`,
+      `export it with ${whole ? "a whole number" : "a number"} from ${least} to ${most}`,
+      { label: where },
     );
   }
 }

@@ -22,14 +22,20 @@ export function adapterMessage(digest) {
 export async function checkSignature(message, signature, trust, label) {
   if (!signature) {
     throw new EdgekitError(
-      "signature", `${label} is not signed, and this site asks for it`, "sign it: `edgekit sign`", { label },
+      "signature",
+      `${label} is not signed, and this site asks for it`,
+      "sign it: `edgekit sign`",
+      { label },
     );
   }
   for (const key of await publicKeys(trust)) {
     if (await crypto.subtle.verify("Ed25519", key, signature, message)) return;
   }
   throw new EdgekitError(
-    "signature", `${label} is altered or signed by nobody that this site knows`, "get it from its maker again", { label },
+    "signature",
+    `${label} is altered or signed by nobody that this site knows`,
+    "get it from its maker again",
+    { label },
   );
 }
 
@@ -42,7 +48,8 @@ async function publicKeys(trust) {
     } catch (error) {
       if (error.name === "NotSupportedError") {
         throw new EdgekitError(
-          "unsupported", "this browser can't check signatures (Ed25519)",
+          "unsupported",
+          "this browser can't check signatures (Ed25519)",
           "update it: Chrome 137, Safari 17, Firefox 129 or later",
         );
       }

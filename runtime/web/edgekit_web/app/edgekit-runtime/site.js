@@ -33,7 +33,11 @@ export class Site {
       return;
     }
     if (document?.schema !== SITE_SCHEMA) {
-      throw new EdgekitError("input", `site.json has schema ${shown(inWords(document?.schema ?? null))}, not ${SITE_SCHEMA}`, "build the site again");
+      throw new EdgekitError(
+        "input",
+        `site.json has schema ${shown(inWords(document?.schema ?? null))}, not ${SITE_SCHEMA}`,
+        "build the site again",
+      );
     }
     this.document = document;
     await store.put("state", { key: "site", value: document });
@@ -79,7 +83,8 @@ export class Site {
 
 function exampleTexts(prompts) {
   const texts = Array.isArray(prompts) ? prompts : [];
-  return texts.filter((each) => typeof each === "string" && each.trim() && each.length <= LONGEST_EXAMPLE && isPrintable(each))
+  return texts
+    .filter((each) => typeof each === "string" && each.trim() && each.length <= LONGEST_EXAMPLE && isPrintable(each))
     .slice(0, MOST_EXAMPLES);
 }
 
@@ -102,7 +107,9 @@ async function bytesOf(blob) {
 }
 
 function unreachable(file, reason) {
-  return new EdgekitError("network", `${file} could not be fetched (${reason})`, "check the connection and reload", { file });
+  return new EdgekitError("network", `${file} could not be fetched (${reason})`, "check the connection and reload", {
+    file,
+  });
 }
 
 function unreadable(error) {

@@ -38,7 +38,9 @@ export class Specials {
     this.signs = [...new Set(others.map(firstSign))];
     this.firsts = [...new Set([...this.signs, ...this.words.map(firstSign)])];
     this.trigger = anyOf([...this.signs, ...this.words]);
-    this.literals = literals.filter((text) => this.signs.some((sign) => text.includes(sign)) && !this.spans(text).length);
+    this.literals = literals.filter(
+      (text) => this.signs.some((sign) => text.includes(sign)) && !this.spans(text).length,
+    );
   }
 
   /** Where control tokens stand in a text.  @returns {[number, number][]} */
@@ -63,13 +65,21 @@ export class Specials {
     const plain = render(asked);
     const every = new Disguise(this, plane, []);
     const hidden = every.rendered(asked, render);
-    if (same(hidden.map((text) => every.shown(text)), plain)) return { texts: hidden, disguise: every };
+    if (
+      same(
+        hidden.map((text) => every.shown(text)),
+        plain,
+      )
+    )
+      return { texts: hidden, disguise: every };
     const most = new Disguise(this, plane, this.literals); // the template looks for something in the texts
     const less = most.rendered(asked, render);
     const sequence = (texts) => texts.map((text) => text.match(this.pattern) ?? []);
     if (!same(sequence(less), sequence(hidden))) {
       throw new EdgekitError(
-        "input", "the base's chat template makes a control token of what is in a message", "leave it out",
+        "input",
+        "the base's chat template makes a control token of what is in a message",
+        "leave it out",
       );
     }
     return { texts: less, disguise: most };
@@ -110,7 +120,8 @@ export class Disguise {
     this.ahead = new Map(specials.firsts.map((sign, index) => [sign, others[index]]));
     this.specials = specials;
     this.kept = [kept, [...kept, ...TAGS]].map((each) => ({
-      texts: new Set(each), pattern: anyOf([...each, ...specials.words, ...specials.signs]),
+      texts: new Set(each),
+      pattern: anyOf([...each, ...specials.words, ...specials.signs]),
     }));
     this.other = anyOf(others);
   }
@@ -133,7 +144,9 @@ export class Disguise {
     if (typeof value === "string") return this.hide(value, kept);
     if (Array.isArray(value)) return value.map((each) => this.hidden(each, kept));
     if (typeof value !== "object" || value === null) return value;
-    return Object.fromEntries(Object.entries(value).map(([key, each]) => [this.hide(key, kept), this.hidden(each, kept)]));
+    return Object.fromEntries(
+      Object.entries(value).map(([key, each]) => [this.hide(key, kept), this.hidden(each, kept)]),
+    );
   }
 
   hide(text, { texts, pattern }) {

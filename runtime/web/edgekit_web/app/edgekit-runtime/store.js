@@ -35,7 +35,8 @@ export class Store {
       return new Store(await openDatabase(name), folder, name);
     } catch (error) {
       throw new EdgekitError(
-        "storage", `this browser keeps nothing for this page (${error.message || error.name})`,
+        "storage",
+        `this browser keeps nothing for this page (${error.message || error.name})`,
         "open it in an ordinary window, not a private one, over https",
       );
     }
@@ -67,8 +68,11 @@ export class Store {
   /** A file of the store.  @param {string} digest @returns {Promise<File>} */
   async file(digest) {
     if (!(await this.has(digest))) {
-      throw new EdgekitError("damaged", `the file ${digest.slice(0, 12)}… is missing from this browser's storage`,
-        "reload the page with a connection");
+      throw new EdgekitError(
+        "damaged",
+        `the file ${digest.slice(0, 12)}… is missing from this browser's storage`,
+        "reload the page with a connection",
+      );
     }
     return (await this.handle(digest)).getFile();
   }
@@ -104,7 +108,11 @@ export class Store {
     const parent = (await this.get(STATE, "current"))?.value ?? null;
     const number = ((await this.get(STATE, "last"))?.value ?? 0) + 1;
     const generation = {
-      number, parent, created: new Date().toISOString(), manifest: change.manifest, installed: change.installed,
+      number,
+      parent,
+      created: new Date().toISOString(),
+      manifest: change.manifest,
+      installed: change.installed,
     };
     await this.write([GENERATIONS, STATE], (generations, state) => {
       generations.put(generation);

@@ -1,6 +1,6 @@
-// @ts-nocheck: it extends classes of a pinned package
 /** A base's chat template, rendered within a budget: a template is a program from a file. */
 
+// @ts-ignore: the site's builder puts the package there
 import { Environment, Interpreter, parse, tokenize } from "../vendor/jinja/jinja.js";
 import { EdgekitError } from "./errors.js";
 
@@ -26,7 +26,9 @@ export class Template {
       this.program = parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
     } catch (error) {
       throw new EdgekitError(
-        "input", `the base's chat template is broken (${reason(error)})`, "export a base whose template works",
+        "input",
+        `the base's chat template is broken (${reason(error)})`,
+        "export a base whose template works",
       );
     }
     this.literals = [...literals(this.program)];
@@ -46,7 +48,12 @@ export class Template {
 }
 
 const NAMES = {
-  true: true, false: false, none: null, True: true, False: false, None: null,
+  true: true,
+  false: false,
+  none: null,
+  True: true,
+  False: false,
+  None: null,
   raise_exception(message) {
     throw new Error(message);
   },
@@ -59,11 +66,16 @@ const NAMES = {
 };
 
 const MAKING = new Set([
-  "BinaryExpression", "CallExpression", "FilterExpression", "ArrayLiteral", "TupleLiteral", "ObjectLiteral",
+  "BinaryExpression",
+  "CallExpression",
+  "FilterExpression",
+  "ArrayLiteral",
+  "TupleLiteral",
+  "ObjectLiteral",
 ]);
 const WIDENING = new Set(["indent", "tojson", "join"]);
 
-class Bounded extends Interpreter {
+class Bounded extends /** @type {any} */ (Interpreter) {
   constructor(environment) {
     super(environment);
     this.end = performance.now() + SECONDS * 1000;
@@ -92,7 +104,10 @@ class Bounded extends Interpreter {
   evaluateCallExpression(expression, environment) {
     const { callee } = expression;
     if (callee.type === "MemberExpression" && callee.property.value === "replace") {
-      this.checkReplace(this.evaluate(callee.object, environment), this.evaluateArguments(expression.args, environment)[0]);
+      this.checkReplace(
+        this.evaluate(callee.object, environment),
+        this.evaluateArguments(expression.args, environment)[0],
+      );
     }
     return super.evaluateCallExpression(expression, environment);
   }
@@ -120,7 +135,8 @@ class Bounded extends Interpreter {
   }
 
   step() {
-    if (++this.steps % STRIDE === 0 && performance.now() > this.end) throw new OverBudget(`takes more than ${SECONDS} s`);
+    if (++this.steps % STRIDE === 0 && performance.now() > this.end)
+      throw new OverBudget(`takes more than ${SECONDS} s`);
   }
 
   most(size) {

@@ -11,6 +11,7 @@ import { Photo } from "./photo.js";
 import { setUp, showProgress } from "./setup.js";
 import { explain, say, translatePage } from "./strings.js";
 
+/** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 const CHOSEN = `edgekit adapter ${new URL("./", document.baseURI).pathname}`;
 const DESCRIBE = "Describe the image."; // as on other devices, when an image comes without a question
@@ -66,7 +67,9 @@ function showAdapters() {
   const { adapters, default_adapter: standard } = runtime.manifest;
   const names = adapters.map((entry) => entry.name);
   const { value: now, length } = at("adapter"); // before a change of adapters
-  const [chosen = BASE] = [now, localStorage.getItem(CHOSEN), standard, ...names].filter((name) => names.includes(name));
+  const [chosen = BASE] = [now, localStorage.getItem(CHOSEN), standard, ...names].filter((name) =>
+    names.includes(name),
+  );
   at("adapter").replaceChildren(...[...names, BASE].map((name) => new Option(name, name)));
   at("adapter").value = now === BASE && length > 1 ? BASE : chosen;
   nameBase();
@@ -140,8 +143,12 @@ async function send() {
   const card = conversation.ask({ adapter: adapter === BASE ? null : adapter, prompt, image: image && photo.address });
   try {
     const answer = await runtime.generate({
-      prompt, image, adapter, signal: stopper.signal,
-      onPrefill: (progress) => card.read(progress), onText: (piece) => card.write(piece),
+      prompt,
+      image,
+      adapter,
+      signal: stopper.signal,
+      onPrefill: (progress) => card.read(progress),
+      onText: (piece) => card.write(piece),
     });
     remember({ ...card.end(answer), time: Date.now(), image: small });
     if (asForm) form.empty();
@@ -159,20 +166,28 @@ async function lookForUpgrade() {
   looked = Date.now();
   const found = await runtime.findUpgrade().catch((error) => void notify(() => explain(error)));
   if (!found) return;
-  notify(() => say("upgrade", { name: found.name, version: found.version }), "use", async () => {
-    notify(() => say("upgrading"));
-    try {
-      await runtime.upgrade(found, { onProgress: showProgress });
-      notify();
-      showTask();
-      showAdapters();
-    } catch (error) {
-      notify(() => explain(error), "retry", () => {
-        looked = 0;
-        lookForUpgrade();
-      });
-    }
-  });
+  notify(
+    () => say("upgrade", { name: found.name, version: found.version }),
+    "use",
+    async () => {
+      notify(() => say("upgrading"));
+      try {
+        await runtime.upgrade(found, { onProgress: showProgress });
+        notify();
+        showTask();
+        showAdapters();
+      } catch (error) {
+        notify(
+          () => explain(error),
+          "retry",
+          () => {
+            looked = 0;
+            lookForUpgrade();
+          },
+        );
+      }
+    },
+  );
 }
 
 /**

@@ -61,7 +61,10 @@ class Card {
     this.question = element("li", entry.prompt, "question");
     if (entry.image) this.question.prepend(picture(entry.image));
     this.row = element("li", undefined, "answer");
-    [this.name, this.reading, this.said, this.foot] = ["quiet", "reading", "said", "foot"].map((each) => element("div", undefined, each));
+    this.name = element("div", undefined, "quiet");
+    this.reading = element("div", undefined, "reading");
+    this.said = element("div", undefined, "said");
+    this.foot = element("div", undefined, "foot");
     this.row.append(this.name, this.said);
   }
 

@@ -21,7 +21,10 @@ export function asFields(text, schema) {
     if (!fields.length || fields.length > MOST_FIELDS) return undefined;
     // A name that stands twice, or a number that JavaScript can't hold, would be another answer.
     if (JSON.stringify(value) !== text.replace(/("(?:[^"\\]|\\.)*")|\s+/g, "$1")) return undefined;
-    const titles = titlesOf(fields.map(([name]) => name), schema);
+    const titles = titlesOf(
+      fields.map(([name]) => name),
+      schema,
+    );
     const list = element("dl");
     for (const [index, [, each]] of fields.entries()) {
       list.append(element("dt", titles[index]), element("dd", typeof each === "string" ? each : JSON.stringify(each)));

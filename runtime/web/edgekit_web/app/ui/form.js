@@ -61,7 +61,10 @@ export class Form {
   text() {
     const rows = this.rows();
     localStorage.setItem(KEY + this.adapter, JSON.stringify(rows.map(([name]) => name).filter(Boolean)));
-    return rows.filter(([, value]) => value).map(([name, value]) => (name ? `${name}: ${value}` : value)).join("; ");
+    return rows
+      .filter(([, value]) => value)
+      .map(([name, value]) => (name ? `${name}: ${value}` : value))
+      .join("; ");
   }
 
   /** Fill in a line of that form.  @param {string} line */
@@ -83,7 +86,9 @@ export class Form {
   }
 
   rows() {
-    return [...this.place.querySelectorAll(".field")].map((row) => [...row.querySelectorAll("input")].map((each) => each.value.trim()));
+    return [...this.place.querySelectorAll(".field")].map((row) =>
+      [...row.querySelectorAll("input")].map((each) => each.value.trim()),
+    );
   }
 }
 

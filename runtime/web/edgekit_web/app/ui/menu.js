@@ -4,6 +4,7 @@ import { element, picture } from "./elements.js";
 import * as history from "./history.js";
 import { currentLanguage, explain, say, setLanguage } from "./strings.js";
 
+/** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 const LONG = 600; // characters that fit beside others in the history
 
@@ -22,7 +23,12 @@ export class Menu {
       event.preventDefault();
       this.change(() => runtime.adapters.install(at("adapter-url").value.trim()));
     });
-    at("rollback").addEventListener("click", () => this.change(() => runtime.adapters.rollback(), () => say("rolledBack")));
+    at("rollback").addEventListener("click", () =>
+      this.change(
+        () => runtime.adapters.rollback(),
+        () => say("rolledBack"),
+      ),
+    );
     at("clear-history").addEventListener("click", () => {
       history.clear();
       this.show();
@@ -76,13 +82,15 @@ export class Menu {
     at("history").replaceChildren(...(past.length ? past.map(historyRow) : [item(say("noHistory"))]));
     at("clear-history").disabled = !past.length;
     const { usage = 0, quota = 0 } = (await navigator.storage.estimate?.()) ?? {};
-    at("facts").replaceChildren(...[
-      ["version", `${manifest.name} ${manifest.version}`],
-      ["quantization", `${manifest.base.architecture} ${manifest.base.quantization}`],
-      ["generation", info.generation],
-      ["threads", info.threads ?? "-"],
-      ["memory", `${Math.ceil(usage / 1e6)} / ${Math.floor(quota / 1e6)} MB`],
-    ].flatMap(([key, value]) => [element("dt", say(key)), element("dd", String(value))]));
+    at("facts").replaceChildren(
+      ...[
+        ["version", `${manifest.name} ${manifest.version}`],
+        ["quantization", `${manifest.base.architecture} ${manifest.base.quantization}`],
+        ["generation", info.generation],
+        ["threads", info.threads ?? "-"],
+        ["memory", `${Math.ceil(usage / 1e6)} / ${Math.floor(quota / 1e6)} MB`],
+      ].flatMap(([key, value]) => [element("dt", say(String(key))), element("dd", String(value))]),
+    );
   }
 
   installedRow(entry) {
@@ -96,7 +104,11 @@ export class Menu {
     } else {
       const button = element("button", say("activate"));
       button.addEventListener("click", () =>
-        this.change(() => this.runtime.adapters.activate(entry.name, entry.version), () => say("installed", entry)));
+        this.change(
+          () => this.runtime.adapters.activate(entry.name, entry.version),
+          () => say("installed", entry),
+        ),
+      );
       row.append(button);
     }
     return row;
@@ -109,7 +121,8 @@ function historyRow({ time, adapter, prompt, text, image }) {
   const words = element("div");
   words.append(
     element("div", `${new Date(time).toLocaleString()} · ${adapter ?? say("base")}`, "quiet"),
-    element("b", prompt), element("div", text),
+    element("b", prompt),
+    element("div", text),
   );
   if (prompt.length + text.length > LONG) words.tabIndex = 0; // it scrolls
   row.append(words);

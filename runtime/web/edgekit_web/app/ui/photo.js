@@ -1,5 +1,6 @@
 /** The picture that questions are about: taken or chosen, shown, and let go.  It stays for the next adapter. */
 
+/** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 const SMALL = 96; // pixels of the picture that the history keeps
 

@@ -3,6 +3,7 @@
 import { load, preview } from "../edgekit-runtime/index.js";
 import { explain, say } from "./strings.js";
 
+/** @type {(id: string) => any} */
 const at = (id) => document.getElementById(id);
 const mb = (bytes) => Math.ceil(bytes / 1e6);
 const amount = (bytes) => (bytes < 1e9 ? `${Math.floor(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`);
@@ -14,7 +15,7 @@ const amount = (bytes) => (bytes < 1e9 ? `${Math.floor(bytes / 1e6)} MB` : `${(b
  * @returns {Promise<import("../edgekit-runtime/index.js").Runtime>}
  */
 export async function setUp(onName) {
-  for (let again = false; ; ) {
+  for (let again = false; ;) {
     try {
       const plan = await preview("./");
       onName(plan.manifest.name);
@@ -27,9 +28,11 @@ export async function setUp(onName) {
   }
 }
 
+/** @param {import("../edgekit-runtime/index.js").Preview} preview */
 async function ask({ missing, total, room }) {
   at("setup-text").textContent = say("size", {
-    mb: mb(total), room: room === undefined ? "" : say("room", { room: amount(room) }),
+    mb: mb(total),
+    room: room === undefined ? "" : say("room", { room: amount(room) }),
   });
   const label = missing < total ? say("goOn", { mb: mb(missing) }) : say("download", { mb: mb(missing) });
   await pressed(at("begin"), label);
@@ -59,7 +62,9 @@ export function showProgress({ stage, loaded, total }) {
   } else {
     at("progress").removeAttribute("value");
   }
-  at("progress-text").textContent = downloading ? say("downloading", { loaded: mb(loaded), total: mb(total) }) : say("starting");
+  at("progress-text").textContent = downloading
+    ? say("downloading", { loaded: mb(loaded), total: mb(total) })
+    : say("starting");
 }
 
 /** @returns {Promise<boolean>} whether the user wants to try again at once, and not after a pause */
