@@ -33,11 +33,13 @@ LEAST_CHUNK = 2  # a matrix times one column is summed in another order than tim
 class Slot:
     """One KV sequence of the engine, what of it can be used again, and who has it.
 
-    ``held`` are cells that were prefilled: decoding one token at a time rounds otherwise.
+    ``held`` are cells that were prefilled: decoding one token at a time rounds otherwise.  ``cuts`` are where the
+    chunks ended in which they were.
     """
 
     sequence: int
     held: list[Key] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
     request: Request | None = None
     used: int = 0  # admission that used it last
 
@@ -179,9 +181,10 @@ class Loop:
         if not self._engine.forget(slot.sequence, reused):
             reused = 0
         del slot.held[reused:]
+        slot.cuts = [cut for cut in slot.cuts if cut < reused] + [reused] * bool(reused)
         preamble = request.work.preamble
         if reused < preamble and preamble >= LEAST_TOKENS and not request.work.echo:
-            reused = self._restore(slot, keys[:preamble], reused)
+            reused = self._restore(slot, request, keys[:preamble], reused)
         request.decoded = request.reused = reused
         request.ready = time.perf_counter()
         slot.request, slot.used = request, self.counts.steps
@@ -197,19 +200,23 @@ class Loop:
         own = any(request is not None and request.work.stack == stack for request in sides)
         return own, -sum(request is not None for request in sides)
 
-    @staticmethod
-    def _reusable(slot: Slot, request: Request, keys: list[Key], exact: bool) -> int:
+    def _reusable(self, slot: Slot, request: Request, keys: list[Key], exact: bool) -> int:
         """How many tokens of the prompt this slot holds.
 
-        Where the bits depend on how a prompt is cut, it is only ever cut at the end of its preamble; elsewhere nothing
-        is left that would be decoded as a single token.
+        Where the bits depend on how a prompt is cut, it holds the chunks that this prompt would be cut into as well;
+        elsewhere nothing is left that would be decoded as a single token.
         """
         if request.work.echo:
             return 0
         pairs = enumerate(zip(slot.held, keys, strict=False))
         common = next((at for at, (held, key) in pairs if held != key), min(len(slot.held), len(keys)))
         if not exact:
-            return request.work.preamble if common >= request.work.preamble else 0
+            same = 0
+            for cut in slot.cuts:
+                if cut > common or cut == len(keys) or cut != self._chunk_end(request, same):
+                    break
+                same = cut
+            return same
         # Where a part of the prompt has to begin: at adapters' invocation, at both edges of a frame.
         edges = {0, request.works_from, *request.prompt.edges()}
         start = max(edge for edge in edges if edge <= common)
@@ -219,16 +226,19 @@ class Loop:
         kept = min(common, min(end, len(keys)) - LEAST_CHUNK)
         return kept if kept - start >= LEAST_CHUNK or not request.work.frames else start
 
-    def _restore(self, slot: Slot, keys: list[Key], reused: int) -> int:
+    def _restore(self, slot: Slot, request: Request, keys: list[Key], reused: int) -> int:
         state = self.prefixes.get(keys)
         if state is None:
             return reused
         self._engine.forget(slot.sequence)
         slot.held.clear()
+        slot.cuts.clear()
         if not self._engine.restore(slot.sequence, state):
             self.prefixes.forget(keys)
             return 0
         slot.held.extend(keys)
+        while (end := slot.cuts[-1] if slot.cuts else 0) < len(keys):
+            slot.cuts.append(self._chunk_end(request, end))
         return len(keys)
 
     def _gather(self, slots: list[Slot]) -> list[Slot]:
@@ -256,10 +266,11 @@ class Loop:
         for each in (slot, idle):
             self._engine.forget(each.sequence)
         slot.held, idle.held = idle.held, slot.held
+        slot.cuts, idle.cuts = idle.cuts, slot.cuts
         slot.request, idle.request = None, slot.request
         slot.used, idle.used = idle.used, slot.used
         if not slot.held or not self._engine.restore(slot.sequence, other):
-            slot.held = []
+            slot.held, slot.cuts = [], []
         if not self._engine.restore(idle.sequence, state):
             self._abort(idle, EdgekitError("a request's KV cache could not be moved"))
 
@@ -287,16 +298,13 @@ class Loop:
         if self._encodes(request, start):
             self._prefilling.append(slot)
             return
-        preamble = work.preamble if work.preamble - start >= LEAST_CHUNK else 0
-        ends = (len(work.prompt), preamble, request.works_from, *request.prompt.edges())
-        end = min(end for end in ends if end > start)
-        left = end - start - self._chunk
-        stop = end if left <= 0 else start + self._chunk - max(LEAST_CHUNK - left, 0)
+        stop = self._chunk_end(request, start)
         stack = request.stack_at(start)
         part = request.prompt.part(slot.sequence, start, stop, every=work.echo)
         if not self._run(stack, [part], [slot]):
             return
         slot.held.extend(request.keys(start, stop))
+        slot.cuts.append(stop)
         request.decoded = stop
         self.counts.prompt_tokens += stop - start
         if work.echo:
@@ -310,6 +318,15 @@ class Loop:
         else:
             request.finish("length")
             self._free(slot)
+
+    def _chunk_end(self, request: Request, start: int) -> int:
+        """Where the chunk of a prompt ends that begins at ``start``."""
+        work = request.work
+        preamble = work.preamble if work.preamble - start >= LEAST_CHUNK else 0
+        ends = (len(work.prompt), preamble, request.works_from, *request.prompt.edges())
+        end = min(end for end in ends if end > start)
+        left = end - start - self._chunk
+        return end if left <= 0 else start + self._chunk - max(LEAST_CHUNK - left, 0)
 
     def _encodes(self, request: Request, start: int) -> bool:
         """Encode the image that is next, as a step of its own; False when there is nothing to encode."""
@@ -346,6 +363,7 @@ class Loop:
             slot.request.fail(error)
         self._engine.forget(slot.sequence)
         slot.held.clear()
+        slot.cuts.clear()
         self._free(slot)
 
     def _sample(self, slot: Slot, request: Request, row: int) -> None:
