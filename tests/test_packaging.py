@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
                 "edgekit_devices/data/raspberry-pi-5.toml",
                 "edgekit_web/app/edgekit-runtime/index.d.ts",
                 "edgekit/proof/templates/page.html",
-                "edgekit/proof/templates/page.css",
+                "edgekit/pages/page.css",
             ],
         ),
         (".", ["edgekit/py.typed", "edgekit_exporters/bundle.py", "edgekit_devices/data/raspberry-pi-5.toml"]),
