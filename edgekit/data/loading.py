@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.data.columns import Columns
@@ -38,6 +39,38 @@ def load_rows(source: DataSource | Path) -> list[Row]:
         raise InputError(f"{source} has no rows", "put at least one JSON object in it, one a line")
     columns.check_found(str(source))
     return rows
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """Rows that can be read, and the errors of those that can't."""
+
+    rows: list[Row]
+    refused: list[InputError]
+
+
+def look_at_rows(source: DataSource | Path) -> LookedAt:
+    """As :func:`load_rows`, but go on behind a row that can't be read.
+
+    A file ends for us where it is no JSON or CSV any more.
+
+    Raises:
+        InputError: there is no such file, or a hub that can't be reached.
+    """
+    source = _source(source)
+    columns = Columns(source.ignore, source.columns)
+    looked = LookedAt([], [])
+    for file in find_files(source).files:
+        records = iter(read_records(file.path, file.label))
+        while True:
+            try:
+                record = next(records, None)
+                if record is None:
+                    break
+                looked.rows.append(read_row(record, file.path.parent, columns))
+            except InputError as error:
+                looked.refused.append(error)
+    return looked
 
 
 def data_digest(sources: Iterable[DataSource | Path]) -> str:
