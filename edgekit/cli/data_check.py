@@ -18,15 +18,11 @@ from edgekit_runtime.errors import InputError, UsageError
 def check(
     what: Annotated[
         list[Path] | None,
-        typer.Argument(
-            parser=Path, metavar="WHAT", help="a project's folder, or files (default: this project)"
-        ),
+        typer.Argument(parser=Path, metavar="WHAT", help="a project's folder, or files (default: this project)"),
     ] = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option(
-            "--eval", parser=Path, metavar="FILE", help="evaluation rows of the files, for leaks"
-        ),
+        typer.Option("--eval", parser=Path, metavar="FILE", help="evaluation rows of the files, for leaks"),
     ] = None,
     schema: Annotated[
         Path | None,

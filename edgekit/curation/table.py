@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from edgekit.curation.check import Checked, Part
 from edgekit.curation.findings import KINDS
 from edgekit.curation.lengths import Lengths
+from edgekit.curation.split import Split
 from edgekit_runtime.bench.report import aligned
 from edgekit_runtime.errors import one_line
 
@@ -17,6 +18,18 @@ _BAR = 30  # columns
 def checks_table(checks: Sequence[Checked]) -> str:
     """What was found, a block for each data set."""
     return "\n\n".join("\n".join(_lines(each)) for each in checks)
+
+
+def split_table(done: Split) -> str:
+    """What a split wrote."""
+    lines = [f"{path}: {rows} rows" for path, rows in zip((done.train, done.eval), done.rows, strict=True)]
+    if done.together:
+        lines.append(f"{done.together} rows are near another one, or of its group, and stand on its side")
+    if done.label is not None:
+        rows = [[one_line(done.label), "train", "eval"]]
+        rows += [[one_line(value), *map(str, counts)] for value, counts in sorted(done.counts.items())]
+        lines += ["", *aligned(rows)]
+    return "\n".join(lines)
 
 
 def _lines(checked: Checked) -> Iterator[str]:

@@ -12,7 +12,7 @@ from edgekit.data.columns import Columns
 from edgekit.data.containers import read_records
 from edgekit.data.files import find_files
 from edgekit.data.row import Row
-from edgekit.data.rows import read_row
+from edgekit.data.rows import read_prompt, read_row
 from edgekit.data.source import DataSource
 from edgekit_runtime.errors import InputError
 
@@ -71,6 +71,23 @@ def look_at_rows(source: DataSource | Path) -> LookedAt:
             except InputError as error:
                 looked.refused.append(error)
     return looked
+
+
+def load_prompts(path: Path, ignore: Iterable[str] = ()) -> list[Row]:
+    """Read rows of any kind that have no answer yet; their ``answer`` is empty.
+
+    Args:
+        path: a file of rows.
+        ignore: columns to leave out.
+
+    Raises:
+        InputError: as :func:`load_rows`, or a row has an answer.
+    """
+    columns = Columns(tuple(ignore))
+    rows = [read_prompt(record, path.parent, columns) for record in read_records(path, str(path))]
+    if not rows:
+        raise InputError(f"{path} has no rows", "put at least one JSON object in it, one a line")
+    return rows
 
 
 def data_digest(sources: Iterable[DataSource | Path]) -> str:
