@@ -19,9 +19,9 @@ from edgekit.cli.program import main
 from edgekit.curation.row_file import open_rows
 from edgekit.data import load_rows
 from edgekit_runtime.errors import InputError
+from loopback_teacher import AGAIN, Said, teacher_saying
 from tests.kit.curation.rows import pair, write
 from tests.kit.curation.test_split import different
-from tests.teacher import AGAIN, Said, teacher_saying
 
 SCHEMA = {"type": "object", "properties": {"verdict": {"enum": ["accept", "scrap"]}}, "required": ["verdict"]}
 SEEDS = [pair(different(n), {"verdict": "scrap"}) for n in range(6)]

@@ -12,9 +12,9 @@ import pytest
 from edgekit.cli.program import main
 from edgekit.data import load_prompts, load_rows
 from edgekit_runtime.errors import InputError
+from loopback_teacher import Said, teacher_saying
 from tests.kit.curation.rows import write
 from tests.kit.curation.test_generate import SCHEMA
-from tests.teacher import Said, teacher_saying
 
 PROMPTS: list[dict[str, Any]] = [
     {"prompt": "one"},
