@@ -54,7 +54,7 @@ def main() -> None:
     names = (f"{own} own", f"{own} own + {given.generated} generated", f"{own + given.generated} own")
     table = [["trained on", "rows", "fields right %", "95 % interval", "whole answers right %"]]
     for number, name in enumerate(names):
-        folder = given.work / str(number)
+        folder = given.work / f"set-{number + 1}"
         scores = folder / "scores.json"
         if not scores.exists():
             lines = _project(folder, given.steps, own + given.generated if number == 2 else own)
@@ -63,11 +63,8 @@ def main() -> None:
                 (folder / TRAIN).write_text("".join(lines))
             scores.write_text(json.dumps({"rows": len(lines), **_measured(folder, given.rows)}))
         found = json.loads(scores.read_text())
-        low, high = found["interval"]
-        table.append(
-            [name, str(found["rows"]), _percent(found["value"]), f"{_percent(low)} – {_percent(high)}"]
-            + [_percent(found["exact"])]
-        )
+        interval = " – ".join(map(_percent, found["interval"]))
+        table.append([name, str(found["rows"]), _percent(found["value"]), interval, _percent(found["exact"])])
     print("\n".join(aligned(table)))
 
 
