@@ -1,4 +1,4 @@
-"""Do answers keep to a JSON schema?"""
+"""Do answers keep to a JSON schema?  And what of a model's answer is the JSON."""
 
 from __future__ import annotations
 
@@ -46,3 +46,10 @@ def schema_judge(schema: Mapping[str, Any] | None) -> Callable[[str], str | None
         return f"{place}: {message}" if place else message
 
     return judge
+
+
+def unfenced(text: str) -> str:
+    """JSON without the fence of Markdown that models put around it."""
+    lines = text.splitlines()
+    fenced = len(lines) > 2 and lines[0].startswith("```") and lines[-1].strip() == "```"
+    return "\n".join(lines[1:-1]) if fenced else text

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.curation.answers import schema_judge
+from edgekit.curation.answers import schema_judge, unfenced
 from edgekit.curation.asking import Budget
 from edgekit.curation.provenance import provenance
 from edgekit.curation.row_file import RowFile, open_rows
@@ -149,7 +149,7 @@ class _Writer:
             return {}, reply.problem
         said = {"reply": reply.text}
         try:
-            value = parse_json(_unfenced(reply.text))
+            value = parse_json(unfenced(reply.text))
         except ValueError as error:
             return said, f"no JSON: {error}"
         if not isinstance(value, dict) or set(value) != {QUESTION, ANSWER}:
@@ -242,10 +242,3 @@ def _as_example(row: Row, schema: Mapping[str, Any] | None) -> str:
     if schema is not None:
         answer = sample(row).value
     return json.dumps({QUESTION: text_of(row.messages[-1]), ANSWER: answer}, ensure_ascii=False)
-
-
-def _unfenced(text: str) -> str:
-    """Without the fence of Markdown, which models put around JSON."""
-    lines = text.splitlines()
-    fenced = len(lines) > 2 and lines[0].startswith("```") and lines[-1].strip() == "```"
-    return "\n".join(lines[1:-1]) if fenced else text

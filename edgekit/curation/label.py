@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.curation.answers import schema_judge
+from edgekit.curation.answers import schema_judge, unfenced
 from edgekit.curation.asking import Budget
 from edgekit.curation.provenance import provenance
 from edgekit.curation.row_file import RowFile, open_rows
@@ -105,7 +105,7 @@ class _Labeller:
         if reply.text is None or self._request.schema is None:
             return reply.text, reply.problem
         try:
-            value = parse_json(reply.text)
+            value = parse_json(unfenced(reply.text))
         except ValueError as error:
             return None, f"no JSON: {error}"
         answer = json.dumps(value, ensure_ascii=False)

@@ -6,6 +6,8 @@ heeds Retry-After.
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from edgekit_runtime.errors import InputError, TargetError
 from edgekit_runtime.prompts.chat import Message
+
+log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 JSON_SCHEMA, JSON_OBJECT, PLAIN = "json_schema", "json_object", "none"
@@ -70,6 +74,16 @@ class TeacherOptions:
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
+def _is_private(endpoint: str) -> bool:
+    """Whether nobody on the way can read what is sent: https, or this machine itself."""
+    parts = urlsplit(endpoint)
+    try:
+        own = parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        own = False
+    return own or parts.scheme == "https"
+
+
 class Teacher:
     """Asks; to be used inside ``async with``."""
 
@@ -85,6 +99,8 @@ class Teacher:
             raise InputError(f"{options.shown!r} is no endpoint", "give an address such as http://127.0.0.1:8080/v1")
         self.options = options
         self._key = os.environ.get(options.key_variable) or _NO_KEY
+        if self._key != _NO_KEY and not _is_private(options.endpoint):
+            log.warning("the API key goes to %s without encryption: use https", options.shown)
         self._length = "max_tokens"
         self._client = openai.AsyncOpenAI(
             api_key=self._key, base_url=options.endpoint, timeout=options.timeout, max_retries=options.retries

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 
 from edgekit.cli.program import main
+from edgekit.curation.asking import Budget
+from edgekit.curation.generate import Request, generate
 from edgekit.curation.row_file import open_rows
+from edgekit.curation.teacher import Teacher, TeacherOptions
 from edgekit.data import load_rows
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, TargetError
 from loopback_teacher import AGAIN, Said, teacher_saying
 from tests.kit.curation.rows import pair, write
 from tests.kit.curation.test_split import different
@@ -165,18 +168,31 @@ def test_a_teacher_that_refuses_ends_the_run_and_keeps_the_rows(said: Said, mess
     assert KEY not in error + "".join(path.read_text() for path in place.folder.iterdir())
 
 
-def test_a_teacher_that_is_not_there_is_an_error_of_the_target(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.curation.teacher.RETRIES", 0)
+def test_a_teacher_that_is_not_there_is_an_error_of_the_target(place: Place) -> None:
     with teacher_saying(lambda number, _: Said(row(number))) as teacher:
         url = teacher.url
-    from edgekit.curation.asking import Budget
-    from edgekit.curation.generate import Request, generate
-    from edgekit.curation.teacher import TeacherOptions
-    from edgekit_runtime.errors import TargetError
-
     options = TeacherOptions(url, "big", retries=0)
     with pytest.raises(TargetError, match="can't be reached"):
         generate(Request(load_rows(place.seeds)), options, place.output, Budget(rows=1))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "warned"),
+    [
+        ("http://127.0.0.1:1/v1", False),
+        ("https://host/v1", False),
+        ("http://host/v1", True),
+        ("http://u:pw@host/v1", True),
+    ],
+)
+def test_a_key_that_others_could_read_is_warned_of(
+    endpoint: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    Teacher(TeacherOptions(endpoint, "big"))
+    assert ("without encryption" in caplog.text) == warned
+    assert KEY not in caplog.text
+    assert "pw" not in caplog.text
 
 
 def test_a_second_run_goes_on(place: Place) -> None:

@@ -74,7 +74,9 @@ def test_an_answer_that_breaks_the_schema_is_asked_for_three_times(label: Callab
     schema.write_text(json.dumps(SCHEMA))
 
     def script(_: int, body: dict[str, Any]) -> Said:
-        return Said('{"verdict": "accept"}' if body["messages"][-1]["content"] == "good" else '{"verdict": 1}')
+        return Said(
+            '```json\n{"verdict": "accept"}\n```' if body["messages"][-1]["content"] == "good" else '{"verdict": 1}'
+        )
 
     with teacher_saying(script) as teacher:
         done = label(teacher.url, "--schema", schema, "--about", "Judge it.")
