@@ -55,7 +55,7 @@ def reference(program: Program) -> str:
     return "".join(parts)
 
 
-def _leaves(program: Program, context: typer.Context, name: str) -> Iterator[tuple[Any, typer.Context]]:
+def _leaves(program: Program, context: Any, name: str) -> Iterator[tuple[Any, typer.Context]]:
     """The command of this name, or those of the group, each with its context."""
     command = program.get_command(context, name)
     inner = typer.Context(command, info_name=name, parent=context)

@@ -12,6 +12,7 @@ from edgekit.curation.samples import Sample
 
 ANSWER = "answer"  # the name of a label that is the whole answer
 MOST_VALUES = 20
+_OBJECTS = 0.9  # share of answers that are JSON objects, from which the others are mistakes
 _ROWS_A_VALUE = 2  # on average; with fewer it is free text that happens to be short
 _LONGEST = 40  # characters of a value
 
@@ -27,7 +28,7 @@ class Label:
 def find_labels(samples: Sequence[Sample]) -> list[Label]:
     """The labels that answers have; none where all is free text."""
     objects = [each.value for each in samples if isinstance(each.value, dict)]
-    if samples and len(objects) == len(samples):
+    if samples and len(objects) >= _OBJECTS * len(samples):
         names = list(dict.fromkeys(name for each in objects for name in each))
         found = [(name, [each[name] for each in objects if name in each]) for name in names]
     else:
