@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[1]
                 "edgekit_web/app/edgekit-runtime/index.d.ts",
                 "edgekit/proof/templates/page.html",
                 "edgekit/pages/page.css",
+                "edgekit/curation/templates/check.html",
             ],
         ),
         (".", ["edgekit/py.typed", "edgekit_exporters/bundle.py", "edgekit_devices/data/raspberry-pi-5.toml"]),

@@ -183,7 +183,8 @@ def _repeated(samples: Sequence[Sample], likeness: float, ignore_numbers: bool) 
     for number, earlier, alike in near_pairs(samples, likeness, ignore_numbers=ignore_numbers):
         one, other = samples[number], samples[earlier]
         if one.key != other.key:
-            yield Finding("near-duplicate", one.row.where, f"{alike:.0%} the same", other.row.where)
+            text = f"{alike:.0%} the same" + ("" if one.meaning == other.meaning else ", and another answer")
+            yield Finding("near-duplicate", one.row.where, text, other.row.where)
         elif one.meaning == other.meaning:
             yield Finding("duplicate", one.row.where, "the row is there twice", other.row.where)
 
