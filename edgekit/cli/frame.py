@@ -39,6 +39,15 @@ class Command:
         return " ".join(str(self.run.__doc__).partition("\n\n")[0].split())
 
 
+@dataclass(frozen=True)
+class CommandGroup:
+    """Commands under one word: ``edgekit data check``, ``edgekit data split``."""
+
+    name: str
+    summary: str
+    commands: tuple[Command, ...]
+
+
 def command(*examples: str) -> Callable[[Callable[..., None]], Command]:
     """Make a function a command, which is called as the function is.
 
@@ -48,7 +57,7 @@ def command(*examples: str) -> Callable[[Callable[..., None]], Command]:
     return lambda run: Command(run, examples)
 
 
-def program(name: str, description: str, groups: Mapping[str, Iterable[Command]]) -> Program:
+def program(name: str, description: str, groups: Mapping[str, Iterable[Command | CommandGroup]]) -> Program:
     """Put commands together to one program.
 
     Args:
@@ -56,14 +65,6 @@ def program(name: str, description: str, groups: Mapping[str, Iterable[Command]]
         description: one sentence.
         groups: the commands, under the headings of the help.
     """
-    app = typer.Typer(
-        name=name,
-        cls=Program,
-        help=description,
-        rich_markup_mode=None,
-        subcommand_metavar="COMMAND ...",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
 
     def tell_version(asked: bool) -> None:
         if asked:
@@ -74,10 +75,30 @@ def program(name: str, description: str, groups: Mapping[str, Iterable[Command]]
 
     show = typer.Option(False, "--version", is_eager=True, callback=tell_version, help="show the version and exit")
 
-    @app.callback()
     def start(version: bool = show) -> None:
         pass  # a callback is how typer takes options of a program
 
+    return _program(name, description, groups, start, completion=True)
+
+
+def _program(
+    name: str,
+    description: str,
+    groups: Mapping[str, Iterable[Command | CommandGroup]],
+    start: Callable[..., None] = lambda: None,
+    *,
+    completion: bool = False,
+) -> Program:
+    app = typer.Typer(
+        name=name,
+        cls=Program,
+        help=description,
+        rich_markup_mode=None,
+        add_completion=completion,
+        subcommand_metavar="COMMAND ...",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(start)
     made = typer.main.get_command(app)
     assert isinstance(made, Program)
     made.headings = {heading: [each.name for each in commands] for heading, commands in groups.items()}
@@ -96,7 +117,11 @@ def run_program(made: Program, words: Sequence[str]) -> int:
     return code or 0
 
 
-def _made(each: Command) -> Any:
+def _made(each: Command | CommandGroup) -> Any:
+    if isinstance(each, CommandGroup):
+        inner = _program(each.name, each.summary, {"Commands": each.commands})
+        inner.epilog = "\n".join(command.examples[0] for command in each.commands)
+        return inner
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
     app.command(each.name, cls=_Command, epilog="\n".join(each.examples))(_framed(each.run))
     return typer.main.get_command(app)
@@ -147,7 +172,7 @@ class Program(HelpPage, TyperGroup):
     """The commands in groups.  A command's options are read from its signature when it is asked for."""
 
     headings: Mapping[str, Sequence[str]]
-    known: Mapping[str, Command]
+    known: Mapping[str, Command | CommandGroup]
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names, in the order of the help."""

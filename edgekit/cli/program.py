@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from edgekit.cli.bench import bench
 from edgekit.cli.build_runtime import build_runtime
+from edgekit.cli.data import data
 from edgekit.cli.demo import demo
 from edgekit.cli.deploy import deploy
 from edgekit.cli.devices import devices
@@ -27,7 +28,7 @@ from edgekit.cli.verify import verify
 
 GROUPS = {
     "Start": (init, demo, schema),
-    "Train": (train, evaluate, merge),
+    "Train": (data, train, evaluate, merge),
     "Prove and ship": (export, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),

@@ -43,17 +43,27 @@ Results are on stdout, progress and notes on stderr.  An error is one line on st
 def reference(program: Program) -> str:
     """The page, in Markdown."""
     context = program.make_context(program.name, [], resilient_parsing=True)
-    commands = {name: program.get_command(context, name) for name in program.known}
-    contexts = {name: typer.Context(each, info_name=name, parent=context) for name, each in commands.items()}
-    options = {name: option_rows(each, contexts[name]) for name, each in commands.items()}
-    of_every = [row for row in next(iter(options.values())) if all(row in rows for rows in options.values())]
+    found = {name: list(_leaves(program, context, name)) for name in program.known}
+    options = [option_rows(*each) for commands in found.values() for each in commands]
+    of_every = [row for row in options[0] if all(row in rows for rows in options)]
     parts = [HEAD, _rows(of_every), TAIL]
     for heading, names in program.headings.items():
         parts.append(f"\n## {heading}\n")
-        for name in names:
-            own = [row for row in options[name] if row not in of_every]
-            parts.append("\n" + "\n".join(_command(commands[name], contexts[name], own)) + "\n")
+        for command, inner in (each for name in names for each in found[name]):
+            own = [row for row in option_rows(command, inner) if row not in of_every]
+            parts.append("\n" + "\n".join(_command(command, inner, own)) + "\n")
     return "".join(parts)
+
+
+def _leaves(program: Program, context: Any, name: str) -> Iterator[tuple[Any, typer.Context]]:
+    """The command of this name, or those of the group, each with its context."""
+    command = program.get_command(context, name)
+    inner = typer.Context(command, info_name=name, parent=context)
+    if not isinstance(command, Program):
+        yield command, inner
+        return
+    for each in command.known:
+        yield from _leaves(command, inner, each)
 
 
 def _command(command: Any, context: typer.Context, options: list[Row]) -> Iterator[str]:

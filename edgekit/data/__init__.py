@@ -4,8 +4,8 @@
 ``parquet_file``) takes them apart into objects, and ``rows`` makes each of them a :class:`Row`.
 """
 
-from edgekit.data.loading import data_digest, load_rows
+from edgekit.data.loading import LookedAt, data_digest, load_prompts, load_rows, look_at_rows
 from edgekit.data.row import IMAGE, Row
 from edgekit.data.source import DataSource
 
-__all__ = ["IMAGE", "DataSource", "Row", "data_digest", "load_rows"]
+__all__ = ["IMAGE", "DataSource", "LookedAt", "Row", "data_digest", "load_prompts", "load_rows", "look_at_rows"]

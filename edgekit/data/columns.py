@@ -12,6 +12,8 @@ from edgekit_runtime.errors import InputError
 
 # They name a row and can't change what it teaches, whatever is in them.
 BOOKKEEPING = ("id", "_id", "row_id", "uuid", "idx", "index", "__index_level_0__")
+# Where a row comes from, as `edgekit data generate` and `label` write it: an object, or its JSON in a table.
+PROVENANCE = "provenance"
 
 
 class Columns:
@@ -75,4 +77,6 @@ def ignoring(keys: Collection[str]) -> str:
 
 
 def _names_row(key: str, value: Any) -> bool:
+    if key == PROVENANCE:
+        return isinstance(value, dict) or (isinstance(value, str) and value.startswith("{"))
     return key in BOOKKEEPING and isinstance(value, (str, int, float, type(None)))

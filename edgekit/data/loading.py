@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.data.columns import Columns
 from edgekit.data.containers import read_records
 from edgekit.data.files import find_files
 from edgekit.data.row import Row
-from edgekit.data.rows import read_row
+from edgekit.data.rows import read_prompt, read_row
 from edgekit.data.source import DataSource
 from edgekit_runtime.errors import InputError
 
@@ -37,6 +38,55 @@ def load_rows(source: DataSource | Path) -> list[Row]:
     if not rows:
         raise InputError(f"{source} has no rows", "put at least one JSON object in it, one a line")
     columns.check_found(str(source))
+    return rows
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """Rows that can be read, and the errors of those that can't."""
+
+    rows: list[Row]
+    refused: list[InputError]
+
+
+def look_at_rows(source: DataSource | Path) -> LookedAt:
+    """As :func:`load_rows`, but go on behind a row that can't be read.
+
+    A file ends for us where it is no JSON or CSV any more.
+
+    Raises:
+        InputError: there is no such file, or a hub that can't be reached.
+    """
+    source = _source(source)
+    columns = Columns(source.ignore, source.columns)
+    looked = LookedAt([], [])
+    for file in find_files(source).files:
+        records = iter(read_records(file.path, file.label))
+        while True:
+            try:
+                record = next(records, None)
+                if record is None:
+                    break
+                looked.rows.append(read_row(record, file.path.parent, columns))
+            except InputError as error:
+                looked.refused.append(error)
+    return looked
+
+
+def load_prompts(path: Path, ignore: Iterable[str] = ()) -> list[Row]:
+    """Read rows of any kind that have no answer yet; their ``answer`` is empty.
+
+    Args:
+        path: a file of rows.
+        ignore: columns to leave out.
+
+    Raises:
+        InputError: as :func:`load_rows`, or a row has an answer.
+    """
+    columns = Columns(tuple(ignore))
+    rows = [read_prompt(record, path.parent, columns) for record in read_records(path, str(path))]
+    if not rows:
+        raise InputError(f"{path} has no rows", "put at least one JSON object in it, one a line")
     return rows
 
 

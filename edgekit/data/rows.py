@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from edgekit.data.columns import Columns
 from edgekit.data.images import place_images, read_images
 from edgekit.data.messages import read_messages
 from edgekit.data.row import Record, Row
-from edgekit.data.shapes import read_shape
+from edgekit.data.shapes import read_shape, with_answer
 from edgekit.data.tools import read_tools
 from edgekit.data.values import check_value
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.chat import Message, check_messages, text_of
+
+_UNANSWERED = "-"  # stands for the answer while a prompt is read
 
 
 def read_row(record: Record, folder: Path, columns: Columns) -> Row:
@@ -47,6 +50,25 @@ def read_row(record: Record, folder: Path, columns: Columns) -> Row:
         raise InputError(f"{where}: the answer is empty", "write one, or drop the row")
     reply = last if set(last) > {"role", "content"} else None
     return Row(tuple(before), answer, images, where, tools, reply)
+
+
+def read_prompt(record: Record, folder: Path, columns: Columns) -> Row:
+    """The row that an object without an answer will be; its ``answer`` is empty.
+
+    Args:
+        record: the object and its place.
+        folder: where paths of images start.
+        columns: which columns are left out.
+
+    Raises:
+        InputError: as :func:`read_row`, or the object has an answer.
+    """
+    where = record.where
+    if not isinstance(record.value, dict):
+        raise InputError(f"{where}: it is not a JSON object", "put one {…} on the line")
+    answered = with_answer(columns.apply(record.value, where), _UNANSWERED, where)
+    row = read_row(Record(answered, where), folder, columns)
+    return replace(row, answer="")
 
 
 def _with_system(messages: list[Message], system: str | None, where: str) -> list[Message]:

@@ -58,6 +58,26 @@ def read_shape(document: dict[str, Any], where: str, columns: Columns) -> Draft:
     return kind.read({key: value for key, value in document.items() if key not in extra}, where)
 
 
+def with_answer(document: dict[str, Any], answer: str, where: str) -> dict[str, Any]:
+    """An object that has only a question as a row with ``answer``.
+
+    Raises:
+        InputError: it has an answer already.
+    """
+    key = next((key for key in (MESSAGES, *CONVERSATIONS) if key in document), None)
+    if key is None:
+        if _answers(document):
+            raise InputError(f"{where}: it has an answer already", ignoring(_answers(document)[:1]))
+        return {**document, ANSWERS[0]: answer}
+    messages = unpacked(document[key], key, where)
+    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
+        last = messages[-1].get("role", messages[-1].get("from"))
+        if last in ("assistant", "gpt", "model", "bot", "chatgpt"):
+            raise InputError(f"{where}: it has an answer already", "drop the last message, or the row")
+        return {**document, key: [*messages, {"role": "assistant", "content": answer}]}
+    return document
+
+
 @dataclass(frozen=True)
 class _Kind:
     fits: Callable[[dict[str, Any]], bool]

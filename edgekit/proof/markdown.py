@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekit.pages.signs import visible
 from edgekit.proof import words
 from edgekit.proof.compare import Proof, RowProof
 from edgekit.proof.figures import figure_table, proof_figures
 from edgekit.proof.rows import alike_rows, differing_rows
-from edgekit.proof.signs import visible
 
 WORST_ROWS = 8
 LONGEST = 2_000  # characters of a cell

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.evaluation.answers import FieldPath, agreement, json_object
-from edgekit.proof.signs import visible
+from edgekit.pages.signs import visible
 from edgekit_runtime.prompts.reasoning import answer_part, split_reasoning
 
 SAME, MORE, LACKS, NOTE = "same", "more", "lacks", "note"

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgekit.pages import PageFrame, page_frame
+from edgekit.pages.signs import visible
 from edgekit.proof import plots, words
 from edgekit.proof.compare import Proof, RowProof
 from edgekit.proof.figures import DECISIVE, STEPS, Figure, proof_figures
 from edgekit.proof.marks import Marked, Piece, expected, marked, plain
 from edgekit.proof.rows import alike_rows, differing_rows
-from edgekit.proof.signs import visible
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 ROWS_SHOWN = 200  # of each adapter: a page of more is too large to open; report.json has all
 OPENED = 4  # rows that differ and are not folded
@@ -92,11 +87,10 @@ def page(
         origin: project, base, device, versions and digests.
         remedy: what helps a refused one.
     """
-    style, chosen = _style(), origin["base"]["quantization"]
+    chosen = origin["base"]["quantization"]
     ladder = quality.get("ladder", [])
-    return _templates().get_template("page.html").render(
-        style=style,
-        policy=_policy(style),
+    return _frame().render(
+        "page.html",
         verdict=words.verdict(quality),
         sentence=words.sentence(quality, origin, figures),
         quality=quality,
@@ -181,29 +175,11 @@ def _difference(row: RowProof) -> str:
     return f"{abs(lost):.0f} points {'less' if lost > 0 else 'more'}"
 
 
-def _style() -> str:
-    return "\n" + files("edgekit.proof").joinpath("templates/page.css").read_text(encoding="utf-8")
-
-
-def _policy(style: str) -> str:
-    """Nothing but this style: no script runs and nothing is fetched, whatever stands in an answer."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-
-
 @functools.cache
-def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("edgekit.proof"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"visible": visible, "figure": words.figure, "folded": _folded}
-    made.globals |= {"STEPS": STEPS, "DECISIVE": DECISIVE, "OVERVIEW": OVERVIEW}
+def _frame() -> PageFrame:
+    made = page_frame("edgekit.proof")
+    made.templates.filters |= {"figure": words.figure, "folded": _folded}
+    made.templates.globals |= {"STEPS": STEPS, "DECISIVE": DECISIVE, "OVERVIEW": OVERVIEW}
     return made
 
 

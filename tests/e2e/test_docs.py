@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli import program as kit
+from edgekit.cli.frame import CommandGroup
 from edgekit_runtime.cli import program as runtime
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "runtime" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PROGRAMS = {"edgekit": kit.main, "edgekit-runtime": runtime.main}
+GROUPS = [[each.name] for commands in kit.GROUPS.values() for each in commands if isinstance(each, CommandGroup)]
 
 
 def _commands(page: Path) -> list[str]:
@@ -36,7 +38,8 @@ def test_commands_name_options_that_exist(page: Path, capsys: pytest.CaptureFixt
         words = shlex.split(line, comments=True)
         if words and words[0] in PROGRAMS:
             options = [word for word in words[2:] if word.startswith("--")]
-            assert PROGRAMS[words[0]]([*words[1:2], "--help"]) == 0, line
+            command = words[1:3] if words[1:2] in GROUPS else words[1:2]
+            assert PROGRAMS[words[0]]([*command, "--help"]) == 0, line
             known = capsys.readouterr().out
             assert all(option in known for option in options), line
 

@@ -38,6 +38,8 @@ def completed(folder: Path, line: str) -> list[str]:
         ("edgekit init x --template m", ["monitoring"]),
         ("edgekit plan --device raspberry-pi-5", ["raspberry-pi-5"]),
         ("edgekit devices s", ["show"]),
+        ("edgekit data s", ["split"]),
+        ("edgekit data label x --response-format json", ["json_schema", "json_object"]),
         ("edgekit bench x --target q", ["qemu"]),
         ("edgekit export --base smol", ["smollm2-135m"]),
         ("edgekit train ", []),  # there is no project here

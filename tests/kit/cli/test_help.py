@@ -9,9 +9,17 @@ import sys
 
 import pytest
 
+from edgekit.cli.frame import CommandGroup
 from edgekit.cli.program import GROUPS, kit, main
 
 NAMES = [command.name for commands in GROUPS.values() for command in commands]
+INNER = {
+    each.name: [f"{each.name} {command.name}" for command in each.commands]
+    for commands in GROUPS.values()
+    for each in commands
+    if isinstance(each, CommandGroup)
+}
+LEAVES = [leaf for name in NAMES for leaf in INNER.get(name, [name])]
 HEAVY = (
     *("torch", "transformers", "peft", "accelerate", "numpy", "huggingface_hub", "tqdm", "matplotlib", "ruamel"),
     *("rich", "llama_cpp", "onnxruntime", "jinja2", "cryptography", "edgekit.project", "edgekit_exporters"),
@@ -39,19 +47,28 @@ def test_edgekit_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert shown(capsys) == shown(capsys, "--help") == shown(capsys, "-h")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", INNER)
+def test_a_group_shows_its_commands_with_and_without_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, name)
+    assert text == shown(capsys, name, "--help")
+    assert [f"{name} {each}" for each in re.findall(r"^  ([a-z][a-z-]*)  ", text, re.MULTILINE)] == INNER[name]
+
+
+@pytest.mark.parametrize("name", LEAVES)
 def test_each_command_has_an_example_that_its_options_allow(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, name, "--help")
+    text = shown(capsys, *name.split(), "--help")
     examples = re.findall(rf"^  (edgekit {name}\b.*)$", text.partition("Example")[2], re.MULTILINE)
     assert examples
     for example in examples:
         assert shown(capsys, *shlex.split(example)[1:], "--help") == text
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LEAVES)
 def test_each_argument_and_option_says_what_it_is(name: str) -> None:
-    program = kit()
-    command = program.get_command(program.make_context("edgekit", [], resilient_parsing=True), name)
+    command = kit()
+    context = command.make_context("edgekit", [], resilient_parsing=True)
+    for word in name.split():
+        command = command.get_command(context, word)
     for param in command.params:
         assert param.help, param.name
         assert getattr(param, "is_flag", False) or param.metavar, param.name
@@ -62,7 +79,7 @@ def test_help_fits_80_columns_and_is_plain(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    for words in ([], *([name] for name in NAMES)):
+    for words in ([], *(name.split() for name in (*NAMES, *LEAVES))):
         text, _, examples = shown(capsys, *words, "--help").partition("Example")
         assert max(map(len, text.splitlines())) <= min(int(columns), 80)
         assert not set(text + examples) & set("\x1b╭│╰─")
@@ -76,6 +93,8 @@ def test_help_fits_80_columns_and_is_plain(
         (["export", "--help"], HEAVY),
         (["exprot"], HEAVY),
         (["export", "--mode"], HEAVY),
+        (["data"], HEAVY),
+        (["data", "generate", "--help"], (*HEAVY, "openai", "datasketch", "phonenumbers", "edgekit.curation")),
     ],
 )
 def test_help_imports_nothing_slow(words: list[str], heavy: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from edgekit.cli.program import main
 CASES: list[tuple[list[str], str]] = [
     (["exprot"], "there is no command 'exprot': did you mean export?"),
     (["Train"], "there is no command 'Train': did you mean train?"),
-    (["xyz"], "there is no command 'xyz': use one of init, demo, schema, train"),
+    (["xyz"], "there is no command 'xyz': use one of init, demo, schema, data, train"),
     (["--json", "export"], "edgekit has no option --json: put options after the command; see `edgekit --help`"),
     (["--versoin"], "edgekit has no option --versoin: did you mean --version?"),
     (["export", "--quantise", "Q4_0"], "edgekit export has no option --quantise: did you mean --quantize?"),

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.pages.signs import visible
 from edgekit.proof.markdown import literal
-from edgekit.proof.signs import visible
 
 SIGNS = st.text(st.sampled_from("<>&|`*_[]()!#~\\-+ \nab1.:/'\""), max_size=40)
 

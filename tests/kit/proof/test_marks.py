@@ -5,8 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.pages.signs import visible
 from edgekit.proof.marks import LACKS, LONGEST, MORE, NOTE, SAME, Marked, Piece, marked
-from edgekit.proof.signs import visible
 
 WORDS = st.lists(st.sampled_from(["the", "bracket", "0.31", "0.30", "mm", ".", ","]), max_size=12).map(" ".join)
 

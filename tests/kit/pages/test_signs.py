@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.proof.signs import visible
+from edgekit.pages.signs import visible
 
 
 @pytest.mark.parametrize(
