@@ -1,5 +1,6 @@
 """The project: its file, edgekit.yaml, and the folders it names."""
 
+from edgekit.project.changes import read_settings, with_settings
 from edgekit.project.data_files import DataFiles
 from edgekit.project.fields import TARGET_WORDS
 from edgekit.project.loader import load_project
@@ -40,4 +41,6 @@ __all__ = [
     "Generation",
     "Project",
     "load_project",
+    "read_settings",
+    "with_settings",
 ]

@@ -49,12 +49,38 @@ PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
 LOSSES = ("last", "all")
-SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+# scheduler -> the arguments that it takes besides steps, as transformers names them
+SCHEDULERS: Mapping[str, tuple[str, ...]] = {
+    "linear": (),
+    "cosine": ("num_cycles",),
+    "constant": (),
+    "constant_with_warmup": (),
+    "polynomial": ("lr_end", "power"),
+    "cosine_with_restarts": ("num_cycles",),
+    "cosine_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate"),
+    "inverse_sqrt": ("timescale",),
+    "warmup_stable_decay": (
+        "num_decay_steps",
+        "num_stable_steps",
+        "warmup_type",
+        "decay_type",
+        "min_lr_ratio",
+        "num_cycles",
+    ),
+}
+NEEDED_ARGUMENTS = {  # one of these
+    "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
+    "warmup_stable_decay": ("num_decay_steps",),
+}
+OPTIMIZERS = ("adamw_torch", "adafactor", "sgd", "rmsprop", "adamw_8bit", "paged_adamw_8bit", "lion_8bit")
+KEPT = ("last", "best")
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 AUTO = "auto"  # export.quantize: choose by measurement
 _INT32_MAX = 2**31 - 1
 
 _Ranks = Mapping[Key, Whole]
 _Types = Mapping[Key, Text]
+_Arguments = Mapping[Key, Number | Text]
 _Name = Annotated[Text, matching(NAME_PATTERN)]
 
 
@@ -109,7 +135,32 @@ class Adapter:
     scheduler: Annotated[Text, OneOf(SCHEDULERS)] = Field(
         default="cosine", description="How the learning rate goes down"
     )
+    lr_scheduler_kwargs: Annotated[_Arguments, empty_is(dict, _Arguments)] = Field(
+        default_factory=dict, description="Arguments of the scheduler, as transformers names them: {power: 2.0}"
+    )
     warmup_ratio: Number = Field(default=0.05, ge=0, le=0.9, description="Share of all steps in which the rate goes up")
+    warmup_steps: Whole | None = Field(default=None, ge=0, description="Steps in which it does; goes before the share")
+    optim: Annotated[Text, OneOf(OPTIMIZERS)] | None = Field(
+        default=None, description="Optimizer; else adamw_torch on a CPU, paged_adamw_8bit on a GPU"
+    )
+    weight_decay: Number = Field(default=0.0, ge=0, le=1, description="Weight decay of the optimizer")
+    max_grad_norm: Number = Field(default=1.0, ge=0, description="Clip gradients at this norm; 0 for no clipping")
+    label_smoothing_factor: Number = Field(
+        default=0.0, ge=0, lt=1, description="Share of a token's probability that goes to all tokens alike"
+    )
+    neftune_noise_alpha: Number | None = Field(
+        default=None, gt=0, description="Noise on embeddings in training (NEFTune): 5, say"
+    )
+    eval_steps: Whole | None = Field(
+        default=None, ge=1, description="Steps between two evaluations; else 3 of them, 10 with early_stopping"
+    )
+    early_stopping: Whole | None = Field(
+        default=None, ge=1, description="Stop after so many evaluations without a lower evaluation loss"
+    )
+    keep: Annotated[Text, OneOf(KEPT)] | None = Field(
+        default=None,
+        description="The last state, or the best by evaluation loss; else best with early_stopping",
+    )
     batch_size: Whole = Field(default=8, ge=1, description="Rows that are computed together")
     gradient_accumulation: Whole = Field(default=1, ge=1, description="Batches in a step")
     max_length: Whole | None = Field(default=None, ge=8, description="Longest row in tokens; else the base's context")
@@ -132,6 +183,26 @@ class Adapter:
     def lora_alpha(self) -> int:
         """``alpha``, or twice the rank."""
         return self.alpha or 2 * self.rank
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the adapter of the lowest evaluation loss is kept, not the last one."""
+        return self.keep == "best" or (self.keep is None and self.early_stopping is not None)
+
+    @model_validator(mode="after")
+    def _arguments_of_the_scheduler(self) -> Adapter:
+        known, place = SCHEDULERS[self.scheduler], "lr_scheduler_kwargs"
+        for key, value in self.lr_scheduler_kwargs.items():
+            if key not in known:
+                hint = did_you_mean(key, known) if known else "leave it out"
+                raise refused_at(
+                    (place, key), refused(f"scheduler: {self.scheduler} has no such argument", hint), value
+                )
+        needed = NEEDED_ARGUMENTS.get(self.scheduler, ())
+        if needed and not any(key in self.lr_scheduler_kwargs for key in needed):
+            error = refused(f"{self.scheduler} needs {' or '.join(needed)}", f"{place}: {{{needed[-1]}: …}}")
+            raise refused_at(("scheduler",), error, self.scheduler)
+        return self
 
     @model_validator(mode="after")
     def _invoked_if_activated(self) -> Adapter:

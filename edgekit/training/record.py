@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class RunRecord:
     """Everything needed to know, and to repeat, how an adapter came about.
 
     ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``template`` that of chat
-    template and special tokens.
+    template and special tokens.  ``settings`` are those of this training alone, which the project file doesn't have.
     """
 
     adapter: str
@@ -38,6 +38,7 @@ class RunRecord:
     data: dict[str, Any]
     losses: list[dict[str, float]]
     result: dict[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write run.json."""

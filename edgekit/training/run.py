@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,10 @@ from edgekit.data import Row, data_digest, load_rows
 from edgekit.encoding.completions import default_reasoning
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.encoding.images import RowImages, let_see, row_images
-from edgekit.project import Adapter, Project
+from edgekit.project import Adapter, Project, with_settings
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.training.card import write_card
+from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_adapter, save_initial
 from edgekit.training.engine_fit import layers_left_out
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
@@ -40,13 +38,13 @@ from edgekit_runtime.prompts.reasoning import KEEP, knows_reasoning
 log = logging.getLogger(__name__)
 
 WORK_FOLDER = ".edgekit"
-RECIPE_FILE = "recipe.json"
 INITIAL_FOLDER = "initial"
-WRITING = ("PytorchStreamWriter", "inline_container")  # torch's file writer, and its source when a file ends short
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
 
 
-def train(project: Project, name: str | None = None, *, resume: bool = False) -> Path:
+def train(
+    project: Project, name: str | None = None, *, resume: bool = False, settings: Mapping[str, Any] | None = None
+) -> Path:
     """Train the adapter ``name`` of ``project`` (the only one when None) and return its PEFT folder.
 
     The folder also gets run.json and loss.png.  It replaces an earlier one only when training has finished.
@@ -55,15 +53,18 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         project: a loaded project file.
         name: adapter to train.
         resume: go on from the last checkpoint of a run that was interrupted.
+        settings: of the adapter, instead of those in the project file; see
+            :func:`~edgekit.project.changes.with_settings`.
 
     Raises:
         InputError: bad data or base, or nothing to resume.
-        UsageError: settings that don't fit together.
+        UsageError: settings that don't fit together, or that the project file couldn't have.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
-    adapter = project.adapter(name)
-    check_train(project, [adapter.name])
-    prepared = _prepare(project, adapter)
+    name = project.adapter(name).name
+    project = with_settings(project, [name], settings or {})
+    check_train(project, [name])
+    prepared = _prepare(project, project.adapter(name), settings or {})
     return _publish(prepared, _fit(prepared, resume=resume))
 
 
@@ -82,6 +83,7 @@ class _Prepared:
     datasets: list[list[Encoded]]
     data: dict[str, Any]
     left_out: tuple[str, ...]
+    settings: Mapping[str, Any]
 
     @property
     def work(self) -> Path:
@@ -112,7 +114,7 @@ class _Fitted:
     result: dict[str, float]
 
 
-def _prepare(project: Project, adapter: Adapter) -> _Prepared:
+def _prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any]) -> _Prepared:
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
@@ -134,13 +136,24 @@ def _prepare(project: Project, adapter: Adapter) -> _Prepared:
         "eval_rows": len(eval_rows),
     }
     return _Prepared(
-        project, adapter, base, weights, deployed.quantization, images, encoder, invocation, datasets, data, left_out
+        project,
+        adapter,
+        base,
+        weights,
+        deployed.quantization,
+        images,
+        encoder,
+        invocation,
+        datasets,
+        data,
+        left_out,
+        settings,
     )
 
 
 def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
     adapter, base, work = prepared.adapter, prepared.base, prepared.work
-    checkpoint = _checkpoint(work, prepared.recipe, resume=resume)
+    checkpoint = find_checkpoint(work, prepared.recipe, resume=resume)
     transformers.set_seed(adapter.seed)
     model = wrap(
         let_see(load_base(base, prepared.weights), prepared.images),
@@ -154,7 +167,7 @@ def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
     model.peft_config["default"].base_model_name_or_path = str(base.folder)
     if adapter.method in CHANGES_BASE and checkpoint is None:
-        _save_initial(model, work / INITIAL_FOLDER)
+        save_initial(model, work / INITIAL_FOLDER)
     trainer = adapter_trainer(model, prepared.encoder, prepared.datasets, adapter, work)
     log.info(
         "%s: %d rows, %d trainable parameters, base %s at %s",
@@ -164,7 +177,7 @@ def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
     progress = Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
-    with interrupt, progress, _full_disk_told(work):
+    with interrupt, progress, full_disk_told(work):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
@@ -192,6 +205,7 @@ def _publish(prepared: _Prepared, fitted: _Fitted) -> Path:
         reasoning=encoder.reasoning,
         hyperparameters=_hyperparameters(adapter),
         data=prepared.data,
+        settings=dict(prepared.settings),
         losses=fitted.losses,
         result=fitted.result,
     )
@@ -199,7 +213,7 @@ def _publish(prepared: _Prepared, fitted: _Fitted) -> Path:
     with publish(folder, is_ours=is_adapter_folder) as temporary:
         fitted.model.peft_config["default"].base_model_name_or_path = loading_name(base)
         initial = prepared.work / INITIAL_FOLDER if adapter.method in CHANGES_BASE else None
-        _save_adapter(fitted.model, temporary, initial)
+        save_adapter(fitted.model, temporary, initial)
         record.save(temporary)
         plot_losses(fitted.losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)
         write_card(temporary, record, base, task=project.task)
@@ -243,53 +257,3 @@ def _max_length(adapter: Adapter, base: Base) -> int:
     if adapter.max_length and adapter.max_length > context:
         raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
     return int(adapter.max_length or context)
-
-
-@contextlib.contextmanager
-def _full_disk_told(work: Path) -> Iterator[None]:
-    """What torch says tells neither what went wrong with a file nor where."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in WRITING):
-            raise
-        problem = f"the checkpoint can't be written to {work}"
-        raise InputError(problem, "free some space, then go on with --resume, or anew where that finds none") from error
-
-
-def _checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | None:
-    """The checkpoint to go on from; a fresh start clears what an earlier run left."""
-    note = work / RECIPE_FILE
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
-    whole = (state.parent for state in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it late
-    found = sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
-    if resume:
-        if not found:
-            raise InputError(f"there is no interrupted training in {work}", "start without --resume")
-        if not note.exists() or note.read_text() != digest:
-            raise InputError(
-                "the settings or data have changed since that training was interrupted",
-                "start without --resume, or put them back",
-            )
-        return found[-1]
-    if found:
-        log.warning("starting over; the interrupted training at %s is dropped", found[-1].name)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    note.write_text(digest)
-    return None
-
-
-def _save_initial(model: Any, folder: Path) -> None:
-    """Keep the adapter as initialised: the trained one is saved as the difference to it (see PEFT's PiSSA guide)."""
-    config = model.peft_config["default"]
-    init, config.init_lora_weights = config.init_lora_weights, True
-    model.save_pretrained(str(folder))
-    config.init_lora_weights = init
-
-
-def _save_adapter(model: Any, folder: Path, initial: Path | None) -> None:
-    options: dict[str, Any] = {"save_embedding_layers": False}  # never trained; asking PEFT to look needs the network
-    if initial is not None:
-        options["path_initial_model_for_weight_conversion"] = str(initial)
-    model.save_pretrained(str(folder), **options)
