@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from edgekit.data.columns import Columns
 from edgekit.data.containers import read_records
 from edgekit.data.files import find_files
+from edgekit.data.holdout import MOST, SEED, SHARE, rows_of_side
 from edgekit.data.row import Row
 from edgekit.data.rows import read_row
 from edgekit.data.source import DataSource
@@ -37,7 +39,7 @@ def load_rows(source: DataSource | Path) -> list[Row]:
     if not rows:
         raise InputError(f"{source} has no rows", "put at least one JSON object in it, one a line")
     columns.check_found(str(source))
-    return rows
+    return rows if source.held_out is None else rows_of_side(rows, str(source), held_out=source.held_out)
 
 
 def data_digest(sources: Iterable[DataSource | Path]) -> str:
@@ -52,7 +54,9 @@ def data_digest(sources: Iterable[DataSource | Path]) -> str:
             digest.update(hashlib.sha256(file.path.read_bytes()).digest())
         for image in (image for row in load_rows(source) for image in row.images):
             digest.update(hashlib.sha256(image.read_bytes()).digest())
-        read_as = [sorted(source.ignore), sorted(source.columns.items()), source.hub, found.commit]
+        read_as: list[Any] = [sorted(source.ignore), sorted(source.columns.items()), source.hub, found.commit]
+        if source.held_out is not None:
+            read_as.append([SHARE, MOST, SEED, source.held_out])
         if any(read_as):
             digest.update(hashlib.sha256(json.dumps(read_as).encode()).digest())
     return digest.hexdigest()

@@ -18,6 +18,7 @@ from edgekit.project.data_files import DataFiles
 from edgekit.project.fields import (
     CLOSED,
     AdapterName,
+    Argument,
     InProject,
     JsonSchema,
     Key,
@@ -80,8 +81,14 @@ _INT32_MAX = 2**31 - 1
 
 _Ranks = Mapping[Key, Whole]
 _Types = Mapping[Key, Text]
-_Arguments = Mapping[Key, Number | Text]
+_Arguments = Mapping[Key, Argument]
+_Tracker = Annotated[Text, OneOf(TRACKERS)]
 _Name = Annotated[Text, matching(NAME_PATTERN)]
+
+
+def _several(value: object) -> object:
+    """One name stands for a list of it."""
+    return () if value is None else (value,) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -161,6 +168,12 @@ class Adapter:
         default=None,
         description="The last state, or the best by evaluation loss; else best with early_stopping",
     )
+    samples: Whole = Field(
+        default=0, ge=0, le=32, description="Evaluation rows to answer at each evaluation, for you to look at"
+    )
+    report_to: Annotated[
+        tuple[_Tracker, ...], BeforeValidator(_several, json_schema_input_type=_Tracker | list[_Tracker] | None)
+    ] = Field(default=(), description="Trackers that follow the training; each is an extra of edgekit")
     batch_size: Whole = Field(default=8, ge=1, description="Rows that are computed together")
     gradient_accumulation: Whole = Field(default=1, ge=1, description="Batches in a step")
     max_length: Whole | None = Field(default=None, ge=8, description="Longest row in tokens; else the base's context")

@@ -35,17 +35,28 @@ def evaluations(adapter: Adapter, steps: int) -> dict[str, Any]:
     return options
 
 
-def evaluation_callbacks(adapter: Adapter, told: OnEvaluation | None) -> list[TrainerCallback]:
-    """What follows the evaluations: patience, and whoever wants to be ``told`` of each loss with its step."""
-    patience = adapter.early_stopping
-    callbacks: list[TrainerCallback] = [] if patience is None else [EarlyStoppingCallback(patience)]
-    return callbacks if told is None else [*callbacks, _Tells(told)]
+def patience(adapter: Adapter) -> list[TrainerCallback]:
+    """What ends a training whose evaluation loss no longer falls, where that is asked for."""
+    return [] if adapter.early_stopping is None else [EarlyStoppingCallback(adapter.early_stopping)]
 
 
-class _Tells(TrainerCallback):
-    def __init__(self, told: OnEvaluation) -> None:
+class Told(TrainerCallback):
+    """Tells somebody each evaluation loss with its step; what they raise stops the training.
+
+    Attributes:
+        raised: whether they have.
+    """
+
+    def __init__(self, told: OnEvaluation | None) -> None:
+        self.raised = False
         self._told = told
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        """What is raised there stops the training."""
-        self._told(int(state.global_step), float(metrics[EVAL_LOSS]))
+        """Tell it."""
+        if self._told is None:
+            return
+        try:
+            self._told(int(state.global_step), float(metrics[EVAL_LOSS]))
+        except BaseException:
+            self.raised = True
+            raise

@@ -8,6 +8,7 @@ from edgekit.bases.resolve import check_project_base
 from edgekit.data import load_rows
 from edgekit.project import Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit.training.trackers import check_trackers
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files.atomic import check_replaceable
 
@@ -16,7 +17,7 @@ def check_train(project: Project, names: Sequence[str]) -> None:
     """Look at all that training ``names`` needs.
 
     Raises:
-        UsageError: an adapter that was trained elsewhere.
+        UsageError: an adapter that was trained elsewhere, or a tracker that is not installed.
         InputError: no such adapter or base, bad rows, or an adapter folder that can't be replaced.
     """
     for name in names:
@@ -25,6 +26,7 @@ def check_train(project: Project, names: Sequence[str]) -> None:
             raise UsageError(
                 f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is"
             )
+        check_trackers(adapter)
         files = project.data_for(name)
         load_rows(files.train)
         load_rows(files.eval)

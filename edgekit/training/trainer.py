@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import transformers
 from edgekit.bases.torch_model import device, fast_bfloat16
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.project import Adapter
-from edgekit.training.evaluations import OnEvaluation, evaluation_callbacks, evaluations
+from edgekit.training.evaluations import evaluations, patience
 from edgekit.training.optimisation import optimisation, own_optimizer
 from edgekit.training.smoothing import SmoothedLoss
 
@@ -27,9 +27,17 @@ def adapter_trainer(
     datasets: Sequence[list[Encoded]],
     adapter: Adapter,
     work: Path,
-    on_evaluation: OnEvaluation | None = None,
+    reporting: Mapping[str, Any],
 ) -> transformers.Trainer:
-    """A Trainer for ``model``, with ``datasets`` for training and evaluation; checkpoints go to ``work``.
+    """A Trainer for ``model``.
+
+    Args:
+        model: wrapped by PEFT.
+        encoder: of the rows.
+        datasets: for training and evaluation.
+        adapter: the settings.
+        work: folder of the checkpoints.
+        reporting: see :func:`~edgekit.training.trackers.tracking_arguments`.
 
     Raises:
         UsageError: an optimizer that can't be, here or with this method.
@@ -52,12 +60,12 @@ def adapter_trainer(
         train_sampling_strategy="group_by_length",  # batches of like lengths waste no work on padding
         logging_steps=max(1, steps // 50),
         seed=adapter.seed,
-        report_to=[],
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
         label_names=["labels"],
         **optimisation(adapter),
         **evaluations(adapter, steps),
+        **reporting,
     )
     collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
     smoothing = adapter.label_smoothing_factor
@@ -69,5 +77,5 @@ def adapter_trainer(
         data_collator=collator,
         optimizers=(own_optimizer(model, adapter), None),
         compute_loss_func=SmoothedLoss(model, smoothing) if smoothing else None,
-        callbacks=evaluation_callbacks(adapter, on_evaluation),
+        callbacks=patience(adapter),
     )
