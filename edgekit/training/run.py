@@ -21,7 +21,7 @@ from edgekit.encoding.completions import default_reasoning
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.project import Adapter, Project, with_settings
-from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit.project.folders import adapter_folder, is_adapter_folder, told
 from edgekit.training.card import write_card
 from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_adapter, save_initial
 from edgekit.training.engine_fit import layers_left_out
@@ -173,7 +173,7 @@ def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], out
         data,
         left_out,
         settings,
-        eval_rows[: adapter.samples],
+        [replace(row, where=told(project, row.where)) for row in eval_rows[: adapter.samples]],
         output,
     )
 
@@ -210,7 +210,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
     if adapter.method in CHANGES_BASE and checkpoint is None:
         save_initial(model, work / INITIAL_FOLDER)
     samples = Samples(prepared.encoder, prepared.sampled, adapter.system)
-    told, interrupt = Told(on_evaluation), StopOnInterrupt()
+    watched, interrupt = Told(on_evaluation), StopOnInterrupt()
     with tracking(project, adapter, run.name):
         trainer = make_trainer(prepared, model, work, run.name)
         tell_plan(trainer, adapter.name)
@@ -219,7 +219,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             *(adapter.name, model.num_parameters(only_trainable=True), prepared.base.name, prepared.weights.label),
         )
         progress = Progress.install(trainer, adapter.name)
-        for callback in (interrupt, told, samples, TimeTold(adapter.name)):
+        for callback in (interrupt, watched, samples, TimeTold(adapter.name)):
             trainer.add_callback(callback)
         begun, status, result = time.monotonic(), FAILED, {}
         try:
@@ -235,7 +235,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             record = replace(
                 _record(prepared),
                 run=run.name,
-                status=STOPPED if told.raised else status,
+                status=STOPPED if watched.raised else status,
                 started=run.started,
                 seconds=round(run.seconds + time.monotonic() - begun, 3),
                 losses=curve(trainer.state.log_history),
