@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.training.record import final_losses
+from edgekit.training.record import final_losses, loss_unit
 from edgekit_exporters.progress import clock
 from edgekit_runtime.bench.report import aligned
 from edgekit_runtime.errors import UsageError
@@ -82,12 +82,13 @@ def plot_runs(runs: Sequence[Record], path: Path) -> None:
 
     figure = Figure(figsize=(9, 5), layout="constrained", dpi=120)
     axes = figure.add_subplot()
+    units = dict.fromkeys(loss_unit(run["hyperparameters"]["method"]) for run in runs)
     for at, run in enumerate(runs):
         for key, style in (("loss", {"alpha": 0.45}), ("eval_loss", {"marker": "o", "label": run["run"]})):
             points = [(entry["step"], entry[key]) for entry in run["losses"] if key in entry]
             if points:
                 axes.plot(*zip(*points, strict=True), color=f"C{at}", **style)
-    axes.set(xlabel="optimiser step", ylabel="loss per answer token (nats)")
+    axes.set(xlabel="optimiser step", ylabel=", ".join(units))
     axes.set_title("training (thin) and evaluation (marked)", fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
