@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,22 +47,21 @@ def test_a_dry_run_says_what_training_takes_and_writes_nothing(
 
 
 def test_runs_outlive_the_adapter_and_are_listed_compared_and_drawn(
-    tiny_project: MakeProject, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tiny_project: MakeProject, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny_project(samples=1)
     place = ["--project", str(folder)]
     (folder / "data" / "eval.jsonl").unlink()
     edited = (folder / "edgekit.yaml").read_text().replace("  eval: data/eval.jsonl\n", "")
     (folder / "edgekit.yaml").write_text(edited)
-    with caplog.at_level(logging.INFO, "edgekit"):
-        assert main(["train", *place]) == 0
-    said = capsys.readouterr().out
+    assert main(["train", *place]) == 0
+    said, noted = capsys.readouterr()
     assert f"small: {folder / 'adapters' / 'small'}" in said
     assert "finished after 3 steps in 0:" in said
     assert "next: edgekit evaluate small, then edgekit export" in said
-    assert "small: 3 steps of 4 examples" in caplog.text
-    assert "2 of 24 rows are held out" in caplog.text
-    assert "step 3, data/train.jsonl:" in caplog.text  # a sample
+    assert "small: 3 steps of 4 examples" in noted
+    assert "2 of 24 rows are held out" in noted
+    assert "step 3, data/train.jsonl:" in noted  # a sample
     assert main(["train", *place, "--set", "rank=2", "--set", "samples=0"]) == 0
     capsys.readouterr()
 
@@ -72,8 +70,6 @@ def test_runs_outlive_the_adapter_and_are_listed_compared_and_drawn(
     assert set(first["samples"][0]) == {"step", "where", "expected", "answer"}
     assert first["data"]["held_out"] == {"share": 0.1, "seed": 0}
     assert json.loads((folder / "adapters" / "small" / "run.json").read_text())["run"] == second["run"]
-    # what samples does not touch: the same training without them
-    assert [entry["loss"] for entry in first["losses"] if "loss" in entry][0] > 0
     assert main(["runs", *place]) == 0
     listed = capsys.readouterr().out
     assert first["run"] in listed
