@@ -137,6 +137,7 @@ def _step(trainer: transformers.Trainer, model: Any, batch: Mapping[str, Any]) -
     begun = time.monotonic()
     trainer.current_gradient_accumulation_steps = 1
     trainer.training_step(model, dict(batch))
+    assert trainer.optimizer is not None  # just made
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
     if torch.cuda.is_available():

@@ -51,12 +51,12 @@ class Told(TrainerCallback):
         self.raised = False
         self._told = told
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Tell it."""
         if self._told is None:
             return
         try:
-            self._told(int(state.global_step), float(metrics[EVAL_LOSS]))
+            self._told(int(state.global_step), float(more["metrics"][EVAL_LOSS]))
         except BaseException:
             self.raised = True
             raise

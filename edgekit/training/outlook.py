@@ -28,12 +28,11 @@ def planned_steps(trainer: Trainer) -> int:
 
 def planned_evaluations(trainer: Trainer) -> int:
     """Evaluations among these steps; the last step has one in any case."""
-    return math.ceil(planned_steps(trainer) / int(trainer.args.eval_steps))
+    return math.ceil(planned_steps(trainer) / (trainer.args.eval_steps or math.inf))
 
 
-def tell_plan(trainer: Trainer, name: str) -> None:
-    """Steps, rows and evaluations."""
-    rows, evaluated = (len(each) for each in (trainer.train_dataset, trainer.eval_dataset))
+def tell_plan(trainer: Trainer, name: str, rows: int, evaluated: int) -> None:
+    """Steps, and of how many examples; evaluations, and on how many."""
     arguments = trainer.args
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     steps = planned_steps(trainer)

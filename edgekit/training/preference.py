@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from edgekit.data import Row
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder

@@ -215,7 +215,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
     watched, interrupt = Told(on_evaluation), StopOnInterrupt()
     with tracking(project, adapter, run.name):
         trainer = make_trainer(prepared, model, work, run.name)
-        tell_plan(trainer, adapter.name)
+        tell_plan(trainer, adapter.name, *map(len, prepared.datasets))
         log.info(
             "%s: %d trainable parameters, base %s at %s",
             *(adapter.name, model.num_parameters(only_trainable=True), prepared.base.name, prepared.weights.label),

@@ -37,8 +37,9 @@ class Samples(TrainerCallback):
             for row in rows
         ]
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Ask, show and remember."""
+        model = more["model"]
         was_training = model.training
         model.eval()
         for row, prompt, tokens in self._asked:
