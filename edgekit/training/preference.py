@@ -99,7 +99,7 @@ def preference_trainer(
 
 
 @dataclass
-class _Scored(ModelOutput):  # type: ignore[misc]
+class _Scored(ModelOutput):
     """Per token [batch, length - 1]: what TRL reads, zero where there is no label."""
 
     log_probs: torch.Tensor | None = None

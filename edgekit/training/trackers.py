@@ -14,6 +14,8 @@ from edgekit.project import Adapter, Project
 from edgekit.training.history import runs_folder
 from edgekit_runtime.errors import UsageError
 
+WANDB = "wandb"
+
 
 def check_trackers(adapter: Adapter) -> None:
     """Look whether the packages of ``report_to`` are installed.
@@ -55,6 +57,8 @@ def tracking(project: Project, adapter: Adapter, run: str) -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        if WANDB in sys.modules and WANDB in adapter.report_to:
+            sys.modules[WANDB].finish()  # or the next adapter's training would go on in this run
         for key in wanted:
             os.environ.pop(key, None)
 
@@ -70,4 +74,8 @@ def _variables(project: Project, run: str) -> dict[str, str]:
         "WANDB_PROJECT": project.project,
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "MLFLOW_EXPERIMENT_NAME": project.project,
+        # what they would send of their own use
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "GRADIO_ANALYTICS_ENABLED": "false",
     }
