@@ -15,13 +15,13 @@ from edgekit.project.model import (
     PREFERENCE,
     PROJECT_FILE,
     PROJECTORS,
-    SCHEDULERS,
     Adapter,
     Export,
     Gate,
     Generation,
     Project,
 )
+from edgekit.project.schedulers import SCHEDULERS
 
 __all__ = [
     "AUTO",

@@ -36,6 +36,7 @@ from edgekit.project.fields import (
     refused_at,
     with_given,
 )
+from edgekit.project.schedulers import SCHEDULERS, check_arguments
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
@@ -52,29 +53,6 @@ PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
 LOSSES = ("last", "all")
-# scheduler -> the arguments that it takes besides steps, as transformers names them
-SCHEDULERS: Mapping[str, tuple[str, ...]] = {
-    "linear": (),
-    "cosine": ("num_cycles",),
-    "constant": (),
-    "constant_with_warmup": (),
-    "polynomial": ("lr_end", "power"),
-    "cosine_with_restarts": ("num_cycles",),
-    "cosine_with_min_lr": ("num_cycles", "min_lr", "min_lr_rate"),
-    "inverse_sqrt": ("timescale",),
-    "warmup_stable_decay": (
-        "num_decay_steps",
-        "num_stable_steps",
-        "warmup_type",
-        "decay_type",
-        "min_lr_ratio",
-        "num_cycles",
-    ),
-}
-NEEDED_ARGUMENTS = {  # one of these
-    "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
-    "warmup_stable_decay": ("num_decay_steps",),
-}
 OPTIMIZERS = ("adamw_torch", "adafactor", "sgd", "rmsprop", "adamw_8bit", "paged_adamw_8bit", "lion_8bit")
 KEPT = ("last", "best")
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
@@ -209,17 +187,7 @@ class Adapter:
 
     @model_validator(mode="after")
     def _arguments_of_the_scheduler(self) -> Adapter:
-        known, place = SCHEDULERS[self.scheduler], "lr_scheduler_kwargs"
-        for key, value in self.lr_scheduler_kwargs.items():
-            if key not in known:
-                hint = did_you_mean(key, known) if known else "leave it out"
-                raise refused_at(
-                    (place, key), refused(f"scheduler: {self.scheduler} has no such argument", hint), value
-                )
-        needed = NEEDED_ARGUMENTS.get(self.scheduler, ())
-        if needed and not any(key in self.lr_scheduler_kwargs for key in needed):
-            error = refused(f"{self.scheduler} needs {' or '.join(needed)}", f"{place}: {{{needed[-1]}: …}}")
-            raise refused_at(("scheduler",), error, self.scheduler)
+        check_arguments(self.scheduler, self.lr_scheduler_kwargs)
         return self
 
     @model_validator(mode="after")

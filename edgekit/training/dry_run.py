@@ -38,7 +38,7 @@ class DryRun:
         evaluations: how many.
         tokens: of all training examples, once through.
         learnt_tokens: those of them that the loss is on.
-        padding: share of what is computed that stands for no token.
+        padding: share of what is computed that stands for no token; 0 where rows share what they begin with.
         longest: tokens of the longest example.
         memory_mb: most memory of the process, or of the GPU, in MiB, in a step on the longest rows.
         seconds_a_step: measured on the batch that is nearest to the mean size, after a first step.
@@ -119,7 +119,7 @@ def dry_run(project: Project, name: str | None = None, *, settings: Mapping[str,
         evaluations=evaluations,
         tokens=tokens,
         learnt_tokens=sum(sum(label >= 0 for label in each["labels"]) for each in train_set),
-        padding=round(1 - tokens / sum(sizes), 4),
+        padding=round(max(0.0, 1 - tokens / sum(sizes)), 4),
         longest=max(len(each["input_ids"]) for each in train_set),
         memory_mb=round(memory, 1),
         seconds_a_step=round(a_step, 4),

@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from edgekit.encoding.encoder import IGNORED
 from edgekit.project import SCHEDULERS, Adapter, load_project
-from edgekit.project.model import NEEDED_ARGUMENTS
+from edgekit.project.schedulers import NEEDED_ARGUMENTS
 from edgekit.training import run
 from edgekit.training.optimisation import optimisation
 from edgekit.training.run import train
