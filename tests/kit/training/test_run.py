@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from edgekit.project import load_project
 from edgekit.training import run
 from edgekit.training.checkpoints import full_disk_told
+from edgekit.training.history import read_runs
 from edgekit.training.kept import as_trained
 from edgekit.training.run import train
 from edgekit_runtime.errors import InputError, UsageError
@@ -145,7 +146,13 @@ def test_resuming_after_an_interrupt_gives_what_an_unbroken_run_gives(
             train(project)
     kept = (project.folder / "adapters" / "small" / "adapter_model.safetensors").read_bytes()
     assert kept == unbroken  # the earlier adapter stays until a new one is whole
+    _, broken = read_runs(project)
+    assert broken["status"] == "interrupted"
     folder = train(project, resume=True)
+    _, whole = read_runs(project)
+    assert (whole["run"], whole["status"], whole["started"]) == (broken["run"], "finished", broken["started"])
+    assert whole["seconds"] > broken["seconds"]
+    assert [each["step"] for each in whole["losses"] if "loss" in each] == [1, 2, 3, 4, 5, 6]
     assert (folder / "adapter_model.safetensors").read_bytes() == unbroken
     assert not (project.folder / ".edgekit" / "train" / "small").exists()
 
