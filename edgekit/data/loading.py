@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.data.columns import Columns
 from edgekit.data.containers import read_records
 from edgekit.data.files import find_files
+from edgekit.data.holdout import MOST, SEED, SHARE, rows_of_side
 from edgekit.data.row import Row
 from edgekit.data.rows import read_prompt, read_row
 from edgekit.data.source import DataSource
@@ -31,14 +33,14 @@ def load_rows(source: DataSource | Path) -> list[Row]:
     columns = Columns(source.ignore, source.columns)
     found = find_files(source)
     rows = [
-        read_row(record, file.path.parent, columns)
+        read_row(record, file.path.parent, columns, preferences=source.preferences)
         for file in found.files
         for record in read_records(file.path, file.label)
     ]
     if not rows:
         raise InputError(f"{source} has no rows", "put at least one JSON object in it, one a line")
     columns.check_found(str(source))
-    return rows
+    return rows if source.held_out is None else rows_of_side(rows, str(source), held_out=source.held_out)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def data_digest(sources: Iterable[DataSource | Path]) -> str:
             digest.update(hashlib.sha256(file.path.read_bytes()).digest())
         for image in (image for row in load_rows(source) for image in row.images):
             digest.update(hashlib.sha256(image.read_bytes()).digest())
-        read_as = [sorted(source.ignore), sorted(source.columns.items()), source.hub, found.commit]
+        read_as: list[Any] = [sorted(source.ignore), sorted(source.columns.items()), source.hub, found.commit]
+        if source.held_out is not None:
+            read_as.append([SHARE, MOST, SEED, source.held_out])
         if any(read_as):
             digest.update(hashlib.sha256(json.dumps(read_as).encode()).digest())
     return digest.hexdigest()

@@ -30,6 +30,8 @@ class DataSource:
         part: ``train`` or ``eval``, what the rows are for.
         ignore: columns to leave out; ``*`` for all that no row has, ``messages.KEY`` for keys of messages.
         columns: a key of rows -> the column that stands for it.
+        preferences: rows have two answers, ``chosen`` and ``rejected``.
+        held_out: of training rows that evaluation rows are taken from: False leaves these out, True is these alone.
     """
 
     path: Path | None = None
@@ -41,6 +43,8 @@ class DataSource:
     part: str = "train"
     ignore: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    preferences: bool = False
+    held_out: bool | None = None
 
     def __str__(self) -> str:
         """As errors name it."""

@@ -24,6 +24,7 @@ from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, told
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.finished import adapter_source, shipped_base, trained_reasoning, trained_weights
+from edgekit.training.kept import as_trained
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
 from edgekit_exporters.gguf.projector import projector_gguf
@@ -89,8 +90,9 @@ def evaluate(
     Raises:
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
     """
+    check_evaluate(project, name, artifact=artifact)
+    project = as_trained(project)
     adapter = project.adapter(name)
-    check_evaluate(project, adapter.name, artifact=artifact)
     base, rows, max_tokens, free_text = questions(project, adapter, limit)
     if artifact is not None:
         with _as_bundle(artifact, project, adapter) as bundle:

@@ -8,6 +8,7 @@ from edgekit.bases.resolve import check_project_base
 from edgekit.data import load_rows
 from edgekit.project import Project
 from edgekit.project.folders import trained_folder
+from edgekit.training.kept import as_trained
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import check_writable
 from edgekit_runtime.formats.bundle import read_manifest
@@ -21,6 +22,7 @@ def check_evaluate(
     Raises:
         InputError: no such adapter, base or bundle, bad rows, or a file that can't be written.
     """
+    project = as_trained(project)
     adapter = project.adapter(name)
     load_rows(project.data_for(adapter.name).eval)
     if output is not None:

@@ -23,6 +23,7 @@ from edgekit.proof.reference import Reference, take_reference
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.finished import adapter_source, shipped_base, trained_weights
+from edgekit.training.kept import as_trained
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource, canonical_adapter
@@ -102,6 +103,7 @@ def export(
         min_decode_tps=min_decode_tps,
     )
     check_export(project, names, options)
+    project = as_trained(project)
     prepared = _prepare(options.applied_to(project), names, options)
     references = _references(prepared.project, prepared.adapters)
     folder = bundle_folder(project, output)

@@ -12,6 +12,7 @@ from edgekit.exporting.options import ExportOptions
 from edgekit.project import AUTO, Adapter, Project
 from edgekit.project.folders import bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.targets.devices import device_profile
+from edgekit.training.kept import as_trained
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.builder import require_onnx
@@ -42,7 +43,7 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
         UsageError: an unknown format, mode, quantisation, type or device, or options that contradict each other.
         InputError: an adapter that isn't trained, no such base, bad rows, an output that can't be replaced.
     """
-    project = options.applied_to(project)
+    project = options.applied_to(as_trained(project))
     settings, quantize = project.export, options.quantize
     _check_type(project, quantize)
     _check_limits(quantize or settings.quantize, options)

@@ -1,5 +1,6 @@
 """The project: its file, edgekit.yaml, and the folders it names."""
 
+from edgekit.project.changes import read_settings, with_settings
 from edgekit.project.data_files import DataFiles
 from edgekit.project.fields import TARGET_WORDS
 from edgekit.project.loader import load_project
@@ -11,15 +12,16 @@ from edgekit.project.model import (
     MODES,
     ONNX_PRECISIONS,
     PRECISIONS,
+    PREFERENCE,
     PROJECT_FILE,
     PROJECTORS,
-    SCHEDULERS,
     Adapter,
     Export,
     Gate,
     Generation,
     Project,
 )
+from edgekit.project.schedulers import SCHEDULERS
 
 __all__ = [
     "AUTO",
@@ -29,6 +31,7 @@ __all__ = [
     "MODES",
     "ONNX_PRECISIONS",
     "PRECISIONS",
+    "PREFERENCE",
     "PROJECTORS",
     "PROJECT_FILE",
     "SCHEDULERS",
@@ -40,4 +43,6 @@ __all__ = [
     "Generation",
     "Project",
     "load_project",
+    "read_settings",
+    "with_settings",
 ]

@@ -41,6 +41,7 @@ class SourceKeys:
 
 
 _SOURCE_KEYS = TypeAdapter(SourceKeys)
+_HELD_OUT = DataSource(held_out=True)  # a part of the training rows
 
 
 def _source(value: object, info: ValidationInfo) -> DataSource:
@@ -66,6 +67,10 @@ def _source(value: object, info: ValidationInfo) -> DataSource:
     return source
 
 
+def _eval_source(value: object, info: ValidationInfo) -> DataSource:
+    return _HELD_OUT if value is None else _source(value, info)
+
+
 def _row_key(key: str) -> str:
     if key not in ROW_KEYS:
         raise refused("no row has this key", did_you_mean(key, ROW_KEYS))
@@ -73,6 +78,7 @@ def _row_key(key: str) -> str:
 
 
 _Source = Annotated[DataSource, PlainValidator(_source, json_schema_input_type=NotBlank | SourceKeys)]
+_EvalSource = Annotated[DataSource, PlainValidator(_eval_source, json_schema_input_type=NotBlank | SourceKeys | None)]
 _RowKey = Annotated[Key, AfterValidator(_row_key), Field(json_schema_extra={"enum": list(ROW_KEYS)})]
 _Columns = Mapping[_RowKey, Text]
 
@@ -82,7 +88,10 @@ class DataFiles:
     """Training and evaluation rows; ``ignore`` and ``columns`` are part of both sources."""
 
     train: _Source = Field(description="Rows to train on: a file, a folder, or hub:owner/name")
-    eval: _Source = Field(description="Rows to evaluate on: a file, a folder, or hub:owner/name")
+    eval: _EvalSource = Field(
+        default_factory=lambda: _HELD_OUT,
+        description="Rows to evaluate on: a file, a folder, or hub:owner/name; else a tenth of train is held out",
+    )
     ignore: Names = Field(default=(), description="Columns to leave out; * for all that no row has")
     columns: Annotated[_Columns, empty_is(dict, _Columns)] = Field(
         default_factory=dict, description="Key of rows -> the column of the files that stands for it"
@@ -96,7 +105,12 @@ class DataFiles:
                 raise refused_at(place, refused(f"the column {column!r} is ignored too", "drop it from ignore"), column)
             if list(self.columns.values()).count(column) > 1:
                 raise refused_at(place, refused(f"{column!r} would stand for two keys", "keep one"), column)
-        for part in ("train", "eval"):
-            source = replace(getattr(self, part), part=part, ignore=self.ignore, columns=self.columns)
-            object.__setattr__(self, part, source)  # frozen for everybody else
+        none = self.eval.held_out is not None
+        sources = {
+            "train": replace(self.train, part="train", held_out=False if none else None),
+            "eval": replace(self.train, part="train", held_out=True) if none else replace(self.eval, part="eval"),
+        }
+        for part, source in sources.items():
+            read = replace(source, ignore=self.ignore, columns=self.columns)
+            object.__setattr__(self, part, read)  # frozen for everybody else
         return self

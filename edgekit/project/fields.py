@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,6 +156,12 @@ def _targets(value: object) -> str | tuple[str, ...]:
     raise refused(f"{value!r} names no layers", f"use {words}, a regular expression or a list")
 
 
+def _argument(value: object) -> int | float | str:
+    if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)):
+        return value
+    raise refused(f"{value!r} is no number and no text", "write one, 0.5 say")
+
+
 def _json_schema(value: object, info: ValidationInfo) -> dict[str, Any] | None:
     if isinstance(value, str):
         path = path_in(folder_of(info), value)
@@ -197,6 +204,7 @@ Targets = Annotated[
     str | tuple[str, ...],
     PlainValidator(_targets, json_schema_input_type=Annotated[str, _Some] | Annotated[list[str], _Some]),
 ]
+Argument = Annotated[int | float | str, PlainValidator(_argument, json_schema_input_type=float | str)]
 JsonSchema = Annotated[
     dict[str, Any] | None,
     PlainValidator(_json_schema, json_schema_input_type=dict[str, Any] | NotBlank | None),

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from edgekit.project.fields import REFUSED, UNKNOWN_KEY
 from edgekit.project.schema import keys_at
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.hints import did_you_mean
 
 _OF_A_KEY = "[key]"  # how pydantic ends the place of an error in a key itself
@@ -30,6 +30,7 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "use at least"),
     "greater_than": ("gt", "use more than"),
     "less_than_equal": ("le", "use at most"),
+    "less_than": ("lt", "use less than"),
 }
 _EXAMPLES = {"adapters": "{inspection: {rank: 16}}", "columns": "{prompt: question}"}
 _PATTERNS = "{down_proj: …}"
@@ -48,8 +49,21 @@ def first_mistake(file: Path, document: Any, error: ValidationError) -> InputErr
     """
     found = [(each, *_found(document, _place(each))) for each in error.errors(include_url=False)]
     first, place, position = min(found, key=lambda each: (_rank(each[0]["type"]), each[2]))
-    problem, hint = _words(first, place)
+    problem, hint = _words(first, place, place)
     return InputError(f"{file}:{position[0] + 1}: {'.'.join(map(str, place)) or 'it'}{problem}", hint)
+
+
+def setting_mistake(adapter: str, error: ValidationError) -> UsageError:
+    """The mistake to tell of settings of an adapter that stand in no file, in the same words.
+
+    Args:
+        adapter: its name.
+        error: what is wrong with the adapter, settings included.
+    """
+    first = min(error.errors(include_url=False), key=lambda each: _rank(each["type"]))
+    place = _place(first)
+    problem, hint = _words(first, place, ("adapters", adapter, *place))
+    return UsageError(f"{'.'.join(map(str, place)) or 'it'}{problem}", hint)
 
 
 def _place(error: ErrorDetails) -> tuple[int | str, ...]:
@@ -61,13 +75,13 @@ def _rank(kind: str) -> int:
     return 0 if kind in _UNKNOWN else 2 if kind == _MISSING else 1
 
 
-def _words(error: ErrorDetails, place: tuple[Any, ...]) -> tuple[str, str]:
-    """What is wrong, to stand right behind the place, and how to mend it."""
+def _words(error: ErrorDetails, place: tuple[Any, ...], full_place: tuple[Any, ...]) -> tuple[str, str]:
+    """What is wrong, to stand right behind the place, and how to mend it; ``full_place`` begins at the project."""
     kind, value, more = error["type"], error["input"], error.get("ctx", {})
     if kind == REFUSED:
         return f": {more['problem']}", more["hint"]
     if kind in _UNKNOWN:
-        return ": unknown key", did_you_mean(place[-1], keys_at(place[:-1]), "the keys here are")
+        return ": unknown key", did_you_mean(place[-1], keys_at(full_place[:-1]), "the keys here are")
     if kind == _MISSING:
         return " is missing", "add it"
     if kind == _NO_RECORD:

@@ -7,6 +7,7 @@ From these come the checks of edgekit.yaml (:mod:`edgekit.project.loader`) and i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from edgekit.project.data_files import DataFiles
 from edgekit.project.fields import (
     CLOSED,
     AdapterName,
+    Argument,
     InProject,
     JsonSchema,
     Key,
@@ -34,6 +36,7 @@ from edgekit.project.fields import (
     refused_at,
     with_given,
 )
+from edgekit.project.schedulers import SCHEDULERS, check_arguments
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
@@ -42,20 +45,30 @@ from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
 PROJECT_FILE = "edgekit.yaml"
 ACTIVATED = "alora"
-METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED)
+PREFERENCE = "dpo"
+METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED, PREFERENCE)
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
 MODES = ("separate", "merged")
 LOSSES = ("last", "all")
-SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup")
+OPTIMIZERS = ("adamw_torch", "adafactor", "sgd", "rmsprop", "adamw_8bit", "paged_adamw_8bit", "lion_8bit")
+KEPT = ("last", "best")
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 AUTO = "auto"  # export.quantize: choose by measurement
 _INT32_MAX = 2**31 - 1
 
 _Ranks = Mapping[Key, Whole]
 _Types = Mapping[Key, Text]
+_Arguments = Mapping[Key, Argument]
+_Tracker = Annotated[Text, OneOf(TRACKERS)]
 _Name = Annotated[Text, matching(NAME_PATTERN)]
+
+
+def _several(value: object) -> object:
+    """One name stands for a list of it."""
+    return () if value is None else (value,) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -85,6 +98,9 @@ class Adapter:
         default=None,
         description="Of alora: the text from which it works; else what the chat template puts before an answer",
     )
+    beta: Number | None = Field(
+        default=None, gt=0, description="Of dpo: how near to the base the adapter stays; else 0.1"
+    )
     rank: Whole = Field(default=16, ge=1, le=1024, description="Rank of the update's two matrices")
     alpha: Whole | None = Field(default=None, ge=1, description="The update is scaled by alpha / rank; else 2 x rank")
     dropout: Number = Field(default=0.05, ge=0, le=0.9, description="Share of inputs left out in training")
@@ -109,7 +125,38 @@ class Adapter:
     scheduler: Annotated[Text, OneOf(SCHEDULERS)] = Field(
         default="cosine", description="How the learning rate goes down"
     )
+    lr_scheduler_kwargs: Annotated[_Arguments, empty_is(dict, _Arguments)] = Field(
+        default_factory=dict, description="Arguments of the scheduler, as transformers names them: {power: 2.0}"
+    )
     warmup_ratio: Number = Field(default=0.05, ge=0, le=0.9, description="Share of all steps in which the rate goes up")
+    warmup_steps: Whole | None = Field(default=None, ge=0, description="Steps in which it does; goes before the share")
+    optim: Annotated[Text, OneOf(OPTIMIZERS)] | None = Field(
+        default=None, description="Optimizer; else adamw_torch on a CPU, paged_adamw_8bit on a GPU"
+    )
+    weight_decay: Number = Field(default=0.0, ge=0, le=1, description="Weight decay of the optimizer")
+    max_grad_norm: Number = Field(default=1.0, ge=0, description="Clip gradients at this norm; 0 for no clipping")
+    label_smoothing_factor: Number = Field(
+        default=0.0, ge=0, lt=1, description="Share of a token's probability that goes to all tokens alike"
+    )
+    neftune_noise_alpha: Number | None = Field(
+        default=None, gt=0, description="Noise on embeddings in training (NEFTune): 5, say"
+    )
+    eval_steps: Whole | None = Field(
+        default=None, ge=1, description="Steps between two evaluations; else 3 of them, 10 with early_stopping"
+    )
+    early_stopping: Whole | None = Field(
+        default=None, ge=1, description="Stop after so many evaluations without a lower evaluation loss"
+    )
+    keep: Annotated[Text, OneOf(KEPT)] | None = Field(
+        default=None,
+        description="The last state, or the best by evaluation loss; else best with early_stopping",
+    )
+    samples: Whole = Field(
+        default=0, ge=0, le=32, description="Evaluation rows to answer at each evaluation, for you to look at"
+    )
+    report_to: Annotated[
+        tuple[_Tracker, ...], BeforeValidator(_several, json_schema_input_type=_Tracker | list[_Tracker] | None)
+    ] = Field(default=(), description="Trackers that follow the training; each is an extra of edgekit")
     batch_size: Whole = Field(default=8, ge=1, description="Rows that are computed together")
     gradient_accumulation: Whole = Field(default=1, ge=1, description="Batches in a step")
     max_length: Whole | None = Field(default=None, ge=8, description="Longest row in tokens; else the base's context")
@@ -133,11 +180,33 @@ class Adapter:
         """``alpha``, or twice the rank."""
         return self.alpha or 2 * self.rank
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the adapter of the lowest evaluation loss is kept, not the last one."""
+        return self.keep == "best" or (self.keep is None and self.early_stopping is not None)
+
+    @model_validator(mode="after")
+    def _arguments_of_the_scheduler(self) -> Adapter:
+        check_arguments(self.scheduler, self.lr_scheduler_kwargs)
+        return self
+
     @model_validator(mode="after")
     def _invoked_if_activated(self) -> Adapter:
         if self.invocation is not None and self.method != ACTIVATED:
             error = refused("only an activated LoRA has one", f"method: {ACTIVATED}")
             raise refused_at(("invocation",), error, self.invocation)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_preferences(self) -> Adapter:
+        if self.method != PREFERENCE:
+            if self.beta is not None:
+                raise refused_at(("beta",), refused("only preferences have one", f"method: {PREFERENCE}"), self.beta)
+            return self
+        for key, idle in (("label_smoothing_factor", 0), ("loss", "last")):
+            if getattr(self, key) != idle:
+                error = refused(f"it doesn't go with method: {PREFERENCE}", "leave it out")
+                raise refused_at((key,), error, getattr(self, key))
         return self
 
 
@@ -252,6 +321,9 @@ class Project:
             InputError: neither names any.
         """
         files = self.adapters[name].data or self.data
+        if files is not None and self.adapters[name].method == PREFERENCE:
+            train, evaluation = (replace(each, preferences=True) for each in (files.train, files.eval))
+            return replace(files, train=train, eval=evaluation)
         if files is None:
             raise InputError(
                 f"{PROJECT_FILE} names no data for adapter {name}",

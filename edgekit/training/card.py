@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.training.record import PLOT_FILE, RunRecord, versions
+from edgekit.project import PREFERENCE
+from edgekit.training.record import PLOT_FILE, RunRecord, final_losses, versions
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.files.atomic import write_whole
@@ -162,9 +163,10 @@ def _base_facts(record: RunRecord, base: Base, license: str | None) -> list[tupl
 
 def _data_facts(record: RunRecord) -> list[tuple[str, str]]:
     data = record.data
+    held_out = ", held out of the training rows" if data.get("held_out") else ""
     return [
         ("training rows", str(data["train_rows"])),
-        ("evaluation rows", str(data["eval_rows"])),
+        ("evaluation rows", f"{data['eval_rows']}{held_out}"),
         ("sha256 of both", f"`{data['digest']}`"),
     ]
 
@@ -187,15 +189,16 @@ def _value(value: Any) -> str:
 
 
 def _losses(record: RunRecord) -> list[str]:
-    """The last ones: the plot has all."""
-    last = {key: entry for entry in record.losses for key in ("loss", "eval_loss") if key in entry}
+    """The last ones of what is kept: the plot has all."""
+    last = final_losses(record.losses, record.kept_step)
     said = [
-        f"{last[key][key]:.3f} on {name} rows"
+        f"{last[key]:.3f} on {name} rows"
         for key, name in (("loss", "training"), ("eval_loss", "evaluation"))
         if key in last
     ]
-    step = max((int(entry["step"]) for entry in record.losses if "step" in entry), default=0)
-    return [f"Loss per answer token after {step} steps: {' and '.join(said)}."] if said else []
+    step = int(last.get("step", 0))
+    loss = "Preference loss" if record.hyperparameters.get("method") == PREFERENCE else "Loss per answer token"
+    return [f"{loss} after {step} steps: {' and '.join(said)}."] if said else []
 
 
 def _usage(record: RunRecord, base: Base) -> str:

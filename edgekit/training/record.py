@@ -5,16 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.project import PREFERENCE
 from edgekit_runtime.files.strict_json import strict_json
 
 RECORD_FILE = "run.json"
 PLOT_FILE = "loss.png"
 RECORD_SCHEMA = "edgekit.run/1"
 PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "llama-cpp-python")
+_OF_PREFERENCES = ("rewards/accuracies", "rewards/margins")  # pairs told apart, and by how much
+_OF_CURVE = (
+    *("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm"),
+    *(prefix + key for prefix in ("", "eval_") for key in _OF_PREFERENCES),
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,9 @@ class RunRecord:
     """Everything needed to know, and to repeat, how an adapter came about.
 
     ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``template`` that of chat
-    template and special tokens.
+    template and special tokens.  ``settings`` are those of this training alone, which the project file doesn't have.
+    ``run`` is its name among the project's runs, ``status`` how it ended, ``kept_step`` the step whose state is kept.
+    ``samples`` are answers that were looked at in between.
     """
 
     adapter: str
@@ -38,16 +47,27 @@ class RunRecord:
     data: dict[str, Any]
     losses: list[dict[str, float]]
     result: dict[str, float]
+    settings: dict[str, Any] = field(default_factory=dict)
+    run: str = ""
+    status: str = ""
+    started: str = ""
+    seconds: float = 0.0
+    kept_step: int | None = None
+    samples: list[dict[str, Any]] = field(default_factory=list)
 
-    def save(self, folder: Path) -> None:
-        """Write run.json."""
+    def text(self) -> str:
+        """As a JSON document, with versions and machine."""
         document = {
             "schema": RECORD_SCHEMA,
             **asdict(self),
             "versions": versions(),
             "machine": platform.platform(),
         }
-        (folder / RECORD_FILE).write_text(strict_json(document, indent=2) + "\n", encoding="utf-8")
+        return strict_json(document, indent=2) + "\n"
+
+    def save(self, folder: Path) -> None:
+        """Write run.json."""
+        (folder / RECORD_FILE).write_text(self.text(), encoding="utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -56,7 +76,31 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.get("schema") == RECORD_SCHEMA else None
+    return record if is_record(record) else None
+
+
+def is_record(document: object) -> bool:
+    """Whether a JSON document is the record of a run."""
+    return isinstance(document, dict) and document.get("schema") == RECORD_SCHEMA
+
+
+def curve(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """What transformers' Trainer has logged of losses, step by step."""
+    return [
+        {key: float(value) for key, value in entry.items() if key in _OF_CURVE}
+        for entry in log_history
+        if "loss" in entry or "eval_loss" in entry
+    ]
+
+
+def final_losses(losses: Sequence[Mapping[str, float]], kept_step: int | None) -> dict[str, float]:
+    """The last training and evaluation loss (nats per answer token) up to the step whose state is kept.
+
+    Returns:
+        ``loss``, ``eval_loss`` and ``step``, those of them that are known.
+    """
+    seen = [entry for entry in losses if kept_step is None or entry.get("step", 0) <= kept_step]
+    return {key: entry[key] for entry in seen for key in ("loss", "eval_loss", "step") if key in entry}
 
 
 def versions() -> dict[str, str]:
@@ -67,7 +111,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
+def loss_unit(method: str) -> str:
+    """What the losses of a training method are, for the axis of a plot."""
+    return "preference loss" if method == PREFERENCE else "loss per answer token (nats)"
+
+
+def plot_losses(record: RunRecord, path: Path) -> None:
     """Draw training and evaluation loss over steps as a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -75,10 +124,11 @@ def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     for key, label, marker in (("loss", "training", ""), ("eval_loss", "evaluation", "o")):
-        points = [(entry["step"], entry[key]) for entry in losses if key in entry]
+        points = [(entry["step"], entry[key]) for entry in record.losses if key in entry]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker=marker)
-    axes.set(title=title, xlabel="optimiser step", ylabel="loss per answer token (nats)")
+    unit = loss_unit(record.hyperparameters["method"])
+    axes.set(title=f"{record.adapter} on {record.base}", xlabel="optimiser step", ylabel=unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,26 @@ from edgekit.bases.resolve import base_label, loading_name, project_base
 from edgekit.bases.torch_model import load_base
 from edgekit.bases.weights import Weights, deployed_weights, training_weights, with_blocks
 from edgekit.data import Row, data_digest, load_rows
+from edgekit.data.holdout import SEED, SHARE
 from edgekit.encoding.completions import default_reasoning
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.encoding.images import RowImages, let_see, row_images
-from edgekit.project import Adapter, Project
-from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit.project import PREFERENCE, Adapter, Project, with_settings
+from edgekit.project.folders import adapter_folder, is_adapter_folder, told
 from edgekit.training.card import write_card
+from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_adapter, save_initial
 from edgekit.training.engine_fit import layers_left_out
+from edgekit.training.evaluations import OnEvaluation, Told
+from edgekit.training.history import EARLY, FAILED, FINISHED, INTERRUPTED, STOPPED, begin_run, keep_run
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
+from edgekit.training.outlook import TimeTold, tell_plan
+from edgekit.training.preference import preference_example, preference_trainer
 from edgekit.training.preflight import check_train
 from edgekit.training.progress import Progress
-from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
+from edgekit.training.record import PLOT_FILE, RunRecord, curve, plot_losses
+from edgekit.training.samples import Samples
+from edgekit.training.trackers import tracking, tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit_exporters.base import Base
 from edgekit_runtime.engines import last_place
@@ -40,13 +46,19 @@ from edgekit_runtime.prompts.reasoning import KEEP, knows_reasoning
 log = logging.getLogger(__name__)
 
 WORK_FOLDER = ".edgekit"
-RECIPE_FILE = "recipe.json"
 INITIAL_FOLDER = "initial"
-WRITING = ("PytorchStreamWriter", "inline_container")  # torch's file writer, and its source when a file ends short
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
 
 
-def train(project: Project, name: str | None = None, *, resume: bool = False) -> Path:
+def train(
+    project: Project,
+    name: str | None = None,
+    *,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    output: Path | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> Path:
     """Train the adapter ``name`` of ``project`` (the only one when None) and return its PEFT folder.
 
     The folder also gets run.json and loss.png.  It replaces an earlier one only when training has finished.
@@ -55,20 +67,28 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
         project: a loaded project file.
         name: adapter to train.
         resume: go on from the last checkpoint of a run that was interrupted.
+        settings: of the adapter, instead of those in the project file; see
+            :func:`~edgekit.project.changes.with_settings`.
+        output: folder of the adapter, instead of ``adapters/NAME`` in the project; checkpoints lie beside it, so that
+            several processes can train.
+        on_evaluation: is told step and evaluation loss (nats per answer token) of each evaluation; what it raises
+            stops the training.
 
     Raises:
         InputError: bad data or base, or nothing to resume.
-        UsageError: settings that don't fit together.
+        UsageError: settings that don't fit together, or that the project file couldn't have.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
-    adapter = project.adapter(name)
-    check_train(project, [adapter.name])
-    prepared = _prepare(project, adapter)
-    return _publish(prepared, _fit(prepared, resume=resume))
+    name = project.adapter(name).name
+    project = with_settings(project, [name], settings or {})
+    check_train(project, [name])
+    prepared = prepare(project, project.adapter(name), settings or {}, output)
+    model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation)
+    return _publish(prepared, model, record)
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """All that a training is made of, before any weights are loaded; ``deployed`` is the type that devices run."""
 
     project: Project
@@ -82,10 +102,20 @@ class _Prepared:
     datasets: list[list[Encoded]]
     data: dict[str, Any]
     left_out: tuple[str, ...]
+    settings: Mapping[str, Any]
+    sampled: Sequence[Row]
+    output: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the trained adapter."""
+        return self.output or adapter_folder(self.project, self.adapter)
 
     @property
     def work(self) -> Path:
         """Folder of checkpoints."""
+        if self.output is not None:
+            return self.output.with_name(f".{self.output.name}.train")
         return self.project.folder / WORK_FOLDER / "train" / self.adapter.name
 
     @property
@@ -103,16 +133,8 @@ class _Prepared:
         }
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A trained model, with what the Trainer has logged and measured."""
-
-    model: Any
-    losses: list[dict[str, float]]
-    result: dict[str, float]
-
-
-def _prepare(project: Project, adapter: Adapter) -> _Prepared:
+def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], output: Path | None = None) -> Prepared:
+    """Read and encode the rows, find the base and its weights; arguments and errors as of :func:`train`."""
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
@@ -132,19 +154,37 @@ def _prepare(project: Project, adapter: Adapter) -> _Prepared:
         "digest": data_digest([files.train, files.eval]),
         "train_rows": len(train_rows),
         "eval_rows": len(eval_rows),
+        "held_out": {"share": SHARE, "seed": SEED} if files.eval.held_out else None,
     }
-    return _Prepared(
-        project, adapter, base, weights, deployed.quantization, images, encoder, invocation, datasets, data, left_out
+    if files.eval.held_out:
+        log.info(
+            "%s: data names no evaluation rows: %d of %d rows are held out for it (seed %d)",
+            *(adapter.name, len(eval_rows), len(train_rows) + len(eval_rows), SEED),
+        )
+    return Prepared(
+        project,
+        adapter,
+        base,
+        weights,
+        deployed.quantization,
+        images,
+        encoder,
+        invocation,
+        datasets,
+        data,
+        left_out,
+        settings,
+        [replace(row, where=told(project, row.where)) for row in eval_rows[: adapter.samples]],
+        output,
     )
 
 
-def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
-    adapter, base, work = prepared.adapter, prepared.base, prepared.work
-    checkpoint = _checkpoint(work, prepared.recipe, resume=resume)
-    transformers.set_seed(adapter.seed)
+def wrapped_model(prepared: Prepared) -> Any:
+    """The base at the weights of this training, with the adapter to be trained around it."""
+    transformers.set_seed(prepared.adapter.seed)
     model = wrap(
-        let_see(load_base(base, prepared.weights), prepared.images),
-        adapter,
+        let_see(load_base(prepared.base, prepared.weights), prepared.images),
+        prepared.adapter,
         prepared.weights.precision,
         checkpointing=uses_checkpointing(),
         invocation=prepared.invocation,
@@ -152,64 +192,101 @@ def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
         reads_images=prepared.base.vision is not None,
     )
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
-    model.peft_config["default"].base_model_name_or_path = str(base.folder)
+    model.peft_config["default"].base_model_name_or_path = str(prepared.base.folder)
+    return model
+
+
+def make_trainer(prepared: Prepared, model: Any, work: Path, run: str) -> transformers.Trainer:
+    """The Trainer of ``model``; checkpoints go to ``work``, trackers know it as ``run``."""
+    reporting = tracking_arguments(prepared.project, prepared.adapter, run)
+    make = preference_trainer if prepared.adapter.method == PREFERENCE else adapter_trainer
+    return make(model, prepared.encoder, prepared.datasets, prepared.adapter, work, reporting)
+
+
+def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None) -> tuple[Any, RunRecord]:
+    """The trained model, and the record of its run, which is kept however the run ends."""
+    project, adapter, work = prepared.project, prepared.adapter, prepared.work
+    checkpoint = find_checkpoint(work, prepared.recipe, resume=resume)
+    run = begin_run(project, adapter.name, work, resumed=checkpoint is not None)
+    model = wrapped_model(prepared)
     if adapter.method in CHANGES_BASE and checkpoint is None:
-        _save_initial(model, work / INITIAL_FOLDER)
-    trainer = adapter_trainer(model, prepared.encoder, prepared.datasets, adapter, work)
-    log.info(
-        "%s: %d rows, %d trainable parameters, base %s at %s",
-        *(adapter.name, prepared.data["train_rows"], model.num_parameters(only_trainable=True), base.name),
-        prepared.weights.label,
-    )
-    progress = Progress.install(trainer, adapter.name)
-    interrupt = StopOnInterrupt()
-    trainer.add_callback(interrupt)
-    with interrupt, progress, _full_disk_told(work):
-        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        save_initial(model, work / INITIAL_FOLDER)
+    samples = Samples(prepared.encoder, prepared.sampled, adapter.system)
+    watched, interrupt = Told(on_evaluation), StopOnInterrupt()
+    with tracking(project, adapter, run.name):
+        trainer = make_trainer(prepared, model, work, run.name)
+        tell_plan(trainer, adapter.name, *map(len, prepared.datasets))
+        log.info(
+            "%s: %d trainable parameters, base %s at %s",
+            *(adapter.name, model.num_parameters(only_trainable=True), prepared.base.name, prepared.weights.label),
+        )
+        progress = Progress.install(trainer, adapter.name)
+        for callback in (interrupt, watched, samples, TimeTold(adapter.name)):
+            trainer.add_callback(callback)
+        begun, status, result = time.monotonic(), FAILED, {}
+        try:
+            with interrupt, progress, full_disk_told(work):
+                outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            result = {key: float(value) for key, value in outcome.metrics.items()}
+            early = trainer.state.global_step < trainer.state.max_steps
+            status = INTERRUPTED if interrupt.requested else EARLY if early else FINISHED
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+            raise
+        finally:
+            record = replace(
+                _record(prepared),
+                run=run.name,
+                status=STOPPED if watched.raised else status,
+                started=run.started,
+                seconds=round(run.seconds + time.monotonic() - begun, 3),
+                losses=curve(trainer.state.log_history),
+                kept_step=trainer.state.best_global_step if adapter.keeps_best else None,
+                samples=[*run.samples, *samples.taken],
+                result=result,
+            )
+            keep_run(project, record)
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
-    losses = [
-        {key: float(value) for key, value in entry.items() if key in ("step", "epoch", "loss", "eval_loss")}
-        for entry in trainer.state.log_history
-        if "loss" in entry or "eval_loss" in entry
-    ]
-    return _Fitted(model, losses, {key: float(value) for key, value in outcome.metrics.items()})
+    return model, record
 
 
-def _publish(prepared: _Prepared, fitted: _Fitted) -> Path:
-    """The adapter folder, whole; checkpoints go."""
-    project, adapter, base, encoder = prepared.project, prepared.adapter, prepared.base, prepared.encoder
-    label = base_label(project, base)
-    record = RunRecord(
-        adapter=adapter.name,
-        base=label,
-        family=base.family,
+def _record(prepared: Prepared) -> RunRecord:
+    """What is known of a run before it has begun."""
+    return RunRecord(
+        adapter=prepared.adapter.name,
+        base=base_label(prepared.project, prepared.base),
+        family=prepared.base.family,
         base_precision=prepared.weights.precision,
         quantization=prepared.deployed,
         blocks=prepared.weights.digest,
-        system=adapter.system,
-        template=encoder.facts.digest,
-        reasoning=encoder.reasoning,
-        hyperparameters=_hyperparameters(adapter),
+        system=prepared.adapter.system,
+        template=prepared.encoder.facts.digest,
+        reasoning=prepared.encoder.reasoning,
+        hyperparameters=_hyperparameters(prepared.adapter),
         data=prepared.data,
-        losses=fitted.losses,
-        result=fitted.result,
+        settings=dict(prepared.settings),
+        losses=[],
+        result={},
     )
-    folder = adapter_folder(project, adapter)
-    with publish(folder, is_ours=is_adapter_folder) as temporary:
-        fitted.model.peft_config["default"].base_model_name_or_path = loading_name(base)
-        initial = prepared.work / INITIAL_FOLDER if adapter.method in CHANGES_BASE else None
-        _save_adapter(fitted.model, temporary, initial)
+
+
+def _publish(prepared: Prepared, model: Any, record: RunRecord) -> Path:
+    """The adapter folder, whole; checkpoints go."""
+    with publish(prepared.folder, is_ours=is_adapter_folder) as temporary:
+        model.peft_config["default"].base_model_name_or_path = loading_name(prepared.base)
+        initial = prepared.work / INITIAL_FOLDER if prepared.adapter.method in CHANGES_BASE else None
+        save_adapter(model, temporary, initial)
         record.save(temporary)
-        plot_losses(fitted.losses, f"{adapter.name} on {label}", temporary / PLOT_FILE)
-        write_card(temporary, record, base, task=project.task)
+        plot_losses(record, temporary / PLOT_FILE)
+        write_card(temporary, record, prepared.base, task=prepared.project.task)
     shutil.rmtree(prepared.work, ignore_errors=True)
-    return folder
+    return prepared.folder
 
 
 def _hyperparameters(adapter: Adapter) -> dict[str, Any]:
     settings = asdict(adapter)
-    for key in ("name", "path", "data", "version", "schema", "generation"):
+    for key in ("name", "path", "data", "version", "schema", "generation", "samples", "report_to"):
         settings.pop(key, None)
     return settings | {"alpha": adapter.lora_alpha}
 
@@ -222,6 +299,8 @@ def _tell_of_reasoning(adapter: Adapter, encoder: Encoder) -> None:
 
 def _examples(encoder: Encoder, row: Row, adapter: Adapter, limit: int, invocation: list[int]) -> list[Encoded]:
     """What is learnt of a row; an activated LoRA works from one place of an example, so its turns share none."""
+    if row.rejected is not None:
+        return [preference_example(encoder, row, adapter.system, limit)]
     every = adapter.loss == "all"
     examples = encoder.encode(row, adapter.system, limit, every_turn=every, join=not invocation)
     return [_invoked(example, row, invocation) for example in examples] if invocation else examples
@@ -243,53 +322,3 @@ def _max_length(adapter: Adapter, base: Base) -> int:
     if adapter.max_length and adapter.max_length > context:
         raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
     return int(adapter.max_length or context)
-
-
-@contextlib.contextmanager
-def _full_disk_told(work: Path) -> Iterator[None]:
-    """What torch says tells neither what went wrong with a file nor where."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in WRITING):
-            raise
-        problem = f"the checkpoint can't be written to {work}"
-        raise InputError(problem, "free some space, then go on with --resume, or anew where that finds none") from error
-
-
-def _checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | None:
-    """The checkpoint to go on from; a fresh start clears what an earlier run left."""
-    note = work / RECIPE_FILE
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
-    whole = (state.parent for state in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it late
-    found = sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
-    if resume:
-        if not found:
-            raise InputError(f"there is no interrupted training in {work}", "start without --resume")
-        if not note.exists() or note.read_text() != digest:
-            raise InputError(
-                "the settings or data have changed since that training was interrupted",
-                "start without --resume, or put them back",
-            )
-        return found[-1]
-    if found:
-        log.warning("starting over; the interrupted training at %s is dropped", found[-1].name)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    note.write_text(digest)
-    return None
-
-
-def _save_initial(model: Any, folder: Path) -> None:
-    """Keep the adapter as initialised: the trained one is saved as the difference to it (see PEFT's PiSSA guide)."""
-    config = model.peft_config["default"]
-    init, config.init_lora_weights = config.init_lora_weights, True
-    model.save_pretrained(str(folder))
-    config.init_lora_weights = init
-
-
-def _save_adapter(model: Any, folder: Path, initial: Path | None) -> None:
-    options: dict[str, Any] = {"save_embedding_layers": False}  # never trained; asking PEFT to look needs the network
-    if initial is not None:
-        options["path_initial_model_for_weight_conversion"] = str(initial)
-    model.save_pretrained(str(folder), **options)

@@ -40,6 +40,7 @@ def trained(tiny_project: MakeProject, random_lora: Callable[[Path], None]) -> P
 
 CASES: list[tuple[list[str], int, str]] = [
     (["export", "--quantize", "Q4_O"], 2, "did you mean Q4_0?"),
+    (["train", "--set", "rnak=8"], 2, "--set rnak: unknown key: did you mean rank?"),
     (["export", "--format", "ggfu"], 2, "did you mean gguf?"),
     (["export", "--format", "onnx", "--quantize", "int3"], 2, "did you mean int"),
     (["export", "--mode", "mergd"], 2, "did you mean merged?"),

@@ -18,6 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from edgekit.project import load_project
 from edgekit.training import run
+from edgekit.training.checkpoints import full_disk_told
+from edgekit.training.history import read_runs
+from edgekit.training.kept import as_trained
 from edgekit.training.run import train
 from edgekit_runtime.errors import InputError, UsageError
 
@@ -143,7 +146,13 @@ def test_resuming_after_an_interrupt_gives_what_an_unbroken_run_gives(
             train(project)
     kept = (project.folder / "adapters" / "small" / "adapter_model.safetensors").read_bytes()
     assert kept == unbroken  # the earlier adapter stays until a new one is whole
+    _, broken = read_runs(project)
+    assert broken["status"] == "interrupted"
     folder = train(project, resume=True)
+    _, whole = read_runs(project)
+    assert (whole["run"], whole["status"], whole["started"]) == (broken["run"], "finished", broken["started"])
+    assert whole["seconds"] > broken["seconds"]
+    assert [each["step"] for each in whole["losses"] if "loss" in each] == [1, 2, 3, 4, 5, 6]
     assert (folder / "adapter_model.safetensors").read_bytes() == unbroken
     assert not (project.folder / ".edgekit" / "train" / "small").exists()
 
@@ -198,7 +207,21 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_says_so(tmp_path: Path, tens
         pytest.skip("no file system can be mounted here")
     try:
         told = pytest.raises(InputError, match="can't be written to .*free some space, then go on with --resume")
-        with told, run._full_disk_told(tmp_path):
+        with told, full_disk_told(tmp_path):
             torch.save([torch.zeros(600_000 // tensors) for _ in range(tensors)], tmp_path / "optimizer.pt")
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)  # a failed write may hold its file open
+
+
+def test_settings_of_one_training_are_recorded_and_stay_with_what_it_made(tiny_project: MakeProject) -> None:
+    project = load_project(tiny_project(system="You inspect parts."))
+    settings = {"rank": 2, "system": "You look at welds.", "generation.max_tokens": 9}
+    folder = train(project, settings=settings)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["settings"] == settings
+    assert (record["hyperparameters"]["rank"], record["system"]) == (2, "You look at welds.")
+    assert {t.shape[0] for n, t in load_file(folder / "adapter_model.safetensors").items() if "lora_A" in n} == {2}
+    kept = as_trained(project).adapter()
+    assert (kept.system, kept.generation.max_tokens) == ("You look at welds.", 9)
+    train(project)
+    assert as_trained(project).adapter() == project.adapter()

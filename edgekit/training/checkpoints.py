@@ -1,0 +1,70 @@
+"""The work folder of a training: checkpoints to go on from, the adapter as initialised, a disk that is full."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgekit_runtime.errors import InputError
+
+log = logging.getLogger(__name__)
+
+RECIPE_FILE = "recipe.json"
+WRITING = ("PytorchStreamWriter", "inline_container")  # torch's file writer, and its source when a file ends short
+
+
+@contextlib.contextmanager
+def full_disk_told(work: Path) -> Iterator[None]:
+    """What torch says tells neither what went wrong with a file nor where."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in WRITING):
+            raise
+        problem = f"the checkpoint can't be written to {work}"
+        raise InputError(problem, "free some space, then go on with --resume, or anew where that finds none") from error
+
+
+def find_checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | None:
+    """The checkpoint to go on from; a fresh start clears what an earlier run left."""
+    note = work / RECIPE_FILE
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
+    whole = (state.parent for state in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it late
+    found = sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+    if resume:
+        if not found:
+            raise InputError(f"there is no interrupted training in {work}", "start without --resume")
+        if not note.exists() or note.read_text() != digest:
+            raise InputError(
+                "the settings or data have changed since that training was interrupted",
+                "start without --resume, or put them back",
+            )
+        return found[-1]
+    if found:
+        log.warning("starting over; the interrupted training at %s is dropped", found[-1].name)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    note.write_text(digest)
+    return None
+
+
+def save_initial(model: Any, folder: Path) -> None:
+    """Keep the adapter as initialised: the trained one is saved as the difference to it (see PEFT's PiSSA guide)."""
+    config = model.peft_config["default"]
+    init, config.init_lora_weights = config.init_lora_weights, True
+    model.save_pretrained(str(folder))
+    config.init_lora_weights = init
+
+
+def save_adapter(model: Any, folder: Path, initial: Path | None) -> None:
+    """Write the PEFT folder of a trained model; ``initial`` is what :func:`save_initial` has kept."""
+    options: dict[str, Any] = {"save_embedding_layers": False}  # never trained; asking PEFT to look needs the network
+    if initial is not None:
+        options["path_initial_model_for_weight_conversion"] = str(initial)
+    model.save_pretrained(str(folder), **options)
