@@ -23,11 +23,12 @@ from edgekit.cli.serve_site import serve_site
 from edgekit.cli.sign import sign
 from edgekit.cli.site import site
 from edgekit.cli.train import train
+from edgekit.cli.tune import tune
 from edgekit.cli.verify import verify
 
 GROUPS = {
     "Start": (init, demo, schema),
-    "Train": (train, evaluate, merge),
+    "Train": (train, tune, evaluate, merge),
     "Prove and ship": (export, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),
