@@ -1,4 +1,4 @@
-"""The study of an adapter: Optuna's journal in the project, which several processes write and a later one goes on with."""
+"""The study of an adapter: Optuna's journal in the project, which several processes may write at once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_study(
         name: of the adapter.
         recipe: what all trials of a study have in common; of other data or another base they can't be compared.
         resume: go on with the study there is, which another process may be at work on.
-        weighs_size: search for small adapters too; without early ends of bad trials, which Optuna has for one goal only.
+        weighs_size: search for small adapters too; no trial ends early then, as Optuna prunes for one goal only.
         seed: of the draws.
 
     Raises:
