@@ -60,6 +60,17 @@ def quantizations() -> list[str]:
     return [AUTO, *QUANTIZATIONS, *PRECISIONS]
 
 
+def run_names() -> list[str]:
+    """The runs of the project in this folder."""
+    from edgekit.project import load_project
+    from edgekit.training.history import read_runs
+
+    try:
+        return [record["run"] for record in read_runs(load_project("."))]
+    except (EdgekitError, OSError):
+        return []
+
+
 def templates() -> list[str]:
     """What `edgekit init` can write."""
     from edgekit.examples.init import TEMPLATES

@@ -18,6 +18,7 @@ from edgekit.cli.init import init
 from edgekit.cli.keygen import keygen
 from edgekit.cli.merge import merge
 from edgekit.cli.plan import plan
+from edgekit.cli.runs import runs
 from edgekit.cli.schema import schema
 from edgekit.cli.serve_site import serve_site
 from edgekit.cli.sign import sign
@@ -28,7 +29,11 @@ from edgekit.cli.verify import verify
 
 GROUPS = {
     "Start": (init, demo, schema),
+<<<<<<< HEAD
     "Train": (train, tune, evaluate, merge),
+=======
+    "Train": (train, runs, evaluate, merge),
+>>>>>>> trainer
     "Prove and ship": (export, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),

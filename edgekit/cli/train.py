@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,20 +14,30 @@ from edgekit.cli.options import OtherBase, ProjectFolder, load
 from edgekit_runtime.cli.parser import print_json
 from edgekit_runtime.errors import UsageError
 
+if TYPE_CHECKING:
+    from edgekit.project import Project
 
-@command("edgekit train inspection", "edgekit train inspection --set epochs=5 --set rank=32")
+
+@command(
+    "edgekit train inspection",
+    "edgekit train inspection --set epochs=5 --set rank=32",
+    "edgekit train --dry-run",
+)
 def train(
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="adapter (default: all of the project)", autocompletion=adapter_names),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted training")] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="KEY=VALUE", help="another setting than edgekit.yaml's: rank=8, say (can be repeated)"
         ),
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted training")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only say what it takes: steps, tokens, memory, time")
+    ] = False,
     base: OtherBase = None,
     folder: ProjectFolder = ".",
     as_json: Json = False,
@@ -36,16 +48,48 @@ def train(
     names = [adapter.name for adapter in wanted if name or adapter.path is None]
     if not names:
         raise UsageError("every adapter of the project was trained elsewhere", "go on with `edgekit export`")
+    if dry_run and resume:
+        raise UsageError("--dry-run goes with no --resume", "leave one out")
     from edgekit.project import read_settings, with_settings
     from edgekit.training.preflight import check_train
 
     changes = read_settings(settings or [])
     check_train(with_settings(project, names, changes), names)
+    if dry_run:
+        _dry_run(project, names, changes, as_json=as_json)
+        return
     from edgekit.training.run import train
 
     folders = {each: train(project, each, resume=resume, settings=changes) for each in names}
     if as_json:
         print_json({"adapters": {each: str(path) for each, path in folders.items()}})
+        return
+    for each, path in folders.items():
+        print(f"{each}: {path}")
+        print(f"  {_outcome(path)}")
+    print(f"  next: edgekit evaluate {names[0]}, then edgekit export")
+
+
+def _dry_run(project: Project, names: Sequence[str], changes: Mapping[str, Any], *, as_json: bool) -> None:
+    from edgekit.training.dry_run import dry_run
+
+    found = [dry_run(project, each, settings=changes) for each in names]
+    if as_json:
+        print_json({"adapters": {each.adapter: each.as_dict() for each in found}})
     else:
-        for each, path in folders.items():
-            print(f"{each}: {path}")
+        print("\n".join(each.text() for each in found))
+
+
+def _outcome(folder: Path) -> str:
+    """Last losses, steps and time of a training that has just ended."""
+    from edgekit.training.record import final_losses, read_record
+    from edgekit_exporters.progress import clock
+
+    record = read_record(folder)
+    assert record is not None  # training has written it
+    last = final_losses(record["losses"], record["kept_step"])
+    named = (("loss", "in training"), ("eval_loss", "in evaluation"))
+    losses = ", ".join(f"{last[key]:.3f} {where}" for key, where in named if key in last)
+    kept = f", kept from step {record['kept_step']}" if record["kept_step"] else ""
+    steps = int(max(entry["step"] for entry in record["losses"]))
+    return f"loss {losses}{kept}; {record['status']} after {steps} steps in {clock(record['seconds'])}"

@@ -32,7 +32,7 @@ def load_rows(source: DataSource | Path) -> list[Row]:
     columns = Columns(source.ignore, source.columns)
     found = find_files(source)
     rows = [
-        read_row(record, file.path.parent, columns)
+        read_row(record, file.path.parent, columns, preferences=source.preferences)
         for file in found.files
         for record in read_records(file.path, file.label)
     ]

@@ -22,6 +22,7 @@ class Row:
         where: ``file:line`` (Parquet: number of the row), for errors and reports.
         tools: descriptions of functions that the model may call, as chat templates take them.
         reply: the answer as a whole message where it is more than text (tool calls, reasoning); None where not.
+        rejected: the same question with an answer that is worse; None where the row has none.
     """
 
     messages: tuple[Message, ...]
@@ -30,6 +31,7 @@ class Row:
     where: str
     tools: tuple[dict[str, Any], ...] = ()
     reply: Message | None = None
+    rejected: Row | None = None
 
 
 @dataclass(frozen=True)

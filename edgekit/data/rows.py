@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,21 @@ from edgekit.data.columns import Columns
 from edgekit.data.images import place_images, read_images
 from edgekit.data.messages import read_messages
 from edgekit.data.row import Record, Row
-from edgekit.data.shapes import read_shape
+from edgekit.data.shapes import read_shape, with_each_answer
 from edgekit.data.tools import read_tools
 from edgekit.data.values import check_value
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.chat import Message, check_messages, text_of
 
 
-def read_row(record: Record, folder: Path, columns: Columns) -> Row:
+def read_row(record: Record, folder: Path, columns: Columns, *, preferences: bool = False) -> Row:
     """The row that an object is.
 
     Args:
         record: the object and its place.
         folder: where paths of images start.
         columns: which columns are left out or called otherwise.
+        preferences: the object has a chosen and a rejected answer; the row is that of the chosen one.
 
     Raises:
         InputError: it is of no known kind, or something in it can't be right; names file and line.
@@ -33,6 +35,17 @@ def read_row(record: Record, folder: Path, columns: Columns) -> Row:
     if not isinstance(record.value, dict):
         raise InputError(f"{where}: it is not a JSON object", "put one {…} on the line")
     document = columns.apply(record.value, where)
+    if not preferences:
+        return _row(document, folder, columns, where)
+    chosen, rejected = (_row(each, folder, columns, where) for each in with_each_answer(document, where))
+    if (chosen.messages, chosen.tools) != (rejected.messages, rejected.tools):
+        raise InputError(f"{where}: chosen and rejected answer different questions", "give both the same messages")
+    if (chosen.answer, chosen.reply) == (rejected.answer, rejected.reply):
+        raise InputError(f"{where}: chosen and rejected are the same answer", "drop the row, or correct one")
+    return replace(chosen, rejected=rejected)
+
+
+def _row(document: dict[str, Any], folder: Path, columns: Columns, where: str) -> Row:
     images = read_images(document, folder, where)
     draft = read_shape(document, where, columns)
     check_value([draft.messages, draft.system], where)

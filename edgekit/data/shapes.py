@@ -69,6 +69,23 @@ class _Kind:
         return [key for key in document if key not in known]
 
 
+def with_each_answer(document: dict[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An object with a chosen and a rejected answer as two with one answer each.
+
+    Both are answers to ``prompt``, or without one whole conversations.
+
+    Raises:
+        InputError: it has not both.
+    """
+    missing = [key for key in _PREFERRED if key not in document]
+    if missing:
+        raise InputError(f"{where}: {' and '.join(missing)} is missing", 'use {"prompt", "chosen", "rejected"}')
+    kind = ANSWERS[0] if _questions(document) else MESSAGES
+    rest = {key: value for key, value in document.items() if key not in _PREFERRED}
+    chosen, rejected = ({**rest, kind: document[key]} for key in _PREFERRED)
+    return chosen, rejected
+
+
 def _read_conversation(document: dict[str, Any], where: str) -> Draft:
     key = next(key for key in (MESSAGES, *CONVERSATIONS) if key in document)
     messages = unpacked(document[key], key, where)
@@ -182,8 +199,8 @@ def _refuse_preferences(document: dict[str, Any], where: str) -> None:
     if all(key in document for key in _PREFERRED):
         wanted = "completion" if "prompt" in document else MESSAGES
         raise InputError(
-            f"{where}: it has a chosen and a rejected answer, and edgekit trains on one",
-            f"write columns: {{{wanted}: chosen}} and ignore: [rejected] under data: in edgekit.yaml",
+            f"{where}: it has a chosen and a rejected answer, and this method trains on one",
+            f"use method: dpo, or write columns: {{{wanted}: chosen}} and ignore: [rejected] under data:",
         )
     if isinstance(document.get("label"), bool) and _answers(document):
         raise InputError(

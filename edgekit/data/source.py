@@ -30,6 +30,7 @@ class DataSource:
         part: ``train`` or ``eval``, what the rows are for.
         ignore: columns to leave out; ``*`` for all that no row has, ``messages.KEY`` for keys of messages.
         columns: a key of rows -> the column that stands for it.
+        preferences: rows have two answers, ``chosen`` and ``rejected``.
         held_out: of training rows that evaluation rows are taken from: False leaves these out, True is these alone.
     """
 
@@ -42,6 +43,7 @@ class DataSource:
     part: str = "train"
     ignore: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    preferences: bool = False
     held_out: bool | None = None
 
     def __str__(self) -> str:

@@ -89,7 +89,7 @@ class DataFiles:
 
     train: _Source = Field(description="Rows to train on: a file, a folder, or hub:owner/name")
     eval: _EvalSource = Field(
-        default=_HELD_OUT,
+        default_factory=lambda: _HELD_OUT,
         description="Rows to evaluate on: a file, a folder, or hub:owner/name; else a tenth of train is held out",
     )
     ignore: Names = Field(default=(), description="Columns to leave out; * for all that no row has")

@@ -7,6 +7,7 @@ From these come the checks of edgekit.yaml (:mod:`edgekit.project.loader`) and i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +44,8 @@ from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
 PROJECT_FILE = "edgekit.yaml"
 ACTIVATED = "alora"
-METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED)
+PREFERENCE = "dpo"
+METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED, PREFERENCE)
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
@@ -117,6 +119,9 @@ class Adapter:
     invocation: Text | None = Field(
         default=None,
         description="Of alora: the text from which it works; else what the chat template puts before an answer",
+    )
+    beta: Number | None = Field(
+        default=None, gt=0, description="Of dpo: how near to the base the adapter stays; else 0.1"
     )
     rank: Whole = Field(default=16, ge=1, le=1024, description="Rank of the update's two matrices")
     alpha: Whole | None = Field(default=None, ge=1, description="The update is scaled by alpha / rank; else 2 x rank")
@@ -222,6 +227,18 @@ class Adapter:
         if self.invocation is not None and self.method != ACTIVATED:
             error = refused("only an activated LoRA has one", f"method: {ACTIVATED}")
             raise refused_at(("invocation",), error, self.invocation)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_preferences(self) -> Adapter:
+        if self.method != PREFERENCE:
+            if self.beta is not None:
+                raise refused_at(("beta",), refused("only preferences have one", f"method: {PREFERENCE}"), self.beta)
+            return self
+        for key, idle in (("label_smoothing_factor", 0), ("loss", "last")):
+            if getattr(self, key) != idle:
+                error = refused(f"it doesn't go with method: {PREFERENCE}", "leave it out")
+                raise refused_at((key,), error, getattr(self, key))
         return self
 
 
@@ -336,6 +353,9 @@ class Project:
             InputError: neither names any.
         """
         files = self.adapters[name].data or self.data
+        if files is not None and self.adapters[name].method == PREFERENCE:
+            train, evaluation = (replace(each, preferences=True) for each in (files.train, files.eval))
+            return replace(files, train=train, eval=evaluation)
         if files is None:
             raise InputError(
                 f"{PROJECT_FILE} names no data for adapter {name}",

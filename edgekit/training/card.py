@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.project import PREFERENCE
 from edgekit.training.record import PLOT_FILE, RunRecord, final_losses, versions
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import EdgekitError
@@ -196,7 +197,8 @@ def _losses(record: RunRecord) -> list[str]:
         if key in last
     ]
     step = int(last.get("step", 0))
-    return [f"Loss per answer token after {step} steps: {' and '.join(said)}."] if said else []
+    loss = "Preference loss" if record.hyperparameters.get("method") == PREFERENCE else "Loss per answer token"
+    return [f"{loss} after {step} steps: {' and '.join(said)}."] if said else []
 
 
 def _usage(record: RunRecord, base: Base) -> str:

@@ -27,8 +27,8 @@ def planned_steps(trainer: Trainer) -> int:
 
 
 def planned_evaluations(trainer: Trainer) -> int:
-    """Evaluations among these steps."""
-    return planned_steps(trainer) // int(trainer.args.eval_steps)
+    """Evaluations among these steps; the last step has one in any case."""
+    return math.ceil(planned_steps(trainer) / int(trainer.args.eval_steps))
 
 
 def tell_plan(trainer: Trainer, name: str) -> None:

@@ -10,13 +10,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.project import PREFERENCE
 from edgekit_runtime.files.strict_json import strict_json
 
 RECORD_FILE = "run.json"
 PLOT_FILE = "loss.png"
 RECORD_SCHEMA = "edgekit.run/1"
 PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "llama-cpp-python")
-_OF_CURVE = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
+_OF_PREFERENCES = ("rewards/accuracies", "rewards/margins")  # pairs told apart, and by how much
+_OF_CURVE = (
+    *("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm"),
+    *(prefix + key for prefix in ("", "eval_") for key in _OF_PREFERENCES),
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
+def loss_unit(method: str) -> str:
+    """What the losses of a training method are, for the axis of a plot."""
+    return "preference loss" if method == PREFERENCE else "loss per answer token (nats)"
+
+
+def plot_losses(record: RunRecord, path: Path) -> None:
     """Draw training and evaluation loss over steps as a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -114,10 +124,11 @@ def plot_losses(losses: list[dict[str, float]], title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained", dpi=120)
     axes = figure.add_subplot()
     for key, label, marker in (("loss", "training", ""), ("eval_loss", "evaluation", "o")):
-        points = [(entry["step"], entry[key]) for entry in losses if key in entry]
+        points = [(entry["step"], entry[key]) for entry in record.losses if key in entry]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker=marker)
-    axes.set(title=title, xlabel="optimiser step", ylabel="loss per answer token (nats)")
+    unit = loss_unit(record.hyperparameters["method"])
+    axes.set(title=f"{record.adapter} on {record.base}", xlabel="optimiser step", ylabel=unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)

@@ -20,8 +20,8 @@ from edgekit.data.holdout import SEED, SHARE
 from edgekit.encoding.completions import default_reasoning
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.encoding.images import RowImages, let_see, row_images
-from edgekit.project import Adapter, Project, with_settings
-from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit.project import PREFERENCE, Adapter, Project, with_settings
+from edgekit.project.folders import adapter_folder, is_adapter_folder, told
 from edgekit.training.card import write_card
 from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_adapter, save_initial
 from edgekit.training.engine_fit import layers_left_out
@@ -30,6 +30,7 @@ from edgekit.training.history import EARLY, FAILED, FINISHED, INTERRUPTED, STOPP
 from edgekit.training.interrupt import StopOnInterrupt
 from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.outlook import TimeTold, tell_plan
+from edgekit.training.preference import preference_example, preference_trainer
 from edgekit.training.preflight import check_train
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, curve, plot_losses
@@ -173,7 +174,7 @@ def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], out
         data,
         left_out,
         settings,
-        eval_rows[: adapter.samples],
+        [replace(row, where=told(project, row.where)) for row in eval_rows[: adapter.samples]],
         output,
     )
 
@@ -198,7 +199,8 @@ def wrapped_model(prepared: Prepared) -> Any:
 def make_trainer(prepared: Prepared, model: Any, work: Path, run: str) -> transformers.Trainer:
     """The Trainer of ``model``; checkpoints go to ``work``, trackers know it as ``run``."""
     reporting = tracking_arguments(prepared.project, prepared.adapter, run)
-    return adapter_trainer(model, prepared.encoder, prepared.datasets, prepared.adapter, work, reporting)
+    make = preference_trainer if prepared.adapter.method == PREFERENCE else adapter_trainer
+    return make(model, prepared.encoder, prepared.datasets, prepared.adapter, work, reporting)
 
 
 def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None) -> tuple[Any, RunRecord]:
@@ -210,7 +212,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
     if adapter.method in CHANGES_BASE and checkpoint is None:
         save_initial(model, work / INITIAL_FOLDER)
     samples = Samples(prepared.encoder, prepared.sampled, adapter.system)
-    told, interrupt = Told(on_evaluation), StopOnInterrupt()
+    watched, interrupt = Told(on_evaluation), StopOnInterrupt()
     with tracking(project, adapter, run.name):
         trainer = make_trainer(prepared, model, work, run.name)
         tell_plan(trainer, adapter.name)
@@ -219,7 +221,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             *(adapter.name, model.num_parameters(only_trainable=True), prepared.base.name, prepared.weights.label),
         )
         progress = Progress.install(trainer, adapter.name)
-        for callback in (interrupt, told, samples, TimeTold(adapter.name)):
+        for callback in (interrupt, watched, samples, TimeTold(adapter.name)):
             trainer.add_callback(callback)
         begun, status, result = time.monotonic(), FAILED, {}
         try:
@@ -235,7 +237,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             record = replace(
                 _record(prepared),
                 run=run.name,
-                status=STOPPED if told.raised else status,
+                status=STOPPED if watched.raised else status,
                 started=run.started,
                 seconds=round(run.seconds + time.monotonic() - begun, 3),
                 losses=curve(trainer.state.log_history),
@@ -276,7 +278,7 @@ def _publish(prepared: Prepared, model: Any, record: RunRecord) -> Path:
         initial = prepared.work / INITIAL_FOLDER if prepared.adapter.method in CHANGES_BASE else None
         save_adapter(model, temporary, initial)
         record.save(temporary)
-        plot_losses(record.losses, f"{record.adapter} on {record.base}", temporary / PLOT_FILE)
+        plot_losses(record, temporary / PLOT_FILE)
         write_card(temporary, record, prepared.base, task=prepared.project.task)
     shutil.rmtree(prepared.work, ignore_errors=True)
     return prepared.folder
@@ -297,6 +299,8 @@ def _tell_of_reasoning(adapter: Adapter, encoder: Encoder) -> None:
 
 def _examples(encoder: Encoder, row: Row, adapter: Adapter, limit: int, invocation: list[int]) -> list[Encoded]:
     """What is learnt of a row; an activated LoRA works from one place of an example, so its turns share none."""
+    if row.rejected is not None:
+        return [preference_example(encoder, row, adapter.system, limit)]
     every = adapter.loss == "all"
     examples = encoder.encode(row, adapter.system, limit, every_turn=every, join=not invocation)
     return [_invoked(example, row, invocation) for example in examples] if invocation else examples

@@ -43,35 +43,11 @@ def adapter_trainer(
         UsageError: an optimizer that can't be, here or with this method.
     """
     train_set, eval_set = datasets
-    on_gpu = device().type == "cuda"
-    steps = adapter.max_steps or max(
-        1, round(adapter.epochs * len(train_set) / (adapter.batch_size * adapter.gradient_accumulation))
-    )
-    arguments = transformers.TrainingArguments(
-        output_dir=str(work),
-        max_steps=adapter.max_steps or -1,
-        num_train_epochs=adapter.epochs,
-        per_device_train_batch_size=adapter.batch_size,
-        per_device_eval_batch_size=adapter.batch_size,
-        gradient_accumulation_steps=adapter.gradient_accumulation,
-        gradient_checkpointing=uses_checkpointing(),
-        bf16=fast_bfloat16(),
-        use_cpu=not on_gpu,
-        train_sampling_strategy="group_by_length",  # batches of like lengths waste no work on padding
-        logging_steps=max(1, steps // 50),
-        seed=adapter.seed,
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        label_names=["labels"],
-        **optimisation(adapter),
-        **evaluations(adapter, steps),
-        **reporting,
-    )
     collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
     smoothing = adapter.label_smoothing_factor
     return transformers.Trainer(
         model=model,
-        args=arguments,
+        args=transformers.TrainingArguments(**training_arguments(adapter, len(train_set), work), **reporting),
         train_dataset=train_set,
         eval_dataset=eval_set,
         data_collator=collator,
@@ -79,3 +55,34 @@ def adapter_trainer(
         compute_loss_func=SmoothedLoss(model, smoothing) if smoothing else None,
         callbacks=patience(adapter),
     )
+
+
+def training_arguments(adapter: Adapter, examples: int, work: Path) -> dict[str, Any]:
+    """Arguments of transformers' TrainingArguments, for so many examples.
+
+    Raises:
+        UsageError: an optimizer that can't be here.
+    """
+    on_gpu = device().type == "cuda"
+    steps = adapter.max_steps or max(
+        1, round(adapter.epochs * examples / (adapter.batch_size * adapter.gradient_accumulation))
+    )
+    return {
+        "output_dir": str(work),
+        "max_steps": adapter.max_steps or -1,
+        "num_train_epochs": adapter.epochs,
+        "per_device_train_batch_size": adapter.batch_size,
+        "per_device_eval_batch_size": adapter.batch_size,
+        "gradient_accumulation_steps": adapter.gradient_accumulation,
+        "gradient_checkpointing": uses_checkpointing(),
+        "bf16": fast_bfloat16(),
+        "use_cpu": not on_gpu,
+        "train_sampling_strategy": "group_by_length",  # batches of like lengths waste no work on padding
+        "logging_steps": max(1, steps // 50),
+        "seed": adapter.seed,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": on_gpu,
+        "label_names": ["labels"],
+        **optimisation(adapter),
+        **evaluations(adapter, steps),
+    }

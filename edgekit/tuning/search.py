@@ -23,7 +23,7 @@ from edgekit.project import Project, with_settings
 from edgekit.training.record import final_losses, read_record
 from edgekit.training.run import train
 from edgekit.tuning.space import RATE, Space
-from edgekit.tuning.study import RUNGS, mark, open_study, study_folder
+from edgekit.tuning.study import RATE_ALONE, RUNGS, again, mark, open_study, study_folder
 from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.errors import EdgekitError, InputError
 
@@ -113,7 +113,7 @@ def search(
     )
     if not study.get_trials(deepcopy=False):
         for rate in space.first_rates or [None]:
-            study.enqueue_trial(space.own() if rate is None else {RATE: rate})
+            study.enqueue_trial(space.own() if rate is None else {RATE: rate}, {RATE_ALONE: rate is not None})
     begun = time.monotonic()
     while work.count(study) < trials and (seconds is None or time.monotonic() - begun < seconds):
         work.attempt(study, trials)
@@ -153,8 +153,8 @@ class _Work:
         """One trial."""
         trial = study.ask()
         mark(trial)
-        first = trial.number < len(self.space.first_rates)
-        settings = self.space.draw(trial, None if first else self._best_rate(study))
+        alone = trial.user_attrs.get(RATE_ALONE, False)
+        settings = self.space.draw(trial, None if alone else self._best_rate(study))
         trial.set_user_attr(SETTINGS, settings)
         folder, begun = self.folder / "trials" / str(trial.number), time.monotonic()
         told = ", ".join(f"{key} {value}" for key, value in settings.items())
@@ -165,7 +165,7 @@ class _Work:
             study.tell(trial, state=TrialState.PRUNED)
         except KeyboardInterrupt:
             study.tell(trial, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
+            again(study, trial)
             raise KeyboardInterrupt(f"in trial {trial.number + 1}; go on with --resume") from None
         except (EdgekitError, RuntimeError) as error:
             trial.set_user_attr(PROBLEM, str(error).splitlines()[0])

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 JOURNAL = "journal.log"
 STUDY = "study"
 RECIPE = "recipe"
-HOST, PROCESS = "host", "process"
+HOST, PROCESS, RATE_ALONE = "host", "process", "rate alone"  # attributes of trials
 LOSS, SIZE = "loss", "size"  # what is made small; size is the adapter's, in parameters
 RUNGS = 9  # evaluations of a trial: a third of all trials goes on after the first one, a third of those after the third
 REDUCTION = 3
@@ -110,6 +110,11 @@ def mark(trial: optuna.Trial) -> None:
     trial.set_user_attr(PROCESS, os.getpid())
 
 
+def again(study: optuna.Study, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
+    """Try once more what a trial that failed had drawn."""
+    study.enqueue_trial(trial.params, {RATE_ALONE: trial.user_attrs.get(RATE_ALONE, False)})
+
+
 def _is_abandoned(trial: optuna.trial.FrozenTrial) -> bool:
     here = trial.user_attrs.get(HOST) == socket.gethostname()
     return here and not psutil.pid_exists(int(trial.user_attrs.get(PROCESS, -1)))
@@ -133,4 +138,4 @@ def _fail_abandoned(study: optuna.Study) -> None:
     for trial in _running(study):
         if _is_abandoned(trial):
             study.tell(trial.number, state=TrialState.FAIL)
-            study.enqueue_trial(trial.params)
+            again(study, trial)
