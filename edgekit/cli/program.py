@@ -29,11 +29,7 @@ from edgekit.cli.verify import verify
 
 GROUPS = {
     "Start": (init, demo, schema),
-<<<<<<< HEAD
-    "Train": (train, tune, evaluate, merge),
-=======
-    "Train": (train, runs, evaluate, merge),
->>>>>>> trainer
+    "Train": (train, tune, runs, evaluate, merge),
     "Prove and ship": (export, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),
