@@ -25,11 +25,12 @@ from edgekit.cli.serve_site import serve_site
 from edgekit.cli.sign import sign
 from edgekit.cli.site import site
 from edgekit.cli.train import train
+from edgekit.cli.tune import tune
 from edgekit.cli.verify import verify
 
 GROUPS = {
     "Start": (init, demo, schema),
-    "Train": (data, train, runs, evaluate, merge),
+    "Train": (data, train, tune, runs, evaluate, merge),
     "Prove and ship": (export, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),

@@ -1,0 +1,1 @@
+"""Better settings for an adapter, searched: `edgekit tune`."""

@@ -1,0 +1,85 @@
+"""What a search has found becomes the project's: settings in edgekit.yaml, the trained adapter in its place."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.util import load_yaml_guess_indent
+
+from edgekit.project import PROJECT_FILE, Project, load_project, with_settings
+from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit.tuning.search import Finalist, Found
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.files.atomic import publish, write_whole
+
+OWN_LINE = re.compile(r"^[ \t]*# edgekit tune, .*\n", re.MULTILINE)
+
+
+def apply(project: Project, name: str, found: Found) -> bool:
+    """Take the best finalist over: its settings go to edgekit.yaml, its adapter to ``adapters/NAME``.
+
+    Returns:
+        Whether the settings have changed.
+
+    Raises:
+        InputError: one of them can't be written; edgekit.yaml stays as it was then.
+    """
+    best = found.best
+    with publish(adapter_folder(project, project.adapter(name)), is_ours=is_adapter_folder) as temporary:
+        shutil.copytree(best.folder, temporary, dirs_exist_ok=True)
+        if best.settings:
+            write_settings(project, name, best.settings, _comment(best, found))
+    return bool(best.settings)
+
+
+def write_settings(project: Project, name: str, settings: Mapping[str, Any], comment: str) -> None:
+    """Change keys of an adapter in edgekit.yaml, whose comments and order stay, with a comment before the first one.
+
+    Raises:
+        InputError: the file can't be written, or would not say what it has to.
+    """
+    path = project.folder / PROJECT_FILE
+    text = path.read_text(encoding="utf-8")
+    document, indent, block_indent = load_yaml_guess_indent(OWN_LINE.sub("", text))
+    yaml = YAML(typ="rt")
+    yaml.preserve_quotes, yaml.width = True, 4096
+    yaml.indent(mapping=indent or 2, sequence=indent or 2, offset=block_indent or 0)
+    adapters = document["adapters"]
+    if adapters[name] is None:
+        adapters[name] = CommentedMap()
+    entry = adapters[name]
+    entry.fa.set_block_style()
+    adapters.fa.set_block_style()
+    for key, value in settings.items():
+        entry[key] = list(value) if isinstance(value, tuple) else value
+    first = next(key for key in entry if key in settings)
+    entry.yaml_set_comment_before_after_key(first, before=comment, indent=2 * (indent or 2))
+    write_whole(path, _dumped(yaml, document).encode())
+    try:
+        written = load_project(path).adapter(name)
+        if written != with_settings(project, [name], settings).adapter(name):
+            raise InputError(f"{path} would not say what was found", "write it by hand")
+    except InputError:
+        write_whole(path, text.encode())
+        raise
+
+
+def _dumped(yaml: YAML, document: Any) -> str:
+    import io
+
+    out = io.StringIO()
+    yaml.dump(document, out)
+    return out.getvalue()
+
+
+def _comment(best: Finalist, found: Found) -> str:
+    before = next((each for each in found.finalists if each.number == 0), None)
+    said = f"score {100 * best.score.value:.1f}, evaluation loss {best.loss:.3f}"
+    was = "" if before is None else f" (before: {100 * before.score.value:.1f}, {before.loss:.3f})"
+    return f"edgekit tune, {datetime.date.today():%Y-%m-%d}: {said}{was}"
