@@ -23,6 +23,7 @@ from edgekit_exporters.peft.settings import Settings, checked_settings
 from edgekit_runtime.errors import EdgekitError, InputError
 
 CONNECTOR = "connector"  # PEFT's modules_to_save of an image base whose connector was trained, too
+TOKENS = ".token_adapter.trainable_tokens_delta"  # end of the names of tokens' rows
 OTHER_BASE = "use the base that it was trained on"
 # Types that torch computes with; those of two numbers in a byte, or of scales alone, it only carries.
 NUMBERS = (
@@ -50,6 +51,20 @@ class TakenAdapter:
     resolved: Resolved
     weights: dict[str, torch.Tensor]
     connector: torch.Tensor | None = None
+
+    @property
+    def trained_rows(self) -> dict[str, tuple[str, list[int]]]:
+        """Modules of which single tokens were trained: the name of the tensor that holds them, and which they are."""
+        indices = self.settings.trainable_token_indices or []
+        found = {}
+        for key in self.weights:
+            if not key.endswith(TOKENS):
+                continue
+            module = key.removeprefix(PREFIX).removesuffix(TOKENS)
+            named = indices.items() if isinstance(indices, dict) else [(module, indices)]
+            tokens = next(each for name, each in named if f".{module}".endswith(f".{name}"))
+            found[module] = (key, tokens)
+        return found
 
     def peft_config(self, *, plain_start: bool = False) -> Any:
         """PEFT's configuration of it, every module by its full name.

@@ -21,6 +21,26 @@ from edgekit_exporters.peft.settings import INVOCATION, Settings
 from edgekit_runtime.errors import InputError
 
 OTHER_BASE = "use the base that it was trained on"
+RESIZED = "for tokens that were added to it, make that base first (see docs/your-base.md, New tokens)"
+
+
+@dataclass(frozen=True)
+class OfParameter:
+    """What a pair goes around that PEFT puts on a parameter (``target_parameters``), not on a layer.
+
+    Attributes:
+        name: the layer of a matrix; the parameter's own name where it holds the matrices of all experts.
+        experts: how many matrices the parameter holds.
+        stacked: whether it has a dimension for them.
+        flipped: A runs along its rows and B along its columns (gpt-oss's experts, GPT-2's Conv1D, embeddings).
+        embedding: it is looked up by token.
+    """
+
+    name: str
+    experts: int = 1
+    stacked: bool = False
+    flipped: bool = False
+    embedding: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,7 @@ class Resolved:
         pairs: module -> names of its A and B.
         scales: module -> what ``B @ A`` is multiplied by.
         transposed: modules whose base weight is stored [in, out] (GPT-2's Conv1D).
+        parameters: of those of ``pairs`` that go around a parameter, which one.
     """
 
     ranks: Mapping[str, int]
@@ -42,6 +63,7 @@ class Resolved:
     pairs: Mapping[str, tuple[str, str]]
     scales: Mapping[str, float]
     transposed: frozenset[str]
+    parameters: Mapping[str, OfParameter]
 
     def config(self, settings: Settings, *, plain_start: bool = False, connector: str | None = None) -> Any:
         """PEFT's configuration, every module by its full name."""
@@ -208,7 +230,15 @@ def _check_saved(settings: Settings, modules: BaseModules, base: Base) -> None:
     width = modules.parameters[f"{modules.embedding}.weight"][0]
     for key, tokens in (("trainable_token_indices", settings.trained_tokens), (INVOCATION, settings.invocation)):
         if any(token >= width for token in tokens):
-            raise settings.error(key, f"{max(tokens)} is no token of {base.name}", OTHER_BASE)
+            raise settings.error(
+                key,
+                f"{max(tokens)} is no token of {base.name}, which has {width}",
+                f"use the base that it was trained on; {RESIZED}",
+            )
+    indices = settings.trainable_token_indices or []
+    for listed in indices.values() if isinstance(indices, dict) else [indices]:
+        if len(set(listed)) < len(listed):
+            raise settings.error("trainable_token_indices", "it names a token twice", "name each once, and train again")
 
 
 def _asked_of_peft(settings: Settings, ranks: Mapping[str, int], alphas: Mapping[str, float], base: Base) -> Resolved:
@@ -241,7 +271,27 @@ def _asked_of_peft(settings: Settings, ranks: Mapping[str, int], alphas: Mapping
             for name, module in layers.items()
             if getattr(module, "fan_in_fan_out", False) and name in ranks and not _is_embedding(module)
         ),
+        parameters={name: _of_parameter(name, module) for name, module in layers.items() if _is_parameter(module)},
     )
+
+
+def _is_parameter(module: Any) -> bool:
+    from peft.tuners.lora.layer import ParamWrapper
+
+    return isinstance(module, ParamWrapper)
+
+
+def _of_parameter(name: str, wrapper: Any) -> OfParameter:
+    """PEFT nests its wrappers where a module has several parameters."""
+    from transformers.pytorch_utils import Conv1D
+
+    module, owner = name.replace(".base_layer", ""), wrapper.get_base_layer()
+    if wrapper.get_param().dim() == 3:
+        stacked = {"experts": wrapper.num_experts, "stacked": True}
+        return OfParameter(f"{module}.{wrapper.parameter_name}", flipped=not wrapper._did_swap_in_out_features, **stacked)
+    embedding = isinstance(owner, torch.nn.Embedding)
+    whole = module if wrapper.parameter_name == "weight" else f"{module}.{wrapper.parameter_name}"
+    return OfParameter(whole, flipped=embedding or isinstance(owner, Conv1D), embedding=embedding)
 
 
 def _is_embedding(module: Any) -> bool:
