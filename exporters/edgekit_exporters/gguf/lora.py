@@ -115,9 +115,7 @@ def _stacked(
     start = 0
     for piece, layer in parts:
         # Which of the two halves runs along the tensor's rows.
-        along, across = (
-            (layer.b, layer.a) if piece.transposed == layer.transposed else (layer.a.mT, layer.b.mT)
-        )
+        along, across = (layer.b, layer.a) if piece.transposed == layer.transposed else (layer.a.mT, layer.b.mT)
         taken = slice(start, start := start + layer.rank)
         expert, row = (torch.from_numpy(each) for each in np.divmod(piece.rows, outputs))
         source, place = (torch.from_numpy(each) for each in np.divmod(piece.places, along.shape[1]))

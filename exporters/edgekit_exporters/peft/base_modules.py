@@ -25,6 +25,7 @@ class BaseModules:
         adaptable: names of the modules that LoRA can be put around.
         names: of all modules.
         parameters: shape by name, a tied output matrix included.
+        experts: names of the parameters that hold the matrices of all experts of a layer.
         tied: whether the output matrix is the embedding.
         output: name of the output matrix's module.
         embedding: name of the embedding's module.
@@ -34,6 +35,7 @@ class BaseModules:
     adaptable: tuple[str, ...]
     names: frozenset[str]
     parameters: Mapping[str, tuple[int, ...]]
+    experts: tuple[str, ...]
     tied: bool
     output: str
     embedding: str
@@ -79,9 +81,21 @@ def base_modules(base: Base) -> BaseModules:
         adaptable=tuple(name for name, module in modules.items() if isinstance(module, linear)),
         names=frozenset(name for name in modules if name),
         parameters={name: tuple(value.shape) for name, value in model.named_parameters(remove_duplicate=False)},
+        experts=expert_parameters(model),
         tied=bool(model.config.tie_word_embeddings),
         output=next((name for name, module in modules.items() if module is output), ""),
         embedding=next((name for name, module in modules.items() if module is embedding), ""),
+    )
+
+
+def expert_parameters(model: Any) -> tuple[str, ...]:
+    """Names of the parameters with three dimensions, kernels of convolutions excepted."""
+    return tuple(
+        f"{name}.{kind}"
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.nn.Conv1d)
+        for kind, value in module.named_parameters(recurse=False)
+        if value.dim() == 3
     )
 
 

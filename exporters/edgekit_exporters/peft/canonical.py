@@ -14,6 +14,7 @@ import torch
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.float_model import load_float
+from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import base_modules, base_weights
 from edgekit_exporters.peft.intake import TakenAdapter, take_in
 from edgekit_exporters.peft.names import PREFIX
@@ -193,7 +194,8 @@ def _starts(adapter: TakenAdapter) -> dict[str, tuple[torch.Tensor, torch.Tensor
     from peft.tuners.lora import LoraLayer
 
     model = load_float(adapter.base.folder)
-    wrapped = get_peft_model(model, adapter.peft_config())
+    with as_named():
+        wrapped = get_peft_model(model, adapter.peft_config())
     return {
         name.removeprefix(PREFIX): (module.lora_A["default"].weight.detach(), module.lora_B["default"].weight.detach())
         for name, module in wrapped.named_modules()

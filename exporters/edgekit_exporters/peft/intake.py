@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import BaseModules, base_modules
 from edgekit_exporters.peft.files import AdapterFiles, find_adapter, stamp, tell_once
 from edgekit_exporters.peft.lora_gguf import read_lora_gguf
@@ -134,7 +135,8 @@ def attach(model: Any, adapter: TakenAdapter) -> Any:
     if adapter.connector is not None:
         weights[next(_connector_keys(model))] = adapter.connector
     try:
-        wrapped = get_peft_model(model, adapter.peft_config())
+        with as_named():
+            wrapped = get_peft_model(model, adapter.peft_config())
         set_peft_model_state_dict(wrapped, weights)
     except (RuntimeError, ValueError, TypeError, NotImplementedError, KeyError) as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")

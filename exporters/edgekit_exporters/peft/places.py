@@ -14,6 +14,7 @@ import torch
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.float_model import skeleton
+from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import BaseModules
 from edgekit_exporters.peft.names import PREFIX, TensorName, file_names
 from edgekit_exporters.peft.pattern_time import check_time
@@ -247,7 +248,7 @@ def _asked_of_peft(settings: Settings, ranks: Mapping[str, int], alphas: Mapping
     from peft.tuners.lora import LoraLayer
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), as_named():
             warnings.simplefilter("ignore")
             wrapped = get_peft_model(skeleton(base.folder), _peft_config(settings, ranks, alphas, plain_start=True))
             state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -288,7 +289,9 @@ def _of_parameter(name: str, wrapper: Any) -> OfParameter:
     module, owner = name.replace(".base_layer", ""), wrapper.get_base_layer()
     if wrapper.get_param().dim() == 3:
         stacked = {"experts": wrapper.num_experts, "stacked": True}
-        return OfParameter(f"{module}.{wrapper.parameter_name}", flipped=not wrapper._did_swap_in_out_features, **stacked)
+        return OfParameter(
+            f"{module}.{wrapper.parameter_name}", flipped=not wrapper._did_swap_in_out_features, **stacked
+        )
     embedding = isinstance(owner, torch.nn.Embedding)
     whole = module if wrapper.parameter_name == "weight" else f"{module}.{wrapper.parameter_name}"
     return OfParameter(whole, flipped=embedding or isinstance(owner, Conv1D), embedding=embedding)
