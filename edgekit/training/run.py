@@ -30,7 +30,7 @@ from edgekit.training.lora import CHANGES_BASE, wrap
 from edgekit.training.preflight import check_train
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, plot_losses
-from edgekit.training.targets import check_experts
+from edgekit.training.targets import check_targets_on
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit_exporters.base import Base
 from edgekit_runtime.engines import last_place
@@ -117,7 +117,7 @@ def _prepare(project: Project, adapter: Adapter) -> _Prepared:
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
-    check_experts(adapter, base)
+    check_targets_on(base, adapter, project.export)
     limit = _max_length(adapter, base)
     left_out = layers_left_out(project, adapter, base, limit)
     weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))

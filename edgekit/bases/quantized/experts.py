@@ -52,7 +52,7 @@ class QuantizedExperts(nn.Module):
         return matrix
 
 
-class PackedParamWrapper(ParamWrapper):
+class PackedParamWrapper(ParamWrapper):  # type: ignore[misc]
     """PEFT's wrapper of experts' matrices, over packed ones: no float of all of them is made."""
 
     @contextlib.contextmanager
@@ -69,7 +69,7 @@ class PackedParamWrapper(ParamWrapper):
 
 
 @contextlib.contextmanager
-def shown_as_parameters(model: nn.Module) -> Iterator[None]:
+def shown_as_parameters(model: Any) -> Iterator[None]:
     """Let PEFT find packed experts, which looks for parameters, and put a wrapper that knows of them around each."""
     found = [
         (owner, name, child)

@@ -42,13 +42,13 @@ def lora_pairs(layers: Mapping[str, LowRank], mapping: TensorMap) -> LoraPairs:
     """
     parts: dict[str, list[tuple[Piece, LowRank]]] = {}
     for module, layer in layers.items():
-        pieces = mapping.adaptable(module)
+        pieces = places_of(module, layer, mapping)
         if not pieces:
             raise InputError(
                 f"llama.cpp has no place for a change of {module}: no {mapping.architecture} matrix holds its weight",
                 "train without this module (targets), or merge the adapter (mode: merged)",
             )
-        for piece in pieces[:1] if layer.embedding else pieces:
+        for piece in pieces:
             parts.setdefault(piece.tensor, []).append((piece, layer))
     ranks = {tensor: sum(layer.rank for _, layer in each) for tensor, each in parts.items()}
     single = {tensor for tensor, each in parts.items() if all(layer.tokens for _, layer in each)}
@@ -57,6 +57,15 @@ def lora_pairs(layers: Mapping[str, LowRank], mapping: TensorMap) -> LoraPairs:
         tensor: _pair(each, mapping.shapes[tensor], _doubled(rank, ranks[tensor])) for tensor, each in parts.items()
     }
     return LoraPairs(mapping.architecture, rank, pairs)
+
+
+def places_of(name: str, layer: LowRank, mapping: TensorMap) -> list[Piece]:
+    """Where llama.cpp has a place for a pair; none of an embedding that is no token's.
+
+    A tied embedding's other copies aren't: PEFT leaves the output matrix as it was.
+    """
+    pieces = mapping.adaptable(name)
+    return [piece for piece in pieces if piece.tensor == keys.EMBEDDING] if layer.embedding else pieces
 
 
 def _doubled(rank: int, least: int) -> int:
@@ -108,7 +117,7 @@ def _pair(parts: list[tuple[Piece, LowRank]], shape: tuple[int, ...], rank: int)
 def _stacked(
     parts: list[tuple[Piece, LowRank]], shape: tuple[int, ...], rank: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The pairs of all experts of a tensor [experts, out, in]; its parts (gate and up) stand beside each other in rank."""
+    """The pairs of all experts of a tensor [experts, out, in]; parts (gate and up) stand beside each other in rank."""
     *experts, outputs, inputs = shape
     count = math.prod(experts)
     a, b = torch.zeros(count, rank, inputs), torch.zeros(count, outputs, rank)
@@ -126,7 +135,7 @@ def _stacked(
 
 def _of_each(experts: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
     """Of which expert of a parameter each of a tensor's experts is, in their order."""
-    first = {expert: source for expert, source in zip(experts.tolist(), sources.tolist(), strict=True)}
+    first = dict(zip(experts.tolist(), sources.tolist(), strict=True))
     return torch.tensor([first[expert] for expert in sorted(first)])
 
 

@@ -34,8 +34,9 @@ class LowRank:
     """One layer's update: ``delta W = b @ a``, A [rank, in], B [out, rank], float32.
 
     Of a parameter that holds the matrices of all experts, A is [experts, rank, in] and B [experts, out, rank].
-    ``transposed`` marks weights that are stored [in, out] (GPT-2's Conv1D, gpt-oss's experts); ``embedding`` those whose
-    A is looked up by token, and whose update is ``(b @ a).T``; ``tokens`` those that change single tokens, one a rank.
+    ``transposed`` marks weights that are stored [in, out] (GPT-2's Conv1D, gpt-oss's experts); ``embedding`` those
+    whose A is looked up by token, and whose update is ``(b @ a).T``; ``tokens`` those that change single tokens, one a
+    rank.
     """
 
     a: torch.Tensor
@@ -161,7 +162,7 @@ def canonicalize(path: Path, base: Base) -> CanonicalAdapter:
 
 
 def _as_layer(a: torch.Tensor, b: torch.Tensor, of: OfParameter) -> tuple[torch.Tensor, torch.Tensor]:
-    """PEFT's pair around a parameter as that of a layer: A [experts x rank, in], B [out, rank x experts] of all experts.
+    """PEFT's pair around a parameter as a layer's; that of experts is A [experts x rank, in], B [out, rank x experts].
 
     Which of the two runs along the parameter's last axis PEFT decides by itself; here ``flipped`` says so.
     """
