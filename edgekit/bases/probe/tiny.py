@@ -71,7 +71,8 @@ def random_pairs(model: Any) -> dict[str, LowRank]:
     Ends that are one matrix are left out: an engine that has one tensor for them can't adapt it as one of them.
     """
     experts = [name for name in expert_parameters(model) if not _is_late(name)]
-    last = () if model.config.tie_word_embeddings else ends(model)
+    one = (model.get_input_embeddings(), model.get_output_embeddings()) if model.config.tie_word_embeddings else ()
+    last = [name for name in ends(model) if not any(model.get_submodule(name) is each for each in one)]
     return {name: random_pair(name, model) for name in (*linear_layers(model), *experts, *last)}
 
 

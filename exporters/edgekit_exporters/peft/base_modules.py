@@ -15,6 +15,8 @@ from edgekit_exporters.hf.float_model import load_float, skeleton
 from edgekit_exporters.peft.names import TensorName
 from edgekit_runtime.errors import InputError
 
+RESIZED = "make the base with the new tokens first, and give that one (docs/your-base.md, New tokens, says how)"
+
 
 @dataclass(frozen=True)
 class BaseModules:
@@ -59,6 +61,7 @@ class BaseModules:
                 f"{file}: nothing in the adapter's config says what {name.written} is for",
                 "save the adapter again, with the config of its training",
             )
+        self.check_vocabulary(name, value, file, base)
         own = base_weights(base, parameter)
         if own.shape != value.shape or not _equal(own, value):
             raise InputError(
@@ -66,6 +69,18 @@ class BaseModules:
                 "trained",
                 "use the very base that it was trained on; where that is this one, save the adapter with "
                 "save_embedding_layers=False",
+            )
+
+    def check_vocabulary(self, name: TensorName, value: torch.Tensor, file: Path, base: Base) -> None:
+        """Refuse a tensor of the embedding or the output matrix that has rows for more tokens than the base.
+
+        Raises:
+            InputError: it has.
+        """
+        tokens = self.parameters[f"{self.embedding}.weight"][0]
+        if name.module in (self.embedding, self.output) and max(value.shape) > tokens:
+            raise InputError(
+                f"{file}: {name.written} is for {max(value.shape)} tokens, and {base.name} has {tokens}", RESIZED
             )
 
 

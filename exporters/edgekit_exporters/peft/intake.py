@@ -211,6 +211,7 @@ def _placed(
             modules.check_unchanged(name, value, file, base)
             continue
         if tuple(value.shape) != shape:
+            modules.check_vocabulary(name, value, file, base)
             raise InputError(
                 f"{file} does not fit {base.name}: {name.written} is {list(value.shape)}, and has to be {list(shape)}",
                 OTHER_BASE,

@@ -15,14 +15,13 @@ import torch
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.float_model import skeleton
 from edgekit_exporters.peft.as_named import as_named
-from edgekit_exporters.peft.base_modules import BaseModules
+from edgekit_exporters.peft.base_modules import RESIZED, BaseModules
 from edgekit_exporters.peft.names import PREFIX, TensorName, file_names
 from edgekit_exporters.peft.pattern_time import check_time
 from edgekit_exporters.peft.settings import INVOCATION, Settings
 from edgekit_runtime.errors import InputError
 
 OTHER_BASE = "use the base that it was trained on"
-RESIZED = "for tokens that were added to it, make that base first (see docs/your-base.md, New tokens)"
 
 
 @dataclass(frozen=True)
@@ -234,7 +233,7 @@ def _check_saved(settings: Settings, modules: BaseModules, base: Base) -> None:
             raise settings.error(
                 key,
                 f"{max(tokens)} is no token of {base.name}, which has {width}",
-                f"use the base that it was trained on; {RESIZED}",
+                RESIZED,
             )
     indices = settings.trainable_token_indices or []
     for listed in indices.values() if isinstance(indices, dict) else [indices]:

@@ -65,6 +65,8 @@ def test_all_linear_leaves_out_and_tells_what_the_engine_ignores(
     with caplog.at_level(logging.WARNING):
         left_out = layers_left_out(project, adapter, base, 100)
     assert "targets: all-linear leaves out per_layer_model_projection: llama.cpp ignores adapters there" in caplog.text
-    assert lora_config(adapter, Targets("all-linear", []), left_out=left_out).exclude_modules == {"per_layer_model_projection"}
+    assert lora_config(adapter, Targets("all-linear", []), left_out=left_out).exclude_modules == {
+        "per_layer_model_projection"
+    }
     onnx = load_project(tiny_project(export={"format": "onnx"}))
     assert layers_left_out(onnx, onnx.adapter(), base, 100) == ()
