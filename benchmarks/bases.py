@@ -232,7 +232,7 @@ def trains_on_blocks(written: Written, base: Path, measured: Measured) -> str:
     tuned(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
     live = [name for name in usable if name not in layers.idle]
     for name, parameter in tuned.named_parameters():
-        if any(part in name for part in (".lora_B.", ".lora_embedding_B.")) and _adapts(tuned, name) in live:
+        if any(part in name for part in (".lora_B.", ".lora_embedding_A.")) and _adapts(tuned, name) in live:
             grad = parameter.grad
             if grad is None or not torch.isfinite(grad).all() or not grad.abs().max() > 0:
                 return f"no gradient comes to {name}"

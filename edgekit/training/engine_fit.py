@@ -111,9 +111,7 @@ def check_adapted(names: Iterable[str], base: Base) -> None:
     if base.vision is not None:
         return
     found = findings(base.folder)
-    lost = {_any_layer(name) for name in found.ignored} - {
-        _any_layer(name) for name in {*found.usable} - {*found.ignored}
-    }
+    lost = {_any_layer(name) for name in found.ignored} - {_any_layer(name) for name in found.usable}
     for name in names:
         if _any_layer(name) in lost:
             raise InputError(f"llama.cpp ignores an adapter of {name}", "export it with --mode merged")

@@ -65,7 +65,13 @@ class PackedParamWrapper(ParamWrapper):  # type: ignore[misc]
         finally:
             packed.changes = packed.changes[: len(packed.changes) - len(added)]
 
-    merge = refuse_change
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Refuse it.
+
+        Raises:
+            UsageError: packed weights can't be changed.
+        """
+        refuse_change()
 
 
 @contextlib.contextmanager

@@ -53,9 +53,7 @@ def lora_pairs(layers: Mapping[str, LowRank], mapping: TensorMap) -> LoraPairs:
     ranks = {tensor: sum(layer.rank for _, layer in each) for tensor, each in parts.items()}
     single = {tensor for tensor, each in parts.items() if all(layer.tokens for _, layer in each)}
     rank = max((each for tensor, each in ranks.items() if tensor not in single), default=max(ranks.values()))
-    pairs = {
-        tensor: _pair(each, mapping.shapes[tensor], _doubled(rank, ranks[tensor])) for tensor, each in parts.items()
-    }
+    pairs = {tensor: _pair(each, mapping.shapes[tensor], max(rank, ranks[tensor])) for tensor, each in parts.items()}
     return LoraPairs(mapping.architecture, rank, pairs)
 
 
@@ -66,13 +64,6 @@ def places_of(name: str, layer: LowRank, mapping: TensorMap) -> list[Piece]:
     """
     pieces = mapping.adaptable(name)
     return [piece for piece in pieces if piece.tensor == keys.EMBEDDING] if layer.embedding else pieces
-
-
-def _doubled(rank: int, least: int) -> int:
-    """``rank`` times a power of two, which costs B no digit: at least ``least``."""
-    while rank < least:
-        rank *= 2
-    return rank
 
 
 def write_lora(made: LoraPairs, destination: Path, float_type: str) -> None:

@@ -35,8 +35,8 @@ class LowRank:
 
     Of a parameter that holds the matrices of all experts, A is [experts, rank, in] and B [experts, out, rank].
     ``transposed`` marks weights that are stored [in, out] (GPT-2's Conv1D, gpt-oss's experts); ``embedding`` those
-    whose A is looked up by token, and whose update is ``(b @ a).T``; ``tokens`` those that change single tokens, one a
-    rank.
+    whose A is looked up by token, and whose update is ``(b @ a).T``; ``tokens`` those that change single tokens, one
+    a rank.
     """
 
     a: torch.Tensor
@@ -158,7 +158,17 @@ def canonicalize(path: Path, base: Base) -> CanonicalAdapter:
                 f"{adapter.path}: its update of {name} is too large for any float type of a device",
                 "the training diverged: take an earlier checkpoint",
             ) from None
-    return CanonicalAdapter(layers | _of_tokens(adapter), adapter.settings.invocation)
+    tokens = _of_tokens(adapter)
+    rank = max((layer.rank for layer in layers.values()), default=1)
+    layers |= {name: layer.padded(_doubled(rank, layer.rank)) for name, layer in tokens.items()}
+    return CanonicalAdapter(layers, adapter.settings.invocation)
+
+
+def _doubled(rank: int, least: int) -> int:
+    """``rank`` times a power of two, which costs no digit where pairs of both are in one file: at least ``least``."""
+    while rank < least:
+        rank *= 2
+    return rank
 
 
 def _as_layer(a: torch.Tensor, b: torch.Tensor, of: OfParameter) -> tuple[torch.Tensor, torch.Tensor]:

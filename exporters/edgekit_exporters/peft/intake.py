@@ -97,6 +97,7 @@ def _taken(files: AdapterFiles, _stamp: tuple[tuple[str, int, int], ...], base: 
         raw, tensors = files.config(), files.weights()
     settings = checked_settings(raw, files.config_file or files.weights_file)
     _check_finite(tensors, files.weights_file)
+    tensors = _once(tensors)
     settings, tensors, connector = _without_connector(settings, tensors, files.weights_file)
     names = understand(tensors, modules.names, modules.weighted, files.weights_file)
     told = normalization(names)
@@ -176,6 +177,16 @@ def _check_finite(tensors: dict[str, torch.Tensor], file: Path) -> None:
             )
 
 
+def _once(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """PEFT writes a trained embedding of a resized vocabulary twice: as itself, and under its wrapper's name."""
+
+    def is_copy(name: str, value: torch.Tensor) -> bool:
+        own = tensors.get(name.replace(".modules_to_save.", "."))
+        return ".modules_to_save." in name and own is not None and torch.equal(own, value)
+
+    return {name: value for name, value in tensors.items() if not is_copy(name, value)}
+
+
 def _without_connector(
     settings: Settings, tensors: dict[str, torch.Tensor], file: Path
 ) -> tuple[Settings, dict[str, torch.Tensor], torch.Tensor | None]:
@@ -208,6 +219,8 @@ def _placed(
     for name in names:
         value, shape = tensors[name.written], resolved.shapes.get(name.key)
         if shape is None:
+            if f"{PREFIX}{name.module}.{name.part.removeprefix('base_layer.')}" in resolved.shapes:
+                continue  # what the trained one replaces
             modules.check_unchanged(name, value, file, base)
             continue
         if tuple(value.shape) != shape:

@@ -131,6 +131,8 @@ def _refittable(adapter: TakenAdapter) -> bool:
     modules = base_modules(adapter.base)
     if settings.modules_to_save or settings.trainable_token_indices or settings.lora_bias:
         return False
+    if any(of.stacked for of in adapter.resolved.parameters.values()):
+        return False
     if any(key.endswith(".bias") for key in adapter.weights):
         return False
     names = [key.removeprefix(PREFIX) for key in adapter.weights]

@@ -1,4 +1,4 @@
-"""Adapters of experts' matrices, of single tokens and of both ends: what llama.cpp computes of them is what PEFT does."""
+"""Adapters of experts, of single tokens and of both ends: llama.cpp computes of them what PEFT does."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ def config_of(kind: str) -> dict[str, Any]:
 
 
 def base_of(kind: str, folder: Path, **changes: Any) -> Base:
+    folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config_of(kind) | changes))
     return Base(kind, f"{kind}-000000000000", folder)
 
@@ -67,14 +68,14 @@ def test_what_peft_lacks_for_experts_is_refused_before_anything_is_loaded(
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens", ".*(q_proj|embed_tokens)"])
 def test_ends_of_a_tied_base_are_refused_for_a_separate_adapter(target: str, tmp_path: Path) -> None:
-    base = base_of("llama", tmp_path, tie_word_embeddings=True)
+    base = base_of("llama", tmp_path / "tied", tie_word_embeddings=True)
     targets = target if "*" in target else ("q_proj", target)
     named = Adapter(name="a", targets=targets)
     with pytest.raises(InputError, match="one matrix for embedding and output.*export.mode: merged"):
         check_targets_on(base, named, Export())
     check_targets_on(base, named, Export(mode="merged"))
     check_targets_on(base, Adapter(name="a"), Export())
-    check_targets_on(base_of("llama", tmp_path, tie_word_embeddings=False), named, Export())
+    check_targets_on(base_of("llama", tmp_path / "untied", tie_word_embeddings=False), named, Export())
 
 
 def test_onnx_takes_no_experts(tmp_path: Path) -> None:
