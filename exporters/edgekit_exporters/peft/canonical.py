@@ -18,7 +18,7 @@ from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import base_modules, base_weights
 from edgekit_exporters.peft.intake import TakenAdapter, take_in
 from edgekit_exporters.peft.names import PREFIX
-from edgekit_exporters.peft.places import OfParameter
+from edgekit_exporters.peft.of_parameters import OfParameter
 from edgekit_exporters.peft.ways_out import NotAdditive, refuse_what_is_not_additive
 from edgekit_runtime.errors import InputError
 

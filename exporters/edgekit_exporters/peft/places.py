@@ -17,30 +17,12 @@ from edgekit_exporters.hf.float_model import skeleton
 from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import RESIZED, BaseModules
 from edgekit_exporters.peft.names import PREFIX, TensorName, file_names
+from edgekit_exporters.peft.of_parameters import OfParameter, is_parameter, of_parameter
 from edgekit_exporters.peft.pattern_time import check_time
 from edgekit_exporters.peft.settings import INVOCATION, Settings
 from edgekit_runtime.errors import InputError
 
 OTHER_BASE = "use the base that it was trained on"
-
-
-@dataclass(frozen=True)
-class OfParameter:
-    """What a pair goes around that PEFT puts on a parameter (``target_parameters``), not on a layer.
-
-    Attributes:
-        name: the layer of a matrix; the parameter's own name where it holds the matrices of all experts.
-        experts: how many matrices the parameter holds.
-        stacked: whether it has a dimension for them.
-        flipped: A runs along its rows and B along its columns (gpt-oss's experts, GPT-2's Conv1D, embeddings).
-        embedding: it is looked up by token.
-    """
-
-    name: str
-    experts: int = 1
-    stacked: bool = False
-    flipped: bool = False
-    embedding: bool = False
 
 
 @dataclass(frozen=True)
@@ -271,29 +253,8 @@ def _asked_of_peft(settings: Settings, ranks: Mapping[str, int], alphas: Mapping
             for name, module in layers.items()
             if getattr(module, "fan_in_fan_out", False) and name in ranks and not _is_embedding(module)
         ),
-        parameters={name: _of_parameter(name, module) for name, module in layers.items() if _is_parameter(module)},
+        parameters={name: of_parameter(name, module) for name, module in layers.items() if is_parameter(module)},
     )
-
-
-def _is_parameter(module: Any) -> bool:
-    from peft.tuners.lora.layer import ParamWrapper
-
-    return isinstance(module, ParamWrapper)
-
-
-def _of_parameter(name: str, wrapper: Any) -> OfParameter:
-    """PEFT nests its wrappers where a module has several parameters."""
-    from transformers.pytorch_utils import Conv1D
-
-    module, owner = name.replace(".base_layer", ""), wrapper.get_base_layer()
-    if wrapper.get_param().dim() == 3:
-        stacked = {"experts": wrapper.num_experts, "stacked": True}
-        return OfParameter(
-            f"{module}.{wrapper.parameter_name}", flipped=not wrapper._did_swap_in_out_features, **stacked
-        )
-    embedding = isinstance(owner, torch.nn.Embedding)
-    whole = module if wrapper.parameter_name == "weight" else f"{module}.{wrapper.parameter_name}"
-    return OfParameter(whole, flipped=embedding or isinstance(owner, Conv1D), embedding=embedding)
 
 
 def _is_embedding(module: Any) -> bool:
