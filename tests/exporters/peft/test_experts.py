@@ -106,6 +106,7 @@ def test_adapters_of_experts_are_exact_separate_merged_and_back_from_gguf(
 OTHERS: dict[str, dict[str, Any]] = {
     "experts alone": {"target_modules": [], "target_parameters": INNER[:1]},
     "matrices by parameter": {"target_parameters": ["q_proj.weight", "mlp.gate.weight", "lm_head.weight"]},
+    "embedding by parameter": {"target_parameters": ["embed_tokens.weight"]},
     "embedding and output": {"target_modules": ["embed_tokens", "lm_head", "q_proj"]},
     "tokens": {"trainable_token_indices": TOKENS},
     "tokens of both ends": {"trainable_token_indices": {"embed_tokens": TOKENS[:2], "lm_head": TOKENS[2:]}},
