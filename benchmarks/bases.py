@@ -32,13 +32,16 @@ from base_rows import Row, page
 from edgekit.bases.probe.compare import distance
 from edgekit.bases.probe.measure import PROMPT, Measured, Written, measure, torch_logits, write_tiny
 from edgekit.bases.probe.shrunk import known, shrunk
-from edgekit.bases.probe.tiny import linear_layers, random_model, random_pair
+from edgekit.bases.probe.tiny import random_model, random_pairs
 from edgekit.bases.quantized import load_quantized
+from edgekit.bases.quantized.experts import QuantizedExperts, shown_as_parameters
 from edgekit.bases.quantized.mapping import stored_tensors
 from edgekit_exporters.cache import cache_folder
 from edgekit_exporters.conversion.converters import CONVERSION, tools_folder
 from edgekit_exporters.conversion.tensor_map import plain_ggufs, tensor_map
 from edgekit_exporters.gguf.base import Recipe
+from edgekit_exporters.peft.as_named import as_named
+from edgekit_exporters.peft.names import PREFIX
 
 PAGE = Path(__file__).parents[1] / "docs" / "bases.md"
 SECONDS = 180  # for each process of a kind
@@ -193,8 +196,7 @@ def _write(asked: Asked, folder: Path) -> Asked:
 
 def _measure(asked: Asked, folder: Path, base: Path, merged: Path | str) -> tuple[Measured, str]:
     model = random_model(known(asked.config))
-    pairs = {name: random_pair(name, module) for name, module in linear_layers(model).items()}
-    written = Written(folder, model, pairs)
+    written = Written(folder, model, random_pairs(model))
     measured = measure(written, base, None if isinstance(merged, str) else merged)
     try:
         blocks = trains_on_blocks(written, base, measured)
@@ -225,16 +227,32 @@ def trains_on_blocks(written: Written, base: Path, measured: Measured) -> str:
     if not usable:
         return "no layer takes an adapter"
     packed.train()
-    tuned: Any = get_peft_model(packed, LoraConfig(r=2, target_modules=usable, task_type="CAUSAL_LM"))
+    tuned: Any = _adapted(packed, usable)
     tokens = torch.tensor([PROMPT])
     tuned(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
     live = [name for name in usable if name not in layers.idle]
     for name, parameter in tuned.named_parameters():
-        if "lora_B" in name and any(f".{each}." in name for each in live):
+        if any(part in name for part in (".lora_B.", ".lora_embedding_A.")) and _adapts(tuned, name) in live:
             grad = parameter.grad
             if grad is None or not torch.isfinite(grad).all() or not grad.abs().max() > 0:
                 return f"no gradient comes to {name}"
     return "yes"
+
+
+def _adapted(model: Any, names: Sequence[str]) -> Any:
+    inner = [name for name in names if isinstance(model.get_submodule(name), QuantizedExperts)]
+    layers = [name for name in names if name not in inner]
+    settings = LoraConfig(r=2, target_modules=layers, target_parameters=inner or None, task_type="CAUSAL_LM")
+    with as_named(), shown_as_parameters(model):
+        return get_peft_model(model, settings)
+
+
+def _adapts(tuned: Any, parameter: str) -> str:
+    """What of the base an adapter's parameter is for."""
+    wrapper = parameter.partition(".lora_")[0]
+    name = wrapper.removeprefix(PREFIX).replace(".base_layer", "")
+    inner = getattr(tuned.get_submodule(wrapper), "parameter_name", None)
+    return f"{name}.{inner}" if inner else name
 
 
 def forked(work: Callable[[], Any]) -> Any:

@@ -22,6 +22,7 @@ from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
+from edgekit.training.engine_fit import check_adapted
 from edgekit.training.finished import adapter_source, shipped_base, trained_weights
 from edgekit.training.kept import as_trained
 from edgekit_exporters.base import Base
@@ -143,7 +144,9 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
         with stage(f"reading adapter {adapter.name}"):
             trained_weights(project, adapter, base)
             if settings.mode == "separate":
-                canonical_adapter(source, base, onnx=weights.format == ONNX)
+                canonical = canonical_adapter(source, base, onnx=weights.format == ONNX)
+                if weights.format != ONNX:
+                    check_adapted(canonical.layers, base)
             else:
                 check_mergeable(take_in(source.folder, base))
     return _Prepared(project, base, shipped, weights, adapters, sources)

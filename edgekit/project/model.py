@@ -105,7 +105,8 @@ class Adapter:
     alpha: Whole | None = Field(default=None, ge=1, description="The update is scaled by alpha / rank; else 2 x rank")
     dropout: Number = Field(default=0.05, ge=0, le=0.9, description="Share of inputs left out in training")
     targets: Targets = Field(
-        default="all-linear", description="Layers: all-linear, q/v, a regular expression, or a list of module names"
+        default="all-linear",
+        description="Layers: all-linear, q/v, a regular expression, or a list of names; experts by their parameters",
     )
     connector: Switch = Field(
         default=False, description="Also train the layer between encoder and text model of a base that reads images"

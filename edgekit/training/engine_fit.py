@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgekit.bases.probe.findings import Findings, findings, fitting
 from edgekit.project import Adapter, Project
+from edgekit.training.targets import ALL, QUERY_VALUE
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
-ALL = "all-linear"
+MERGE = "train without this module (targets), or merge the adapter (mode: merged)"
 
 
 def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: int) -> tuple[str, ...]:
@@ -50,6 +51,8 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
         kinds = [end for end in found.left_out if fitting(names, end)]
         if kinds:
             log.warning("targets: all-linear leaves out %s: %s", ", ".join(kinds), reason)
+    if inner := dict.fromkeys(".".join(name.split(".")[-2:]) for name in found.experts):
+        log.info("targets: all-linear leaves out experts; to train them, too, list layers and %s", ", ".join(inner))
     return found.left_out
 
 
@@ -83,14 +86,37 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
     """
     known = (*found.usable, *found.ignored, *found.placeless)
     if targets == "q/v":
-        targets = ("q_proj", "v_proj")
+        targets = QUERY_VALUE
     if isinstance(targets, str):
         named = [name for name in known if re.fullmatch(targets, name)]
     else:
         named = [name for target in targets for name in fitting(known, target)]
-    hint = "train without this module (targets), or merge the adapter (mode: merged)"
     for name in named:
         if name in found.placeless:
-            raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", hint)
+            raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", MERGE)
         if name in found.ignored:
-            raise InputError(f"llama.cpp ignores an adapter of {name}", hint)
+            raise InputError(f"llama.cpp ignores an adapter of {name}", MERGE)
+
+
+def check_adapted(names: Iterable[str], base: Base) -> None:
+    """Refuse an adapter that llama.cpp would load, and that does nothing there, or something else.
+
+    Args:
+        names: of the layers, and of the parameters of experts, that it adapts.
+        base: that it is for.
+
+    Raises:
+        InputError: llama.cpp ignores a change of one of them.
+    """
+    if base.vision is not None:
+        return
+    found = findings(base.folder)
+    lost = {_any_layer(name) for name in found.ignored} - {_any_layer(name) for name in found.usable}
+    for name in names:
+        if _any_layer(name) in lost:
+            raise InputError(f"llama.cpp ignores an adapter of {name}", "export it with --mode merged")
+
+
+def _any_layer(name: str) -> str:
+    """Names are of all layers, the small model that was asked has a few."""
+    return re.sub(r"\.\d+\.", ".0.", name)

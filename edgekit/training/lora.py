@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+from edgekit.bases.quantized.experts import QuantizedExperts, shown_as_parameters
 from edgekit.project import Adapter
+from edgekit.training.targets import Targets, targets_on
+from edgekit_exporters.peft.as_named import as_named
+from edgekit_exporters.peft.base_modules import expert_parameters
 from edgekit_exporters.peft.intake import CONNECTOR
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.hints import did_you_mean
@@ -16,15 +20,16 @@ from edgekit_runtime.hints import did_you_mean
 # Methods that also change the base's weights: what is saved is the difference to the original base.
 CHANGES_BASE = {"pissa": "pissa_niter_16", "loftq": "loftq"}
 WITH_CONNECTOR = ("qlora", "lora", "rslora")  # methods that can train it too: those of plain pairs, at one rate
-# What `targets: q/v` stands for, as in the LoRA paper.
-QUERY_VALUE = ["q_proj", "v_proj"]
 
 
-def lora_config(adapter: Adapter, invocation: Sequence[int] = (), left_out: Sequence[str] = ()) -> LoraConfig:
+def lora_config(
+    adapter: Adapter, targets: Targets, invocation: Sequence[int] = (), left_out: Sequence[str] = ()
+) -> LoraConfig:
     """PEFT's configuration of ``adapter``.
 
     Args:
         adapter: its settings.
+        targets: what they mean on the base.
         invocation: the token ids from which an activated LoRA works.
         left_out: ends of layers' names that the targets don't mean.
     """
@@ -41,7 +46,8 @@ def lora_config(adapter: Adapter, invocation: Sequence[int] = (), left_out: Sequ
         r=adapter.rank,
         lora_alpha=adapter.lora_alpha,
         lora_dropout=adapter.dropout,
-        target_modules=_targets(adapter.targets),
+        target_modules=targets.layers,
+        target_parameters=targets.experts or None,
         rank_pattern=dict(adapter.rank_pattern),
         alpha_pattern=dict(adapter.alpha_pattern),
         use_rslora=adapter.method == "rslora",
@@ -78,13 +84,16 @@ def wrap(
         )
     if adapter.method == "loftq" and not (torch.cuda.is_available() or torch.xpu.is_available()):
         raise UsageError("PEFT computes loftq's start on a GPU, and there is none here", "use method: qlora or pissa")
-    _check_targets(model, adapter.targets, reads_images=reads_images)
+    experts = _experts(model)
+    targets = targets_on(adapter.targets, (name for name, _ in model.named_modules() if name not in experts), experts)
+    _check_targets(model, targets.layers, experts, reads_images=reads_images)
     if precision in ("nf4", "int8"):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
         model.enable_input_require_grads()
     try:
-        wrapped = get_peft_model(model, lora_config(adapter, invocation, left_out))
+        with as_named(), shown_as_parameters(model):
+            wrapped = get_peft_model(model, lora_config(adapter, targets, invocation, left_out))
     except ValueError as error:
         raise UsageError(
             f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear"
@@ -95,24 +104,25 @@ def wrap(
     return wrapped
 
 
-def _check_targets(model: Any, targets: str | tuple[str, ...], *, reads_images: bool) -> None:
+def _experts(model: Any) -> tuple[str, ...]:
+    """Names of parameters that hold the matrices of all experts of a layer, packed ones too."""
+    packed = (name for name, module in model.named_modules() if isinstance(module, QuantizedExperts))
+    return (*expert_parameters(model), *packed)
+
+
+def _check_targets(model: Any, targets: str | list[str], experts: Sequence[str], *, reads_images: bool) -> None:
     """Each of a list fits something; PEFT passes over those that don't."""
     names = [f".{name}" for name, _ in model.named_modules()]
     for target in () if isinstance(targets, str) else targets:
         if not any(name.endswith(f".{target}") for name in names):
             raise UsageError(
                 f"the target {target} fits no layer of the text model",
-                _instead(model, target, reads_images=reads_images),
+                _instead(model, target, experts, reads_images=reads_images),
             )
 
 
-def _instead(model: Any, target: str, *, reads_images: bool) -> str:
+def _instead(model: Any, target: str, experts: Sequence[str], *, reads_images: bool) -> str:
     layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    layers |= {".".join(name.split(".")[-2:]) for name in experts}
     hint = f"{did_you_mean(target, sorted(layers), 'its layers are')}; targets: all-linear takes all but the output"
     return f"{hint}; of what reads images, connector: true trains that alone" if reads_images else hint
-
-
-def _targets(targets: str | tuple[str, ...]) -> str | list[str]:
-    if targets == "q/v":
-        return QUERY_VALUE
-    return targets if isinstance(targets, str) else list(targets)

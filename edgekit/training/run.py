@@ -35,6 +35,7 @@ from edgekit.training.preflight import check_train
 from edgekit.training.progress import Progress
 from edgekit.training.record import PLOT_FILE, RunRecord, curve, plot_losses
 from edgekit.training.samples import Samples
+from edgekit.training.targets import check_targets_on
 from edgekit.training.trackers import tracking, tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit_exporters.base import Base
@@ -138,6 +139,7 @@ def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], out
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
+    check_targets_on(base, adapter, project.export)
     limit = _max_length(adapter, base)
     left_out = layers_left_out(project, adapter, base, limit)
     weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))

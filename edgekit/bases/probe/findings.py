@@ -18,7 +18,7 @@ from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from edgekit.bases.probe.measure import Measured
+    from edgekit.bases.probe.measure import Written
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,12 @@ class Findings:
         agrees: its logits are torch's.
         kl: largest divergence of a position, in nats; of the model without window where ``window_ignored``.
         window_ignored: it agrees as long as the prompt fits the base's attention window, and not beyond.
-        usable: linear layers of the tiny model that take an adapter.
+        usable: what takes an adapter in the tiny model: layers, and parameters that hold experts' matrices.
         ignored: those that the engine adapts not at all or in another way than torch.
         placeless: those whose weight no tensor holds as it is.
         routers: those that choose experts.
+        experts: of all these, parameters that hold experts' matrices.
+        ends: embeddings and output; of all these, where they are matrices of their own.
         unknown: why nothing could be found out, or None.
     """
 
@@ -45,12 +47,14 @@ class Findings:
     ignored: tuple[str, ...] = ()
     placeless: tuple[str, ...] = ()
     routers: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
     unknown: str | None = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """What ``targets: all-linear`` doesn't mean, as ends of names that fit no other layer."""
-        out = {*self.ignored, *self.placeless, *self.routers}
+        out = {*self.ignored, *self.placeless, *self.routers} - {*self.experts, *self.ends}
         kept = [name for name in self.usable if name not in out]
         return tuple(dict.fromkeys(_short(name, kept) for name in sorted(out)))
 
@@ -81,7 +85,7 @@ def _make(small: dict[str, Any], file: Path) -> None:
 
 def _probed(configs: Sequence[dict[str, Any]]) -> list[Findings]:
     """Of the first configuration; and of the second where that one alone agrees."""
-    from edgekit.bases.probe.measure import measure, write_tiny
+    from edgekit.bases.probe.measure import write_tiny
     from edgekit_exporters.conversion.tensor_map import plain_ggufs
 
     with tempfile.TemporaryDirectory(prefix="edgekit-probe-") as scratch:
@@ -95,7 +99,7 @@ def _probed(configs: Sequence[dict[str, Any]]) -> list[Findings]:
             for written, file in zip(tiny, files, strict=True):
                 if isinstance(file, str):
                     return found or [Findings(unknown=f"llama.cpp's converter refuses a small model of it ({file})")]
-                other = _found(measure(written, file))
+                other = _found(written, file)
                 if not found or other.agrees:
                     found.append(other)
                 if other.agrees:
@@ -107,7 +111,10 @@ def _probed(configs: Sequence[dict[str, Any]]) -> list[Findings]:
             return [Findings(unknown=f"no small model can be made of it ({_line(error)})")]
 
 
-def _found(measured: Measured) -> Findings:
+def _found(written: Written, file: Path) -> Findings:
+    from edgekit.bases.probe.measure import measure
+
+    measured = measure(written, file)
     layers = measured.layers
     return Findings(
         agrees=measured.base.agree,
@@ -116,6 +123,8 @@ def _found(measured: Measured) -> Findings:
         ignored=(*layers.ignored, *layers.wrong),
         placeless=layers.placeless,
         routers=layers.routers,
+        experts=layers.experts,
+        ends=layers.ends,
     )
 
 

@@ -15,9 +15,9 @@ import transformers
 from edgekit.bases.probe.compare import Distance, Logits, distance, moved
 from edgekit.bases.probe.engine import Job, ask
 from edgekit.bases.probe.shrunk import VOCABULARY, WINDOW, known
-from edgekit.bases.probe.tiny import changed, linear_layers, random_model, random_pair
+from edgekit.bases.probe.tiny import changed, ends, random_model, random_pair, random_pairs
 from edgekit_exporters.conversion.tensor_map import TensorMap, tensor_map
-from edgekit_exporters.gguf.lora import lora_pairs, write_lora
+from edgekit_exporters.gguf.lora import lora_pairs, places_of, write_lora
 from edgekit_exporters.peft.canonical import LowRank
 
 # Longer than the window of a shrunk base; no token twice in a row.
@@ -38,7 +38,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Layers:
-    """Names of linear layers by what a separate adapter can do there.
+    """Names of layers, and of experts' matrices, by what a separate adapter can do there.
 
     Attributes:
         honoured: the engine's logits move like torch's.
@@ -47,6 +47,8 @@ class Layers:
         placeless: no GGUF tensor holds the weight as it is.
         idle: torch's logits don't move either: nothing reads them.
         routers: they choose experts.
+        experts: of them all, parameters that hold experts' matrices.
+        ends: of them all, embedding and output; of a tied base, where they weren't measured, their names alone.
     """
 
     honoured: tuple[str, ...]
@@ -55,6 +57,8 @@ class Layers:
     placeless: tuple[str, ...]
     idle: tuple[str, ...]
     routers: tuple[str, ...]
+    experts: tuple[str, ...]
+    ends: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Measured:
 def write_tiny(config: Mapping[str, Any], folder: Path, *, merged: bool = False) -> Written:
     """Make a random model of a shrunk configuration; with ``merged`` also the same with an adapter in its weights."""
     model = random_model(known(config))
-    pairs = {name: random_pair(name, module) for name, module in linear_layers(model).items()}
+    pairs = random_pairs(model)
     _save(model, config, folder)
     if merged:
         with changed(model, pairs):
@@ -103,14 +107,14 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
     mapping = tensor_map(written.folder)
     model, pairs = written.model, written.pairs
     torch_base = torch_logits(model)
-    placeless = tuple(name for name in pairs if not mapping.adaptable(name))
+    placeless = tuple(name for name, pair in pairs.items() if not places_of(name, pair, mapping))
     placed = {name: pair for name, pair in pairs.items() if name not in placeless}
     routers = tuple(name for name in placed if _is_router(name, mapping))
     verdicts, bare = _verdicts(written, placed, base, mapping)
     if distance(torch_base, bare).agree:
         # A second look, with other pairs: an expert that is chosen by a hair's breadth can make one differ.
         doubtful = {
-            name: random_pair(name, model.get_submodule(name), other=True)
+            name: random_pair(name, model, other=True)
             for name, verdict in verdicts.items()
             if verdict in ("ignored", "wrong")
         }
@@ -129,7 +133,13 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
     if merged:
         with changed(model, pairs):
             fused = distance(torch_logits(model), answers[-1][0])
-    layers = Layers(placeless=placeless, routers=routers, **{key: tuple(names) for key, names in found.items()})
+    layers = Layers(
+        placeless=placeless,
+        routers=routers,
+        experts=tuple(name for name, pair in pairs.items() if pair.stacked),
+        ends=ends(model),
+        **{key: tuple(names) for key, names in found.items()},
+    )
     return Measured(distance(torch_base, bare), adapted, fused, layers)
 
 
@@ -168,7 +178,7 @@ def _verdict(torch_before: Logits, torch_after: Logits, before: Logits, after: L
 
 
 def _is_router(name: str, mapping: TensorMap) -> bool:
-    return any(ROUTER in piece.tensor for piece in mapping.by_parameter[f"{name}.weight"])
+    return any(ROUTER in piece.tensor for piece in mapping.adaptable(name))
 
 
 def _lora(pairs: Mapping[str, LowRank], mapping: TensorMap, file: Path) -> Path:

@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from edgekit_exporters.peft.base_modules import expert_parameters
 from edgekit_exporters.peft.canonical import LowRank
 
 RANK = 4
@@ -47,43 +48,63 @@ def random_model(config: Any) -> Any:
 def linear_layers(model: Any) -> dict[str, nn.Module]:
     """The layers that ``targets: all-linear`` may mean: all matrices but the output's, of the first blocks."""
     output = model.get_output_embeddings()
-
-    def is_late(name: str) -> bool:
-        return any(part.isdecimal() and int(part) >= BLOCKS for part in name.split("."))
-
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not output and not is_late(name)
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output and not _is_late(name)
     }
 
 
-def random_pair(name: str, module: Any, *, other: bool = False) -> LowRank:
+def _is_late(name: str) -> bool:
+    return any(part.isdecimal() and int(part) >= BLOCKS for part in name.split("."))
+
+
+def ends(model: Any) -> tuple[str, ...]:
+    """Names of embeddings and output matrix."""
+    output = model.get_output_embeddings()
+    return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Embedding) or module is output)
+
+
+def random_pairs(model: Any) -> dict[str, LowRank]:
+    """A pair for everything that an adapter can be put around: matrices of layers and of experts, both ends.
+
+    Ends that are one matrix are left out: an engine that has one tensor for them can't adapt it as one of them.
+    """
+    experts = [name for name in expert_parameters(model) if not _is_late(name)]
+    one = (model.get_input_embeddings(), model.get_output_embeddings()) if model.config.tie_word_embeddings else ()
+    last = [name for name in ends(model) if not any(model.get_submodule(name) is each for each in one)]
+    return {name: random_pair(name, model) for name in (*linear_layers(model), *experts, *last)}
+
+
+def random_pair(name: str, model: Any, *, other: bool = False) -> LowRank:
     """Pairs that change a layer about as much as a training does, and then some; ``other`` ones for a second look."""
-    rows, columns = module.weight.shape
-    transposed = isinstance(module, Conv1D)
-    if transposed:
+    owner = None if name in expert_parameters(model) else model.get_submodule(name)
+    weight = model.get_parameter(name) if owner is None else owner.weight
+    *experts, rows, columns = weight.shape
+    transposed, embedding = isinstance(owner, Conv1D), isinstance(owner, nn.Embedding)
+    if transposed or embedding:
         rows, columns = columns, rows
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + other)
-    a = torch.randn(RANK, columns, generator=generator) / math.sqrt(columns)
-    b = torch.randn(rows, RANK, generator=generator) / math.sqrt(RANK) / 2
-    return LowRank(a, b, transposed)
+    a = torch.randn(*experts, RANK, columns, generator=generator) / math.sqrt(rows if embedding else columns)
+    b = torch.randn(*experts, rows, RANK, generator=generator) / math.sqrt(RANK) / 2
+    return LowRank(a, b, transposed, embedding)
 
 
 @contextmanager
 def changed(model: Any, pairs: Mapping[str, LowRank]) -> Iterator[None]:
     """The model with the pairs added to its weights."""
-    before = {name: model.get_submodule(name).weight.detach().clone() for name in pairs}
+    weights = {name: model.get_parameter(name if pair.stacked else f"{name}.weight") for name, pair in pairs.items()}
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
         with torch.no_grad():
             for name, pair in pairs.items():
                 change = pair.b @ pair.a
-                model.get_submodule(name).weight.add_(change.T if pair.transposed else change)
+                weights[name].add_(change.mT if pair.transposed or pair.embedding else change)
         yield
     finally:
         with torch.no_grad():
             for name, value in before.items():
-                model.get_submodule(name).weight.copy_(value)
+                weights[name].copy_(value)
 
 
 def _is_matrix(value: Tensor) -> bool:

@@ -86,14 +86,17 @@ class TensorMap:
                 found[piece.parameter].append(piece)
         return found
 
-    def adaptable(self, module: str) -> list[Piece]:
+    def adaptable(self, name: str) -> list[Piece]:
         """The pieces of a module's weight, all in matrices; none where a part of it stands in anything else.
 
         Compressed attention's projections stand as one matrix a head, which the engine multiplies without adapters.
+        A parameter that holds the matrices of all experts, by its own name, may stand in tensors that do, too.
         """
-        pieces = self.by_parameter.get(f"{module}.weight", [])
+        parameter = name if name in self.parameters else f"{name}.weight"
+        pieces = self.by_parameter.get(parameter, [])
+        most = len(self.parameters.get(parameter, ()))
         sizes = [[size for size in self.shapes[piece.tensor] if size != 1] for piece in pieces]
-        return pieces if all(len(each) == 2 for each in sizes) else []
+        return pieces if all(2 <= len(each) <= most for each in sizes) else []
 
     @property
     def computed(self) -> list[str]:

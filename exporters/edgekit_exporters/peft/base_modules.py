@@ -15,6 +15,8 @@ from edgekit_exporters.hf.float_model import load_float, skeleton
 from edgekit_exporters.peft.names import TensorName
 from edgekit_runtime.errors import InputError
 
+RESIZED = "make the base with the new tokens first, and give that one (docs/your-base.md, New tokens, says how)"
+
 
 @dataclass(frozen=True)
 class BaseModules:
@@ -25,6 +27,7 @@ class BaseModules:
         adaptable: names of the modules that LoRA can be put around.
         names: of all modules.
         parameters: shape by name, a tied output matrix included.
+        experts: names of the parameters that hold the matrices of all experts of a layer.
         tied: whether the output matrix is the embedding.
         output: name of the output matrix's module.
         embedding: name of the embedding's module.
@@ -34,6 +37,7 @@ class BaseModules:
     adaptable: tuple[str, ...]
     names: frozenset[str]
     parameters: Mapping[str, tuple[int, ...]]
+    experts: tuple[str, ...]
     tied: bool
     output: str
     embedding: str
@@ -57,6 +61,7 @@ class BaseModules:
                 f"{file}: nothing in the adapter's config says what {name.written} is for",
                 "save the adapter again, with the config of its training",
             )
+        self.check_vocabulary(name, value, file, base)
         own = base_weights(base, parameter)
         if own.shape != value.shape or not _equal(own, value):
             raise InputError(
@@ -64,6 +69,18 @@ class BaseModules:
                 "trained",
                 "use the very base that it was trained on; where that is this one, save the adapter with "
                 "save_embedding_layers=False",
+            )
+
+    def check_vocabulary(self, name: TensorName, value: torch.Tensor, file: Path, base: Base) -> None:
+        """Refuse a tensor of the embedding or the output matrix that has rows for more tokens than the base.
+
+        Raises:
+            InputError: it has.
+        """
+        tokens = self.parameters[f"{self.embedding}.weight"][0]
+        if name.module in (self.embedding, self.output) and max(value.shape) > tokens:
+            raise InputError(
+                f"{file}: {name.written} is for {max(value.shape)} tokens, and {base.name} has {tokens}", RESIZED
             )
 
 
@@ -79,9 +96,21 @@ def base_modules(base: Base) -> BaseModules:
         adaptable=tuple(name for name, module in modules.items() if isinstance(module, linear)),
         names=frozenset(name for name in modules if name),
         parameters={name: tuple(value.shape) for name, value in model.named_parameters(remove_duplicate=False)},
+        experts=expert_parameters(model),
         tied=bool(model.config.tie_word_embeddings),
         output=next((name for name, module in modules.items() if module is output), ""),
         embedding=next((name for name, module in modules.items() if module is embedding), ""),
+    )
+
+
+def expert_parameters(model: Any) -> tuple[str, ...]:
+    """Names of the parameters with three dimensions, kernels of convolutions excepted."""
+    return tuple(
+        f"{name}.{kind}"
+        for name, module in model.named_modules()
+        if not isinstance(module, torch.nn.Conv1d)
+        for kind, value in module.named_parameters(recurse=False)
+        if value.dim() == 3
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import BaseModules, base_modules
 from edgekit_exporters.peft.files import AdapterFiles, find_adapter, stamp, tell_once
 from edgekit_exporters.peft.lora_gguf import read_lora_gguf
@@ -23,6 +24,7 @@ from edgekit_exporters.peft.settings import Settings, checked_settings
 from edgekit_runtime.errors import EdgekitError, InputError
 
 CONNECTOR = "connector"  # PEFT's modules_to_save of an image base whose connector was trained, too
+TOKENS = ".token_adapter.trainable_tokens_delta"  # end of the names of tokens' rows
 OTHER_BASE = "use the base that it was trained on"
 # Types that torch computes with; those of two numbers in a byte, or of scales alone, it only carries.
 NUMBERS = (
@@ -50,6 +52,20 @@ class TakenAdapter:
     resolved: Resolved
     weights: dict[str, torch.Tensor]
     connector: torch.Tensor | None = None
+
+    @property
+    def trained_rows(self) -> dict[str, tuple[str, list[int]]]:
+        """Modules of which single tokens were trained: the name of the tensor that holds them, and which they are."""
+        indices = self.settings.trainable_token_indices or []
+        found = {}
+        for key in self.weights:
+            if not key.endswith(TOKENS):
+                continue
+            module = key.removeprefix(PREFIX).removesuffix(TOKENS)
+            named = indices.items() if isinstance(indices, dict) else [(module, indices)]
+            tokens = next(each for name, each in named if f".{module}".endswith(f".{name}"))
+            found[module] = (key, tokens)
+        return found
 
     def peft_config(self, *, plain_start: bool = False) -> Any:
         """PEFT's configuration of it, every module by its full name.
@@ -81,6 +97,7 @@ def _taken(files: AdapterFiles, _stamp: tuple[tuple[str, int, int], ...], base: 
         raw, tensors = files.config(), files.weights()
     settings = checked_settings(raw, files.config_file or files.weights_file)
     _check_finite(tensors, files.weights_file)
+    tensors = _once(tensors)
     settings, tensors, connector = _without_connector(settings, tensors, files.weights_file)
     names = understand(tensors, modules.names, modules.weighted, files.weights_file)
     told = normalization(names)
@@ -119,7 +136,8 @@ def attach(model: Any, adapter: TakenAdapter) -> Any:
     if adapter.connector is not None:
         weights[next(_connector_keys(model))] = adapter.connector
     try:
-        wrapped = get_peft_model(model, adapter.peft_config())
+        with as_named():
+            wrapped = get_peft_model(model, adapter.peft_config())
         set_peft_model_state_dict(wrapped, weights)
     except (RuntimeError, ValueError, TypeError, NotImplementedError, KeyError) as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
@@ -159,6 +177,16 @@ def _check_finite(tensors: dict[str, torch.Tensor], file: Path) -> None:
             )
 
 
+def _once(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """PEFT writes a trained embedding of a resized vocabulary twice: as itself, and under its wrapper's name."""
+
+    def is_copy(name: str, value: torch.Tensor) -> bool:
+        own = tensors.get(name.replace(".modules_to_save.", "."))
+        return ".modules_to_save." in name and own is not None and torch.equal(own, value)
+
+    return {name: value for name, value in tensors.items() if not is_copy(name, value)}
+
+
 def _without_connector(
     settings: Settings, tensors: dict[str, torch.Tensor], file: Path
 ) -> tuple[Settings, dict[str, torch.Tensor], torch.Tensor | None]:
@@ -191,9 +219,12 @@ def _placed(
     for name in names:
         value, shape = tensors[name.written], resolved.shapes.get(name.key)
         if shape is None:
+            if f"{PREFIX}{name.module}.{name.part.removeprefix('base_layer.')}" in resolved.shapes:
+                continue  # what the trained one replaces
             modules.check_unchanged(name, value, file, base)
             continue
         if tuple(value.shape) != shape:
+            modules.check_vocabulary(name, value, file, base)
             raise InputError(
                 f"{file} does not fit {base.name}: {name.written} is {list(value.shape)}, and has to be {list(shape)}",
                 OTHER_BASE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.conversion.tensor_map import Piece, tensor_map
+from edgekit_exporters.peft.base_modules import base_modules
 from edgekit_exporters.peft.names import PREFIX
 from edgekit_exporters.peft.settings import INVOCATION
 from edgekit_runtime.errors import InputError
@@ -52,23 +53,30 @@ def read_lora_gguf(path: Path, base: Base) -> tuple[dict[str, Any], dict[str, to
             "use it with its own base",
         )
     pairs: dict[str, list[Pair]] = {}
-    embeddings = set()
+    embeddings, experts = set(), set()
     for target in facts.pairs:
         if not mapping.pieces.get(target):
             raise InputError(f"{path} changes {target}, which {base.name} lacks", "use it with its own base")
         a, b = (_values(file, file.tensors[target + suffix]) for suffix in (keys.SUFFIX_A, keys.SUFFIX_B))
         for piece in mapping.pieces[target]:
             module = piece.parameter.removesuffix(".weight")
+            if a.dim() == 3:
+                experts.add(module)
+                pairs.setdefault(module, []).append(_of_experts(piece, a, b, mapping.parameters[module]))
+                continue
             pairs.setdefault(module, []).append(_of_module(piece, a, b, embedding=target == keys.EMBEDDING))
             if target == keys.EMBEDDING:
                 embeddings.add(module)
     tensors: dict[str, torch.Tensor] = {}
     for module, parts in pairs.items():
+        if module in experts:
+            tensors |= _around_parameter(module, parts, experts, base_modules(base).experts)
+            continue
         a, b = _together(parts)
         names = ("lora_embedding_A", "lora_embedding_B") if module in embeddings else ("lora_A.weight", "lora_B.weight")
         tensors |= dict(zip((f"{PREFIX}{module}.{name}" for name in names), (a, b), strict=True))
-    ranks = {module: sum(a.shape[0] for a, _ in _unlike(parts)) for module, parts in pairs.items()}
-    return _config(facts, ranks), tensors
+    ranks = {module: sum(a.shape[-2] for a, _ in _unlike(parts)) for module, parts in pairs.items()}
+    return _config(facts, ranks, experts), tensors
 
 
 def _of_module(piece: Piece, a: torch.Tensor, b: torch.Tensor, *, embedding: bool) -> Pair:
@@ -89,6 +97,33 @@ def _of_module(piece: Piece, a: torch.Tensor, b: torch.Tensor, *, embedding: boo
     return a, own
 
 
+def _of_experts(piece: Piece, a: torch.Tensor, b: torch.Tensor, shape: tuple[int, ...]) -> Pair:
+    """What a tensor's pairs of all experts say of a parameter: A [experts, rank, in], B [experts, out, rank]."""
+    outputs = shape[-1 if piece.transposed else -2]
+    expert, row = (torch.from_numpy(each) for each in np.divmod(piece.rows, b.shape[1]))
+    source, place = (torch.from_numpy(each) for each in np.divmod(piece.places, outputs))
+    own_a, own_b = torch.zeros(shape[0], *a.shape[1:]), torch.zeros(shape[0], outputs, b.shape[2])
+    own_a[source] = a[expert]
+    own_b[source, place] = b[expert, row] / piece.scale
+    if piece.columns is not None:
+        own_a = own_a[..., torch.from_numpy(np.argsort(piece.columns))]
+    return own_a, own_b
+
+
+def _around_parameter(
+    name: str, parts: list[Pair], targeted: Container[str], known: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """PEFT's tensors around a parameter; of several of one module each later one is wrapped around those before it."""
+    a, b = _together(parts)
+    owner = name.rpartition(".")[0]
+    beside = [each for each in known if each in targeted and each.rpartition(".")[0] == owner]
+    inner = "base_layer." * (len(beside) - 1 - beside.index(name))
+    return {
+        f"{PREFIX}{owner}.{inner}lora_A.weight": a.reshape(-1, a.shape[-1]),
+        f"{PREFIX}{owner}.{inner}lora_B.weight": b.permute(1, 2, 0).reshape(b.shape[1], -1),
+    }
+
+
 def _unlike(parts: list[Pair]) -> list[Pair]:
     """Parts of one module that share A are one: their rows of B add up."""
     made: list[Pair] = []
@@ -97,29 +132,30 @@ def _unlike(parts: list[Pair]) -> list[Pair]:
         if same is None:
             made.append((a, b))
         else:
-            rows = max(b.shape[0], made[same][1].shape[0])
+            rows = max(b.shape[-2], made[same][1].shape[-2])
             made[same] = (a, _rows(b, rows) + _rows(made[same][1], rows))
     return made
 
 
 def _together(parts: list[Pair]) -> Pair:
     parts = _unlike(parts)
-    rows = max(b.shape[0] for _, b in parts)
-    return torch.cat([a for a, _ in parts]), torch.cat([_rows(b, rows) for _, b in parts], 1)
+    rows = max(b.shape[-2] for _, b in parts)
+    return torch.cat([a for a, _ in parts], -2), torch.cat([_rows(b, rows) for _, b in parts], -1)
 
 
 def _rows(b: torch.Tensor, rows: int) -> torch.Tensor:
-    return torch.nn.functional.pad(b, (0, 0, 0, rows - b.shape[0]))
+    return torch.nn.functional.pad(b, (0, 0, 0, rows - b.shape[-2]))
 
 
-def _config(facts: keys.AdapterFacts, ranks: Mapping[str, int]) -> dict[str, Any]:
+def _config(facts: keys.AdapterFacts, ranks: Mapping[str, int], experts: Container[str]) -> dict[str, Any]:
     """llama.cpp multiplies by alpha / rank of each pair, as PEFT does."""
     rank = max(ranks.values())
     return {
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": facts.alpha,
-        "target_modules": list(ranks),
+        "target_modules": [module for module in ranks if module not in experts],
+        "target_parameters": [module for module in ranks if module in experts] or None,
         "rank_pattern": {re.escape(module): each for module, each in ranks.items() if each != rank},
         INVOCATION: list(facts.invocation) or None,
     }

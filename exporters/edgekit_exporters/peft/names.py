@@ -31,6 +31,9 @@ PARTS = re.compile(
 WHOLE = re.compile(r"(?P<module>.+?)\.(?:modules_to_save\.[^.]+|original_module|base_layer)\.(?P<kind>weight|bias)")
 
 
+ONE_EXPERT = re.compile(r"\.experts\.\d+\.")
+
+
 @dataclass(frozen=True)
 class TensorName:
     """A tensor's place in the base.
@@ -99,6 +102,12 @@ def _understand(written: str, modules: Container[str], known: list[str], file: P
         if found in modules and found not in places:
             places[found] = (trained_as, left_out)
     if len(places) != 1:
+        if not places and ONE_EXPERT.search(module):
+            raise InputError(
+                f"{file}: {written} is of one expert, and the base holds all experts of a layer in one parameter:"
+                " the adapter was trained with transformers 4",
+                "load it with PEFT's PeftModel.from_pretrained on this base, and give what its save_pretrained writes",
+            )
         if places:
             raise InputError(
                 f"{file}: {written} may be {' or '.join(places)} of the base", "save the adapter with PEFT's own names"

@@ -14,8 +14,10 @@ import torch
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.float_model import skeleton
-from edgekit_exporters.peft.base_modules import BaseModules
+from edgekit_exporters.peft.as_named import as_named
+from edgekit_exporters.peft.base_modules import RESIZED, BaseModules
 from edgekit_exporters.peft.names import PREFIX, TensorName, file_names
+from edgekit_exporters.peft.of_parameters import OfParameter, is_parameter, of_parameter
 from edgekit_exporters.peft.pattern_time import check_time
 from edgekit_exporters.peft.settings import INVOCATION, Settings
 from edgekit_runtime.errors import InputError
@@ -34,6 +36,7 @@ class Resolved:
         pairs: module -> names of its A and B.
         scales: module -> what ``B @ A`` is multiplied by.
         transposed: modules whose base weight is stored [in, out] (GPT-2's Conv1D).
+        parameters: of those of ``pairs`` that go around a parameter, which one.
     """
 
     ranks: Mapping[str, int]
@@ -42,6 +45,7 @@ class Resolved:
     pairs: Mapping[str, tuple[str, str]]
     scales: Mapping[str, float]
     transposed: frozenset[str]
+    parameters: Mapping[str, OfParameter]
 
     def config(self, settings: Settings, *, plain_start: bool = False, connector: str | None = None) -> Any:
         """PEFT's configuration, every module by its full name."""
@@ -208,7 +212,15 @@ def _check_saved(settings: Settings, modules: BaseModules, base: Base) -> None:
     width = modules.parameters[f"{modules.embedding}.weight"][0]
     for key, tokens in (("trainable_token_indices", settings.trained_tokens), (INVOCATION, settings.invocation)):
         if any(token >= width for token in tokens):
-            raise settings.error(key, f"{max(tokens)} is no token of {base.name}", OTHER_BASE)
+            raise settings.error(
+                key,
+                f"{max(tokens)} is no token of {base.name}, which has {width}",
+                RESIZED,
+            )
+    indices = settings.trainable_token_indices or []
+    for listed in indices.values() if isinstance(indices, dict) else [indices]:
+        if len(set(listed)) < len(listed):
+            raise settings.error("trainable_token_indices", "it names a token twice", "name each once, and train again")
 
 
 def _asked_of_peft(settings: Settings, ranks: Mapping[str, int], alphas: Mapping[str, float], base: Base) -> Resolved:
@@ -217,7 +229,7 @@ def _asked_of_peft(settings: Settings, ranks: Mapping[str, int], alphas: Mapping
     from peft.tuners.lora import LoraLayer
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), as_named():
             warnings.simplefilter("ignore")
             wrapped = get_peft_model(skeleton(base.folder), _peft_config(settings, ranks, alphas, plain_start=True))
             state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -241,6 +253,7 @@ def _asked_of_peft(settings: Settings, ranks: Mapping[str, int], alphas: Mapping
             for name, module in layers.items()
             if getattr(module, "fan_in_fan_out", False) and name in ranks and not _is_embedding(module)
         ),
+        parameters={name: of_parameter(name, module) for name, module in layers.items() if is_parameter(module)},
     )
 
 

@@ -21,13 +21,12 @@ def refuse_what_is_not_additive(adapter: TakenAdapter) -> None:
         NotAdditive: with the reason, and the way out that this adapter has.
     """
     settings = adapter.settings
-    trained = [key for key in adapter.weights if key not in _pair_names(adapter)]
+    trained = [key for key in adapter.weights if key not in _explained(adapter)]
+    saved = ", ".join(settings.modules_to_save)
     reasons = (
         (settings.use_dora, "DoRA rescales whole weight rows"),
-        (settings.modules_to_save, "it replaces whole modules (modules_to_save)"),
+        (saved, f"it replaces {saved} as a whole (modules_to_save), and an engine adds to matrices alone"),
         (settings.lora_bias, "it trains biases (lora_bias)"),
-        (settings.trainable_token_indices, "it trains token embeddings"),
-        (settings.target_parameters, "it adapts parameters outside of linear layers"),
         (settings.bias != "none" and trained, "it trains biases (bias)"),
     )
     for is_so, reason in reasons:
@@ -50,20 +49,21 @@ def check_mergeable(adapter: TakenAdapter) -> None:
 
 
 def refuse_ends(adapter: TakenAdapter, layers: Iterable[str], *, onnx: bool) -> None:
-    """Refuse pairs on the embedding or the output matrix that the engine has no place for.
+    """Refuse pairs that the engine has no place for: on the embedding, the output matrix, experts.
 
-    llama.cpp keeps one tensor for both in a tied base, and adapts it as both or not at all; an ONNX graph takes
-    adapters in its decoder layers.
+    llama.cpp keeps one tensor for embedding and output in a tied base, and adapts it as both or not at all; an ONNX
+    graph takes adapters in the linear layers of its decoder.
 
     Raises:
         InputError: there is such a pair.
     """
     modules = base_modules(adapter.base)
-    ends = [name for name in layers if name in (modules.embedding, modules.output)]
+    inner = [name for name in layers if onnx and name in modules.parameters][:1]  # the first expert stands for all
+    ends = [name for name in layers if name in (modules.embedding, modules.output)] + inner
     if not ends or not (onnx or modules.tied):
         return
     reason = (
-        "an ONNX base takes adapters in its decoder layers alone"
+        "an ONNX base takes adapters in linear layers of its decoder alone"
         if onnx
         else f"{adapter.base.name} has one matrix for embedding and output, which llama.cpp can't adapt as one of them"
     )
@@ -87,15 +87,17 @@ def way_out(adapter: TakenAdapter, instead: str | None = None) -> str:
     return "export it with --mode merged, or --refit-rank 32 for the closest LoRA"
 
 
-def _pair_names(adapter: TakenAdapter) -> set[str]:
-    return {name for pair in adapter.resolved.pairs.values() for name in pair}
+def _explained(adapter: TakenAdapter) -> set[str]:
+    """Names of the tensors that pairs stand for."""
+    rows = {key for key, _ in adapter.trained_rows.values()}
+    return rows | {name for pair in adapter.resolved.pairs.values() for name in pair}
 
 
 def way_to_separate(adapter: TakenAdapter) -> str:
     """What to do with an adapter that can't be merged: a separate file where it can be one."""
     try:
         refuse_what_is_not_additive(adapter)
-        refuse_ends(adapter, adapter.resolved.pairs, onnx=False)
+        refuse_ends(adapter, (*adapter.resolved.pairs, *adapter.trained_rows), onnx=False)
     except InputError as error:
         return error.hint or "train it as plain LoRA"
     return "export it with --mode separate"
@@ -128,6 +130,8 @@ def _refittable(adapter: TakenAdapter) -> bool:
     settings = adapter.settings
     modules = base_modules(adapter.base)
     if settings.modules_to_save or settings.trainable_token_indices or settings.lora_bias:
+        return False
+    if any(of.stacked for of in adapter.resolved.parameters.values()):
         return False
     if any(key.endswith(".bias") for key in adapter.weights):
         return False

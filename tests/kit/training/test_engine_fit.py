@@ -13,8 +13,9 @@ import pytest
 from base_families import FAMILIES
 from edgekit.bases.probe.findings import findings
 from edgekit.project import load_project
-from edgekit.training.engine_fit import check_base, check_targets, layers_left_out
+from edgekit.training.engine_fit import check_adapted, check_base, check_targets, layers_left_out
 from edgekit.training.lora import lora_config
+from edgekit.training.targets import Targets
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
 
@@ -44,7 +45,8 @@ def test_a_setting_that_the_engine_does_not_have_is_refused(tmp_path: Path) -> N
 
 
 def test_a_layer_that_the_engine_cannot_adapt_is_refused_by_name_and_left_out_of_all(tmp_path: Path) -> None:
-    found = findings(base_of("gemma4_text", tmp_path).folder)
+    base = base_of("gemma4_text", tmp_path)
+    found = findings(base.folder)
     assert found.unknown is None
     assert "per_layer_model_projection" in found.left_out
     with pytest.raises(InputError, match="ignores an adapter of model.per_layer_model_projection"):
@@ -53,6 +55,20 @@ def test_a_layer_that_the_engine_cannot_adapt_is_refused_by_name_and_left_out_of
         check_targets(r".*projection", found)
     check_targets(["q_proj"], found)
     check_targets("q/v", found)
+    with pytest.raises(InputError, match="no place for a change of model.embed_tokens_per_layer"):
+        check_targets(["embed_tokens_per_layer"], found)
+    check_adapted(["model.layers.29.self_attn.q_proj"], base)
+    with pytest.raises(InputError, match="ignores an adapter of model.per_layer_model_projection"):
+        check_adapted(["model.per_layer_model_projection"], base)
+
+
+def test_experts_and_both_ends_are_asked_too_and_are_none_of_all_linear(tmp_path: Path) -> None:
+    found = findings(base_of("qwen3_moe", tmp_path).folder)
+    assert {name.rpartition(".")[2] for name in found.experts} == {"gate_up_proj", "down_proj"}
+    assert {*found.experts, *found.ends} <= {*found.usable}
+    assert found.ends == ("model.embed_tokens", "lm_head")
+    assert found.left_out == ()
+    check_targets(["experts.down_proj", "lm_head", "embed_tokens"], found)
 
 
 def test_all_linear_leaves_out_and_tells_what_the_engine_ignores(
@@ -64,6 +80,8 @@ def test_all_linear_leaves_out_and_tells_what_the_engine_ignores(
     with caplog.at_level(logging.WARNING):
         left_out = layers_left_out(project, adapter, base, 100)
     assert "targets: all-linear leaves out per_layer_model_projection: llama.cpp ignores adapters there" in caplog.text
-    assert lora_config(adapter, left_out=left_out).exclude_modules == {"per_layer_model_projection"}
+    assert lora_config(adapter, Targets("all-linear", []), left_out=left_out).exclude_modules == {
+        "per_layer_model_projection"
+    }
     onnx = load_project(tiny_project(export={"format": "onnx"}))
     assert layers_left_out(onnx, onnx.adapter(), base, 100) == ()
