@@ -18,7 +18,7 @@ from edgekit_exporters.peft.intake import attach, take_in
 from edgekit_runtime.errors import InputError
 from tests.exporters.conftest import load
 
-TOKENS = torch.tensor([[5, 9, 300, 17, 42, 7]])
+TOKENS = torch.tensor([[5, 9, 30, 17, 42, 7]])
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
 
@@ -32,11 +32,10 @@ def saved(base: Base, folder: Path, config: PeftConfig) -> torch.Tensor:
         if parameter.requires_grad and "ranknum" not in name:
             parameter.data += 0.3 * torch.randn_like(parameter)
     if config.peft_type == "ADALORA":
-        pruned = {name: [True, False, True, False] for name, _ in model.named_parameters() if "lora_E" in name}
-        pruned[next(iter(pruned))] = [False] * 4
-        for name, parameter in model.named_parameters():
-            if name in pruned:
-                parameter.data *= torch.tensor(pruned[name]).float()[:, None]
+        singular = {name: value for name, value in model.base_model.model.named_parameters() if "lora_E" in name}
+        pruned = {name: [number > 0, False, number > 0, False] for number, name in enumerate(singular)}
+        for name, value in singular.items():
+            value.data *= torch.tensor(pruned[name]).float()[:, None]
         model.peft_config["default"].rank_pattern = pruned
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=TOKENS).logits
