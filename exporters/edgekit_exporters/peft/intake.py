@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edgekit_exporters.base import Base
+from edgekit_exporters.peft.as_lora import as_lora
 from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import BaseModules, base_modules
 from edgekit_exporters.peft.files import AdapterFiles, find_adapter, stamp, tell_once
@@ -95,8 +96,9 @@ def _taken(files: AdapterFiles, _stamp: tuple[tuple[str, int, int], ...], base: 
         raw, tensors = read_lora_gguf(files.weights_file, base)
     else:
         raw, tensors = files.config(), files.weights()
-    settings = checked_settings(raw, files.config_file or files.weights_file)
     _check_finite(tensors, files.weights_file)
+    raw, tensors = as_lora(raw, tensors, modules.parameters, files.config_file or files.weights_file)
+    settings = checked_settings(raw, files.config_file or files.weights_file)
     tensors = _once(tensors)
     settings, tensors, connector = _without_connector(settings, tensors, files.weights_file)
     names = understand(tensors, modules.names, modules.weighted, files.weights_file)

@@ -45,6 +45,12 @@ TOLD = (
 )
 
 
+OTHER_KINDS = (
+    "LoRA, AdaLoRA and VeRA adapters can be exported; where the kind changes weights, PEFT's merge_and_unload makes a "
+    "model of it that can be the base"
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """What adapter_config.json says, of the right types; ``file`` is for messages.
@@ -104,7 +110,7 @@ def checked_settings(raw: Mapping[str, Any], file: Path) -> Settings:
             problem = f"{file}: peft_type is missing, so this is no config of PEFT"
             raise InputError(problem, "turn the adapter into PEFT's form, which the tool that wrote it can mostly do")
         problem = f"{file}: peft_type: {_shown(raw['peft_type'])} is not 'LORA'"
-        raise InputError(problem, "only LoRA adapters can be exported")
+        raise InputError(problem, OTHER_KINDS)
     for key, reason in REFUSED.items():
         if raw.get(key) or raw.get(key) == {}:  # PEFT takes an empty one as all defaults
             raise InputError(f"{file}: {key} is on, which edgekit can't do: {reason}", f"train without {key}")
