@@ -31,6 +31,7 @@ from base_families import FAMILIES, Family
 from base_rows import Row, page
 from edgekit.bases.probe.compare import distance
 from edgekit.bases.probe.measure import PROMPT, Measured, Written, measure, torch_logits, write_tiny
+from edgekit.bases.probe.shrunk import __file__ as shrunk_rules
 from edgekit.bases.probe.shrunk import known, shrunk
 from edgekit.bases.probe.tiny import linear_layers, random_model, random_pair
 from edgekit.bases.quantized import load_quantized
@@ -95,16 +96,22 @@ def _keep(family: Family, row: Row) -> None:
 
 
 def _place(family: Family) -> Path:
-    digest = hashlib.sha256(f"{family.raw}:{CONVERSION}:{_code()}".encode())
+    """Named by all that a row depends on; of how it is shrunk the result counts, so that each rule may change alone."""
+    try:
+        small = str(shrunk(family.raw))
+    except Exception:  # _write says why
+        small = Path(shrunk_rules).read_text(encoding="utf-8")
+    digest = hashlib.sha256(f"{family.raw}:{small}:{PROMPT}:{CONVERSION}:{_code()}".encode())
     return cache_folder("bases-table") / digest.hexdigest()[:24]
 
 
 @functools.cache
 def _code() -> str:
-    """Digest of all that a row depends on."""
+    """Digest of the code that a row depends on."""
     root = Path(__file__).parents[1]
     folders = ("edgekit/bases/probe", "edgekit/bases/quantized", "exporters/edgekit_exporters/conversion")
     files = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    files = [path for path in files if path != Path(shrunk_rules)]
     digest = hashlib.sha256()
     for path in (*files, root / "exporters/edgekit_exporters/gguf/lora.py"):
         digest.update(path.read_bytes())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
 
 from edgekit.bases.probe.findings import Findings, findings, fitting
+from edgekit.bases.probe.window import missing_window
 from edgekit.project import Adapter, Project
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
@@ -65,8 +65,7 @@ def check_base(base: Base, found: Findings, max_length: int) -> None:
             f" (KL {found.kl:.2g} on a small model of it)",
             "use another base, or export.format: onnx",
         )
-    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    window = config.get("sliding_window") if found.window_ignored else None
+    window = missing_window(base, found)
     if window and max_length > window:
         raise InputError(
             f"{base.name} looks back {window} tokens, llama.cpp has no such window for it, and rows have up to"
