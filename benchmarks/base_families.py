@@ -26,7 +26,7 @@ class Family:
         return {"model_type": self.kind, **self.config}
 
 
-def _sizes(hidden: int, inner: int, layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
+def _sizes(hidden: int, inner: int | list[int], layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
     sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
     return sizes | {"num_attention_heads": heads, "num_key_value_heads": groups, **more}
 
@@ -166,7 +166,34 @@ FAMILIES = (
             max_position_embeddings=32768,
         ),
     ),
-    Family("gemma3n_text", "Gemma 3n"),
+    Family(
+        "gemma3n_text",
+        "Gemma 3n",
+        _sizes(
+            2048,
+            [8192] * 30,
+            30,
+            8,
+            2,
+            head_dim=256,
+            num_kv_shared_layers=10,
+            layer_types=_types("ssssf", 30, **SLIDING),
+            sliding_window=512,
+            activation_sparsity_pattern=[0.95] * 10 + [0.0] * 20,
+            altup_num_inputs=4,
+            altup_active_idx=0,
+            altup_coef_clip=120.0,
+            altup_correct_scale=True,
+            laurel_rank=64,
+            hidden_size_per_layer_input=256,
+            vocab_size=262400,
+            vocab_size_per_layer_input=262144,
+            final_logit_softcapping=30.0,
+            rope_theta=1000000.0,
+            rope_local_base_freq=10000.0,
+            max_position_embeddings=32768,
+        ),
+    ),
     Family("gemma4_text", "Gemma 4"),
     Family(
         "phi3",

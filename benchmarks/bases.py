@@ -40,6 +40,7 @@ from edgekit_exporters.cache import cache_folder
 from edgekit_exporters.conversion.converters import CONVERSION, tools_folder
 from edgekit_exporters.conversion.tensor_map import plain_ggufs, tensor_map
 from edgekit_exporters.gguf.base import Recipe
+from edgekit_runtime.errors import EdgekitError
 
 PAGE = Path(__file__).parents[1] / "docs" / "bases.md"
 SECONDS = 180  # for each process of a kind
@@ -266,6 +267,8 @@ def forked(work: Callable[[], Any]) -> Any:
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, EdgekitError):
+        return error.problem
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 

@@ -45,6 +45,7 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
     for names, reason in (
         (found.ignored, "llama.cpp ignores adapters there"),
         (found.placeless, "no matrix of llama.cpp holds its weight"),
+        (found.untrainable, "PEFT gives it no adapter"),
         (found.routers, "it chooses experts; name it in targets to train it"),
     ):
         kinds = [end for end in found.left_out if fitting(names, end)]
@@ -80,7 +81,7 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
     Raises:
         InputError: a target names such a layer.
     """
-    known = (*found.usable, *found.ignored, *found.placeless)
+    known = (*found.usable, *found.ignored, *found.placeless, *found.untrainable)
     if targets == "q/v":
         targets = ("q_proj", "v_proj")
     if isinstance(targets, str):
@@ -91,5 +92,7 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
     for name in named:
         if name in found.placeless:
             raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", hint)
+        if name in found.untrainable:
+            raise InputError(f"PEFT gives {name} no adapter: kernels read its weight past one", "leave it out of targets")
         if name in found.ignored:
             raise InputError(f"llama.cpp ignores an adapter of {name}", hint)

@@ -34,6 +34,7 @@ class Findings:
         usable: linear layers of the tiny model that take an adapter.
         ignored: those that the engine adapts not at all or in another way than torch.
         placeless: those whose weight no tensor holds as it is.
+        untrainable: those that PEFT gives no adapter.
         routers: those that choose experts.
         unknown: why nothing could be found out, or None.
     """
@@ -44,13 +45,14 @@ class Findings:
     usable: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     placeless: tuple[str, ...] = ()
+    untrainable: tuple[str, ...] = ()
     routers: tuple[str, ...] = ()
     unknown: str | None = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """What ``targets: all-linear`` doesn't mean, as ends of names that fit no other layer."""
-        out = {*self.ignored, *self.placeless, *self.routers}
+        out = {*self.ignored, *self.placeless, *self.untrainable, *self.routers}
         kept = [name for name in self.usable if name not in out]
         return tuple(dict.fromkeys(_short(name, kept) for name in sorted(out)))
 
@@ -115,6 +117,7 @@ def _found(measured: Measured) -> Findings:
         usable=(*layers.honoured, *layers.idle),
         ignored=(*layers.ignored, *layers.wrong),
         placeless=layers.placeless,
+        untrainable=layers.untrainable,
         routers=layers.routers,
     )
 

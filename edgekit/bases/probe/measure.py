@@ -15,7 +15,7 @@ import transformers
 from edgekit.bases.probe.compare import Distance, Logits, distance, moved
 from edgekit.bases.probe.engine import Job, ask
 from edgekit.bases.probe.shrunk import VOCABULARY, WINDOW, known
-from edgekit.bases.probe.tiny import changed, linear_layers, random_model, random_pair
+from edgekit.bases.probe.tiny import changed, linear_layers, random_model, random_pair, untrainable
 from edgekit_exporters.conversion.tensor_map import TensorMap, tensor_map
 from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.peft.canonical import LowRank
@@ -45,6 +45,7 @@ class Layers:
         ignored: the engine computes as if there were no adapter.
         wrong: they move, and not like torch's.
         placeless: no GGUF tensor holds the weight as it is.
+        untrainable: PEFT gives them no adapter.
         idle: torch's logits don't move either: nothing reads them.
         routers: they choose experts.
     """
@@ -53,6 +54,7 @@ class Layers:
     ignored: tuple[str, ...]
     wrong: tuple[str, ...]
     placeless: tuple[str, ...]
+    untrainable: tuple[str, ...]
     idle: tuple[str, ...]
     routers: tuple[str, ...]
 
@@ -103,8 +105,9 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
     mapping = tensor_map(written.folder)
     model, pairs = written.model, written.pairs
     torch_base = torch_logits(model)
-    placeless = tuple(name for name in pairs if not mapping.adaptable(name))
-    placed = {name: pair for name, pair in pairs.items() if name not in placeless}
+    without = untrainable(model, list(pairs))
+    placeless = tuple(name for name in pairs if name not in without and not mapping.adaptable(name))
+    placed = {name: pair for name, pair in pairs.items() if name not in (*without, *placeless)}
     routers = tuple(name for name in placed if _is_router(name, mapping))
     verdicts, bare = _verdicts(written, placed, base, mapping)
     if distance(torch_base, bare).agree:
@@ -129,7 +132,8 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
     if merged:
         with changed(model, pairs):
             fused = distance(torch_logits(model), answers[-1][0])
-    layers = Layers(placeless=placeless, routers=routers, **{key: tuple(names) for key, names in found.items()})
+    sorted_out = {key: tuple(names) for key, names in found.items()}
+    layers = Layers(placeless=placeless, untrainable=without, routers=routers, **sorted_out)
     return Measured(distance(torch_base, bare), adapted, fused, layers)
 
 

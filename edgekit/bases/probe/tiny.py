@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -56,6 +58,23 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, Conv1D)) and module is not output and not is_late(name)
     }
+
+
+def untrainable(model: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the layers that PEFT gives no adapter: Mamba's kernels would read their weights past it."""
+
+    def refuses(kinds: Sequence[str]) -> bool:
+        try:
+            get_peft_model(copy.deepcopy(model), LoraConfig(r=1, target_modules=list(kinds), task_type="CAUSAL_LM"))
+        except ValueError:
+            return True
+        return False
+
+    if not names or not refuses(names):
+        return ()
+    kinds = dict.fromkeys(name.rpartition(".")[2] for name in names)
+    refused = {kind for kind in kinds if refuses([kind])}
+    return tuple(name for name in names if name.rpartition(".")[2] in refused)
 
 
 def random_pair(name: str, module: Any, *, other: bool = False) -> LowRank:
