@@ -14,11 +14,13 @@ class Family:
         kind: transformers' model type.
         names: of models.
         config: what their config.json says beside it; the rest is transformers' default.
+        obstacle: why it can't be measured, in plain words, where what programs say isn't.
     """
 
     kind: str
     names: str
     config: dict[str, Any] = field(default_factory=dict)
+    obstacle: str = ""
 
     @property
     def raw(self) -> dict[str, Any]:
@@ -26,12 +28,12 @@ class Family:
         return {"model_type": self.kind, **self.config}
 
 
-def _sizes(hidden: int, inner: int | list[int], layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
+def sizes(hidden: int, inner: int | list[int], layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
     sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
     return sizes | {"num_attention_heads": heads, "num_key_value_heads": groups, **more}
 
 
-def _types(pattern: str, layers: int, **kinds: str) -> list[str]:
+def types(pattern: str, layers: int, **kinds: str) -> list[str]:
     return [kinds[letter] for letter in (pattern * layers)[:layers]]
 
 
@@ -45,7 +47,7 @@ FAMILIES = (
     Family(
         "llama",
         "Llama 3.1, 3.2, 3.3",
-        _sizes(
+        sizes(
             2048,
             8192,
             16,
@@ -60,12 +62,12 @@ FAMILIES = (
         ),
     ),
     Family(
-        "llama", "Llama 2, SmolLM2, TinyLlama, Yi", _sizes(576, 1536, 30, 9, 3, rope_theta=100000, rms_norm_eps=1e-5)
+        "llama", "Llama 2, SmolLM2, TinyLlama, Yi", sizes(576, 1536, 30, 9, 3, rope_theta=100000, rms_norm_eps=1e-5)
     ),
     Family(
         "qwen2",
         "Qwen2, Qwen2.5",
-        _sizes(
+        sizes(
             896,
             4864,
             24,
@@ -82,7 +84,7 @@ FAMILIES = (
     Family(
         "qwen3",
         "Qwen3",
-        _sizes(
+        sizes(
             1024,
             3072,
             28,
@@ -99,7 +101,7 @@ FAMILIES = (
     Family(
         "qwen3_moe",
         "Qwen3-30B-A3B",
-        _sizes(
+        sizes(
             2048,
             6144,
             48,
@@ -121,20 +123,20 @@ FAMILIES = (
     Family(
         "mistral",
         "Mistral 7B v0.2, v0.3, Nemo",
-        _sizes(4096, 14336, 32, 32, 8, sliding_window=None, rope_theta=1000000.0, rms_norm_eps=1e-5),
+        sizes(4096, 14336, 32, 32, 8, sliding_window=None, rope_theta=1000000.0, rms_norm_eps=1e-5),
     ),
     Family(
         "mistral",
         "Mistral 7B v0.1, Zephyr",
-        _sizes(4096, 14336, 32, 32, 8, sliding_window=4096, rope_theta=10000.0, rms_norm_eps=1e-5),
+        sizes(4096, 14336, 32, 32, 8, sliding_window=4096, rope_theta=10000.0, rms_norm_eps=1e-5),
     ),
-    Family("ministral3", "Ministral 3", _sizes(3072, 9216, 26, 32, 8, head_dim=128, tie_word_embeddings=True)),
+    Family("ministral3", "Ministral 3", sizes(3072, 9216, 26, 32, 8, head_dim=128, tie_word_embeddings=True)),
     Family("mixtral", "Mixtral 8x7B", {"sliding_window": None, "rope_theta": 1000000.0}),
     Family("gemma", "Gemma 1", {"hidden_activation": "gelu_pytorch_tanh"}),
     Family(
         "gemma2",
         "Gemma 2 2B, 9B",
-        _sizes(
+        sizes(
             2304,
             9216,
             26,
@@ -151,7 +153,7 @@ FAMILIES = (
     Family(
         "gemma3_text",
         "Gemma 3 270M, 1B",
-        _sizes(
+        sizes(
             1152,
             6912,
             26,
@@ -169,7 +171,7 @@ FAMILIES = (
     Family(
         "gemma3n_text",
         "Gemma 3n",
-        _sizes(
+        sizes(
             2048,
             [8192] * 30,
             30,
@@ -177,7 +179,7 @@ FAMILIES = (
             2,
             head_dim=256,
             num_kv_shared_layers=10,
-            layer_types=_types("ssssf", 30, **SLIDING),
+            layer_types=types("ssssf", 30, **SLIDING),
             sliding_window=512,
             activation_sparsity_pattern=[0.95] * 10 + [0.0] * 20,
             altup_num_inputs=4,
@@ -198,7 +200,7 @@ FAMILIES = (
     Family(
         "phi3",
         "Phi-3, Phi-3.5",
-        _sizes(
+        sizes(
             3072,
             8192,
             32,
@@ -214,7 +216,7 @@ FAMILIES = (
     Family(
         "phi3",
         "Phi-4-mini",
-        _sizes(
+        sizes(
             3072,
             8192,
             32,
@@ -237,7 +239,7 @@ FAMILIES = (
     Family(
         "smollm3",
         "SmolLM3",
-        _sizes(
+        sizes(
             2048,
             11008,
             36,
@@ -254,7 +256,7 @@ FAMILIES = (
     Family(
         "granite",
         "Granite 3, 4 dense",
-        _sizes(
+        sizes(
             2048,
             8192,
             40,
@@ -271,7 +273,7 @@ FAMILIES = (
     Family(
         "granitemoe",
         "Granite 3 MoE",
-        _sizes(
+        sizes(
             1024,
             512,
             24,
@@ -289,13 +291,13 @@ FAMILIES = (
     Family(
         "granitemoehybrid",
         "Granite 4 H",
-        _sizes(
+        sizes(
             1536,
             512,
             40,
             12,
             4,
-            layer_types=_types("mmmmmammmm", 40, m="mamba", a="attention"),
+            layer_types=types("mmmmmammmm", 40, m="mamba", a="attention"),
             rms_norm_eps=1e-5,
             mamba_d_conv=4,
             mamba_d_head=64,
@@ -317,7 +319,7 @@ FAMILIES = (
     Family(
         "lfm2",
         "LFM2, LFM2.5",
-        _sizes(
+        sizes(
             1024,
             6656,
             16,
@@ -332,13 +334,13 @@ FAMILIES = (
             norm_eps=1e-5,
             rope_theta=1000000.0,
             full_attn_idxs=[2, 5, 8, 10, 12, 14],
-            layer_types=_types("ccfccfccfcfcfcfc", 16, c="conv", f="full_attention"),
+            layer_types=types("ccfccfccfcfcfcfc", 16, c="conv", f="full_attention"),
         ),
     ),
     Family(
         "lfm2_moe",
         "LFM2-8B-A1B",
-        _sizes(
+        sizes(
             2048,
             7168,
             24,
@@ -355,14 +357,14 @@ FAMILIES = (
             conv_bias=False,
             norm_eps=1e-5,
             rope_theta=1000000.0,
-            layer_types=_types("ccfccc", 24, c="conv", f="full_attention"),
+            layer_types=types("ccfccc", 24, c="conv", f="full_attention"),
         ),
     ),
-    Family("olmo2", "OLMo 2", _sizes(2048, 8192, 16, 16, 16, rope_theta=500000, rms_norm_eps=1e-6)),
+    Family("olmo2", "OLMo 2", sizes(2048, 8192, 16, 16, 16, rope_theta=500000, rms_norm_eps=1e-6)),
     Family(
         "olmo3",
         "OLMo 3",
-        _sizes(
+        sizes(
             4096,
             11008,
             32,
@@ -370,7 +372,7 @@ FAMILIES = (
             32,
             rope_theta=500000,
             sliding_window=4096,
-            layer_types=_types("sssf", 32, **SLIDING),
+            layer_types=types("sssf", 32, **SLIDING),
             rope_scaling={
                 "rope_type": "yarn",
                 "factor": 8.0,
@@ -386,7 +388,7 @@ FAMILIES = (
     Family(
         "gpt_oss",
         "gpt-oss",
-        _sizes(
+        sizes(
             2880,
             2880,
             24,
@@ -394,7 +396,7 @@ FAMILIES = (
             8,
             head_dim=64,
             sliding_window=128,
-            layer_types=_types("sf", 24, **SLIDING),
+            layer_types=types("sf", 24, **SLIDING),
             num_local_experts=32,
             num_experts_per_tok=4,
             experts_per_token=4,
@@ -415,7 +417,7 @@ FAMILIES = (
     Family(
         "falcon_h1",
         "Falcon-H1",
-        _sizes(
+        sizes(
             1024,
             2048,
             36,
@@ -454,19 +456,19 @@ FAMILIES = (
     Family(
         "glm4",
         "GLM-4 0414",
-        _sizes(4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5, attention_bias=True, rms_norm_eps=1e-5),
+        sizes(4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5, attention_bias=True, rms_norm_eps=1e-5),
     ),
     Family(
         "glm",
         "GLM-4, GLM-Edge",
-        _sizes(
+        sizes(
             4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5, attention_bias=True, rms_norm_eps=1.5625e-7
         ),
     ),
     Family(
         "exaone4",
         "EXAONE 4 1.2B",
-        _sizes(
+        sizes(
             2048,
             4096,
             30,
@@ -484,7 +486,7 @@ FAMILIES = (
     Family(
         "exaone4",
         "EXAONE 4 32B",
-        _sizes(
+        sizes(
             5120,
             27392,
             64,
@@ -494,19 +496,19 @@ FAMILIES = (
             rope_theta=1000000,
             sliding_window=4096,
             sliding_window_pattern="LLLG",
-            layer_types=_types("sssf", 64, **SLIDING),
+            layer_types=types("sssf", 64, **SLIDING),
             rope_scaling=LLAMA3 | {"factor": 16.0},
         ),
     ),
     Family(
         "ernie4_5",
         "ERNIE 4.5 0.3B",
-        _sizes(1024, 3072, 18, 16, 2, head_dim=128, rope_theta=500000, use_bias=False, tie_word_embeddings=True),
+        sizes(1024, 3072, 18, 16, 2, head_dim=128, rope_theta=500000, use_bias=False, tie_word_embeddings=True),
     ),
     Family(
         "ernie4_5_moe",
         "ERNIE 4.5 21B-A3B",
-        _sizes(
+        sizes(
             2560,
             12288,
             28,
@@ -527,7 +529,7 @@ FAMILIES = (
     Family(
         "hunyuan_v1_dense",
         "Hunyuan 0.5B to 7B",
-        _sizes(
+        sizes(
             1024,
             3584,
             24,
@@ -554,14 +556,14 @@ FAMILIES = (
     Family(
         "seed_oss",
         "Seed-OSS",
-        _sizes(
+        sizes(
             5120, 27648, 64, 80, 8, head_dim=128, attention_bias=True, attention_out_bias=False, rope_theta=10000000.0
         ),
     ),
     Family(
         "stablelm",
         "StableLM 2",
-        _sizes(
+        sizes(
             2048,
             5632,
             24,
@@ -578,19 +580,19 @@ FAMILIES = (
     Family(
         "starcoder2",
         "StarCoder2",
-        _sizes(3072, 12288, 30, 24, 2, sliding_window=4096, use_bias=True, rope_theta=999999.4420358813),
+        sizes(3072, 12288, 30, 24, 2, sliding_window=4096, use_bias=True, rope_theta=999999.4420358813),
     ),
     Family("gpt2", "GPT-2", {"n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024}),
     Family(
         "gpt_neox",
         "Pythia, GPT-NeoX",
-        _sizes(768, 3072, 12, 12, 12, rotary_pct=0.25, rotary_emb_base=10000, use_parallel_residual=True),
+        sizes(768, 3072, 12, 12, 12, rotary_pct=0.25, rotary_emb_base=10000, use_parallel_residual=True),
     ),
     Family("cohere", "Command R"),
     Family(
         "cohere2",
         "Command R7B, Command A",
-        _sizes(
+        sizes(
             4096,
             14336,
             32,
@@ -601,7 +603,7 @@ FAMILIES = (
             sliding_window=4096,
             layer_switch=4,
             logit_scale=0.25,
-            layer_types=_types("sssf", 32, **SLIDING),
+            layer_types=types("sssf", 32, **SLIDING),
         ),
     ),
     Family(
@@ -610,7 +612,6 @@ FAMILIES = (
         {
             "multi_query": True,
             "num_attention_heads": 71,
-            "num_kv_heads": 71,
             "hidden_size": 4544,
             "num_hidden_layers": 32,
             "alibi": False,
@@ -638,7 +639,7 @@ FAMILIES = (
     Family(
         "deepseek_v2",
         "DeepSeek-V2-Lite",
-        _sizes(
+        sizes(
             2048,
             10944,
             27,
@@ -667,7 +668,7 @@ FAMILIES = (
     Family(
         "deepseek_v3",
         "DeepSeek-V3, R1",
-        _sizes(
+        sizes(
             7168,
             18432,
             61,
@@ -693,7 +694,45 @@ FAMILIES = (
             rope_scaling=DEEPSEEK_YARN,
         ),
     ),
-    Family("nemotron", "Minitron, Nemotron-Mini", {"head_dim": 128, "norm_eps": 1e-5, "partial_rotary_factor": 0.5}),
+    Family(
+        "nemotron",
+        "Minitron, Nemotron-Mini",
+        sizes(
+            3072,
+            9216,
+            32,
+            24,
+            8,
+            head_dim=128,
+            norm_eps=1e-5,
+            partial_rotary_factor=0.5,
+            hidden_act="relu2",
+            rope_theta=10000.0,
+        ),
+    ),
+    Family(
+        "nemotron_h",
+        "Nemotron-H, Nemotron Nano 2",
+        {
+            "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-",
+            "num_hidden_layers": 56,
+            "hidden_size": 4480,
+            "intermediate_size": 15680,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "mamba_num_heads": 128,
+            "mamba_head_dim": 80,
+            "ssm_state_size": 128,
+            "n_groups": 8,
+            "conv_kernel": 4,
+            "expand": 2,
+            "chunk_size": 128,
+            "mlp_hidden_act": "relu2",
+            "layer_norm_epsilon": 1e-5,
+            "use_conv_bias": True,
+        },
+    ),
     Family("bamba", "Bamba", {"attn_layer_indices": [2, 9, 18], "attn_rotary_emb": 64}),
     Family(
         "dots1",
@@ -709,6 +748,7 @@ FAMILIES = (
             "topk_group": 1,
             "head_dim": 128,
             "sliding_window": None,
+            "scoring_func": "noaux_tc",
         },
     ),
     Family("falcon_mamba", "Falcon Mamba", {"mixer_rms_eps": 1e-6}),

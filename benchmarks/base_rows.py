@@ -132,6 +132,7 @@ def plain(reason: str) -> str:
     """A reason without what only a programmer reads."""
     text = re.sub(r"\b(\w+Error|AssertionError|Exception): ", "", reason)
     text = text.replace("error loading model: ", "")
+    text = re.sub(r"Can not map tensor '([^']+)'", r"it doesn't know `\1`", text)
     return re.sub(r": use another base", "", text)[:240]
 
 

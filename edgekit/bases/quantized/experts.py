@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.bases.quantized.blocks import QuantizedBlocks
+from edgekit_runtime.errors import InputError
 
 
 class QuantizedExperts(nn.Module):
@@ -22,6 +23,15 @@ class QuantizedExperts(nn.Module):
         self.blocks, self.rows, self.transposed = blocks, blocks.rows // experts, transposed
         self._dtype: Tensor
         self.register_buffer("_dtype", torch.empty(0, dtype=dtype), persistent=False)
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse what only a tensor has: Llama 4 multiplies all experts at once."""
+        if hasattr(Tensor, name) and not hasattr(nn.Module, name):
+            raise InputError(
+                "transformers multiplies all experts of this model at once, which packed blocks don't allow",
+                "use base_precision nf4 or bf16 for this model",
+            )
+        return super().__getattr__(name)
 
     def __getitem__(self, number: Any) -> Tensor:
         """[rows, columns] of expert ``number``, dequantised."""

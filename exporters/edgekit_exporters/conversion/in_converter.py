@@ -184,6 +184,8 @@ def _as_written_before_5(config: dict[str, Any]) -> dict[str, Any]:
         config.setdefault("rotary_pct", rope.get("partial_rotary_factor", 0.25))
     if kind == "gpt2":
         config.setdefault("n_ctx", config.get("n_positions", 1024))
+    if kind == "falcon" and config.get("multi_query") and not config.get("new_decoder_architecture"):
+        config["num_kv_heads"] = 1  # transformers counts as many as there are heads, and has one
     if kind in ("granitemoehybrid", "bamba"):
         names = {"linear_attention": "mamba", "full_attention": "attention"}
         config["layer_types"] = [names.get(each, each) for each in config.get("layer_types") or []]
