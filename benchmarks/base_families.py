@@ -29,11 +29,13 @@ class Family:
 
 
 def sizes(hidden: int, inner: int | list[int], layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
+    """What most configurations begin with."""
     sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
     return sizes | {"num_attention_heads": heads, "num_key_value_heads": groups, **more}
 
 
 def types(pattern: str, layers: int, **kinds: str) -> list[str]:
+    """Kinds of layers, each named by a letter of a pattern that repeats."""
     return [kinds[letter] for letter in (pattern * layers)[:layers]]
 
 

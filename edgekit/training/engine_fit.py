@@ -93,6 +93,7 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
         if name in found.placeless:
             raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", hint)
         if name in found.untrainable:
-            raise InputError(f"PEFT gives {name} no adapter: kernels read its weight past one", "leave it out of targets")
+            problem = f"PEFT gives {name} no adapter: Mamba's kernels would read its weight past one"
+            raise InputError(problem, "leave it out of targets")
         if name in found.ignored:
             raise InputError(f"llama.cpp ignores an adapter of {name}", hint)

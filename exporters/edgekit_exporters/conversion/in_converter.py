@@ -232,7 +232,8 @@ def _write_map(folder: Path, file: Path) -> None:
     depth = max(map(len, shapes.values()))
     passes = {kind: dict(_through(converter, model, shapes, kind)) for kind in (ZERO, ONE)}
     factors = {name: _factors(*(passes[kind][name] for kind in (ZERO, ONE))) for name in passes[ZERO]}
-    passes |= {kind: dict(_through(converter, model, shapes, kind, factors)) for kind in (ONE, TWO, SOURCE, *range(depth))}
+    for kind in (ONE, TWO, SOURCE, *range(depth)):
+        passes[kind] = dict(_through(converter, model, shapes, kind, factors))
     tensors = [
         _decoded(name, {kind: each[name] for kind, each in passes.items()}, factors[name]) for name in passes[ZERO]
     ]
@@ -271,7 +272,7 @@ def _through(
     kind: str | int,
     factors: Mapping[str, np.ndarray | None] | None = None,
 ) -> Iterator[Any]:
-    """Yield each GGUF tensor with the form of what came out, for probes of one kind; rows are divided by ``factors``."""
+    """Yield each GGUF tensor with the form of what came out, rows divided by ``factors``, for probes of one kind."""
     from transformers.core_model_loading import revert_weight_conversion
 
     state = {name: _probe(number, shape, kind) for number, (name, shape) in enumerate(shapes.items())}
@@ -309,7 +310,7 @@ def _form(data: Any, factors: np.ndarray | None = None) -> dict[str, Any]:
 
 
 def _factors(zero: dict[str, Any], one: dict[str, Any]) -> np.ndarray | None:
-    """What the conversion multiplies each row with, where it is not the same for all (Falcon-H1) and nothing is added."""
+    """What the conversion multiplies each row with, where rows differ (Falcon-H1) and nothing is added."""
     if zero["rows"] is None or one["rows"] is None or zero["rows"].any() or not one["rows"].all():
         return None
     return None if (one["rows"] == one["rows"][0]).all() else one["rows"]
@@ -342,7 +343,12 @@ def _decoded(name: str, forms: dict[str | int, dict[str, Any]], factors: np.ndar
         "has_factors": factors is not None,
         "row_axes": [axis for axis in by_row if by_row[axis].any()],
         "column_axis": next(iter(by_column), None),
-        "arrays": [numbers(forms[SOURCE]["rows"]), *(v for v in by_row.values() if v.any()), *by_column.values()] + ([] if factors is None else [factors]),
+        "arrays": [
+            numbers(forms[SOURCE]["rows"]),
+            *(value for value in by_row.values() if value.any()),
+            *by_column.values(),
+            *([] if factors is None else [factors]),
+        ],
     }
 
 

@@ -191,9 +191,7 @@ def _pieces(facts: dict[str, Any], parameters: Mapping[str, tuple[int, ...]], ar
             places = places * shape[axis] + along
         scale = facts["scale"] if factors is None else factors[rows]
         transposed = column_axis is not None and column_axis != len(shape) - 1
-        made.append(
-            Piece(facts["name"], names[number], rows, places, columns, transposed, scale, facts["shift"])
-        )
+        made.append(Piece(facts["name"], names[number], rows, places, columns, transposed, scale, facts["shift"]))
     return made
 
 
