@@ -67,6 +67,8 @@ def main(kinds: Sequence[str]) -> None:
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     families = [family for family in all_families() if not kinds or family.kind in kinds]
+    if kinds:
+        families.sort(key=lambda family: kinds.index(family.kind))
     rows = {number: row for number, family in enumerate(families) if (row := _kept(family)) is not None}
     missing = [number for number in range(len(families)) if number not in rows]
     for start in range(0, len(missing), AT_ONCE):
