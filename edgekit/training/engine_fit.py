@@ -34,7 +34,12 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
         return ()
     found = findings(base.folder)
     if found.unknown is not None:
-        log.warning("%s is trained without a check against the engine: %s", base.name, found.unknown)
+        log.warning(
+            "not checked before training whether llama.cpp computes %s as torch does: %s; export compares both on the"
+            " evaluation rows",
+            base.name,
+            found.unknown,
+        )
         return ()
     check_base(base, found, max_length)
     if project.export.mode != "separate":
