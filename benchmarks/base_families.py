@@ -42,6 +42,16 @@ def types(pattern: str, layers: int, **kinds: str) -> list[str]:
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 8192, "factor": 32.0}
 SLIDING = {"s": "sliding_attention", "f": "full_attention"}
+GEMMA4: dict[str, Any] = {
+    "head_dim": 256,
+    "global_head_dim": 512,
+    "final_logit_softcapping": 30.0,
+    "tie_word_embeddings": True,
+}
+GEMMA4["rope_parameters"] = {
+    "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+    "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+}
 DEEPSEEK_YARN = {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
 DEEPSEEK_YARN |= {"original_max_position_embeddings": 4096}
 
@@ -119,7 +129,35 @@ FAMILIES = (
             rope_theta=1000000.0,
         ),
     ),
-    Family("qwen3_5_text", "Qwen3.5"),
+    Family(
+        "qwen3_5_text",
+        "Qwen3.5",
+        sizes(
+            1024,
+            3584,
+            24,
+            8,
+            2,
+            head_dim=256,
+            linear_num_key_heads=16,
+            linear_num_value_heads=16,
+            linear_key_head_dim=128,
+            linear_value_head_dim=128,
+            linear_conv_kernel_dim=4,
+            full_attention_interval=4,
+            layer_types=types("lllf", 24, l="linear_attention", f="full_attention"),
+            attn_output_gate=True,
+            mtp_num_hidden_layers=1,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000000,
+                "partial_rotary_factor": 0.25,
+                "mrope_interleaved": True,
+                "mrope_section": [11, 11, 10],
+            },
+            tie_word_embeddings=True,
+        ),
+    ),
     Family("qwen3_5_moe_text", "Qwen3.5 MoE"),
     Family("qwen3_next", "Qwen3-Next", {"norm_topk_prob": True}),
     Family(
@@ -198,7 +236,61 @@ FAMILIES = (
             max_position_embeddings=32768,
         ),
     ),
-    Family("gemma4_text", "Gemma 4"),
+    Family(
+        "gemma4_text",
+        "Gemma 4 E2B, E4B",
+        GEMMA4
+        | sizes(
+            1536,
+            6144,
+            35,
+            8,
+            1,
+            num_kv_shared_layers=20,
+            hidden_size_per_layer_input=256,
+            use_double_wide_mlp=True,
+            sliding_window=512,
+            layer_types=types("ssssf", 35, **SLIDING),
+        ),
+    ),
+    Family(
+        "gemma4_text",
+        "Gemma 4 31B",
+        GEMMA4
+        | sizes(
+            5376,
+            21504,
+            60,
+            32,
+            16,
+            num_global_key_value_heads=4,
+            attention_k_eq_v=True,
+            hidden_size_per_layer_input=0,
+            sliding_window=1024,
+            layer_types=types("sssssf", 60, **SLIDING),
+        ),
+    ),
+    Family(
+        "gemma4_text",
+        "Gemma 4 26B-A4B",
+        GEMMA4
+        | sizes(
+            2816,
+            2112,
+            30,
+            16,
+            8,
+            num_global_key_value_heads=2,
+            attention_k_eq_v=True,
+            hidden_size_per_layer_input=0,
+            enable_moe_block=True,
+            num_experts=128,
+            top_k_experts=8,
+            moe_intermediate_size=704,
+            sliding_window=1024,
+            layer_types=types("sssssf", 30, **SLIDING),
+        ),
+    ),
     Family(
         "phi3",
         "Phi-3, Phi-3.5",
@@ -314,6 +406,34 @@ FAMILIES = (
             attention_multiplier=0.0078125,
             embedding_multiplier=12,
             logits_scaling=6,
+            residual_multiplier=0.22,
+            tie_word_embeddings=True,
+        ),
+    ),
+    Family(
+        "granitemoehybrid",
+        "Granite 4 H without experts",
+        sizes(
+            2048,
+            8192,
+            40,
+            32,
+            8,
+            layer_types=types("mmmmmammmm", 40, m="mamba", a="attention"),
+            rms_norm_eps=1e-5,
+            mamba_d_conv=4,
+            mamba_d_head=64,
+            mamba_d_state=128,
+            mamba_expand=2,
+            mamba_n_groups=1,
+            mamba_n_heads=64,
+            num_local_experts=0,
+            num_experts_per_tok=0,
+            shared_intermediate_size=8192,
+            position_embedding_type="nope",
+            attention_multiplier=0.015625,
+            embedding_multiplier=12,
+            logits_scaling=8,
             residual_multiplier=0.22,
             tie_word_embeddings=True,
         ),

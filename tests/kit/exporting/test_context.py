@@ -13,7 +13,7 @@ import pytest
 
 from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import resolve_base
-from edgekit.exporting import export
+from edgekit.exporting.export import export
 from edgekit.project import load_project
 from edgekit.targets.subject import subject_of_bundle
 from edgekit_runtime import Runtime
