@@ -61,7 +61,7 @@ class Row:
                 (self.layers.ignored, "llama.cpp ignores adapters of"),
                 (self.layers.wrong, "llama.cpp applies adapters in another way to"),
                 (self.layers.placeless, "no tensor for adapters of"),
-                (self.layers.untrainable, "PEFT gives no adapter to"),
+                (self.layers.untrainable, "no adapter learns at"),
                 (self.layers.routers, "left out: routers"),
             ):
                 if names:

@@ -50,7 +50,7 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
     for names, reason in (
         (found.ignored, "llama.cpp ignores adapters there"),
         (found.placeless, "no matrix of llama.cpp holds its weight"),
-        (found.untrainable, "PEFT gives it no adapter"),
+        (found.untrainable, "no adapter can learn there"),
         (found.routers, "it chooses experts; name it in targets to train it"),
     ):
         kinds = [end for end in found.left_out if fitting(names, end)]
@@ -98,7 +98,7 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
         if name in found.placeless:
             raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", hint)
         if name in found.untrainable:
-            problem = f"PEFT gives {name} no adapter: Mamba's kernels would read its weight past one"
+            problem = f"no adapter of {name} learns: transformers reads its weight past one"
             raise InputError(problem, "leave it out of targets")
         if name in found.ignored:
             raise InputError(f"llama.cpp ignores an adapter of {name}", hint)

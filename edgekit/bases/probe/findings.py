@@ -34,7 +34,7 @@ class Findings:
         usable: linear layers of the tiny model that take an adapter.
         ignored: those that the engine adapts not at all or in another way than torch.
         placeless: those whose weight no tensor holds as it is.
-        untrainable: those that PEFT gives no adapter.
+        untrainable: those that PEFT gives no adapter, or one that learns nothing.
         routers: those that choose experts.
         unknown: why nothing could be found out, or None.
     """

@@ -15,7 +15,7 @@ import transformers
 from edgekit.bases.probe.compare import Distance, Logits, distance, moved
 from edgekit.bases.probe.engine import Job, ask
 from edgekit.bases.probe.shrunk import VOCABULARY, WINDOW, known
-from edgekit.bases.probe.tiny import changed, linear_layers, random_model, random_pair, untrainable
+from edgekit.bases.probe.tiny import changed, linear_layers, random_model, random_pair, untrainable, without_gradient
 from edgekit_exporters.conversion.tensor_map import TensorMap, tensor_map
 from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.peft.canonical import LowRank
@@ -45,7 +45,7 @@ class Layers:
         ignored: the engine computes as if there were no adapter.
         wrong: they move, and not like torch's.
         placeless: no GGUF tensor holds the weight as it is.
-        untrainable: PEFT gives them no adapter.
+        untrainable: PEFT gives them no adapter, or one that learns nothing.
         idle: torch's logits don't move either: nothing reads them.
         routers: they choose experts.
     """
@@ -119,6 +119,9 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
         }
         if doubtful:
             verdicts |= _verdicts(written, doubtful, base, mapping)[0]
+    moving = [name for name in placed if verdicts[name] != "idle" and name not in routers]
+    without += (silent := without_gradient(model, moving, torch.tensor([PROMPT])))
+    placed = {name: pair for name, pair in placed.items() if name not in silent}
     found = {kind: [name for name in placed if verdicts[name] == kind] for kind in VERDICTS}
     honest = {name: pair for name, pair in placed.items() if name in (*found["honoured"], *found["idle"])}
     honest = {name: pair for name, pair in honest.items() if name not in routers}

@@ -77,6 +77,22 @@ def untrainable(model: Any, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name.rpartition(".")[2] in refused)
 
 
+def without_gradient(model: Any, names: Sequence[str], tokens: Tensor) -> tuple[str, ...]:
+    """Those whose adapters learn nothing: transformers reads their weights past the layer (Mamba's dt_proj)."""
+    if not names:
+        return ()
+    tuned: Any = get_peft_model(
+        copy.deepcopy(model), LoraConfig(r=1, target_modules=list(names), task_type="CAUSAL_LM")
+    )
+    tuned(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+    live = [
+        name
+        for name, parameter in tuned.named_parameters()
+        if "lora_B" in name and parameter.grad is not None and parameter.grad.any()
+    ]
+    return tuple(name for name in names if not any(f".{name}." in each for each in live))
+
+
 def random_pair(name: str, module: Any, *, other: bool = False) -> LowRank:
     """Pairs that change a layer about as much as a training does, and then some; ``other`` ones for a second look."""
     rows, columns = module.weight.shape

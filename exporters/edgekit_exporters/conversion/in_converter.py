@@ -186,6 +186,8 @@ def _as_written_before_5(config: dict[str, Any]) -> dict[str, Any]:
         config.setdefault("n_ctx", config.get("n_positions", 1024))
     if kind == "falcon" and config.get("multi_query") and not config.get("new_decoder_architecture"):
         config["num_kv_heads"] = 1  # transformers counts as many as there are heads, and has one
+    if kind == "nemotron_h" and "moe" not in (config.get("layers_block_type") or ["moe"]):
+        config.pop("num_experts_per_tok", None)  # transformers has one where there are no experts
     if kind in ("granitemoehybrid", "bamba"):
         names = {"linear_attention": "mamba", "full_attention": "attention"}
         config["layer_types"] = [names.get(each, each) for each in config.get("layer_types") or []]
