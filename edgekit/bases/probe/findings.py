@@ -69,7 +69,10 @@ def findings(folder: Path) -> Findings:
     file = cache_folder("probes") / f"{digest.hexdigest()[:24]}.json"
     made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
-    return Findings(**values)
+    found = Findings(**values)
+    if found.unknown is not None:
+        file.unlink(missing_ok=True)  # a busy machine may be why
+    return found
 
 
 def _make(small: dict[str, Any], file: Path) -> None:

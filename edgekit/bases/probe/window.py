@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 
 from edgekit.bases.probe.findings import Findings, findings
 from edgekit_exporters.base import Base
+
+log = logging.getLogger(__name__)
 
 
 def exact_context(base: Base) -> int | None:
@@ -15,7 +18,15 @@ def exact_context(base: Base) -> int | None:
     """
     if base.vision is not None or _window(base) is None:
         return None
-    return missing_window(base, findings(base.folder))
+    found = findings(base.folder)
+    if found.unknown is not None:
+        log.warning(
+            "%s looks back %d tokens, and it isn't known whether llama.cpp does: %s",
+            base.name,
+            _window(base),
+            found.unknown,
+        )
+    return missing_window(base, found)
 
 
 def missing_window(base: Base, found: Findings) -> int | None:

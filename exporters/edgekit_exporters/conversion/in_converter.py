@@ -31,7 +31,7 @@ import torch
 SOURCE, ZERO, ONE, TWO = "source", "zero", "one", "two"
 MAP, GGUF, ERROR = "map.npz", "plain.gguf", "error.txt"  # what ``plain`` leaves in a folder
 MERGED = "merged"  # in a folder: the same model with other weights
-SECONDS = 120  # for one of several folders
+SECONDS = 600  # for one of several folders, on a busy machine
 SHARED = re.compile(r"(.*\blayers\.)0(\.self_attn\.(?:k_proj|v_proj|k_norm)\.weight)")  # in layers that share
 SKIPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")  # as in ModelBase.prepare_tensors
 
