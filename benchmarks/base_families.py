@@ -14,11 +14,13 @@ class Family:
         kind: transformers' model type.
         names: of models.
         config: what their config.json says beside it; the rest is transformers' default.
+        obstacle: why it can't be measured, in plain words, where what programs say isn't.
     """
 
     kind: str
     names: str
     config: dict[str, Any] = field(default_factory=dict)
+    obstacle: str = ""
 
     @property
     def raw(self) -> dict[str, Any]:
@@ -26,18 +28,30 @@ class Family:
         return {"model_type": self.kind, **self.config}
 
 
-def _sizes(hidden: int, inner: int, layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
+def sizes(hidden: int, inner: int | list[int], layers: int, heads: int, groups: int, **more: Any) -> dict[str, Any]:
+    """What most configurations begin with."""
     sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
     return sizes | {"num_attention_heads": heads, "num_key_value_heads": groups, **more}
 
 
-def _types(pattern: str, layers: int, **kinds: str) -> list[str]:
+def types(pattern: str, layers: int, **kinds: str) -> list[str]:
+    """Kinds of layers, each named by a letter of a pattern that repeats."""
     return [kinds[letter] for letter in (pattern * layers)[:layers]]
 
 
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3 |= {"original_max_position_embeddings": 8192, "factor": 32.0}
 SLIDING = {"s": "sliding_attention", "f": "full_attention"}
+GEMMA4: dict[str, Any] = {
+    "head_dim": 256,
+    "global_head_dim": 512,
+    "final_logit_softcapping": 30.0,
+    "tie_word_embeddings": True,
+}
+GEMMA4["rope_parameters"] = {
+    "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+    "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+}
 DEEPSEEK_YARN = {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
 DEEPSEEK_YARN |= {"original_max_position_embeddings": 4096}
 
@@ -45,7 +59,7 @@ FAMILIES = (
     Family(
         "llama",
         "Llama 3.1, 3.2, 3.3",
-        _sizes(
+        sizes(
             2048,
             8192,
             16,
@@ -60,12 +74,12 @@ FAMILIES = (
         ),
     ),
     Family(
-        "llama", "Llama 2, SmolLM2, TinyLlama, Yi", _sizes(576, 1536, 30, 9, 3, rope_theta=100000, rms_norm_eps=1e-5)
+        "llama", "Llama 2, SmolLM2, TinyLlama, Yi", sizes(576, 1536, 30, 9, 3, rope_theta=100000, rms_norm_eps=1e-5)
     ),
     Family(
         "qwen2",
         "Qwen2, Qwen2.5",
-        _sizes(
+        sizes(
             896,
             4864,
             24,
@@ -82,7 +96,7 @@ FAMILIES = (
     Family(
         "qwen3",
         "Qwen3",
-        _sizes(
+        sizes(
             1024,
             3072,
             28,
@@ -99,7 +113,7 @@ FAMILIES = (
     Family(
         "qwen3_moe",
         "Qwen3-30B-A3B",
-        _sizes(
+        sizes(
             2048,
             6144,
             48,
@@ -115,26 +129,54 @@ FAMILIES = (
             rope_theta=1000000.0,
         ),
     ),
-    Family("qwen3_5_text", "Qwen3.5"),
+    Family(
+        "qwen3_5_text",
+        "Qwen3.5",
+        sizes(
+            1024,
+            3584,
+            24,
+            8,
+            2,
+            head_dim=256,
+            linear_num_key_heads=16,
+            linear_num_value_heads=16,
+            linear_key_head_dim=128,
+            linear_value_head_dim=128,
+            linear_conv_kernel_dim=4,
+            full_attention_interval=4,
+            layer_types=types("lllf", 24, l="linear_attention", f="full_attention"),
+            attn_output_gate=True,
+            mtp_num_hidden_layers=1,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 10000000,
+                "partial_rotary_factor": 0.25,
+                "mrope_interleaved": True,
+                "mrope_section": [11, 11, 10],
+            },
+            tie_word_embeddings=True,
+        ),
+    ),
     Family("qwen3_5_moe_text", "Qwen3.5 MoE"),
     Family("qwen3_next", "Qwen3-Next", {"norm_topk_prob": True}),
     Family(
         "mistral",
         "Mistral 7B v0.2, v0.3, Nemo",
-        _sizes(4096, 14336, 32, 32, 8, sliding_window=None, rope_theta=1000000.0, rms_norm_eps=1e-5),
+        sizes(4096, 14336, 32, 32, 8, sliding_window=None, rope_theta=1000000.0, rms_norm_eps=1e-5),
     ),
     Family(
         "mistral",
         "Mistral 7B v0.1, Zephyr",
-        _sizes(4096, 14336, 32, 32, 8, sliding_window=4096, rope_theta=10000.0, rms_norm_eps=1e-5),
+        sizes(4096, 14336, 32, 32, 8, sliding_window=4096, rope_theta=10000.0, rms_norm_eps=1e-5),
     ),
-    Family("ministral3", "Ministral 3", _sizes(3072, 9216, 26, 32, 8, head_dim=128, tie_word_embeddings=True)),
+    Family("ministral3", "Ministral 3", sizes(3072, 9216, 26, 32, 8, head_dim=128, tie_word_embeddings=True)),
     Family("mixtral", "Mixtral 8x7B", {"sliding_window": None, "rope_theta": 1000000.0}),
     Family("gemma", "Gemma 1", {"hidden_activation": "gelu_pytorch_tanh"}),
     Family(
         "gemma2",
         "Gemma 2 2B, 9B",
-        _sizes(
+        sizes(
             2304,
             9216,
             26,
@@ -151,7 +193,7 @@ FAMILIES = (
     Family(
         "gemma3_text",
         "Gemma 3 270M, 1B",
-        _sizes(
+        sizes(
             1152,
             6912,
             26,
@@ -166,12 +208,93 @@ FAMILIES = (
             max_position_embeddings=32768,
         ),
     ),
-    Family("gemma3n_text", "Gemma 3n"),
-    Family("gemma4_text", "Gemma 4"),
+    Family(
+        "gemma3n_text",
+        "Gemma 3n",
+        sizes(
+            2048,
+            [8192] * 30,
+            30,
+            8,
+            2,
+            head_dim=256,
+            num_kv_shared_layers=10,
+            layer_types=types("ssssf", 30, **SLIDING),
+            sliding_window=512,
+            activation_sparsity_pattern=[0.95] * 10 + [0.0] * 20,
+            altup_num_inputs=4,
+            altup_active_idx=0,
+            altup_coef_clip=120.0,
+            altup_correct_scale=True,
+            laurel_rank=64,
+            hidden_size_per_layer_input=256,
+            vocab_size=262400,
+            vocab_size_per_layer_input=262144,
+            final_logit_softcapping=30.0,
+            rope_theta=1000000.0,
+            rope_local_base_freq=10000.0,
+            max_position_embeddings=32768,
+        ),
+    ),
+    Family(
+        "gemma4_text",
+        "Gemma 4 E2B, E4B",
+        GEMMA4
+        | sizes(
+            1536,
+            6144,
+            35,
+            8,
+            1,
+            num_kv_shared_layers=20,
+            hidden_size_per_layer_input=256,
+            use_double_wide_mlp=True,
+            sliding_window=512,
+            layer_types=types("ssssf", 35, **SLIDING),
+        ),
+    ),
+    Family(
+        "gemma4_text",
+        "Gemma 4 31B",
+        GEMMA4
+        | sizes(
+            5376,
+            21504,
+            60,
+            32,
+            16,
+            num_global_key_value_heads=4,
+            attention_k_eq_v=True,
+            hidden_size_per_layer_input=0,
+            sliding_window=1024,
+            layer_types=types("sssssf", 60, **SLIDING),
+        ),
+    ),
+    Family(
+        "gemma4_text",
+        "Gemma 4 26B-A4B",
+        GEMMA4
+        | sizes(
+            2816,
+            2112,
+            30,
+            16,
+            8,
+            num_global_key_value_heads=2,
+            attention_k_eq_v=True,
+            hidden_size_per_layer_input=0,
+            enable_moe_block=True,
+            num_experts=128,
+            top_k_experts=8,
+            moe_intermediate_size=704,
+            sliding_window=1024,
+            layer_types=types("sssssf", 30, **SLIDING),
+        ),
+    ),
     Family(
         "phi3",
         "Phi-3, Phi-3.5",
-        _sizes(
+        sizes(
             3072,
             8192,
             32,
@@ -187,7 +310,7 @@ FAMILIES = (
     Family(
         "phi3",
         "Phi-4-mini",
-        _sizes(
+        sizes(
             3072,
             8192,
             32,
@@ -210,7 +333,7 @@ FAMILIES = (
     Family(
         "smollm3",
         "SmolLM3",
-        _sizes(
+        sizes(
             2048,
             11008,
             36,
@@ -227,7 +350,7 @@ FAMILIES = (
     Family(
         "granite",
         "Granite 3, 4 dense",
-        _sizes(
+        sizes(
             2048,
             8192,
             40,
@@ -244,7 +367,7 @@ FAMILIES = (
     Family(
         "granitemoe",
         "Granite 3 MoE",
-        _sizes(
+        sizes(
             1024,
             512,
             24,
@@ -262,13 +385,13 @@ FAMILIES = (
     Family(
         "granitemoehybrid",
         "Granite 4 H",
-        _sizes(
+        sizes(
             1536,
             512,
             40,
             12,
             4,
-            layer_types=_types("mmmmmammmm", 40, m="mamba", a="attention"),
+            layer_types=types("mmmmmammmm", 40, m="mamba", a="attention"),
             rms_norm_eps=1e-5,
             mamba_d_conv=4,
             mamba_d_head=64,
@@ -288,9 +411,37 @@ FAMILIES = (
         ),
     ),
     Family(
+        "granitemoehybrid",
+        "Granite 4 H without experts",
+        sizes(
+            2048,
+            8192,
+            40,
+            32,
+            8,
+            layer_types=types("mmmmmammmm", 40, m="mamba", a="attention"),
+            rms_norm_eps=1e-5,
+            mamba_d_conv=4,
+            mamba_d_head=64,
+            mamba_d_state=128,
+            mamba_expand=2,
+            mamba_n_groups=1,
+            mamba_n_heads=64,
+            num_local_experts=0,
+            num_experts_per_tok=0,
+            shared_intermediate_size=8192,
+            position_embedding_type="nope",
+            attention_multiplier=0.015625,
+            embedding_multiplier=12,
+            logits_scaling=8,
+            residual_multiplier=0.22,
+            tie_word_embeddings=True,
+        ),
+    ),
+    Family(
         "lfm2",
         "LFM2, LFM2.5",
-        _sizes(
+        sizes(
             1024,
             6656,
             16,
@@ -305,13 +456,13 @@ FAMILIES = (
             norm_eps=1e-5,
             rope_theta=1000000.0,
             full_attn_idxs=[2, 5, 8, 10, 12, 14],
-            layer_types=_types("ccfccfccfcfcfcfc", 16, c="conv", f="full_attention"),
+            layer_types=types("ccfccfccfcfcfcfc", 16, c="conv", f="full_attention"),
         ),
     ),
     Family(
         "lfm2_moe",
         "LFM2-8B-A1B",
-        _sizes(
+        sizes(
             2048,
             7168,
             24,
@@ -328,14 +479,14 @@ FAMILIES = (
             conv_bias=False,
             norm_eps=1e-5,
             rope_theta=1000000.0,
-            layer_types=_types("ccfccc", 24, c="conv", f="full_attention"),
+            layer_types=types("ccfccc", 24, c="conv", f="full_attention"),
         ),
     ),
-    Family("olmo2", "OLMo 2", _sizes(2048, 8192, 16, 16, 16, rope_theta=500000, rms_norm_eps=1e-6)),
+    Family("olmo2", "OLMo 2", sizes(2048, 8192, 16, 16, 16, rope_theta=500000, rms_norm_eps=1e-6)),
     Family(
         "olmo3",
         "OLMo 3",
-        _sizes(
+        sizes(
             4096,
             11008,
             32,
@@ -343,7 +494,7 @@ FAMILIES = (
             32,
             rope_theta=500000,
             sliding_window=4096,
-            layer_types=_types("sssf", 32, **SLIDING),
+            layer_types=types("sssf", 32, **SLIDING),
             rope_scaling={
                 "rope_type": "yarn",
                 "factor": 8.0,
@@ -359,7 +510,7 @@ FAMILIES = (
     Family(
         "gpt_oss",
         "gpt-oss",
-        _sizes(
+        sizes(
             2880,
             2880,
             24,
@@ -367,7 +518,7 @@ FAMILIES = (
             8,
             head_dim=64,
             sliding_window=128,
-            layer_types=_types("sf", 24, **SLIDING),
+            layer_types=types("sf", 24, **SLIDING),
             num_local_experts=32,
             num_experts_per_tok=4,
             experts_per_token=4,
@@ -388,7 +539,7 @@ FAMILIES = (
     Family(
         "falcon_h1",
         "Falcon-H1",
-        _sizes(
+        sizes(
             1024,
             2048,
             36,
@@ -427,19 +578,19 @@ FAMILIES = (
     Family(
         "glm4",
         "GLM-4 0414",
-        _sizes(4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5, attention_bias=True, rms_norm_eps=1e-5),
+        sizes(4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5, attention_bias=True, rms_norm_eps=1e-5),
     ),
     Family(
         "glm",
         "GLM-4, GLM-Edge",
-        _sizes(
+        sizes(
             4096, 13696, 40, 32, 2, head_dim=128, partial_rotary_factor=0.5, attention_bias=True, rms_norm_eps=1.5625e-7
         ),
     ),
     Family(
         "exaone4",
         "EXAONE 4 1.2B",
-        _sizes(
+        sizes(
             2048,
             4096,
             30,
@@ -457,7 +608,7 @@ FAMILIES = (
     Family(
         "exaone4",
         "EXAONE 4 32B",
-        _sizes(
+        sizes(
             5120,
             27392,
             64,
@@ -467,19 +618,19 @@ FAMILIES = (
             rope_theta=1000000,
             sliding_window=4096,
             sliding_window_pattern="LLLG",
-            layer_types=_types("sssf", 64, **SLIDING),
+            layer_types=types("sssf", 64, **SLIDING),
             rope_scaling=LLAMA3 | {"factor": 16.0},
         ),
     ),
     Family(
         "ernie4_5",
         "ERNIE 4.5 0.3B",
-        _sizes(1024, 3072, 18, 16, 2, head_dim=128, rope_theta=500000, use_bias=False, tie_word_embeddings=True),
+        sizes(1024, 3072, 18, 16, 2, head_dim=128, rope_theta=500000, use_bias=False, tie_word_embeddings=True),
     ),
     Family(
         "ernie4_5_moe",
         "ERNIE 4.5 21B-A3B",
-        _sizes(
+        sizes(
             2560,
             12288,
             28,
@@ -500,7 +651,7 @@ FAMILIES = (
     Family(
         "hunyuan_v1_dense",
         "Hunyuan 0.5B to 7B",
-        _sizes(
+        sizes(
             1024,
             3584,
             24,
@@ -527,14 +678,14 @@ FAMILIES = (
     Family(
         "seed_oss",
         "Seed-OSS",
-        _sizes(
+        sizes(
             5120, 27648, 64, 80, 8, head_dim=128, attention_bias=True, attention_out_bias=False, rope_theta=10000000.0
         ),
     ),
     Family(
         "stablelm",
         "StableLM 2",
-        _sizes(
+        sizes(
             2048,
             5632,
             24,
@@ -551,19 +702,19 @@ FAMILIES = (
     Family(
         "starcoder2",
         "StarCoder2",
-        _sizes(3072, 12288, 30, 24, 2, sliding_window=4096, use_bias=True, rope_theta=999999.4420358813),
+        sizes(3072, 12288, 30, 24, 2, sliding_window=4096, use_bias=True, rope_theta=999999.4420358813),
     ),
     Family("gpt2", "GPT-2", {"n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024}),
     Family(
         "gpt_neox",
         "Pythia, GPT-NeoX",
-        _sizes(768, 3072, 12, 12, 12, rotary_pct=0.25, rotary_emb_base=10000, use_parallel_residual=True),
+        sizes(768, 3072, 12, 12, 12, rotary_pct=0.25, rotary_emb_base=10000, use_parallel_residual=True),
     ),
     Family("cohere", "Command R"),
     Family(
         "cohere2",
         "Command R7B, Command A",
-        _sizes(
+        sizes(
             4096,
             14336,
             32,
@@ -574,7 +725,7 @@ FAMILIES = (
             sliding_window=4096,
             layer_switch=4,
             logit_scale=0.25,
-            layer_types=_types("sssf", 32, **SLIDING),
+            layer_types=types("sssf", 32, **SLIDING),
         ),
     ),
     Family(
@@ -583,7 +734,6 @@ FAMILIES = (
         {
             "multi_query": True,
             "num_attention_heads": 71,
-            "num_kv_heads": 71,
             "hidden_size": 4544,
             "num_hidden_layers": 32,
             "alibi": False,
@@ -611,7 +761,7 @@ FAMILIES = (
     Family(
         "deepseek_v2",
         "DeepSeek-V2-Lite",
-        _sizes(
+        sizes(
             2048,
             10944,
             27,
@@ -640,7 +790,7 @@ FAMILIES = (
     Family(
         "deepseek_v3",
         "DeepSeek-V3, R1",
-        _sizes(
+        sizes(
             7168,
             18432,
             61,
@@ -666,8 +816,69 @@ FAMILIES = (
             rope_scaling=DEEPSEEK_YARN,
         ),
     ),
-    Family("nemotron", "Minitron, Nemotron-Mini", {"head_dim": 128, "norm_eps": 1e-5, "partial_rotary_factor": 0.5}),
-    Family("bamba", "Bamba", {"attn_layer_indices": [2, 9, 18], "attn_rotary_emb": 64}),
+    Family(
+        "nemotron",
+        "Minitron, Nemotron-Mini",
+        sizes(
+            3072,
+            9216,
+            32,
+            24,
+            8,
+            head_dim=128,
+            norm_eps=1e-5,
+            partial_rotary_factor=0.5,
+            hidden_act="relu2",
+            rope_theta=10000.0,
+        ),
+    ),
+    Family(
+        "nemotron_h",
+        "Nemotron-H, Nemotron Nano 2",
+        {
+            "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-",
+            "num_hidden_layers": 56,
+            "hidden_size": 4480,
+            "intermediate_size": 15680,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "mamba_num_heads": 128,
+            "mamba_head_dim": 80,
+            "ssm_state_size": 128,
+            "n_groups": 8,
+            "conv_kernel": 4,
+            "expand": 2,
+            "chunk_size": 128,
+            "mlp_hidden_act": "relu2",
+            "layer_norm_epsilon": 1e-5,
+            "use_conv_bias": True,
+        },
+    ),
+    Family(
+        "bamba",
+        "Bamba",
+        sizes(
+            4096,
+            14336,
+            32,
+            32,
+            8,
+            attn_layer_indices=[9, 18, 27],
+            attn_rotary_emb=64,
+            mamba_d_conv=4,
+            mamba_d_head=64,
+            mamba_d_state=128,
+            mamba_expand=2,
+            mamba_n_groups=1,
+            mamba_n_heads=128,
+            mamba_chunk_size=256,
+            mamba_conv_bias=True,
+            mamba_proj_bias=False,
+            max_position_embeddings=4096,
+            rms_norm_eps=1e-5,
+        ),
+    ),
     Family(
         "dots1",
         "dots.llm1",
@@ -682,6 +893,7 @@ FAMILIES = (
             "topk_group": 1,
             "head_dim": 128,
             "sliding_window": None,
+            "scoring_func": "noaux_tc",
         },
     ),
     Family("falcon_mamba", "Falcon Mamba", {"mixer_rms_eps": 1e-6}),

@@ -61,6 +61,7 @@ class Row:
                 (self.layers.ignored, "llama.cpp ignores adapters of"),
                 (self.layers.wrong, "llama.cpp applies adapters in another way to"),
                 (self.layers.placeless, "no tensor for adapters of"),
+                (self.layers.untrainable, "no adapter learns at"),
                 (self.layers.routers, "left out: routers"),
             ):
                 if names:
@@ -113,7 +114,8 @@ def page(rows: Sequence[Row]) -> str:
         "",
         f"✓ means that all of these are so, with KL below {AGREE_KL:g} and logits within {AGREE_ERROR:.0%}.",
         "`edgekit train` makes the same check of the configuration that it is given. It refuses a base that llama.cpp",
-        "computes in another way before training, and tells when it can't check one.",
+        "computes in another way before training, and tells when it can't check one. Where llama.cpp lacks a base's",
+        "attention window, the bundle's context is no longer than the window, so that no device serves more.",
         "",
         f"Versions: {PACKAGE} {engine_version()}, {versions}.",
         "",
@@ -132,6 +134,7 @@ def plain(reason: str) -> str:
     """A reason without what only a programmer reads."""
     text = re.sub(r"\b(\w+Error|AssertionError|Exception): ", "", reason)
     text = text.replace("error loading model: ", "")
+    text = re.sub(r"Can not map tensor '([^']+)'", r"it doesn't know `\1`", text)
     return re.sub(r": use another base", "", text)[:240]
 
 

@@ -25,12 +25,15 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from torch import Tensor
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from base_families import FAMILIES, Family
+from base_giants import GIANTS
 from base_rows import Row, page
 from edgekit.bases.probe.compare import distance
 from edgekit.bases.probe.measure import PROMPT, Measured, Written, measure, torch_logits, write_tiny
+from edgekit.bases.probe.shrunk import __file__ as shrunk_rules
 from edgekit.bases.probe.shrunk import known, shrunk
 from edgekit.bases.probe.tiny import random_model, random_pairs
 from edgekit.bases.quantized import load_quantized
@@ -42,9 +45,10 @@ from edgekit_exporters.conversion.tensor_map import plain_ggufs, tensor_map
 from edgekit_exporters.gguf.base import Recipe
 from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.names import PREFIX
+from edgekit_runtime.errors import EdgekitError
 
 PAGE = Path(__file__).parents[1] / "docs" / "bases.md"
-SECONDS = 180  # for each process of a kind
+SECONDS = 900  # for each process of a kind
 AT_ONCE = 8  # kinds in one process of the converter
 # Inner models and aliases of kinds that have a row.
 NO_ROW = ("gpt-sw3", "internlm3", "iquestcoder", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "llama4", "qwen3_5")
@@ -66,6 +70,8 @@ def main(kinds: Sequence[str]) -> None:
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     families = [family for family in all_families() if not kinds or family.kind in kinds]
+    if kinds:
+        families.sort(key=lambda family: kinds.index(family.kind))
     rows = {number: row for number, family in enumerate(families) if (row := _kept(family)) is not None}
     missing = [number for number in range(len(families)) if number not in rows]
     for start in range(0, len(missing), AT_ONCE):
@@ -98,16 +104,22 @@ def _keep(family: Family, row: Row) -> None:
 
 
 def _place(family: Family) -> Path:
-    digest = hashlib.sha256(f"{family.raw}:{CONVERSION}:{_code()}".encode())
+    """Named by all that a row depends on; of how it is shrunk the result counts, so that each rule may change alone."""
+    try:
+        small = str(shrunk(family.raw))
+    except Exception:  # _write says why
+        small = Path(shrunk_rules).read_text(encoding="utf-8")
+    digest = hashlib.sha256(f"{family.raw}:{small}:{PROMPT}:{CONVERSION}:{_code()}".encode())
     return cache_folder("bases-table") / digest.hexdigest()[:24]
 
 
 @functools.cache
 def _code() -> str:
-    """Digest of all that a row depends on."""
+    """Digest of the code that a row depends on."""
     root = Path(__file__).parents[1]
     folders = ("edgekit/bases/probe", "edgekit/bases/quantized", "exporters/edgekit_exporters/conversion")
     files = [path for folder in folders for path in sorted((root / folder).glob("*.py"))]
+    files = [path for path in files if path != Path(shrunk_rules)]
     digest = hashlib.sha256()
     for path in (*files, root / "exporters/edgekit_exporters/gguf/lora.py"):
         digest.update(path.read_bytes())
@@ -116,9 +128,9 @@ def _code() -> str:
 
 def all_families() -> list[Family]:
     """Those with a configuration by hand, then every other kind with transformers' own."""
-    described = {family.kind for family in FAMILIES}
+    described = {family.kind for family in (*FAMILIES, *GIANTS)}
     others = [kind for kind in known_kinds() if kind not in described and kind not in NO_ROW]
-    return [*FAMILIES, *(Family(kind, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]) for kind in others)]
+    return [*FAMILIES, *GIANTS, *(Family(kind, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]) for kind in others)]
 
 
 def known_kinds() -> list[str]:
@@ -155,7 +167,7 @@ def _asked(all_asked: Sequence[Asked]) -> Iterator[tuple[Asked, Row]]:
             folder = Path(scratch, str(number))
             made = forked(lambda asked=asked, folder=folder: _write(asked, folder))
             if isinstance(made, str):
-                failed[number] = f"transformers makes no small model of it: {made}"
+                failed[number] = asked.family.obstacle or f"transformers makes no small model of it: {made}"
             else:
                 all_asked = [*all_asked[:number], made, *all_asked[number + 1 :]]
                 folders[number] = folder
@@ -167,7 +179,8 @@ def _asked(all_asked: Sequence[Asked]) -> Iterator[tuple[Asked, Row]]:
                 continue
             base, merged = files[number]
             if isinstance(base, str):
-                yield asked, replace(row, failure=f"llama.cpp's converter refuses it: {base}")
+                failure = asked.family.obstacle or f"llama.cpp's converter refuses it: {base}"
+                yield asked, replace(row, failure=failure)
                 continue
             found = forked(lambda asked=asked, at=number, files=(base, merged): _measure(asked, folders[at], *files))
             shutil.rmtree(folders[number])
@@ -217,7 +230,8 @@ def trains_on_blocks(written: Written, base: Path, measured: Measured) -> str:
         expected = weights[name]
         found = tensor.floats(torch.float32)
         rows = len(expected) if expected.dim() else 1
-        if not torch.equal(found[:rows] if expected.dim() else found, expected):
+        found = found[:rows] if expected.dim() else found
+        if not (torch.equal(found, expected) if tensor.factors is None else _rounded_alike(found, expected)):
             return f"{name} comes back changed"
     packed = load_quantized(packed_file, written.folder, dtype=torch.float32)
     layers = measured.layers
@@ -255,6 +269,11 @@ def _adapts(tuned: Any, parameter: str) -> str:
     return f"{name}.{inner}" if inner else name
 
 
+def _rounded_alike(found: Tensor, expected: Tensor) -> bool:
+    """Whether a matrix that the conversion scales has come back within half a step of Q8_0."""
+    return bool(((found - expected).abs() <= expected.abs().max() / 127 * 0.502).all())
+
+
 def forked(work: Callable[[], Any]) -> Any:
     """The result of ``work`` in a process of its own, or a line that says why there is none."""
     reading, writing = os.pipe()
@@ -277,6 +296,8 @@ def forked(work: Callable[[], Any]) -> Any:
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, EdgekitError):
+        return error.problem
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import project_base, resolve_base, templated
 from edgekit.data import Row, load_rows
 from edgekit.encoding.encoder import Encoder
@@ -231,6 +232,7 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             default_adapter=None,
             isa=ANY_ISA,
             projector=_projector(project, adapter) if project.task == "caption" else None,
+            longest=exact_context(base),
         )
         write_bundle(plan, Path(scratch, "bundle"))
         yield Path(scratch, "bundle")

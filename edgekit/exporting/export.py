@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import project_base
 from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, tell_requantized, with_blocks
 from edgekit.exporting.options import ExportOptions
@@ -149,7 +150,15 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
                     check_adapted(canonical.layers, base)
             else:
                 check_mergeable(take_in(source.folder, base))
-    return _Prepared(project, base, shipped, weights, adapters, sources)
+    longest = None if weights.format == ONNX else exact_context(base)
+    if longest is not None:
+        log.warning(
+            "devices will serve at most %d tokens of context: %s looks back so far, and llama.cpp has no such window"
+            " for it",
+            longest,
+            base.name,
+        )
+    return _Prepared(project, base, shipped, weights, adapters, sources, longest)
 
 
 def _prover(
@@ -183,7 +192,10 @@ def _tell_cards(project: Project, manifest: Manifest) -> None:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What is exported; ``shipped`` is ``base``, or the one with a trained connector."""
+    """What is exported; ``shipped`` is ``base``, or the one with a trained connector.
+
+    ``longest`` bounds the context that devices serve.
+    """
 
     project: Project
     base: Base
@@ -191,6 +203,7 @@ class _Prepared:
     weights: Weights
     adapters: list[Adapter]
     sources: list[AdapterSource]
+    longest: int | None
 
     def plan(self, weights: Weights, scratch: Path) -> BundlePlan:
         merged = self.project.export.mode == "merged"
@@ -207,6 +220,7 @@ class _Prepared:
             adapters=separate,
             default_adapter=default_adapter(settings.default_adapter, names) if names else None,
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
+            longest=self.longest,
         )
 
     def _projector(self) -> Path | None:

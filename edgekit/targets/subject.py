@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgekit.bases.probe.window import exact_context
 from edgekit.bases.weights import ONNX, Weights
 from edgekit.project import AUTO, Export
 from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, Reader, onnx_model
@@ -71,6 +72,7 @@ def subject_of_bundle(path: Path) -> Subject:
         else:
             subject = _subject_of_gguf(bundle.base_path, name)
         reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
+        subject = _bounded(subject, manifest.base.context)
         return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
 
 
@@ -96,10 +98,18 @@ def subject_of_base(base: Base, weights: Weights, settings: Export | None = None
         return _subject_of_onnx(onnx_model(model, wanted, embedding), embedding, base.name)
     recipe = _recipe(wanted, settings)
     if base.gguf is not None and recipe.is_plain and wanted == quantization_of(base.gguf):
-        return _subject_of_gguf(base.gguf, base.name)
+        subject = _subject_of_gguf(base.gguf, base.name)
+        return _bounded(subject, exact_context(base) or subject.model.context)
     with source_gguf(base) as source:
         model, embedding = _facts_of_gguf(quantized_header(source, recipe), wanted)
-        return Subject(base.name, model, embedding, {}, others=_others(source, settings))
+        subject = Subject(base.name, model, embedding, {}, others=_others(source, settings))
+    return _bounded(subject, exact_context(base) or model.context)
+
+
+def _bounded(subject: Subject, longest: int) -> Subject:
+    """With no more context than ``longest``, at whatever quantisation."""
+    models = {name: replace(model, context=min(model.context, longest)) for name, model in subject.others.items()}
+    return replace(subject, model=replace(subject.model, context=min(subject.model.context, longest)), others=models)
 
 
 def _recipe(quantization: str, settings: Export | None) -> Recipe:

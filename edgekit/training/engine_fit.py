@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
 
 from edgekit.bases.probe.findings import Findings, findings, fitting
+from edgekit.bases.probe.window import missing_window
 from edgekit.project import Adapter, Project
 from edgekit.training.targets import ALL, QUERY_VALUE
 from edgekit_exporters.base import Base
@@ -35,7 +35,12 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
         return ()
     found = findings(base.folder)
     if found.unknown is not None:
-        log.warning("%s is trained without a check against the engine: %s", base.name, found.unknown)
+        log.warning(
+            "not checked before training whether llama.cpp computes %s as torch does: %s; export compares both on the"
+            " evaluation rows",
+            base.name,
+            found.unknown,
+        )
         return ()
     check_base(base, found, max_length)
     if project.export.mode != "separate":
@@ -46,6 +51,7 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
     for names, reason in (
         (found.ignored, "llama.cpp ignores adapters there"),
         (found.placeless, "no matrix of llama.cpp holds its weight"),
+        (found.untrainable, "no adapter can learn there"),
         (found.routers, "it chooses experts; name it in targets to train it"),
     ):
         kinds = [end for end in found.left_out if fitting(names, end)]
@@ -68,8 +74,7 @@ def check_base(base: Base, found: Findings, max_length: int) -> None:
             f" (KL {found.kl:.2g} on a small model of it)",
             "use another base, or export.format: onnx",
         )
-    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
-    window = config.get("sliding_window") if found.window_ignored else None
+    window = missing_window(base, found)
     if window and max_length > window:
         raise InputError(
             f"{base.name} looks back {window} tokens, llama.cpp has no such window for it, and rows have up to"
@@ -84,7 +89,7 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
     Raises:
         InputError: a target names such a layer.
     """
-    known = (*found.usable, *found.ignored, *found.placeless)
+    known = (*found.usable, *found.ignored, *found.placeless, *found.untrainable)
     if targets == "q/v":
         targets = QUERY_VALUE
     if isinstance(targets, str):
@@ -94,6 +99,9 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
     for name in named:
         if name in found.placeless:
             raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", MERGE)
+        if name in found.untrainable:
+            problem = f"no adapter of {name} learns: transformers reads its weight past one"
+            raise InputError(problem, "leave it out of targets")
         if name in found.ignored:
             raise InputError(f"llama.cpp ignores an adapter of {name}", MERGE)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import transformers
 
+from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import base_label, loading_name, project_base
 from edgekit.bases.torch_model import load_base
-from edgekit.bases.weights import Weights, deployed_weights, training_weights, with_blocks
+from edgekit.bases.weights import GGUF, Weights, deployed_weights, training_weights, with_blocks
 from edgekit.data import Row, data_digest, load_rows
 from edgekit.data.holdout import SEED, SHARE
 from edgekit.encoding.completions import default_reasoning
@@ -140,7 +141,7 @@ def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], out
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
     check_targets_on(base, adapter, project.export)
-    limit = _max_length(adapter, base)
+    limit = _max_length(adapter, base, project.export.format)
     left_out = layers_left_out(project, adapter, base, limit)
     weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))
     deployed = weights if weights.blocks is not None else deployed_weights(project.export, base.gguf)
@@ -319,8 +320,10 @@ def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:
     )
 
 
-def _max_length(adapter: Adapter, base: Base) -> int:
+def _max_length(adapter: Adapter, base: Base, format: str) -> int:
+    """The adapter's own, else what devices serve."""
     context = transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False).max_position_embeddings
     if adapter.max_length and adapter.max_length > context:
         raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
-    return int(adapter.max_length or context)
+    longest = exact_context(base) if format == GGUF and not adapter.max_length else None
+    return int(adapter.max_length or min(context, longest or context))

@@ -112,8 +112,10 @@ def search(
         project, space.adapter.name, work.recipe(), resume=resume, weighs_size=weighs_size, seed=space.adapter.seed
     )
     if not study.get_trials(deepcopy=False):
-        for rate in space.first_rates or [None]:
-            study.enqueue_trial(space.own() if rate is None else {RATE: rate}, {RATE_ALONE: rate is not None})
+        for rate in space.first_rates:
+            study.enqueue_trial({RATE: rate}, {RATE_ALONE: True})
+        if not space.first_rates:
+            study.enqueue_trial(space.own())
     begun = time.monotonic()
     while work.count(study) < trials and (seconds is None or time.monotonic() - begun < seconds):
         work.attempt(study, trials)
@@ -247,9 +249,8 @@ class _Work:
         for number, trial in chosen.items():
             folder, settings = self.folder / "trials" / str(number), dict(trial.user_attrs[SETTINGS])
             finalist = with_settings(self.project, [self.name], settings)
-            finalist = replace(
-                finalist, adapters=finalist.adapters | {self.name: replace(finalist.adapter(self.name), path=folder)}
-            )
+            adapter = replace(finalist.adapter(self.name), path=folder)
+            finalist = replace(finalist, adapters={**finalist.adapters, self.name: adapter})
             found = evaluate(finalist, self.name, artifact=device, limit=rows, with_base=False)
             scored.append(Finalist(number, settings, trial.values[0], _parameters(folder), found.adapter_score, folder))
         return sorted(scored, key=lambda each: (-each.score.value, each.loss))

@@ -17,6 +17,7 @@ import optuna
 import psutil
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from edgekit.project import Project
@@ -90,7 +91,7 @@ def _loaded(folder: Path, seed: int, *, weighs_size: bool | None = None) -> optu
         }
         if weighs_size is None:
             return optuna.load_study(**common)
-        goals = ["minimize"] * (2 if weighs_size else 1)
+        goals = [StudyDirection.MINIMIZE] * (2 if weighs_size else 1)
         return optuna.create_study(directions=goals, load_if_exists=True, **common)
 
 

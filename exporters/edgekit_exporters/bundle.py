@@ -62,6 +62,7 @@ class BundlePlan:
         adapters: those that stay separate files.
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have (``ANY_ISA`` when no target was named).
+        longest: most tokens of context that devices may serve; the base's own where None.
     """
 
     name: str
@@ -74,6 +75,7 @@ class BundlePlan:
     isa: str
     version: str
     projector: Path | None = None
+    longest: int | None = None
 
     @property
     def is_onnx(self) -> bool:
@@ -237,8 +239,9 @@ def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
     if quantization is None:
         raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
     parameters = sum(math.prod(tensor.shape) for tensor in gguf.tensors.values())
-    running = running_bytes(facts) + facts.cache_bytes(default_context(facts.context))
-    return _BaseFacts(BASE_FILE, architecture, parameters, quantization, facts.context, running)
+    context = min(facts.context, plan.longest or facts.context)
+    running = running_bytes(facts) + facts.cache_bytes(default_context(context))
+    return _BaseFacts(BASE_FILE, architecture, parameters, quantization, context, running)
 
 
 def _onnx_facts(folder: Path) -> _BaseFacts:

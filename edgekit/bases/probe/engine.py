@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgekit_runtime.engines.llama.library import engine_errors, model_parameters, reason
 from edgekit_runtime.errors import InputError
 
-SECONDS = 120
+SECONDS = 600
 REFUSED = 3  # exit code: the last line of stderr says why
 
 

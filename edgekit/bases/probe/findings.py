@@ -34,6 +34,7 @@ class Findings:
         usable: what takes an adapter in the tiny model: layers, and parameters that hold experts' matrices.
         ignored: those that the engine adapts not at all or in another way than torch.
         placeless: those whose weight no tensor holds as it is.
+        untrainable: those that PEFT gives no adapter, or one that learns nothing.
         routers: those that choose experts.
         experts: of all these, parameters that hold experts' matrices.
         ends: embeddings and output; of all these, where they are matrices of their own.
@@ -46,6 +47,7 @@ class Findings:
     usable: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     placeless: tuple[str, ...] = ()
+    untrainable: tuple[str, ...] = ()
     routers: tuple[str, ...] = ()
     experts: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ class Findings:
     @property
     def left_out(self) -> tuple[str, ...]:
         """What ``targets: all-linear`` doesn't mean, as ends of names that fit no other layer."""
-        out = {*self.ignored, *self.placeless, *self.routers} - {*self.experts, *self.ends}
+        out = {*self.ignored, *self.placeless, *self.untrainable, *self.routers} - {*self.experts, *self.ends}
         kept = [name for name in self.usable if name not in out]
         return tuple(dict.fromkeys(_short(name, kept) for name in sorted(out)))
 
@@ -71,7 +73,10 @@ def findings(folder: Path) -> Findings:
     file = cache_folder("probes") / f"{digest.hexdigest()[:24]}.json"
     made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
-    return Findings(**values)
+    found = Findings(**values)
+    if found.unknown is not None:
+        file.unlink(missing_ok=True)  # a busy machine may be why
+    return found
 
 
 def _make(small: dict[str, Any], file: Path) -> None:
@@ -122,6 +127,7 @@ def _found(written: Written, file: Path) -> Findings:
         usable=(*layers.honoured, *layers.idle),
         ignored=(*layers.ignored, *layers.wrong),
         placeless=layers.placeless,
+        untrainable=layers.untrainable,
         routers=layers.routers,
         experts=layers.experts,
         ends=layers.ends,

@@ -15,7 +15,16 @@ import transformers
 from edgekit.bases.probe.compare import Distance, Logits, distance, moved
 from edgekit.bases.probe.engine import Job, ask
 from edgekit.bases.probe.shrunk import VOCABULARY, WINDOW, known
-from edgekit.bases.probe.tiny import changed, ends, random_model, random_pair, random_pairs
+from edgekit.bases.probe.tiny import (
+    changed,
+    ends,
+    linear_layers,
+    random_model,
+    random_pair,
+    random_pairs,
+    untrainable,
+    without_gradient,
+)
 from edgekit_exporters.conversion.tensor_map import TensorMap, tensor_map
 from edgekit_exporters.gguf.lora import lora_pairs, places_of, write_lora
 from edgekit_exporters.peft.canonical import LowRank
@@ -45,6 +54,7 @@ class Layers:
         ignored: the engine computes as if there were no adapter.
         wrong: they move, and not like torch's.
         placeless: no GGUF tensor holds the weight as it is.
+        untrainable: PEFT gives them no adapter, or one that learns nothing.
         idle: torch's logits don't move either: nothing reads them.
         routers: they choose experts.
         experts: of them all, parameters that hold experts' matrices.
@@ -55,6 +65,7 @@ class Layers:
     ignored: tuple[str, ...]
     wrong: tuple[str, ...]
     placeless: tuple[str, ...]
+    untrainable: tuple[str, ...]
     idle: tuple[str, ...]
     routers: tuple[str, ...]
     experts: tuple[str, ...]
@@ -107,8 +118,12 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
     mapping = tensor_map(written.folder)
     model, pairs = written.model, written.pairs
     torch_base = torch_logits(model)
-    placeless = tuple(name for name, pair in pairs.items() if not places_of(name, pair, mapping))
-    placed = {name: pair for name, pair in pairs.items() if name not in placeless}
+    linear = [name for name in linear_layers(model) if name in pairs]
+    without = untrainable(model, linear)
+    placeless = tuple(
+        name for name, pair in pairs.items() if name not in without and not places_of(name, pair, mapping)
+    )
+    placed = {name: pair for name, pair in pairs.items() if name not in (*without, *placeless)}
     routers = tuple(name for name in placed if _is_router(name, mapping))
     verdicts, bare = _verdicts(written, placed, base, mapping)
     if distance(torch_base, bare).agree:
@@ -120,6 +135,9 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
         }
         if doubtful:
             verdicts |= _verdicts(written, doubtful, base, mapping)[0]
+    moving = [name for name in linear if verdicts.get(name, "idle") != "idle" and name not in routers]
+    without += (silent := without_gradient(model, moving, torch.tensor([PROMPT])))
+    placed = {name: pair for name, pair in placed.items() if name not in silent}
     found = {kind: [name for name in placed if verdicts[name] == kind] for kind in VERDICTS}
     honest = {name: pair for name, pair in placed.items() if name in (*found["honoured"], *found["idle"])}
     honest = {name: pair for name, pair in honest.items() if name not in routers}
@@ -135,6 +153,7 @@ def measure(written: Written, base: Path, merged: Path | None = None) -> Measure
             fused = distance(torch_logits(model), answers[-1][0])
     layers = Layers(
         placeless=placeless,
+        untrainable=without,
         routers=routers,
         experts=tuple(name for name, pair in pairs.items() if pair.stacked),
         ends=ends(model),

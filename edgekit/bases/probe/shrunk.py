@@ -19,9 +19,10 @@ FEW_LAYERS, MANY_LAYERS = 2, 8
 # The engine takes these architectures' largest models, known by their number of layers, to scale queries by
 # hidden / heads; shrunk, they are scaled by their heads' size like the others.
 BY_HIDDEN = {"gemma2": 46, "gemma3_text": 62}
-# The engine computes these with constants that count all layers.
-ALL_LAYERS = ("gemma3n_text", "exaone4")
+# Inner sizes that the converter takes as four times the hidden size, whatever the config says.
+FOUR_TIMES = {"phi": "intermediate_size", "falcon": "ffn_hidden_size"}
 LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "block_types", "no_rope_layers")
+LAYER_OFFSETS = ("attn_layer_offset", "expert_layer_offset")  # number of the first of a kind
 LAYER_NUMBERS = ("full_attn_idxs", "attn_layer_indices", "mlp_only_layers")
 LAYER_PATTERNS = ("hybrid_override_pattern",)
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -83,14 +84,16 @@ def shrunk(raw: Mapping[str, Any]) -> dict[str, Any]:
     whole = config.to_dict()
     made = dict(whole)
     kind = config.model_type
-    layers_key = next(key for key in LAYER_COUNTS if key in made)
-    layers = int(made[layers_key])
-    all_count = kind in ALL_LAYERS and bool(made.get("sliding_window"))
+    layers_key = next((key for key in LAYER_COUNTS if key in made), "num_hidden_layers")
+    layers = int(made.get(layers_key) or len(made["layers_block_type"]))
+    all_count = _counts_all(made)
     kept = layers if all_count else _prefix(made, layers)
     if made.get("num_kv_shared_layers") and not all_count:
         kept = min(layers, 2 * kept)  # the first half has one of each kind to share
         made["num_kv_shared_layers"] = kept // 2
-    made[layers_key] = kept
+    counted_by_list = layers_key not in made
+    if not counted_by_list:
+        made[layers_key] = kept
     _shrink_sizes(made, whole, kind, layers)
     _shrink_heads(made, config)
     _shrink_state_space(made, kind)
@@ -99,6 +102,8 @@ def shrunk(raw: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in raw.items():
         name = key if key in made else other_names.get(key, key)
         result[key] = made[name] if name in made and made[name] != whole[name] else value
+    if counted_by_list and layers_key in raw:
+        result[layers_key] = kept
     said = {other_names.get(key, key) for key in raw} | set(raw)
     result |= {key: value for key, value in made.items() if key not in said and value != whole[key]}
     for key, value in (*result.items(), *((key, value) for key, value in made.items() if key not in said)):
@@ -118,6 +123,13 @@ def known(raw: Mapping[str, Any]) -> Any:
     return type(transformers.AutoConfig.for_model(raw["model_type"])).from_dict(dict(raw))
 
 
+def _counts_all(config: dict[str, Any]) -> bool:
+    """Whether the engine computes it with constants that count all layers, or knows it by their number."""
+    if config["model_type"] == "deepseek_v2":
+        return config.get("q_lora_rank") is None  # the Lite ones
+    return config["model_type"] in ("gemma3n_text", "exaone4") and bool(config.get("sliding_window"))
+
+
 def _prefix(config: dict[str, Any], layers: int) -> int:
     """How many of the first layers have one of each kind."""
     needed = FEW_LAYERS
@@ -125,6 +137,10 @@ def _prefix(config: dict[str, Any], layers: int) -> int:
         kinds = config.get(key)
         if isinstance(kinds, list) and kinds:
             needed = max(needed, *(kinds.index(kind) + 1 for kind in set(kinds)))
+    needed = max(needed, *(int(config.get(key) or 0) + 1 for key in LAYER_OFFSETS))
+    for key in LAYER_NUMBERS:
+        if config.get(key):
+            needed = max(needed, min(config[key]) + 1)
     dense = min(int(config.get("first_k_dense_replace") or config.get("num_dense_layers") or 0), 1)
     return min(layers, max(needed, dense + 1), max(MANY_LAYERS, needed))
 
@@ -141,6 +157,8 @@ def _shrink_sizes(made: dict[str, Any], whole: dict[str, Any], kind: str, layers
     for key, value in made.items():
         if key.endswith("token_id"):
             made[key] = None if isinstance(value, list) else min(value, VOCABULARY - 1) if value is not None else None
+    if whole.get("mlp_layer_types") and whole.get("first_k_dense_replace"):  # one says what the other does
+        made["first_k_dense_replace"] = whole["first_k_dense_replace"]
     if kind == "ernie4_5_moe":  # the engine's width of shared experts is this one's share of a key-value head
         made["intermediate_size"] = 2 * made["moe_intermediate_size"] * made["moe_num_shared_experts"]
     if made.get("n_group") == 1 or made.get("num_expert_group") == 1:
@@ -158,7 +176,7 @@ def _shrink_heads(made: dict[str, Any], config: Any) -> None:
         made[hidden_key] = min(hidden, 128)
         return
     heads = int(made[heads_key])
-    groups = made.get("num_key_value_heads") or heads
+    groups = made.get("num_key_value_heads") or made.get("num_kv_heads") or heads
     size = int(made.get("head_dim") or hidden // heads)
     if isinstance(groups, int):
         few = min(groups, 2)
@@ -172,8 +190,8 @@ def _shrink_heads(made: dict[str, Any], config: Any) -> None:
     own_size = made.get("head_dim") is not None  # not hidden / heads
     separate = own_size and (hidden != heads * size or width > WIDE)
     made[hidden_key] = (192 if width != 192 else 256) if separate else width
-    if config.model_type == "phi":  # the converter takes four times the hidden size, whatever the config says
-        made["intermediate_size"] = 4 * made[hidden_key]
+    if config.model_type in FOUR_TIMES:
+        made[FOUR_TIMES[config.model_type]] = 4 * made[hidden_key]
     if "embedding_size" in made:
         made["embedding_size"] = made[hidden_key]
 

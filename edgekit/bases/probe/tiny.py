@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -74,6 +76,39 @@ def random_pairs(model: Any) -> dict[str, LowRank]:
     one = (model.get_input_embeddings(), model.get_output_embeddings()) if model.config.tie_word_embeddings else ()
     last = [name for name in ends(model) if not any(model.get_submodule(name) is each for each in one)]
     return {name: random_pair(name, model) for name in (*linear_layers(model), *experts, *last)}
+
+
+def untrainable(model: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the layers that PEFT gives no adapter: Mamba's kernels would read their weights past it."""
+
+    def refuses(kinds: Sequence[str]) -> bool:
+        try:
+            get_peft_model(copy.deepcopy(model), LoraConfig(r=1, target_modules=list(kinds), task_type="CAUSAL_LM"))
+        except ValueError:
+            return True
+        return False
+
+    if not names or not refuses(names):
+        return ()
+    kinds = dict.fromkeys(name.rpartition(".")[2] for name in names)
+    refused = {kind for kind in kinds if refuses([kind])}
+    return tuple(name for name in names if name.rpartition(".")[2] in refused)
+
+
+def without_gradient(model: Any, names: Sequence[str], tokens: Tensor) -> tuple[str, ...]:
+    """Those whose adapters learn nothing: transformers reads their weights past the layer (Mamba's dt_proj)."""
+    if not names:
+        return ()
+    tuned: Any = get_peft_model(
+        copy.deepcopy(model), LoraConfig(r=1, target_modules=list(names), task_type="CAUSAL_LM")
+    )
+    tuned(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+    live = [
+        name
+        for name, parameter in tuned.named_parameters()
+        if "lora_B" in name and parameter.grad is not None and parameter.grad.any()
+    ]
+    return tuple(name for name in names if not any(f".{name}." in each for each in live))
 
 
 def random_pair(name: str, model: Any, *, other: bool = False) -> LowRank:

@@ -23,19 +23,24 @@ class QuantizedBlocks(nn.Module):
     Attributes:
         rows, cols: shape of the matrix that the blocks stand for.
         order: where each of its columns stands in the blocks; None where they stand in order.
+        factors: what the blocks are divided by, [rows, 1]; None where they are the matrix's own values.
         type_name: GGUF's name of the type, ``Q4_0`` say.
 
     """
 
     order: Tensor | None
+    factors: Tensor | None
 
-    def __init__(self, blocks: Tensor, type_name: str, columns: Tensor | None = None) -> None:
+    def __init__(
+        self, blocks: Tensor, type_name: str, columns: Tensor | None = None, factors: Tensor | None = None
+    ) -> None:
         """Take the blocks as they stand in a GGUF file.
 
         Args:
             blocks: uint8 [rows, bytes of a row].
             type_name: one of ``SUPPORTED``.
             columns: the matrix's column that each column of the blocks is; None where they stand in order.
+            factors: what the conversion multiplied each row with, [rows, 1], if anything.
 
         Raises:
             InputError: an unsupported type, or a row that is no whole number of blocks.
@@ -49,6 +54,7 @@ class QuantizedBlocks(nn.Module):
         for index, piece in enumerate(kept):
             self.register_buffer(f"{PLANE}{index}", piece, persistent=False)
         self.register_buffer("order", None if columns is None else torch.argsort(columns), persistent=False)
+        self.register_buffer("factors", factors, persistent=False)
 
     @property
     def planes(self) -> list[Tensor]:
@@ -66,18 +72,22 @@ class QuantizedBlocks(nn.Module):
 
     def dequantize(self, dtype: torch.dtype, start: int = 0, stop: int | None = None) -> Tensor:
         """Return the rows from ``start`` to ``stop`` as floats [stop - start, cols]."""
-        return self._floats([plane[start:stop] for plane in self.planes], dtype)
+        return self._floats(slice(start, stop), dtype)
 
     def select(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the rows with the given numbers [n] as floats [n, cols]."""
-        return self._floats([plane[rows] for plane in self.planes], dtype)
+        return self._floats(rows, dtype)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows."""
         return f"{self.rows}, {self.cols}, {self.type_name}"
 
-    def _floats(self, pieces: list[Tensor], dtype: torch.dtype) -> Tensor:
-        values = self._in_file_order(pieces, dtype)
+    def _floats(self, rows: Tensor | slice, dtype: torch.dtype) -> Tensor:
+        pieces = [plane[rows] for plane in self.planes]
+        if self.factors is None:
+            values = self._in_file_order(pieces, dtype)
+        else:
+            values = (self._in_file_order(pieces, torch.float32) / self.factors[rows]).to(dtype)
         return values if self.order is None else values[:, self.order]
 
     def _in_file_order(self, pieces: list[Tensor], dtype: torch.dtype) -> Tensor:

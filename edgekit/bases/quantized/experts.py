@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgekit.bases.quantized.blocks import QuantizedBlocks
 from edgekit.bases.quantized.weight import refuse_change
+from edgekit_runtime.errors import InputError
 
 Change = tuple[Tensor, Tensor, float]  # of all experts: left, right, scale of their product
 
@@ -40,6 +41,15 @@ class QuantizedExperts(nn.Module):
         """Of the parameter."""
         rows, columns = (self.blocks.cols, self.rows) if self.transposed else (self.rows, self.blocks.cols)
         return torch.Size((self.blocks.rows // self.rows, rows, columns))
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse what only a tensor has: Llama 4 multiplies all experts at once."""
+        if hasattr(Tensor, name) and not hasattr(nn.Module, name):
+            raise InputError(
+                "transformers multiplies all experts of this model at once, which packed blocks don't allow",
+                "use base_precision nf4 or bf16 for this model",
+            )
+        return super().__getattr__(name)
 
     def __getitem__(self, number: Any) -> Tensor:
         """[rows, columns] of expert ``number``, dequantised."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from edgekit_exporters.conversion.tensor_map import Piece, TensorMap, rows_of
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile, TensorInfo, read_gguf
 
+ALL = slice(None)
 OTHER_PRECISION = "use base_precision nf4 or bf16 for this model"
 # Derived from the config, so they have no parameter: frequencies of scaled rotary embeddings.
 DERIVED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
@@ -30,7 +32,8 @@ class StoredTensor:
         blocks: uint8 [rows, bytes of a row], in the parameter's order of rows.
         type_name: GGUF's name of the type.
         shape: of the parameter.
-        shift, scale: what the conversion did to its values.
+        shift: what the conversion added to its values.
+        factors: what it multiplied each row with, [rows, 1]; None for 1.
         columns: the parameter's column in each column of the blocks; None where they stand as they were.
         transposed: rows run along the parameter's last axis (GPT-2's Conv1D).
     """
@@ -39,7 +42,7 @@ class StoredTensor:
     type_name: str
     shape: torch.Size
     shift: float = 0.0
-    scale: float = 1.0
+    factors: Tensor | None = None
     columns: Tensor | None = None
     transposed: bool = False
 
@@ -47,17 +50,17 @@ class StoredTensor:
         """The matrix as packed blocks in memory of their own; a transposed one as [out, in].
 
         Raises:
-            InputError: a conversion that changed values, which blocks can't undo.
+            InputError: a conversion that added to values, which blocks can't undo.
         """
-        if self.shift != 0.0 or self.scale != 1.0:
+        if self.shift != 0.0:
             raise InputError("the conversion to GGUF changes the values of a matrix of this model", OTHER_PRECISION)
-        return QuantizedBlocks(self.blocks, self.type_name, self.columns)
+        return QuantizedBlocks(self.blocks, self.type_name, self.columns, self.factors)
 
     def floats(self, dtype: torch.dtype) -> Tensor:
         """The parameter as the float model has it."""
         values = QuantizedBlocks(self.blocks, self.type_name, self.columns).dequantize(torch.float32)
         values = values - self.shift if self.shift else values
-        values = values / self.scale if self.scale != 1.0 else values
+        values = values if self.factors is None else values / self.factors
         if self.transposed:
             *leading, inputs, outputs = self.shape
             values = values.view(*leading, outputs, inputs).transpose(-1, -2)
@@ -168,7 +171,7 @@ def _joined(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.S
         values = dequantize(_rows(info, content, piece), info.type_name)
         whole[torch.from_numpy(piece.places)[:, None], torch.from_numpy(piece.columns)] = values
     first = pieces[0]
-    return StoredTensor(whole.view(torch.uint8), "F32", shape, first.shift, first.scale)
+    return StoredTensor(whole.view(torch.uint8), "F32", shape, first.shift, _factors([first], len(whole)))
 
 
 def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.Size) -> StoredTensor:
@@ -187,7 +190,18 @@ def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.S
     if len(shape) == 2 and len(_plain(tuple(file.tensors[first.tensor].shape))) < 2:
         blocks = blocks.reshape(shape[0], -1)  # a matrix of one row, which GGUF has as a vector
     columns = None if first.columns is None else torch.from_numpy(first.columns)
-    return StoredTensor(blocks, types[0], shape, first.shift, first.scale, columns, first.transposed)
+    factors = _factors(pieces, len(blocks), order)
+    return StoredTensor(blocks, types[0], shape, first.shift, factors, columns, first.transposed)
+
+
+def _factors(pieces: list[Piece], rows: int, order: NDArray[np.int64] | slice = ALL) -> Tensor | None:
+    """[rows, 1] of all pieces, in the parameter's order of rows; None where values are what they were."""
+    scales = {piece.scale for piece in pieces if isinstance(piece.scale, float)}
+    if len(scales) == 1 and all(isinstance(piece.scale, float) for piece in pieces):
+        scale = scales.pop()
+        return None if scale == 1.0 else torch.full((rows, 1), scale)
+    each = np.concatenate([np.broadcast_to(piece.factors, (len(piece.rows), 1)) for piece in pieces])[order]
+    return torch.nn.functional.pad(torch.from_numpy(each), (0, 0, 0, max(rows - len(each), 0)), value=1.0)
 
 
 def _rows(info: TensorInfo, content: Tensor, piece: Piece) -> Tensor:

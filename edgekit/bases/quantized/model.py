@@ -55,6 +55,8 @@ def load_quantized(
     if tied is not None:
         blocks = model.get_input_embeddings().blocks
         model.set_submodule(tied.removesuffix(".weight"), QuantizedLinear(blocks, None, dtype))
+    if next(model.parameters(), None) is None:  # norms without weights (OLMo): the first one's device is asked for
+        model.register_parameter("empty", nn.Parameter(torch.empty(0, dtype=dtype), requires_grad=False))
     if Path(hf_folder, "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(hf_folder)
     return model.to(device).eval()

@@ -5,9 +5,11 @@ what the conversion does to each parameter, ``… plain FOLDER…`` does both wi
 compute.  ``… outline ARGUMENTS…`` converts without weights: the file's header, then the length that the file would
 have, in eight bytes.  It imports nothing of ours.
 
-Two things are done to a conversion.  The configuration is what ``config.json`` says, and transformers' own account of
-it only where the file says nothing: transformers 5 renames keys that the converters read.  And weights of multi-token
-prediction that the folder doesn't have are not asked for.
+Three things are done to a conversion.  The configuration is what ``config.json`` says, and transformers' own account of
+it only where the file says nothing: transformers 5 renames keys that the converters read.  Weights of multi-token
+prediction that the folder doesn't have are not asked for.  And where layers take keys and values from earlier ones
+(Gemma 3n), the weights that published checkpoints have for them, transformers drops and llama.cpp wants to find are
+zeros: nobody reads them.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import functools
 import importlib
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,8 @@ import torch
 SOURCE, ZERO, ONE, TWO = "source", "zero", "one", "two"
 MAP, GGUF, ERROR = "map.npz", "plain.gguf", "error.txt"  # what ``plain`` leaves in a folder
 MERGED = "merged"  # in a folder: the same model with other weights
-SECONDS = 120  # for one of several folders
+SECONDS = 600  # for one of several folders, on a busy machine
+SHARED = re.compile(r"(.*\blayers\.)0(\.self_attn\.(?:k_proj|v_proj|k_norm)\.weight)")  # in layers that share
 SKIPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")  # as in ModelBase.prepare_tensors
 
 
@@ -38,6 +42,7 @@ def main(tools: str, verb: str, *arguments: str) -> None:
     is_projector = "--mmproj" in arguments
     if not is_projector:  # image encoders are read under transformers' names: Pixtral's rope would be another one
         _conversion().ModelBase.load_hparams = staticmethod(_configuration)
+        _conversion().ModelBase.index_tensors = _with_shared(_conversion().ModelBase.index_tensors)
     if verb == "map":
         folder, file = map(Path, arguments)
         with torch.inference_mode():
@@ -112,6 +117,35 @@ def _write_plain(folder: Path) -> None:
     converter.write()
 
 
+def _with_shared(index_tensors: Any) -> Any:
+    """``ModelBase.index_tensors``, which also finds what :func:`_shared` names."""
+
+    @functools.wraps(index_tensors)
+    def indexed(converter: Any, *arguments: Any, **options: Any) -> Any:
+        tensors = index_tensors(converter, *arguments, **options)
+        for name, like in _shared(converter, tensors).items():
+            tensors[name] = lambda value=tensors[like]: torch.zeros(value().shape)
+        return tensors
+
+    return indexed
+
+
+def _shared(converter: Any, names: Collection[str]) -> dict[str, str]:
+    """Weights that llama.cpp wants and ``names`` lack, each with one of the same kind in the first layer."""
+    import gguf
+
+    if converter.model_arch != gguf.MODEL_ARCH.GEMMA3N:
+        return {}
+    config = _text(converter.hparams)
+    layers = int(config["num_hidden_layers"])
+    wanted = {
+        f"{match[1]}{layer}{match[2]}": match[0]
+        for match in filter(None, map(SHARED.fullmatch, names))
+        for layer in range(layers - int(config["num_kv_shared_layers"]), layers)
+    }
+    return {name: like for name, like in wanted.items() if name not in names}
+
+
 def _conversion() -> Any:
     return importlib.import_module("conversion")
 
@@ -150,6 +184,10 @@ def _as_written_before_5(config: dict[str, Any]) -> dict[str, Any]:
         config.setdefault("rotary_pct", rope.get("partial_rotary_factor", 0.25))
     if kind == "gpt2":
         config.setdefault("n_ctx", config.get("n_positions", 1024))
+    if kind == "falcon" and config.get("multi_query") and not config.get("new_decoder_architecture"):
+        config["num_kv_heads"] = 1  # transformers counts as many as there are heads, and has one
+    if kind == "nemotron_h" and "moe" not in (config.get("layers_block_type") or ["moe"]):
+        config.pop("num_experts_per_tok", None)  # transformers has one where there are no experts
     if kind in ("granitemoehybrid", "bamba"):
         names = {"linear_attention": "mamba", "full_attention": "attention"}
         config["layer_types"] = [names.get(each, each) for each in config.get("layer_types") or []]
@@ -194,14 +232,23 @@ def _write_map(folder: Path, file: Path) -> None:
     buffers = {name: value for name, value in model.named_buffers() if name in model.state_dict()}
     shapes = {name: tuple(value.shape) for name, value in (*model.named_parameters(), *buffers.items())}
     depth = max(map(len, shapes.values()))
-    passes = {kind: dict(_through(converter, model, shapes, kind)) for kind in (ZERO, ONE, TWO, SOURCE, *range(depth))}
-    tensors = [_decoded(name, {kind: each[name] for kind, each in passes.items()}) for name in passes[ZERO]]
+    passes = {kind: dict(_through(converter, model, shapes, kind)) for kind in (ZERO, ONE)}
+    factors = {name: _factors(*(passes[kind][name] for kind in (ZERO, ONE))) for name in passes[ZERO]}
+    for kind in (ONE, TWO, SOURCE, *range(depth)):
+        passes[kind] = dict(_through(converter, model, shapes, kind, factors))
+    tensors = [
+        _decoded(name, {kind: each[name] for kind, each in passes.items()}, factors[name]) for name in passes[ZERO]
+    ]
     arrays = [value for each in tensors for value in each.pop("arrays")]
+    derived = [name for name, _ in converter.generate_extra_tensors()]
+    for name, like in _shared(converter, shapes).items():
+        block = next(int(part) for part in name.split(".") if part.isdecimal())
+        derived += [tensor for tensor, _ in converter.modify_tensors(torch.zeros(shapes[like]), name, block)]
     facts = {
         "architecture": gguf.MODEL_ARCH_NAMES[converter.model_arch],
         "parameters": {name: list(shape) for name, shape in shapes.items()},
         "tensors": tensors,
-        "derived": [name for name, _ in converter.generate_extra_tensors()],
+        "derived": derived,
     }
     with file.open("wb") as stream:
         np.savez_compressed(
@@ -220,8 +267,14 @@ def _with_tokens(folder: Path, file: Path, count: int) -> Path:
     return made
 
 
-def _through(converter: Any, model: Any, shapes: dict[str, tuple[int, ...]], kind: str | int) -> Iterator[Any]:
-    """Yield each GGUF tensor with the form of what came out, for probes of one kind."""
+def _through(
+    converter: Any,
+    model: Any,
+    shapes: dict[str, tuple[int, ...]],
+    kind: str | int,
+    factors: Mapping[str, np.ndarray | None] | None = None,
+) -> Iterator[Any]:
+    """Yield each GGUF tensor with the form of what came out, rows divided by ``factors``, for probes of one kind."""
     from transformers.core_model_loading import revert_weight_conversion
 
     state = {name: _probe(number, shape, kind) for number, (name, shape) in enumerate(shapes.items())}
@@ -232,7 +285,7 @@ def _through(converter: Any, model: Any, shapes: dict[str, tuple[int, ...]], kin
         name, _ = kept
         block = next((int(part) for part in name.split(".") if part.isdecimal()), None)
         for tensor, data in converter.modify_tensors(value, name, block):
-            yield tensor, _form(data)
+            yield tensor, _form(data, None if factors is None else factors[tensor])
 
 
 def _probe(number: int, shape: tuple[int, ...], kind: str | int) -> torch.Tensor:
@@ -245,17 +298,27 @@ def _probe(number: int, shape: tuple[int, ...], kind: str | int) -> torch.Tensor
     return numbers.view([-1 if each == axis else 1 for each in range(len(shape))]).expand(shape)
 
 
-def _form(data: Any) -> dict[str, Any]:
+def _form(data: Any, factors: np.ndarray | None = None) -> dict[str, Any]:
     """Values by row where all columns are alike, by column where all rows are; neither where the two are mixed."""
     shape = list(data.shape)
     flat = np.asarray(data, dtype=np.float64)
     flat = flat.reshape(-1, 1) if flat.squeeze().ndim < 2 else flat.reshape(-1, flat.shape[-1])
+    if factors is not None:
+        whole = np.rint(flat / factors[:, None])
+        flat = whole if np.allclose(whole * factors[:, None], flat, rtol=1e-9) else flat
     rows = flat[:, 0].copy() if (flat == flat[:, :1]).all() else None
     columns = flat[0].copy() if (flat == flat[:1]).all() else None
     return {"shape": shape, "rows": rows, "columns": columns}
 
 
-def _decoded(name: str, forms: dict[str | int, dict[str, Any]]) -> dict[str, Any]:
+def _factors(zero: dict[str, Any], one: dict[str, Any]) -> np.ndarray | None:
+    """What the conversion multiplies each row with, where rows differ (Falcon-H1) and nothing is added."""
+    if zero["rows"] is None or one["rows"] is None or zero["rows"].any() or not one["rows"].all():
+        return None
+    return None if (one["rows"] == one["rows"][0]).all() else one["rows"]
+
+
+def _decoded(name: str, forms: dict[str | int, dict[str, Any]], factors: np.ndarray | None) -> dict[str, Any]:
     """One tensor: from which parameter each row is, which row of it, in which order its columns stand."""
     made = {"name": name, "shape": forms[ZERO]["shape"], "arrays": [], "known": False}
     zero, one, two = (_constant(forms[kind]) for kind in (ZERO, ONE, TWO))
@@ -279,9 +342,15 @@ def _decoded(name: str, forms: dict[str | int, dict[str, Any]]) -> dict[str, Any
         "known": True,
         "scale": scale,
         "shift": shift,
+        "has_factors": factors is not None,
         "row_axes": [axis for axis in by_row if by_row[axis].any()],
         "column_axis": next(iter(by_column), None),
-        "arrays": [numbers(forms[SOURCE]["rows"]), *(v for v in by_row.values() if v.any()), *by_column.values()],
+        "arrays": [
+            numbers(forms[SOURCE]["rows"]),
+            *(value for value in by_row.values() if value.any()),
+            *by_column.values(),
+            *([] if factors is None else [factors]),
+        ],
     }
 
 

@@ -30,6 +30,7 @@ from edgekit_exporters.progress import stage
 # Some converters drop the embedding's rows beyond the tokenizer's last token.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 Indices = NDArray[np.int64]
+Factors = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Piece:
         places: the parameter's rows [n] that stand there.
         columns: the parameter's column in each column of the tensor; None where they stand as they were.
         transposed: the parameter's last axis runs along the tensor's rows (GPT-2's Conv1D).
-        scale, shift: what the conversion does to values.
+        scale, shift: what the conversion does to values; a scale of each row [n] where they differ.
     """
 
     tensor: str
@@ -55,8 +56,13 @@ class Piece:
     places: Indices
     columns: Indices | None
     transposed: bool
-    scale: float
+    scale: float | Factors
     shift: float
+
+    @property
+    def factors(self) -> NDArray[np.float32]:
+        """The scale as a column, [rows, 1] or [1, 1]."""
+        return np.asarray(self.scale, np.float32).reshape(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class TensorMap:
         parameters: shape by name; a tied output matrix has none of its own.
         shapes: of the GGUF tensors, rows first.
         pieces: of each tensor; none for one whose values are computed from the parameter in another way.
-        derived: tensors that are made from the configuration.
+        derived: tensors that are made from the configuration, or that nobody reads.
     """
 
     architecture: str
@@ -176,6 +182,7 @@ def _pieces(facts: dict[str, Any], parameters: Mapping[str, tuple[int, ...]], ar
     columns = None if column_axis is None else next(arrays).astype(np.int64)
     if columns is not None and (columns == np.arange(len(columns))).all():
         columns = None
+    factors = next(arrays) if facts["has_factors"] else None
     made = []
     for number in dict.fromkeys(source.tolist()):
         shape = parameters[names[number]]
@@ -185,10 +192,9 @@ def _pieces(facts: dict[str, Any], parameters: Mapping[str, tuple[int, ...]], ar
         for axis in axes:
             along = by_axis[axis][rows] if axis in by_axis else 0
             places = places * shape[axis] + along
+        scale = facts["scale"] if factors is None else factors[rows]
         transposed = column_axis is not None and column_axis != len(shape) - 1
-        made.append(
-            Piece(facts["name"], names[number], rows, places, columns, transposed, facts["scale"], facts["shift"])
-        )
+        made.append(Piece(facts["name"], names[number], rows, places, columns, transposed, scale, facts["shift"]))
     return made
 
 

@@ -94,13 +94,13 @@ def _pair(parts: list[tuple[Piece, LowRank]], shape: tuple[int, ...], rank: int)
     if parts[0][1].embedding:
         ((piece, layer),) = parts
         a = torch.zeros(shape[0], layer.rank)
-        a[torch.from_numpy(piece.rows)] = layer.a.T[torch.from_numpy(piece.places)] * piece.scale
+        a[torch.from_numpy(piece.rows)] = layer.a.T[torch.from_numpy(piece.places)] * torch.from_numpy(piece.factors)
         return pad(a, (0, missing)), pad(_taken(layer.b.T, piece.columns).T, (0, missing))
     above = torch.cat([_taken(layer.a, piece.columns) for piece, layer in parts])
     beside = []
     for piece, layer in parts:
         b = torch.zeros(shape[0], layer.rank)
-        b[torch.from_numpy(piece.rows)] = layer.b[torch.from_numpy(piece.places)] * piece.scale
+        b[torch.from_numpy(piece.rows)] = layer.b[torch.from_numpy(piece.places)] * torch.from_numpy(piece.factors)
         beside.append(b)
     return pad(above, (0, 0, 0, missing)), pad(torch.cat(beside, 1), (0, missing))
 

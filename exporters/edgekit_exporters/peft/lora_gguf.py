@@ -86,12 +86,12 @@ def _of_module(piece: Piece, a: torch.Tensor, b: torch.Tensor, *, embedding: boo
         if len(rows) != a.shape[0]:
             return a.T, b  # of another shape: it is refused later
         own = torch.zeros_like(a)
-        own[places] = a[rows] / piece.scale
+        own[places] = a[rows] / torch.from_numpy(piece.factors)
         return own.T, b
     if len(rows) == 0 or int(rows.max()) >= b.shape[0]:
         return a, b
     own = torch.zeros(max(int(places.max()) + 1, len(rows)), b.shape[1])
-    own[places] = b[rows] / piece.scale
+    own[places] = b[rows] / torch.from_numpy(piece.factors)
     if piece.columns is not None and len(piece.columns) == a.shape[1]:
         a = a[:, torch.from_numpy(np.argsort(piece.columns))]
     return a, own

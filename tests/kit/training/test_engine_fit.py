@@ -71,6 +71,18 @@ def test_experts_and_both_ends_are_asked_too_and_are_none_of_all_linear(tmp_path
     check_targets(["experts.down_proj", "lm_head", "embed_tokens"], found)
 
 
+def test_a_base_that_cannot_be_checked_is_trained_and_that_is_told(
+    tmp_path: Path, tiny_project: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "novel"}))
+    project = load_project(tiny_project())
+    base = Base("novel", "novel-000000000000", tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert layers_left_out(project, project.adapter(), base, 100) == ()
+    assert "not checked before training whether llama.cpp computes novel as torch does: no small model" in caplog.text
+    assert "export compares both on the evaluation rows" in caplog.text
+
+
 def test_all_linear_leaves_out_and_tells_what_the_engine_ignores(
     tmp_path: Path, tiny_project: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
