@@ -51,7 +51,7 @@ def teacher_saying(script: Callable[[int, dict[str, Any]], Said]) -> Iterator[Sc
                 number = len(teacher.asked)
                 teacher.asked.append(body)
                 teacher.headers.append({name.lower(): value for name, value in self.headers.items()})
-                said = script(number, body)
+            said = script(number, body)
             content = said.body if said.body is not None else _completion(said)
             self.send_response(said.status)
             self.send_header("content-type", "application/json")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -193,6 +194,24 @@ def test_a_key_that_others_could_read_is_warned_of(
     assert ("without encryption" in caplog.text) == warned
     assert KEY not in caplog.text
     assert "pw" not in caplog.text
+
+
+def test_as_many_are_asked_at_a_time_as_is_said(place: Place) -> None:
+    together = threading.Barrier(3)
+
+    def script(number: int, _: dict[str, Any]) -> Said:
+        together.wait(60)  # nobody goes on before three are here
+        return Said(row(number))
+
+    with teacher_saying(script) as teacher:
+        assert place.run(teacher.url, "--rows", 6, "--concurrency", 3)["rows"] == 6
+
+
+def test_a_run_ends_with_its_time(place: Place) -> None:
+    done = generate(
+        Request(load_rows(place.seeds)), TeacherOptions("http://127.0.0.1:1/v1", "big"), place.output, Budget(seconds=0)
+    )
+    assert (done.rows, done.stopped) == (0, "time")
 
 
 def test_a_second_run_goes_on(place: Place) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgekit.curation.check import Subject, check
 from edgekit.curation.split import choose, split_file
 from edgekit.data import load_rows
 from edgekit_runtime.errors import InputError, UsageError
@@ -106,6 +108,24 @@ def test_near_duplicates_and_groups_stay_on_one_side(tmp_path: Path) -> None:
     assert not {order for order in sides[0].values() if order < 100} & {o for o in sides[1].values() if o < 100}
     assert done.together == 27
     assert all(done.rows)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    copies=st.lists(st.sampled_from([str, str.upper, str.title, lambda text: f"{text}!"]), max_size=30),
+    share=st.floats(0.1, 0.5),
+    seed=st.integers(0, 3),
+)
+def test_check_finds_no_leak_in_a_split(
+    copies: list[Callable[[str], str]], share: float, seed: int, tmp_path: Path
+) -> None:
+    questions = [different(n) for n in range(20)]
+    questions += [copy(questions[n % 7]) for n, copy in enumerate(copies)]
+    path = write(tmp_path / "rows.jsonl", [pair(text, "yes") for text in questions])
+    done = split_file(path, share, seed=seed, force=True)
+    found = check(Subject("rows", [done.train], [done.eval]))
+    assert not {"leak", "near-leak"} & set(found.counts)
+    assert sum(done.rows) == len(questions)
 
 
 def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
