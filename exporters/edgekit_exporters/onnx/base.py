@@ -22,6 +22,7 @@ from edgekit_exporters.gguf.end_tokens import end_metadata
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx.builder import BUILDER, build_graph, float_graph, require_onnx
+from edgekit_exporters.onnx.graph_map import GraphMap
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats import onnx_base as names
 from edgekit_runtime.formats.adapter import KEY_ARCHITECTURE, KEY_FAMILY
@@ -48,7 +49,6 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 BITS = {"int8": 8, "int4": 4}
 HEAD_BITS = 8  # of the output matrix and a tied embedding: the fewest that cost nothing that can be measured
-HEAD = "lm_head"
 METADATA = "edgekit."
 
 
@@ -72,7 +72,8 @@ def base_onnx(base: Base, precision: str) -> Path:
     """
     precision = onnx_precision(precision)
     require_onnx()
-    made_by = f"genai-{importlib.metadata.version(BUILDER)}-{source_digest()}"
+    versions = f"{importlib.metadata.version(BUILDER)}-{importlib.metadata.version('transformers')}"
+    made_by = f"genai-{versions}-{source_digest()}"
     target = cache_folder("bases", base.key) / f"onnx-{precision}-{made_by}"
 
     def make(folder: Path) -> None:
@@ -134,8 +135,8 @@ def write_base_onnx(
         converting = beside.submit(lambda: _write_vocabulary(base, making.result(), vocabulary))
         calibration = _calibration(source) if BITS.get(precision, HEAD_BITS) < HEAD_BITS else None
         graph = making.result()
-        model = ir.load(graph / MODEL_FILE)
-        blocks = _blocks(model, calibration, precision)
+        model, places = ir.load(graph / MODEL_FILE), GraphMap.read(graph)
+        blocks = _blocks(model, places, calibration, precision)
         converting.result()
     for path in graph.iterdir():
         if path.suffix in (".json", ".jinja"):
@@ -152,8 +153,8 @@ def write_base_onnx(
     adding = {MODEL_FILE: add_adapter_inputs, MIXED_FILE: add_mixed_adapter_inputs}
     for name, add_inputs in adding.items():
         model = ir.load(graph / MODEL_FILE)
-        add_inputs(model)
-        surgery.limit_logits(model)
+        add_inputs(model, places.layers)
+        surgery.limit_logits(model, places.head)
         surgery.fix_head_size(model, _genai(graph)["model"]["decoder"]["head_size"])
         surgery.use_weights(model, stored)
         model.metadata_props.update(facts)
@@ -171,6 +172,7 @@ def blocks_of(folder: Path) -> dict[str, Blocks]:
     import torch
 
     from edgekit_exporters.onnx.blocks import Blocks
+    from edgekit_exporters.onnx.graph import matrix_name
 
     def tensor(value: Any) -> Any:
         return torch.from_numpy(value.const_value.numpy().copy())
@@ -181,7 +183,7 @@ def blocks_of(folder: Path) -> dict[str, Blocks]:
             inputs: list[Any] = list(node.inputs)
             _, codes, scales, *zeros = inputs
             half = tensor(scales.producer().inputs[0])
-            name = codes.name.removesuffix(".MatMul.codes")
+            name = matrix_name(codes.name.removesuffix(".codes"))
             bits = node.attributes["bits"].as_int()
             found[name] = Blocks.unpacked(tensor(codes), half, tensor(zeros[0]) if zeros else None, bits)
     return found
@@ -224,20 +226,22 @@ def _calibration(source: Path) -> Calibration:
     return Calibration(source)
 
 
-def _blocks(model: Any, calibration: Calibration | None, precision: str) -> dict[str, Blocks]:
-    """Every matrix in blocks; none for float precisions."""
+def _blocks(model: Any, places: GraphMap, calibration: Calibration | None, precision: str) -> dict[str, Blocks]:
+    """Every matrix that holds layers in blocks, but for those that choose experts; none for float precisions."""
     import torch
 
     from edgekit_exporters.onnx.blocks import BLOCK, fit_blocks
-    from edgekit_exporters.onnx.graph import weights
+    from edgekit_exporters.onnx.graph import routers, weights
 
     if precision not in BITS:
         return {}
-    matrices = dict(weights(model))
-    found = calibration.blocks(matrices, BITS[precision]) if calibration else {}
+    wanted = places.matrices - routers(model)
+    matrices = {name: matrix for name, matrix in weights(model) if name in wanted and matrix.shape[1] % BLOCK == 0}
+    layers = {name: matrix for name, matrix in matrices.items() if name != places.head}
+    found = calibration.blocks(layers, places, BITS[precision]) if calibration else {}
     for name, matrix in matrices.items():
-        if name not in found and matrix.shape[1] % BLOCK == 0:
-            found[name] = fit_blocks(torch.tensor(matrix), HEAD_BITS if name == HEAD else BITS[precision])
+        if name not in found:
+            found[name] = fit_blocks(torch.tensor(matrix), HEAD_BITS if name == places.head else BITS[precision])
     return found
 
 
@@ -247,7 +251,7 @@ def _write_vocabulary(base: Base, graph: Path, destination: Path) -> None:
 
     from edgekit_exporters.onnx.graph import layer_shapes
 
-    layers = layer_shapes(ir.load(graph / MODEL_FILE))
+    layers = layer_shapes(ir.load(graph / MODEL_FILE), GraphMap.read(graph).layers)
     facts: dict[str, Any] = {
         KEY_FAMILY: base.family,
         KEY_LAYERS: [f"{name} {inputs} {outputs}" for name, (inputs, outputs) in layers.items()],
