@@ -41,6 +41,8 @@ from edgekit_runtime.formats.onnx_base import (
 from edgekit_runtime.hints import did_you_mean
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgekit_exporters.onnx.blocks import Blocks
     from edgekit_exporters.onnx.calibration import Calibration
 
@@ -154,11 +156,18 @@ def write_base_onnx(
     for name, add_inputs in adding.items():
         model = ir.load(graph / MODEL_FILE)
         add_inputs(model, places.layers)
-        surgery.limit_logits(model, places.head)
-        surgery.fix_head_size(model, _genai(graph)["model"]["decoder"]["head_size"])
+        finish_graph(model, places, graph)
         surgery.use_weights(model, stored)
         model.metadata_props.update(facts)
         ir.save(model, destination / name)
+
+
+def finish_graph(model: ir.Model, places: GraphMap, folder: Path) -> None:
+    """Make a builder's graph in ``folder``, with or without adapter inputs, one that the runtime takes."""
+    from edgekit_exporters.onnx import graph as surgery
+
+    surgery.limit_logits(model, places.head)
+    surgery.fix_head_size(model, _genai(folder)["model"]["decoder"]["head_size"])
 
 
 def layers_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -231,11 +240,11 @@ def _blocks(model: Any, places: GraphMap, calibration: Calibration | None, preci
     import torch
 
     from edgekit_exporters.onnx.blocks import BLOCK, fit_blocks
-    from edgekit_exporters.onnx.graph import routers, weights
+    from edgekit_exporters.onnx.graph import weights
 
     if precision not in BITS:
         return {}
-    wanted = places.matrices - routers(model)
+    wanted = places.matrices - places.routers
     matrices = {name: matrix for name, matrix in weights(model) if name in wanted and matrix.shape[1] % BLOCK == 0}
     layers = {name: matrix for name, matrix in matrices.items() if name != places.head}
     found = calibration.blocks(layers, places, BITS[precision]) if calibration else {}

@@ -238,10 +238,10 @@ def matrix_of(node: ir.Node) -> str | None:
     return matrix_name(str(weight.name))
 
 
-def routers(model: ir.Model) -> set[str]:
-    """Matrices whose products choose experts: a rounded one would choose others."""
+def routers(folder: Path) -> set[str]:
+    """Matrices of the graph in a folder whose products choose experts: a rounded one would choose others."""
     found = set()
-    for node in model.graph:
+    for node in ir.load(folder / MODEL_FILE).graph:
         name = matrix_of(node)
         if name is not None and _chooses(node.outputs[0]):
             found.add(name)

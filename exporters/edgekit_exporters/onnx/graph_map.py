@@ -67,11 +67,13 @@ class GraphMap:
         head: the matrix that gives logits.
         modules: rows of each linear layer of the trained model, the output matrix among them.
         pieces: in the order of the graph.
+        routers: matrices that choose experts.
     """
 
     head: str
     modules: Mapping[str, int]
     pieces: tuple[Piece, ...]
+    routers: frozenset[str] = frozenset()
 
     @cached_property
     def matrices(self) -> frozenset[str]:
@@ -98,7 +100,7 @@ class GraphMap:
 
     def write(self, folder: Path) -> None:
         """Put it beside the graph."""
-        document = {"head": self.head, "modules": dict(self.modules), "pieces": [asdict(each) for each in self.pieces]}
+        document = asdict(self) | {"routers": sorted(self.routers)}
         (folder / MAP_FILE).write_text(json.dumps(document), encoding="utf-8")
 
     @classmethod
@@ -106,7 +108,7 @@ class GraphMap:
         """The one beside a graph."""
         document = json.loads((folder / MAP_FILE).read_text(encoding="utf-8"))
         pieces = tuple(Piece(**each) for each in document["pieces"])
-        return cls(document["head"], document["modules"], pieces)
+        return cls(document["head"], document["modules"], pieces, frozenset(document["routers"]))
 
 
 def map_graph(source: Path, graph: Path, build: Callable[[Path, Path], None]) -> GraphMap:
@@ -120,6 +122,8 @@ def map_graph(source: Path, graph: Path, build: Callable[[Path, Path], None]) ->
     Raises:
         InputError: the graph has no matrix for the logits.
     """
+    from edgekit_exporters.onnx.graph import routers  # takes onnx_ir
+
     found, output, modules, doubtful = _compared(source, graph)
     if doubtful:
         log.debug("%s: layers hold the same values, the graph is built again with others", source)
@@ -131,7 +135,7 @@ def map_graph(source: Path, graph: Path, build: Callable[[Path, Path], None]) ->
     head = next((piece.matrix for piece in found if piece.module == output), None)
     if head is None:
         raise InputError(f"the ONNX graph of {source} has no matrix for logits", "export it with --format gguf")
-    return GraphMap(head, modules, tuple(found))
+    return GraphMap(head, modules, tuple(found), frozenset(routers(graph)))
 
 
 def _compared(source: Path, graph: Path) -> tuple[list[Piece], str, dict[str, int], bool]:
