@@ -20,6 +20,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from edgekit_exporters.onnx.layer_names import fused_rows, graph_layer
 from onnxruntime.quantization.matmul_nbits_quantizer import HQQWeightOnlyQuantConfig, HQQWeightOnlyQuantizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -33,7 +34,6 @@ from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.onnx.base import base_onnx, blocks_of
 from edgekit_exporters.onnx.blocks import BLOCK, Blocks, fit_blocks
 from edgekit_exporters.onnx.calibration import Calibration
-from edgekit_exporters.onnx.layer_names import fused_rows, graph_layer
 
 BASE = "smollm2-135m"
 ANSWER = 40

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import shutil
@@ -21,7 +20,7 @@ from edgekit_exporters.gguf.base import TOKENIZER_PREFIX
 from edgekit_exporters.gguf.end_tokens import end_metadata
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
-from edgekit_exporters.onnx.builder import BUILDER, build_graph, float_graph, require_onnx
+from edgekit_exporters.onnx.builder import build_graph, float_graph, graph_version, require_onnx
 from edgekit_exporters.onnx.graph_map import GraphMap
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats import onnx_base as names
@@ -74,9 +73,7 @@ def base_onnx(base: Base, precision: str) -> Path:
     """
     precision = onnx_precision(precision)
     require_onnx()
-    versions = f"{importlib.metadata.version(BUILDER)}-{importlib.metadata.version('transformers')}"
-    made_by = f"genai-{versions}-{source_digest()}"
-    target = cache_folder("bases", base.key) / f"onnx-{precision}-{made_by}"
+    target = cache_folder("bases", base.key) / f"onnx-{precision}-{graph_version()}-{source_digest()}"
 
     def make(folder: Path) -> None:
         log.info("making the ONNX base %s at %s (once)", base.name, precision)

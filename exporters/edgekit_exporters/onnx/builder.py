@@ -21,6 +21,7 @@ from edgekit_runtime.errors import InputError
 log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.onnx"
+GRAPH_MODULES = ("builder.py", "graph.py", "graph_map.py")
 BUILDER = "onnxruntime-genai"
 UNKNOWN = "is not currently supported"  # what it says of an architecture that it has no code for
 
@@ -44,12 +45,17 @@ def float_graph(base: Base) -> Path:
         InputError: the builder doesn't know the architecture, or the extra is missing.
     """
     require_onnx()
-    own = hashlib.sha256()  # how the builder is asked, and how its layers are found
-    for source in (Path(__file__), Path(graph_map.__file__)):
-        own.update(source.read_bytes())
-    versions = f"{importlib.metadata.version(BUILDER)}-{importlib.metadata.version('transformers')}"
-    target = cache_folder("bases", base.key) / f"onnx-graph-genai-{versions}-{own.hexdigest()[:12]}"
+    target = cache_folder("bases", base.key) / f"onnx-graph-{graph_version()}"
     return cached(target, lambda folder: build_graph(base.folder, folder))
+
+
+def graph_version() -> str:
+    """All that a float graph and its map depend on beside the base, for the cache."""
+    own = hashlib.sha256()  # how the builder is asked, and how layers are found
+    for name in GRAPH_MODULES:
+        own.update(Path(__file__).with_name(name).read_bytes())
+    builder, models = (importlib.metadata.version(package) for package in (BUILDER, "transformers"))
+    return f"genai-{builder}-{models}-{own.hexdigest()[:12]}"
 
 
 def build_graph(source: Path, destination: Path) -> None:
@@ -88,11 +94,11 @@ def _build(source: Path, destination: Path) -> None:
     log.debug("%s%s", done.stdout, done.stderr)
     if done.returncode:
         raise InputError(
-            f"ONNX Runtime GenAI's model builder {_refusal(source, done.stderr)}", "export it with --format gguf"
+            f"ONNX Runtime GenAI's model builder {refusal(source, done.stderr)}", "export it with --format gguf"
         )
 
 
-def _refusal(source: Path, said: str) -> str:
+def refusal(source: Path, said: str) -> str:
     """What the builder can't do, from the last line that it said."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     architecture = (config.get("architectures") or [config.get("model_type", "this model")])[0]

@@ -1,8 +1,8 @@
-"""A tiny model in torch and in ONNX Runtime, bare and under an adapter: the graph as exports make it, at full precision.
-"""
+"""A tiny model in torch and in ONNX Runtime, bare and under an adapter: graphs as exports make them, in float32."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def measure_onnx(written: Written) -> OnnxMeasured:
     Raises:
         InputError: GenAI's builder or ONNX Runtime refuses it.
     """
-    _write_tokenizer(written.folder)
+    write_tokenizer(written.folder)
     folder = written.folder / "onnx"
     build_graph(written.folder, folder)
     places = GraphMap.read(folder)
@@ -96,7 +96,7 @@ def _logits(session: onnxruntime.InferenceSession, file: Path, adapter: Arrays) 
     binding = Bindings(session, cache, names, values).of(0, 1, [()])
     has_positions = POSITIONS in {each.name for each in session.get_inputs()}
     rows = []
-    for start, stop in zip(CUTS, CUTS[1:], strict=False):
+    for start, stop in itertools.pairwise(CUTS):
         inputs: Mapping[str, list[list[int]]] = {
             "input_ids": [PROMPT[start:stop]],
             "attention_mask": [[1] * stop],
@@ -112,7 +112,7 @@ def _logits(session: onnxruntime.InferenceSession, file: Path, adapter: Arrays) 
     return np.concatenate(rows)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     """The builder wants one, and looks for the token that ends answers."""
     words = {f"t{number}": number for number in range(VOCABULARY)}
     Tokenizer(WordLevel(words, unk_token="t0")).save(str(folder / "tokenizer.json"))

@@ -1,0 +1,62 @@
+"""What a tiny model of a base has shown of ONNX Runtime, kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.bases.probe.findings import Findings, kept_findings, sources_digest
+from edgekit_exporters.cache import cache_folder, cached
+from edgekit_exporters.onnx.builder import graph_version
+from edgekit_exporters.progress import stage
+
+
+def onnx_findings(folder: Path) -> Findings:
+    """Of the text model in a Hugging Face folder; made once for a configuration and these versions.
+
+    Raises:
+        InputError: GenAI's model builder or ONNX Runtime refuses it.
+    """
+    from edgekit.bases.probe.shrunk import shrunk
+
+    try:
+        small = shrunk(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except Exception as error:  # of a configuration with rules of its own
+        return Findings(unknown=f"no small model can be made of it ({error})")
+    from edgekit_runtime.engines import onnx
+
+    sources = sources_digest(Path(__file__).parent, Path(__file__).with_name("probe"), Path(onnx.__file__).parent)
+    key = hashlib.sha256(json.dumps([small, graph_version(), sources], sort_keys=True).encode())
+    return kept_findings(
+        cached(cache_folder("probes") / f"onnx-{key.hexdigest()[:24]}.json", lambda file: _make(small, file))
+    )
+
+
+def _make(small: Mapping[str, Any], file: Path) -> None:
+    with stage("checking that ONNX Runtime computes this base as training does (once)"):
+        found = _found(small)
+        if not found.agrees and small.get("sliding_window"):
+            shorter = _found({**small, "sliding_window": None})
+            found = replace(shorter, window_ignored=True) if shorter.agrees else found
+    file.write_text(json.dumps(asdict(found)), encoding="utf-8")
+
+
+def _found(config: Mapping[str, Any]) -> Findings:
+    from edgekit.bases.onnx_probe import measure_onnx
+    from edgekit.bases.probe.measure import write_tiny
+
+    with tempfile.TemporaryDirectory(prefix="edgekit-probe-") as scratch:
+        written = write_tiny(config, Path(scratch, "base"))
+        measured = measure_onnx(written)
+    return Findings(
+        agrees=measured.agrees,
+        kl=max(each.kl for each in (measured.base, measured.adapted) if each is not None),
+        usable=tuple(name for name in written.pairs if name not in measured.missing),
+        placeless=measured.missing,
+        routers=measured.routers,
+    )
