@@ -21,6 +21,7 @@ from edgekit_exporters.onnx.builder import graph_version
 from edgekit_runtime.errors import InputError
 
 NO = "no"
+BUILDER = "ONNX Runtime GenAI's model "
 
 
 def onnx_cell(raw: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import tempfile
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.bases.probe.findings import Findings, kept_findings, sources_digest
+from edgekit.bases.probe.findings import Findings
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.onnx.builder import graph_version
 from edgekit_exporters.progress import stage
+from edgekit_runtime.engines import onnx
 
 
 def onnx_findings(folder: Path) -> Findings:
@@ -28,13 +30,10 @@ def onnx_findings(folder: Path) -> Findings:
         small = shrunk(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except Exception as error:  # of a configuration with rules of its own
         return Findings(unknown=f"no small model can be made of it ({error})")
-    from edgekit_runtime.engines import onnx
-
-    sources = sources_digest(Path(__file__).parent, Path(__file__).with_name("probe"), Path(onnx.__file__).parent)
-    key = hashlib.sha256(json.dumps([small, graph_version(), sources], sort_keys=True).encode())
-    return kept_findings(
-        cached(cache_folder("probes") / f"onnx-{key.hexdigest()[:24]}.json", lambda file: _make(small, file))
-    )
+    key = hashlib.sha256(json.dumps([small, graph_version(), _sources()], sort_keys=True).encode())
+    file = cache_folder("probes") / f"onnx-{key.hexdigest()[:24]}.json"
+    made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
+    return Findings(**{name: tuple(value) if isinstance(value, list) else value for name, value in made.items()})
 
 
 def _make(small: Mapping[str, Any], file: Path) -> None:
@@ -60,3 +59,15 @@ def _found(config: Mapping[str, Any]) -> Findings:
         placeless=measured.missing,
         routers=measured.routers,
     )
+
+
+def _sources() -> str:
+    """Digest of what asks, and of the engine that answers."""
+    here = Path(__file__).parent
+    modules = [here / "onnx_findings.py", here / "onnx_probe.py"]
+    for folder in (here / "probe", Path(onnx.__file__).parent):
+        modules += sorted(folder.glob("*.py"))
+    digest = hashlib.sha256(importlib.metadata.version("onnxruntime").encode())
+    for path in modules:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

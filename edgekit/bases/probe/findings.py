@@ -63,15 +63,9 @@ def findings(folder: Path) -> Findings:
         small = shrunk(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except Exception as error:  # of a configuration with rules of its own
         return Findings(unknown=f"no small model can be made of it ({_line(error)})")
-    sources = sources_digest(Path(__file__).parent)
-    digest = hashlib.sha256(json.dumps([small, CONVERSION, sources], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([small, CONVERSION, _own_code()], sort_keys=True).encode())
     file = cache_folder("probes") / f"{digest.hexdigest()[:24]}.json"
-    return kept_findings(cached(file, lambda target: _make(small, target)))
-
-
-def kept_findings(file: Path) -> Findings:
-    """Those in a file."""
-    made = json.loads(file.read_text(encoding="utf-8"))
+    made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
     return Findings(**values)
 
@@ -140,10 +134,9 @@ def _short(name: str, others: Sequence[str]) -> str:
     return name
 
 
-def sources_digest(*folders: Path) -> str:
-    """Of the modules in folders: what they find is asked for again when they change."""
+def _own_code() -> str:
     digest = hashlib.sha256()
-    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
+    for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

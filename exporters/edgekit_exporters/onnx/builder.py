@@ -105,4 +105,4 @@ def refusal(source: Path, said: str) -> str:
     line = (said.strip().splitlines() or ["it said nothing"])[-1]
     if UNKNOWN in line:
         return f"doesn't know {architecture}"
-    return f"can't build {architecture} of {source.name} ({line})"
+    return f"can't build {architecture} ({line})"

@@ -163,8 +163,8 @@ def test_names_that_nobody_expects_are_found_and_layers_of_zeros_and_twins_told_
     ("said", "words"),
     [
         ("NotImplementedError: The /x model is not currently supported.", "doesn't know OtherForCausalLM"),
-        ("KeyError: 'rope_type'", "can't build OtherForCausalLM of base (KeyError: 'rope_type')"),
-        ("", "can't build OtherForCausalLM of base (it said nothing)"),
+        ("KeyError: 'rope_type'", "can't build OtherForCausalLM (KeyError: 'rope_type')"),
+        ("", "can't build OtherForCausalLM (it said nothing)"),
     ],
     ids=["unknown", "fails", "silent"],
 )
