@@ -47,8 +47,11 @@ def _measured(raw: Mapping[str, Any]) -> str:
             return _cell(found)
         shorter = _ask({**small, "sliding_window": None})
     except InputError as error:
-        return f"no: {error.problem.removeprefix("ONNX Runtime GenAI's model ")}"
-    return f"{_cell(shorter)}, up to {window} tokens" if shorter.agrees else _cell(found)
+        return f"no: {error.problem.removeprefix(BUILDER)}"
+    if not shorter.agrees:
+        return _cell(found)
+    is_shorter = window < known(raw).max_position_embeddings
+    return _cell(shorter) + (f", up to {window} tokens" if is_shorter else "")
 
 
 def _ask(config: Mapping[str, Any]) -> OnnxMeasured:
