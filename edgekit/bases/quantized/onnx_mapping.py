@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from edgekit.bases.quantized.block_formats import ONNX_TYPES
-from edgekit.bases.quantized.mapping import OTHER_PRECISION, StoredTensor, float_tensor, tied_output
+from edgekit.bases.quantized.mapping import OTHER_PRECISION, StoredTensor, stored_floats, tied_output
+from edgekit_exporters.hf.float_model import load_float
 from edgekit_exporters.onnx.base import blocks_of
 from edgekit_exporters.onnx.blocks import Blocks
 from edgekit_exporters.onnx.graph_map import GraphMap, Piece
@@ -17,7 +21,7 @@ from edgekit_runtime.errors import InputError
 
 
 def onnx_tensors(folder: Path, model: Any, floats: Path) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield each parameter of ``model`` with the blocks that an ONNX base has for it, or its floats where it has none.
+    """Yield what ``model`` keeps, each with the blocks that an ONNX base has for it, or floats where it has none.
 
     Args:
         folder: the base, as :func:`~edgekit_exporters.onnx.base.base_onnx` writes it.
@@ -31,22 +35,53 @@ def onnx_tensors(folder: Path, model: Any, floats: Path) -> Iterator[tuple[str, 
     tied = tied_output(model)
     output = tied.removesuffix(".weight") if tied else ""
     embedding = f"{_name_of(model, model.get_input_embeddings())}.weight"
-    used = set()
+    used, rest = set(), _Floats(floats)
     for name, parameter in model.named_parameters():
         if name == tied:
             continue
         module = output if tied and name == embedding else name.removesuffix(".weight")
         pieces = places.places(module)
         if not pieces or any(piece.matrix not in found for piece in pieces):
-            yield name, float_tensor(floats, name)
+            yield name, rest.tensor(name)
             continue
         used.update(piece.matrix for piece in pieces)
         yield name, _stored(found, pieces, parameter.shape)
+    persistent = model.state_dict().keys()
+    for name, _ in model.named_buffers():
+        if name in persistent:
+            yield name, rest.tensor(name)
     if unused := sorted(set(found) - used):
         raise InputError(
             f"the ONNX base has blocks that {model.config.model_type} has no place for: {', '.join(unused[:3])}",
             OTHER_PRECISION,
         )
+
+
+@dataclass(frozen=True)
+class _Floats:
+    """The weights of a Hugging Face folder under the names of transformers' model."""
+
+    folder: Path
+
+    def tensor(self, name: str) -> StoredTensor:
+        stored = self._files.get(name)
+        if stored is None:  # transformers makes it of several: experts
+            return stored_floats(self._loaded[name])
+        with safe_open(stored, framework="pt") as file:
+            return stored_floats(file.get_tensor(name))
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        found = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                found |= dict.fromkeys(file.keys(), path)
+        return found
+
+    @cached_property
+    def _loaded(self) -> dict[str, torch.Tensor]:
+        state: dict[str, torch.Tensor] = load_float(self.folder, "auto").state_dict()
+        return state
 
 
 def _name_of(model: Any, wanted: Any) -> str:

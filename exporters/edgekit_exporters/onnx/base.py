@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,7 @@ def write_base_onnx(
     vocabulary = destination / VOCABULARY_FILE
     with ThreadPoolExecutor(1) as beside:  # for what runs in processes of its own, one after the other
         making = beside.submit(make_graph)
-        converting = beside.submit(lambda: _write_vocabulary(base, making.result(), vocabulary))
+        converting = beside.submit(lambda: write_vocabulary(base, _layer_shapes(making.result()), vocabulary))
         calibration = _calibration(source) if BITS.get(precision, HEAD_BITS) < HEAD_BITS else None
         graph = making.result()
         model, places = ir.load(graph / MODEL_FILE), GraphMap.read(graph)
@@ -251,13 +251,22 @@ def _blocks(model: Any, places: GraphMap, calibration: Calibration | None, preci
     return found
 
 
-def _write_vocabulary(base: Base, graph: Path, destination: Path) -> None:
-    """Tokeniser, chat template, family and layers as GGUF metadata, without weights, for the device's tokeniser."""
+def _layer_shapes(graph: Path) -> dict[str, tuple[int, int]]:
     import onnx_ir as ir
 
     from edgekit_exporters.onnx.graph import layer_shapes
 
-    layers = layer_shapes(ir.load(graph / MODEL_FILE), GraphMap.read(graph).layers)
+    return layer_shapes(ir.load(graph / MODEL_FILE), GraphMap.read(graph).layers)
+
+
+def write_vocabulary(base: Base, layers: Mapping[str, tuple[int, int]], destination: Path) -> None:
+    """Tokeniser, chat template, family and layers as GGUF metadata, without weights, for the device's tokeniser.
+
+    Args:
+        base: whose they are.
+        layers: [in, out] of those that take adapters.
+        destination: the file.
+    """
     facts: dict[str, Any] = {
         KEY_FAMILY: base.family,
         KEY_LAYERS: [f"{name} {inputs} {outputs}" for name, (inputs, outputs) in layers.items()],
