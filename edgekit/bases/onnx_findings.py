@@ -13,7 +13,7 @@ from typing import Any
 
 from edgekit.bases.probe.findings import Findings
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.onnx.builder import graph_version
+from edgekit_exporters.onnx.builder import graph_version, require_onnx
 from edgekit_exporters.progress import stage
 from edgekit_runtime.engines import onnx
 
@@ -22,8 +22,9 @@ def onnx_findings(folder: Path) -> Findings:
     """Of the text model in a Hugging Face folder; made once for a configuration and these versions.
 
     Raises:
-        InputError: GenAI's model builder or ONNX Runtime refuses it.
+        InputError: the extra is missing, or GenAI's model builder or ONNX Runtime refuses it.
     """
+    require_onnx()
     from edgekit.bases.probe.shrunk import shrunk
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from transformers import AutoTokenizer, Lfm2MoeConfig, Lfm2MoeForCausalLM
 
 from edgekit.bases.quantized import load_quantized
 from edgekit.bases.resolve import resolve_base
+from edgekit.bases.weights import Weights
+from edgekit.targets.subject import subject_of_base
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource
 from edgekit_exporters.hf.float_model import load_float
 from edgekit_runtime.engines import BARE, Part, forced_logits
 from edgekit_runtime.formats.base_files import BaseFiles
-from edgekit_runtime.formats.onnx_base import DATA_FILE, ENGINE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
+from edgekit_runtime.formats.model_facts import genai_facts
+from edgekit_runtime.formats.onnx_base import DATA_FILE, ENGINE, GENAI_CONFIG, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 from tests.adapters import save_random_lora
 
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
@@ -29,6 +33,7 @@ import onnx_ir as ir
 from edgekit_exporters.onnx.adapter import write_adapter_onnx
 from edgekit_exporters.onnx.base import base_onnx, blocks_of
 from edgekit_exporters.onnx.graph_map import GraphMap
+from edgekit_exporters.onnx.outline import onnx_outline
 from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
 FLOAT_COMPUTE = 1  # of MatMulNBits
@@ -80,9 +85,13 @@ class Exported:
     adapted: torch.Tensor
 
 
-def opened(folder: Path, sequences: int) -> OnnxEngine:
+def files(folder: Path) -> BaseFiles:
     parts = {name: folder / name for name in (MIXED_FILE, DATA_FILE, VOCABULARY_FILE)}
-    return OnnxEngine(BaseFiles(ENGINE, folder / MODEL_FILE, parts), context=64, threads=1, sequences=sequences)
+    return BaseFiles(ENGINE, folder / MODEL_FILE, parts)
+
+
+def opened(folder: Path, sequences: int) -> OnnxEngine:
+    return OnnxEngine(files(folder), context=64, threads=1, sequences=sequences)
 
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
@@ -172,3 +181,18 @@ def test_it_trains_on_the_blocks_that_it_runs(base: Base, tmp_path: Path) -> Non
     engine = opened(tmp_path / "copy", 1)
     assert divergence(logits(packed), forced_logits(engine, TOKENS)) < 1e-5
     engine.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int4"])
+def test_it_is_as_large_as_its_outline_says(precision: str, base: Base) -> None:
+    outline = onnx_outline(base, precision)
+    assert outline.file_bytes == pytest.approx(files(base_onnx(base, precision)).size, rel=0.03)
+    assert outline.config.layer_types.count("conv") == 2
+
+
+def test_only_attention_keeps_keys_and_values(base: Base) -> None:
+    """One layer of three does; the others keep two inputs of their convolution."""
+    facts = genai_facts(json.loads((base_onnx(base, "fp32") / GENAI_CONFIG).read_text(encoding="utf-8")))
+    assert facts.cache_bytes(10) == 10 * 2 * 2 * 16 * 4 + 2 * 64 * 2 * 4
+    planned = subject_of_base(base, Weights("onnx", "fp32")).model
+    assert planned.kv_bytes(10) == facts.cache_bytes(10)

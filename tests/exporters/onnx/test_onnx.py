@@ -28,6 +28,7 @@ from edgekit_exporters.onnx.blocks import Blocks, fit_blocks
 from edgekit_exporters.onnx.calibration import TEXTS, TOKENS, Calibration
 from edgekit_exporters.onnx.gptq import DAMPING, Inputs, compensated
 from edgekit_exporters.onnx.graph_map import GraphMap, Piece
+from edgekit_exporters.onnx.outline import onnx_outline
 from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
 
@@ -130,6 +131,12 @@ def test_narrower_bases_answer_nearly_like_the_float_one(precision: str, base: B
         engine.close()
     divergence = float((logits[0].exp() * (logits[0] - logits[1])).sum(-1).mean())
     assert divergence < {"fp16": 1e-4, "int8": 0.02, "int4": 2.0}[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+def test_a_base_is_as_large_as_its_outline_says(precision: str, base: Base) -> None:
+    outline = onnx_outline(base, precision)
+    assert outline.file_bytes == pytest.approx(files(base_onnx(base, precision)).size, rel=0.01)
 
 
 def test_genai_itself_reads_base_and_adapter(
