@@ -2,9 +2,10 @@
 
     python benchmarks/plan_accuracy.py
 
-For llama.cpp three bases: the demo base, a Qwen3 with rows of 640, which K-quants don't divide, and a Gemma 3 with a vocabulary of
-131,072 tokens; the last two have random weights.  For ONNX Runtime the same two, and a hybrid LFM2.  Memory is the process's peak of resident memory (VmHWM) while it
+Three bases: the demo base, a Qwen3 with rows of 640, which K-quants don't divide, and a Gemma 3 with a vocabulary of
+131,072 tokens; the last two have random weights.  Memory is the process's peak of resident memory (VmHWM) while it
 answers a prompt of about 600 tokens with the default context, against what the plan needs and what may be dropped.
+For ONNX the files of the demo base, the Qwen3 and an LFM2 of random weights are compared.
 """
 
 from __future__ import annotations
