@@ -34,7 +34,8 @@ def onnx_findings(folder: Path) -> Findings:
     key = hashlib.sha256(json.dumps([small, graph_version(), _sources()], sort_keys=True).encode())
     file = cache_folder("probes") / f"onnx-{key.hexdigest()[:24]}.json"
     made = json.loads(cached(file, lambda target: _make(small, target)).read_text(encoding="utf-8"))
-    return Findings(**{name: tuple(value) if isinstance(value, list) else value for name, value in made.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in made.items()}
+    return Findings(**values)
 
 
 def _make(small: Mapping[str, Any], file: Path) -> None:

@@ -72,7 +72,7 @@ class _Floats:
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        found = {}
+        found: dict[str, Path] = {}
         for path in sorted(self.folder.glob("*.safetensors")):
             with safe_open(path, framework="pt") as file:
                 found |= dict.fromkeys(file.keys(), path)
