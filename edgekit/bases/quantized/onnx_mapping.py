@@ -35,7 +35,8 @@ def onnx_tensors(folder: Path, model: Any, floats: Path) -> Iterator[tuple[str, 
     tied = tied_output(model)
     output = tied.removesuffix(".weight") if tied else ""
     embedding = f"{_name_of(model, model.get_input_embeddings())}.weight"
-    used, rest = set(), _Floats(floats)
+    used: set[str] = set()
+    rest = _Floats(floats)
     for name, parameter in model.named_parameters():
         if name == tied:
             continue
@@ -65,8 +66,10 @@ class _Floats:
 
     def tensor(self, name: str) -> StoredTensor:
         stored = self._files.get(name)
-        if stored is None:  # transformers makes it of several: experts
+        if stored is None and name in self._loaded:  # transformers makes it of several: experts
             return stored_floats(self._loaded[name])
+        if stored is None:
+            raise InputError(f"{self.folder} has no weights for {name}", "download the model again")
         with safe_open(stored, framework="pt") as file:
             return stored_floats(file.get_tensor(name))
 
