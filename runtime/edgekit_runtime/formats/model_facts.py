@@ -81,6 +81,7 @@ def genai_facts(config: Mapping[str, Any]) -> ModelFacts:
     head, heads = int(decoder["head_size"]), int(decoder["num_attention_heads"])
     layers = int(decoder["num_hidden_layers"])
     recurrent = decoder.get("layer_types", []).count("conv")
+    state = recurrent * int(decoder["hidden_size"]) * int(decoder["conv_cache_size"]) if recurrent else 0
     attending = 1 - recurrent / layers
     return ModelFacts(
         layers=layers,
@@ -89,7 +90,7 @@ def genai_facts(config: Mapping[str, Any]) -> ModelFacts:
         kv_width=attending * 2 * int(decoder["num_key_value_heads"]) * head,
         kv_element=FLOAT_BYTES,
         heads=heads,
-        state_bytes=FLOAT_BYTES * recurrent * int(decoder["hidden_size"]) * int(decoder.get("conv_cache_size", 0)),
+        state_bytes=FLOAT_BYTES * state,
     )
 
 
