@@ -22,12 +22,13 @@ from edgekit_exporters.onnx.adapter import graph_matrices
 from edgekit_exporters.onnx.base import finish_graph
 from edgekit_exporters.onnx.builder import build_graph
 from edgekit_exporters.onnx.graph import layer_shapes
-from edgekit_exporters.onnx.graph_map import GraphMap
+from edgekit_exporters.onnx.graph_map import OTHER_FORMAT, GraphMap
 from edgekit_exporters.onnx.lora_inputs import add_adapter_inputs
 from edgekit_runtime.engines.onnx.adapters import Arrays, Values, as_values
 from edgekit_runtime.engines.onnx.bindings import Bindings
 from edgekit_runtime.engines.onnx.graph import POSITIONS, cache_inputs, open_session
 from edgekit_runtime.engines.onnx.kv_cache import KvCache
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.onnx_base import LOGITS_FROM, MODEL_FILE
 
 CUTS = (0, 25, len(PROMPT) - 1, len(PROMPT))  # a prompt in two parts, and a token
@@ -106,7 +107,11 @@ def _logits(session: onnxruntime.InferenceSession, file: Path, adapter: Arrays) 
             binding.bind_cpu_input(name, np.array(value, np.int64))
         binding.bind_ortvalue_input(LOGITS_FROM, onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.int64)))
         binding.bind_output("logits", "cpu")
-        session.run_with_iobinding(binding)
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:
+            said = str(error).strip().splitlines()[0]
+            raise InputError(f"ONNX Runtime fails to compute this model ({said})", OTHER_FORMAT) from None
         cache.keep(0, 1, [0])
         rows.append(binding.get_outputs()[-1].numpy()[0])
     return np.concatenate(rows)

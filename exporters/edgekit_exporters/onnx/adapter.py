@@ -13,7 +13,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource, adapter_facts, canonical_adapter
 from edgekit_exporters.onnx.base import layers_of
 from edgekit_exporters.onnx.builder import require_onnx
-from edgekit_exporters.onnx.graph_map import GraphMap, Piece
+from edgekit_exporters.onnx.graph_map import OTHER_FORMAT, GraphMap, Piece
 from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.onnx_adapter import model_version, trailer
@@ -68,7 +68,7 @@ def graph_matrices(
     for name, pair in pairs.items():
         found = places.places(name)
         if not found or any(piece.matrix not in layers for piece in found):
-            raise InputError(f"the ONNX graph has no place for a change of {name}", "export with --format gguf")
+            raise InputError(f"the ONNX graph has no place for a change of {name}", OTHER_FORMAT)
         for piece in found:
             grouped.setdefault(piece.matrix, []).append((piece, pair))
     matrices: dict[str, NDArray[np.float32]] = {}

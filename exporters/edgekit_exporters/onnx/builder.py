@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
-from edgekit_exporters.onnx import graph_map
+from edgekit_exporters.onnx.graph_map import OTHER_FORMAT, map_graph
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
 
@@ -67,7 +67,7 @@ def build_graph(source: Path, destination: Path) -> None:
     require_onnx()
     _build(source, destination)
     with stage("finding the layers in the graph"):
-        graph_map.map_graph(source, destination, _build).write(destination)
+        map_graph(source, destination, _build).write(destination)
 
 
 def _build(source: Path, destination: Path) -> None:
@@ -93,9 +93,7 @@ def _build(source: Path, destination: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
     log.debug("%s%s", done.stdout, done.stderr)
     if done.returncode:
-        raise InputError(
-            f"ONNX Runtime GenAI's model builder {refusal(source, done.stderr)}", "export it with --format gguf"
-        )
+        raise InputError(f"ONNX Runtime GenAI's model builder {refusal(source, done.stderr)}", OTHER_FORMAT)
 
 
 def refusal(source: Path, said: str) -> str:

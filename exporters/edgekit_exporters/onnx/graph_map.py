@@ -25,6 +25,7 @@ from edgekit_runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
+OTHER_FORMAT = "export it with --format gguf"
 MAP_FILE = "layers.json"  # in the folder of a float graph, and of a base that was made from it
 DIGEST_BYTES = 16
 Ids = NDArray[np.int64]
@@ -134,7 +135,7 @@ def map_graph(source: Path, graph: Path, build: Callable[[Path, Path], None]) ->
             found, output, modules, _ = _compared(marked, again)
     head = next((piece.matrix for piece in found if piece.module == output), None)
     if head is None:
-        raise InputError(f"the ONNX graph of {source} has no matrix for logits", "export it with --format gguf")
+        raise InputError(f"the ONNX graph of {source} has no matrix for logits", OTHER_FORMAT)
     return GraphMap(head, modules, tuple(found), frozenset(routers(graph)))
 
 
