@@ -18,7 +18,7 @@ class Row:
 
     Attributes:
         kind, names: transformers' model type, and models of it.
-        onnx: whether GenAI's builder knows it; None where that can't be told.
+        onnx: how far ONNX Runtime is from torch, or why that can't be told.
         base, adapted, merged: how far the engine is from torch; None where that was not asked.
         layers: what its linear layers do.
         blocks: "yes", or why it doesn't train on blocks.
@@ -28,7 +28,7 @@ class Row:
 
     kind: str
     names: str
-    onnx: bool | None = None
+    onnx: str = "not tried"
     base: Distance | None = None
     adapted: Distance | None = None
     merged: Distance | None = None
@@ -73,9 +73,8 @@ class Row:
         """Of the table."""
         distances = tuple("–" if each is None else _figure(each) for each in (self.base, self.adapted, self.merged))
         blocks = "–" if self.failure else "yes" if self.blocks == "yes" else "no"
-        onnx = "not tried" if self.onnx is None else "yes" if self.onnx else "no"
         mark = "✓" if self.green else "✗"
-        return (mark, f"`{self.kind}`", self.names, blocks, *distances, onnx, self.note)
+        return (mark, f"`{self.kind}`", self.names, blocks, *distances, plain(self.onnx), self.note)
 
     @property
     def line(self) -> str:
@@ -110,9 +109,10 @@ def page(rows: Sequence[Row]) -> str:
         "* **Separate**: the same under a random adapter of all that llama.cpp can adapt: linear layers, experts,",
         "  embedding and output where they are two matrices. Each is also asked alone.",
         "* **Merged**: the same for the model with a random adapter of all of these in its weights.",
-        "* **ONNX**: whether the model builder of ONNX Runtime GenAI knows the type. That was looked up, not tried.",
+        "* **ONNX**: the larger of both divergences of ONNX Runtime from torch at FP32, bare and under a separate",
+        "  adapter. `no` means that the model builder of ONNX Runtime GenAI doesn't know the type.",
         "",
-        f"✓ means that all of these are so, with KL below {AGREE_KL:g} and logits within {AGREE_ERROR:.0%}.",
+        f"✓ means that all of these but ONNX are so, with KL below {AGREE_KL:g} and logits within {AGREE_ERROR:.0%}.",
         "`edgekit train` makes the same check of the configuration that it is given. It refuses a base that llama.cpp",
         "computes in another way before training, and tells when it can't check one. Where llama.cpp lacks a base's",
         "attention window, the bundle's context is no longer than the window, so that no device serves more.",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import logging
 import os
 import pickle
@@ -17,7 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from base_families import FAMILIES, Family
 from base_giants import GIANTS
+from base_onnx import onnx_cell
 from base_rows import Row, page
 from edgekit.bases.probe.compare import distance
 from edgekit.bases.probe.measure import PROMPT, Measured, Written, measure, torch_logits, write_tiny
@@ -72,24 +72,36 @@ def main(kinds: Sequence[str]) -> None:
     families = [family for family in all_families() if not kinds or family.kind in kinds]
     if kinds:
         families.sort(key=lambda family: kinds.index(family.kind))
-    rows = {number: row for number, family in enumerate(families) if (row := _kept(family)) is not None}
+    rows = {
+        number: _with_onnx(family, row) for number, family in enumerate(families) if (row := _kept(family)) is not None
+    }
     missing = [number for number in range(len(families)) if number not in rows]
     for start in range(0, len(missing), AT_ONCE):
         numbers = missing[start : start + AT_ONCE]
         for row in ask_all([families[number] for number in numbers]):
             number = next(each for each in numbers if _names(families[each]) == (row.kind, row.names))
-            rows[number] = row
             _keep(families[number], row)
-            print(row.line, flush=True)
+            rows[number] = _with_onnx(families[number], row)
+            print(rows[number].line, flush=True)
         if not kinds:
-            unasked = [Row(*_names(family), failure="not asked yet") for family in families]
-            PAGE.write_text(page([rows.get(number, unasked[number]) for number in range(len(families))]), "utf-8")
-    if kinds:
+            _write_page(families, rows)
+    if not kinds:
+        _write_page(families, rows)
+    else:
         print(*(rows[number].line for number in sorted(set(rows) - set(missing))), sep="\n")
+
+
+def _write_page(families: Sequence[Family], rows: Mapping[int, Row]) -> None:
+    unasked = [Row(*_names(family), failure="not asked yet") for family in families]
+    PAGE.write_text(page([rows.get(number, unasked[number]) for number in range(len(families))]), "utf-8")
 
 
 def _names(family: Family) -> tuple[str, str]:
     return family.kind, family.names
+
+
+def _with_onnx(family: Family, row: Row) -> Row:
+    return replace(row, onnx=forked(lambda: onnx_cell(family.raw)))
 
 
 def _kept(family: Family) -> Row | None:
@@ -173,7 +185,7 @@ def _asked(all_asked: Sequence[Asked]) -> Iterator[tuple[Asked, Row]]:
                 folders[number] = folder
         files = dict(zip(folders, plain_ggufs(list(folders.values())), strict=True)) if folders else {}
         for number, asked in enumerate(all_asked):
-            row = Row(asked.family.kind, asked.family.names, onnx=_onnx(asked.family.kind))
+            row = Row(asked.family.kind, asked.family.names)
             if number in failed:
                 yield asked, replace(row, failure=failed[number])
                 continue
@@ -300,15 +312,6 @@ def _line(error: BaseException) -> str:
         return error.problem
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
-
-
-def _onnx(kind: str) -> bool | None:
-    """Whether GenAI's builder has this architecture; None where the builder isn't installed."""
-    spec = importlib.util.find_spec("onnxruntime_genai")
-    if spec is None or spec.origin is None:
-        return None
-    text = Path(spec.origin).with_name("models").joinpath("builder.py").read_text(encoding="utf-8")
-    return f'"{MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]}"' in text
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.onnx.base import base_onnx, blocks_of
 from edgekit_exporters.onnx.blocks import BLOCK, Blocks, fit_blocks
 from edgekit_exporters.onnx.calibration import Calibration
-from edgekit_exporters.onnx.layer_names import fused_rows, graph_layer
+from edgekit_exporters.onnx.graph_map import GraphMap
 
 BASE = "smollm2-135m"
 ANSWER = 40
@@ -142,12 +142,11 @@ class Bench:
 
     def onnx(self, name: str, folder: Path, found: Mapping[str, Blocks]) -> None:
         """Ask with the blocks of a graph."""
-        rows = fused_rows(folder)
+        places = GraphMap.read(folder)
         state: dict[str, Tensor] = {}
         for layer, _ in self._matrices():
-            place, part = graph_layer(layer, found) or (HEAD, None)
-            start, stop = rows[part] if part else (0, None)
-            state[f"{layer}.weight"] = found[place].floats()[start:stop]
+            pieces = sorted(places.places(layer), key=lambda piece: piece.row)
+            state[f"{layer}.weight"] = torch.cat([found[piece.matrix].floats()[piece.outputs] for piece in pieces])
         state["model.embed_tokens.weight"] = state[f"{HEAD}.weight"]
         self.report(name, state, sum(_bits(blocks) for blocks in found.values()))
 

@@ -5,6 +5,7 @@
 Three bases: the demo base, a Qwen3 with rows of 640, which K-quants don't divide, and a Gemma 3 with a vocabulary of
 131,072 tokens; the last two have random weights.  Memory is the process's peak of resident memory (VmHWM) while it
 answers a prompt of about 600 tokens with the default context, against what the plan needs and what may be dropped.
+For ONNX the files of the demo base, the Qwen3 and an LFM2 of random weights are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from edgekit.bases.resolve import resolve_base
 from edgekit.bases.weights import Weights
@@ -31,6 +39,8 @@ from edgekit_devices.fit import MIB
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf.base import Recipe, gguf_from_folder
+from edgekit_exporters.onnx.base import base_onnx
+from edgekit_runtime.formats.onnx_base import DATA_FILE, MODEL_FILE, VOCABULARY_FILE
 
 DEMO = "smollm2-135m"
 SHAPE = {
@@ -48,7 +58,17 @@ QWEN3 = Qwen3Config(
 GEMMA3 = Gemma3TextConfig(
     **SHAPE, vocab_size=131_072, intermediate_size=2048, num_attention_heads=4, num_key_value_heads=1, head_dim=256
 )
+LFM2 = Lfm2Config(
+    **SHAPE,
+    vocab_size=49_152,
+    intermediate_size=1792,
+    num_attention_heads=10,
+    num_key_value_heads=2,
+    layer_types=["conv", "conv", "full_attention"] * 4,
+)
+LOADED = (MODEL_FILE, DATA_FILE, VOCABULARY_FILE)  # for one sequence
 TYPES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "Q3_K_M")
+ONNX_TYPES = ("fp32", "int8", "int4")
 RUN_TYPES = ("F16", "Q8_0", "Q5_K_M", "Q4_0")
 RUN = """
 import sys
@@ -71,6 +91,9 @@ def main() -> None:
         gemma3 = _random(Gemma3ForCausalLM(GEMMA3), demo, folder / "gemma3-640")
         for base in (demo, qwen3, gemma3):
             _compare(base, folder)
+        lfm2 = _random(Lfm2ForCausalLM(LFM2), demo, folder / "lfm2-640")
+        for base in (demo, qwen3, lfm2):
+            _compare_onnx(base)
 
 
 def _random(model: Any, demo: Base, folder: Path) -> Base:
@@ -101,6 +124,13 @@ def _compare(base: Base, scratch: Path) -> None:
         memory = _memory(base, file, scratch, planned.plan.memory) if name in RUN_TYPES else " | | |"
         print(f"| {base.name} | {name} | {said:.1f} | {made:.1f} | {said / made - 1:+.2%} | {memory} |", flush=True)
         file.unlink()
+
+
+def _compare_onnx(base: Base) -> None:
+    for name in ONNX_TYPES:
+        said = subject_of_base(base, Weights("onnx", name)).model.file_bytes / MIB
+        made = sum((base_onnx(base, name) / file).stat().st_size for file in LOADED) / MIB
+        print(f"| {base.name} | {name} | {said:.1f} | {made:.1f} | {said / made - 1:+.2%} | | | | |", flush=True)
 
 
 def _memory(base: Base, file: Path, scratch: Path, planned: Any) -> str:

@@ -185,15 +185,19 @@ def advise(
 
 
 def onnx_model(model: Model, quantization: str, embedding_parameters: float) -> Model:
-    """A model as an ONNX export of another type, its size estimated from ``ONNX_BITS``.
+    """A model as an ONNX export of another type: by ``ONNX_BITS`` its matrices become larger or smaller.
 
     Args:
-        model: the base; only its shape counts, and which share of it a token reads.
+        model: the same export; what it has beside matrices stays.
         quantization: one of ``ONNX_BITS``.
         embedding_parameters: weights of its embedding, and of its output where that is another tensor.
     """
-    layers, embedding = ONNX_BITS[quantization]
-    size = round((model.matmul_parameters * layers + embedding_parameters * embedding) / 8)
+
+    def matrices(kind: str) -> float:
+        layers, embedding = ONNX_BITS[kind]
+        return (model.matmul_parameters * layers + embedding_parameters * embedding) / 8
+
+    size = round(model.file_bytes + matrices(quantization) - matrices(model.quantization))
     read = round(size * model.read_bytes / model.file_bytes)
     return replace(model, quantization=quantization, file_bytes=size, read_bytes=read, kv_element=ONNX_KV_ELEMENT)
 

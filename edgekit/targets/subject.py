@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.bases.probe.window import exact_context
 from edgekit.bases.weights import ONNX, Weights
 from edgekit.project import AUTO, Export
-from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, Reader, onnx_model
+from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, ONNX_KV_ELEMENT, Reader, onnx_model
 from edgekit_devices.speed import Model
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.base import Recipe, quantization_of
 from edgekit_exporters.gguf.outline import file_bytes, quantized_header, source_gguf
-from edgekit_runtime.engines import DEFAULT_CONTEXT
 from edgekit_runtime.engines.memory import ONNX_RUNTIME_BYTES, running_bytes, score_bytes
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import open_bundle
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
@@ -28,6 +27,7 @@ from edgekit_runtime.formats.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYER
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX_ENGINE
 
 FLOAT_BYTES = 4
+CONVOLUTION = "conv"  # a layer that keeps the last inputs instead of keys and values
 EMBEDDINGS = ("token_embd.weight", "output.weight")
 
 
@@ -94,8 +94,9 @@ def subject_of_base(base: Base, weights: Weights, settings: Export | None = None
             "export.quantize is auto, and what it will find isn't known yet", "name a --quantize, Q4_0 say"
         )
     if weights.format == ONNX:
-        model, embedding = _facts_of_folder(base.folder)
-        return _subject_of_onnx(onnx_model(model, wanted, embedding), embedding, base.name)
+        model, embedding = _facts_of_outline(base, wanted)
+        others = {each: _facts_of_outline(base, each)[0] for each in BEST_ONNX_FIRST}
+        return Subject(base.name, model, embedding, {}, others=others)
     recipe = _recipe(wanted, settings)
     if base.gguf is not None and recipe.is_plain and wanted == quantization_of(base.gguf):
         subject = _subject_of_gguf(base.gguf, base.name)
@@ -193,48 +194,37 @@ def _facts_of_onnx(files: BaseFiles, base: BaseEntry) -> tuple[Model, float]:
         kv_width=facts.kv_width,
         context=base.context,
         kv_element=facts.kv_element,
+        state_bytes=facts.state_bytes,
         running_bytes=ONNX_RUNTIME_BYTES,
     )
     return model, base.parameters - matmul
 
 
-def _facts_of_folder(folder: Path) -> tuple[Model, float]:
-    """The same of a Hugging Face folder, as F16; llama.cpp's converter doesn't know all that ONNX exports know."""
-    from safetensors import safe_open
+def _facts_of_outline(base: Base, precision: str) -> tuple[Model, float]:
+    """The same of a base that is not exported yet."""
+    from edgekit_exporters.onnx.outline import onnx_outline  # takes torch
 
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config = config.get("text_config", config)
-        heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
-        head = int(config.get("head_dim") or config["hidden_size"] // heads)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} has no config.json of a language model ({error})", "give a GGUF file") from None
-    matmul = embedding = 0.0
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  # it has no iterator
-                shape: Sequence[int] = tensors.get_slice(name).get_shape()
-                if len(shape) > 1 and ("embed_tokens" in name or "lm_head" in name):
-                    embedding += shape[0] * shape[1]
-                elif len(shape) > 1:
-                    matmul += shape[0] * shape[1]
-    size = round(2 * (matmul + embedding))
-    tied = bool(config.get("tie_word_embeddings", False))
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    context = int(config.get("max_position_embeddings", DEFAULT_CONTEXT))
-    read = size if tied else size - round(embedding)
+    outline = onnx_outline(base, precision)
+    config = outline.config
+    heads, layers = int(config.num_attention_heads), int(config.num_hidden_layers)
+    head = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    kinds = getattr(config, "layer_types", None) or []
+    recurrent = kinds.count(CONVOLUTION)
+    attending = 1 - recurrent / layers
     model = Model(
-        quantization="F16",
-        file_bytes=size,
-        read_bytes=read,
-        matmul_parameters=matmul,
+        quantization=precision,
+        file_bytes=outline.file_bytes,
+        read_bytes=outline.read_bytes,
+        matmul_parameters=outline.matmul_parameters,
         layers=layers,
-        query_width=heads * head,
-        kv_width=2 * kv_heads * head,
-        context=context,
+        query_width=attending * heads * head,
+        kv_width=attending * 2 * int(getattr(config, "num_key_value_heads", None) or heads) * head,
+        context=int(config.max_position_embeddings),
+        kv_element=ONNX_KV_ELEMENT,
+        state_bytes=FLOAT_BYTES * recurrent * int(config.hidden_size) * (config.conv_L_cache - 1) if recurrent else 0,
         running_bytes=ONNX_RUNTIME_BYTES,
     )
-    return model, embedding
+    return model, outline.embedding_parameters
 
 
 def _reader(projector: Path) -> Reader:

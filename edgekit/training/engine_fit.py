@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from edgekit.bases.onnx_findings import onnx_findings
 from edgekit.bases.probe.findings import Findings, findings, fitting
 from edgekit.bases.probe.window import missing_window
 from edgekit.project import Adapter, Project
@@ -18,8 +20,20 @@ log = logging.getLogger(__name__)
 MERGE = "train without this module (targets), or merge the adapter (mode: merged)"
 
 
+@dataclass(frozen=True)
+class Engine:
+    """What an adapter is trained for; ``other`` is the format of the other one."""
+
+    name: str
+    other: str
+
+
+LLAMA, ONNX_RUNTIME = Engine("llama.cpp", "onnx"), Engine("ONNX Runtime", "gguf")
+ENGINES = {"gguf": LLAMA, "onnx": ONNX_RUNTIME}
+
+
 def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: int) -> tuple[str, ...]:
-    """What ``targets: all-linear`` leaves out for llama.cpp, as ends of layers' names; it is told.
+    """What ``targets: all-linear`` leaves out for the engine, as ends of layers' names; it is told.
 
     Args:
         project: its export says which engine, and whether adapters are separate.
@@ -28,29 +42,29 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
         max_length: most tokens of a training row.
 
     Raises:
-        InputError: llama.cpp computes something else than transformers for this base, or for rows this long, or has
+        InputError: the engine computes something else than transformers for this base, or for rows this long, or has
             no place for a change of a layer that ``targets`` names.
     """
-    if project.export.format != "gguf" or base.vision is not None:
+    if base.vision is not None:
         return ()
-    found = findings(base.folder)
+    engine = ENGINES[project.export.format]
+    found = onnx_findings(base.folder) if engine is ONNX_RUNTIME else findings(base.folder)
     if found.unknown is not None:
         log.warning(
-            "not checked before training whether llama.cpp computes %s as torch does: %s; export compares both on the"
+            "not checked before training whether %s computes %s as torch does: %s; export compares both on the"
             " evaluation rows",
-            base.name,
-            found.unknown,
+            *(engine.name, base.name, found.unknown),
         )
         return ()
-    check_base(base, found, max_length)
+    check_base(base, found, max_length, engine)
     if project.export.mode != "separate":
         return ()
     if adapter.targets != ALL:
-        check_targets(adapter.targets, found)
+        check_targets(adapter.targets, found, engine)
         return ()
     for names, reason in (
-        (found.ignored, "llama.cpp ignores adapters there"),
-        (found.placeless, "no matrix of llama.cpp holds its weight"),
+        (found.ignored, f"{engine.name} ignores adapters there"),
+        (found.placeless, f"no matrix of {engine.name} holds its weight"),
         (found.untrainable, "no adapter can learn there"),
         (found.routers, "it chooses experts; name it in targets to train it"),
     ):
@@ -62,28 +76,28 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
     return found.left_out
 
 
-def check_base(base: Base, found: Findings, max_length: int) -> None:
-    """Refuse a base that llama.cpp computes in another way.
+def check_base(base: Base, found: Findings, max_length: int, engine: Engine = LLAMA) -> None:
+    """Refuse a base that the engine computes in another way.
 
     Raises:
         InputError: it does, or does beyond a window that is shorter than ``max_length``.
     """
     if not found.agrees:
         raise InputError(
-            f"llama.cpp computes something else than transformers for the configuration of {base.name}"
+            f"{engine.name} computes something else than transformers for the configuration of {base.name}"
             f" (KL {found.kl:.2g} on a small model of it)",
-            "use another base, or export.format: onnx",
+            f"use another base, or export.format: {engine.other}",
         )
     window = missing_window(base, found)
     if window and max_length > window:
         raise InputError(
-            f"{base.name} looks back {window} tokens, llama.cpp has no such window for it, and rows have up to"
+            f"{base.name} looks back {window} tokens, {engine.name} has no such window for it, and rows have up to"
             f" {max_length} tokens",
             f"set max_length: {window}, and run it with no more context than that",
         )
 
 
-def check_targets(targets: str | Sequence[str], found: Findings) -> None:
+def check_targets(targets: str | Sequence[str], found: Findings, engine: Engine = LLAMA) -> None:
     """Refuse layers that a separate adapter can't change on the engine.
 
     Raises:
@@ -98,12 +112,12 @@ def check_targets(targets: str | Sequence[str], found: Findings) -> None:
         named = [name for target in targets for name in fitting(known, target)]
     for name in named:
         if name in found.placeless:
-            raise InputError(f"llama.cpp has no place for a change of {name}: no matrix holds its weight", MERGE)
+            raise InputError(f"{engine.name} has no place for a change of {name}: no matrix holds its weight", MERGE)
         if name in found.untrainable:
             problem = f"no adapter of {name} learns: transformers reads its weight past one"
             raise InputError(problem, "leave it out of targets")
         if name in found.ignored:
-            raise InputError(f"llama.cpp ignores an adapter of {name}", MERGE)
+            raise InputError(f"{engine.name} ignores an adapter of {name}", MERGE)
 
 
 def check_adapted(names: Iterable[str], base: Base) -> None:

@@ -17,6 +17,7 @@ from edgekit_exporters.gguf.end_tokens import end_metadata
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx import base as onnx
+from edgekit_exporters.onnx.graph_map import MAP_FILE
 from edgekit_exporters.progress import stage
 from edgekit_exporters.requantized import requantized_from
 from edgekit_runtime.engines.memory import MIB, ONNX_RUNTIME_BYTES, default_context, running_bytes
@@ -124,7 +125,7 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
 def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[AdapterEntry, ...]]:
     """Base, adapters and a manifest without a proof."""
     if plan.is_onnx:
-        shutil.copytree(plan.base_file, folder / BASE_FOLDER)
+        shutil.copytree(plan.base_file, folder / BASE_FOLDER, ignore=shutil.ignore_patterns(MAP_FILE))
     else:
         (folder / BASE_FOLDER).mkdir()
         # A file may come from anywhere; the template is the one that adapters are trained with.
@@ -150,7 +151,7 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
     if plan.is_onnx:
         from edgekit_exporters.onnx.adapter import write_adapter_onnx
 
-        canonical = write_adapter_onnx(source, base, folder / file, onnx.layers_of(plan.base_file))
+        canonical = write_adapter_onnx(source, base, folder / file, plan.base_file)
     else:
         canonical = write_adapter_gguf(source, base, folder / file)
     return AdapterEntry(

@@ -101,12 +101,16 @@ def float_tensor(folder: Path | None, name: str) -> StoredTensor:
     for path in sorted(folder.glob("*.safetensors")) if folder else ():
         with safe_open(path, framework="pt") as file:
             if name in file.keys():  # noqa: SIM118 (no mapping)
-                value: Tensor = file.get_tensor(name).float()
-                rows = value.shape[0] if value.dim() > 1 else 1
-                return StoredTensor(value.reshape(rows, -1).view(torch.uint8), "F32", value.shape)
+                return stored_floats(file.get_tensor(name))
     if folder is None:
         raise InputError(f"GGUF holds {name} in a form that can't be turned back", OTHER_PRECISION)
     raise InputError(f"{folder} has no weights for {name}", "download the model again")
+
+
+def stored_floats(value: Tensor) -> StoredTensor:
+    """A parameter as it is."""
+    rows = value.shape[0] if value.dim() > 1 else 1
+    return StoredTensor(value.float().reshape(rows, -1).view(torch.uint8), "F32", value.shape)
 
 
 def tied_output(model: Any) -> str | None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from edgekit.bases.quantized.block_formats import ONNX_TYPES
-from edgekit.bases.quantized.mapping import OTHER_PRECISION, StoredTensor, float_tensor, tied_output
+from edgekit.bases.quantized.mapping import OTHER_PRECISION, StoredTensor, stored_floats, tied_output
+from edgekit_exporters.hf.float_model import load_float
 from edgekit_exporters.onnx.base import blocks_of
 from edgekit_exporters.onnx.blocks import Blocks
-from edgekit_exporters.onnx.layer_names import fused_rows, graph_layer
+from edgekit_exporters.onnx.graph_map import GraphMap, Piece
 from edgekit_runtime.errors import InputError
-
-HEAD = "lm_head"
 
 
 def onnx_tensors(folder: Path, model: Any, floats: Path) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield each parameter of ``model`` with the blocks that an ONNX base has for it, or its floats where it has none.
+    """Yield what ``model`` keeps, each with the blocks that an ONNX base has for it, or floats where it has none.
 
     Args:
         folder: the base, as :func:`~edgekit_exporters.onnx.base.base_onnx` writes it.
@@ -29,22 +31,26 @@ def onnx_tensors(folder: Path, model: Any, floats: Path) -> Iterator[tuple[str, 
     Raises:
         InputError: blocks that the model has no place for.
     """
-    found = blocks_of(folder)
-    rows = fused_rows(floats)
+    found, places = blocks_of(folder), GraphMap.read(folder)
     tied = tied_output(model)
-    head = f"{HEAD}.weight" if tied is None else f"{_name_of(model, model.get_input_embeddings())}.weight"
-    used = set()
+    output = tied.removesuffix(".weight") if tied else ""
+    embedding = f"{_name_of(model, model.get_input_embeddings())}.weight"
+    used: set[str] = set()
+    rest = _Floats(floats)
     for name, parameter in model.named_parameters():
         if name == tied:
             continue
-        place = (HEAD, None) if name == head else graph_layer(name.removesuffix(".weight"), found)
-        if place is None or place[0] not in found:
-            yield name, float_tensor(floats, name)
+        module = output if tied and name == embedding else name.removesuffix(".weight")
+        pieces = places.places(module)
+        if not pieces or any(piece.matrix not in found for piece in pieces):
+            yield name, rest.tensor(name)
             continue
-        layer, part = place
-        used.add(layer)
-        start, stop = rows[part] if part else (0, parameter.shape[0])
-        yield name, _stored(found[layer], start, stop, parameter.shape)
+        used.update(piece.matrix for piece in pieces)
+        yield name, _stored(found, pieces, parameter.shape)
+    persistent = model.state_dict().keys()
+    for name, _ in model.named_buffers():
+        if name in persistent:
+            yield name, rest.tensor(name)
     if unused := sorted(set(found) - used):
         raise InputError(
             f"the ONNX base has blocks that {model.config.model_type} has no place for: {', '.join(unused[:3])}",
@@ -52,13 +58,48 @@ def onnx_tensors(folder: Path, model: Any, floats: Path) -> Iterator[tuple[str, 
         )
 
 
+@dataclass(frozen=True)
+class _Floats:
+    """The weights of a Hugging Face folder under the names of transformers' model."""
+
+    folder: Path
+
+    def tensor(self, name: str) -> StoredTensor:
+        stored = self._files.get(name)
+        if stored is None and name in self._loaded:  # transformers makes it of several: experts
+            return stored_floats(self._loaded[name])
+        if stored is None:
+            raise InputError(f"{self.folder} has no weights for {name}", "download the model again")
+        with safe_open(stored, framework="pt") as file:
+            return stored_floats(file.get_tensor(name))
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                found |= dict.fromkeys(file.keys(), path)
+        return found
+
+    @cached_property
+    def _loaded(self) -> dict[str, torch.Tensor]:
+        state: dict[str, torch.Tensor] = load_float(self.folder, "auto").state_dict()
+        return state
+
+
 def _name_of(model: Any, wanted: Any) -> str:
     return str(next(name for name, module in model.named_modules() if module is wanted))
 
 
-def _stored(blocks: Blocks, start: int, stop: int, shape: torch.Size) -> StoredTensor:
-    """Rows of a matrix as a block format: scale, zero and codes of a block together."""
-    codes = blocks.packed_codes()[start:stop]
-    scales = blocks.scales[start:stop].half().unsqueeze(-1).view(torch.uint8)
-    together = torch.cat([scales, blocks.zeros[start:stop].unsqueeze(-1), codes.view(*scales.shape[:2], -1)], -1)
-    return StoredTensor(together.flatten(1), ONNX_TYPES[blocks.bits], shape)
+def _stored(found: Mapping[str, Blocks], pieces: Sequence[Piece], shape: torch.Size) -> StoredTensor:
+    """Rows of matrices as a block format: scale, zero and codes of a block together."""
+    bits = {found[piece.matrix].bits for piece in pieces}
+    assert len(bits) == 1, "a layer is rounded in one way"
+    rows: list[torch.Tensor] = []
+    for piece in sorted(pieces, key=lambda piece: piece.row):
+        blocks, outputs = found[piece.matrix], piece.outputs
+        codes = blocks.packed_codes()[outputs]
+        scales = blocks.scales[outputs].half().unsqueeze(-1).view(torch.uint8)
+        zeros = blocks.zeros[outputs].unsqueeze(-1)
+        rows.append(torch.cat([scales, zeros, codes.view(*scales.shape[:2], -1)], -1).flatten(1))
+    return StoredTensor(torch.cat(rows), ONNX_TYPES[bits.pop()], shape)

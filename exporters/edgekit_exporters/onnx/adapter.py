@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource, adapter_facts, canonical_adapter
+from edgekit_exporters.onnx.base import layers_of
 from edgekit_exporters.onnx.builder import require_onnx
-from edgekit_exporters.onnx.layer_names import FUSED_MODULES, fused_rows, graph_layer
+from edgekit_exporters.onnx.graph_map import OTHER_FORMAT, GraphMap, Piece
 from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.onnx_adapter import model_version, trailer
@@ -21,16 +22,14 @@ from edgekit_runtime.formats.onnx_base import LORA_A, LORA_B
 ADAPTER_VERSION = 1
 
 
-def write_adapter_onnx(
-    source: AdapterSource, base: Base, destination: Path, layers: Mapping[str, tuple[int, int]]
-) -> CanonicalAdapter:
+def write_adapter_onnx(source: AdapterSource, base: Base, destination: Path, folder: Path) -> CanonicalAdapter:
     """Write ``destination``, which ONNX Runtime GenAI loads too.
 
     Args:
         source: the adapter.
         base: that it was trained on.
         destination: the file.
-        layers: [in, out] of the layers of the base's graph that take adapters.
+        folder: the base's graph, as :func:`~edgekit_exporters.onnx.base.base_onnx` writes it.
 
     Returns:
         The canonical adapter whose pairs are in the file.
@@ -42,7 +41,7 @@ def write_adapter_onnx(
     import onnxruntime
 
     canonical = canonical_adapter(source, base, onnx=True)
-    matrices = graph_matrices(canonical, layers, base.folder)
+    matrices = graph_matrices(canonical.layers, layers_of(folder), GraphMap.read(folder))
     file = onnxruntime.AdapterFormat()
     file.set_adapter_version(ADAPTER_VERSION)
     file.set_model_version(model_version(base.family))
@@ -55,43 +54,42 @@ def write_adapter_onnx(
 
 
 def graph_matrices(
-    canonical: CanonicalAdapter, layers: Mapping[str, tuple[int, int]], folder: Path
+    pairs: Mapping[str, LowRank], layers: Mapping[str, tuple[int, int]], places: GraphMap
 ) -> dict[str, NDArray[np.float32]]:
-    """A [in, rank] and B [rank, out] by the graph's input names.
+    """A [in, rank] and B [rank, out] by the graph's input names, for ``layers`` [in, out] that take adapters.
 
-    Of a fused layer the ranks of its parts stand in a row, and B is zero but where a part's rank meets its outputs.
+    A matrix may hold several layers, then their ranks stand in a row, and B is zero but where a layer's rank meets its
+    outputs.  A layer may stand in several matrices, then each has its A.
 
     Raises:
         InputError: a layer that the graph doesn't have.
     """
-    rows = fused_rows(folder)
-    grouped: dict[str, dict[str | None, LowRank]] = {}
-    for name, pair in canonical.layers.items():
-        found = graph_layer(name, layers)
-        if found is None or pair.transposed:
-            raise InputError(f"the ONNX graph has no adapter inputs for {name}", "export with --format gguf")
-        layer, part = found
-        grouped.setdefault(layer, {})[part] = pair
+    grouped: dict[str, list[tuple[Piece, LowRank]]] = {}
+    for name, pair in pairs.items():
+        found = places.places(name)
+        if not found or any(piece.matrix not in layers for piece in found):
+            raise InputError(f"the ONNX graph has no place for a change of {name}", OTHER_FORMAT)
+        for piece in found:
+            grouped.setdefault(piece.matrix, []).append((piece, pair))
     matrices: dict[str, NDArray[np.float32]] = {}
     for layer, parts in grouped.items():
-        whole = parts.get(None)
-        fused = {part: pair for part, pair in parts.items() if part is not None}
-        a, b = (whole.a.T, whole.b.T) if whole is not None else _joined(fused, layers[layer], rows)
-        if (a.shape[0], b.shape[1]) != layers[layer]:
+        inputs, outputs = layers[layer]
+        if any(pair.a.shape[1] != inputs or piece.outputs.stop > outputs for piece, pair in parts):
             raise InputError(f"the adapter doesn't fit {layer} of the base", "export it with its own base")
+        a, b = _joined(parts, inputs, outputs)
         matrices[layer + LORA_A] = np.ascontiguousarray(a.numpy(), dtype=np.float32)
         matrices[layer + LORA_B] = np.ascontiguousarray(b.numpy(), dtype=np.float32)
     return matrices
 
 
-def _joined(
-    parts: Mapping[str, LowRank], shape: tuple[int, int], rows: Mapping[str, tuple[int, int]]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    rank = max(pair.rank for pair in parts.values())
-    a, b = torch.zeros(shape[0], rank * len(parts)), torch.zeros(rank * len(parts), shape[1])
-    for number, module in enumerate(sorted(parts, key=FUSED_MODULES.index)):
-        pair, at = parts[module].padded(rank), number * rank
-        start, stop = rows[module]
+def _joined(parts: Sequence[tuple[Piece, LowRank]], inputs: int, outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ranks of a layer whose rows stand in several places stand there once."""
+    modules = dict.fromkeys(piece.module for piece, _ in sorted(parts, key=lambda part: part[0].output))
+    rank = max(pair.rank for _, pair in parts)
+    a, b = torch.zeros(inputs, rank * len(modules)), torch.zeros(rank * len(modules), outputs)
+    starts = {module: number * rank for number, module in enumerate(modules)}
+    for piece, part in parts:
+        pair, at = part.padded(rank), starts[piece.module]
         a[:, at : at + rank] = pair.a.T
-        b[at : at + rank, start:stop] = pair.b.T
+        b[at : at + rank, piece.outputs] = pair.b[piece.rows].T
     return a, b

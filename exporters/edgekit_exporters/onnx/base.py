@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from edgekit_exporters.gguf.base import TOKENIZER_PREFIX
 from edgekit_exporters.gguf.end_tokens import end_metadata
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
-from edgekit_exporters.onnx.builder import BUILDER, build_graph, float_graph, require_onnx
+from edgekit_exporters.onnx.builder import build_graph, float_graph, graph_version, require_onnx
+from edgekit_exporters.onnx.graph_map import GraphMap
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats import onnx_base as names
 from edgekit_runtime.formats.adapter import KEY_ARCHITECTURE, KEY_FAMILY
@@ -40,6 +40,8 @@ from edgekit_runtime.formats.onnx_base import (
 from edgekit_runtime.hints import did_you_mean
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgekit_exporters.onnx.blocks import Blocks
     from edgekit_exporters.onnx.calibration import Calibration
 
@@ -48,7 +50,6 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("fp32", "fp16", "int8", "int4")
 BITS = {"int8": 8, "int4": 4}
 HEAD_BITS = 8  # of the output matrix and a tied embedding: the fewest that cost nothing that can be measured
-HEAD = "lm_head"
 METADATA = "edgekit."
 
 
@@ -72,8 +73,7 @@ def base_onnx(base: Base, precision: str) -> Path:
     """
     precision = onnx_precision(precision)
     require_onnx()
-    made_by = f"genai-{importlib.metadata.version(BUILDER)}-{source_digest()}"
-    target = cache_folder("bases", base.key) / f"onnx-{precision}-{made_by}"
+    target = cache_folder("bases", base.key) / f"onnx-{precision}-{graph_version()}-{source_digest()}"
 
     def make(folder: Path) -> None:
         log.info("making the ONNX base %s at %s (once)", base.name, precision)
@@ -131,11 +131,11 @@ def write_base_onnx(
     vocabulary = destination / VOCABULARY_FILE
     with ThreadPoolExecutor(1) as beside:  # for what runs in processes of its own, one after the other
         making = beside.submit(make_graph)
-        converting = beside.submit(lambda: _write_vocabulary(base, making.result(), vocabulary))
+        converting = beside.submit(lambda: write_vocabulary(base, _layer_shapes(making.result()), vocabulary))
         calibration = _calibration(source) if BITS.get(precision, HEAD_BITS) < HEAD_BITS else None
         graph = making.result()
-        model = ir.load(graph / MODEL_FILE)
-        blocks = _blocks(model, calibration, precision)
+        model, places = ir.load(graph / MODEL_FILE), GraphMap.read(graph)
+        blocks = _blocks(model, places, calibration, precision)
         converting.result()
     for path in graph.iterdir():
         if path.suffix in (".json", ".jinja"):
@@ -152,12 +152,19 @@ def write_base_onnx(
     adding = {MODEL_FILE: add_adapter_inputs, MIXED_FILE: add_mixed_adapter_inputs}
     for name, add_inputs in adding.items():
         model = ir.load(graph / MODEL_FILE)
-        add_inputs(model)
-        surgery.limit_logits(model)
-        surgery.fix_head_size(model, _genai(graph)["model"]["decoder"]["head_size"])
+        add_inputs(model, places.layers)
+        finish_graph(model, places, graph)
         surgery.use_weights(model, stored)
         model.metadata_props.update(facts)
         ir.save(model, destination / name)
+
+
+def finish_graph(model: ir.Model, places: GraphMap, folder: Path) -> None:
+    """Make a builder's graph in ``folder``, with or without adapter inputs, one that the runtime takes."""
+    from edgekit_exporters.onnx import graph as surgery
+
+    surgery.limit_logits(model, places.head)
+    surgery.fix_head_size(model, _genai(folder)["model"]["decoder"]["head_size"])
 
 
 def layers_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -171,6 +178,7 @@ def blocks_of(folder: Path) -> dict[str, Blocks]:
     import torch
 
     from edgekit_exporters.onnx.blocks import Blocks
+    from edgekit_exporters.onnx.graph import matrix_name
 
     def tensor(value: Any) -> Any:
         return torch.from_numpy(value.const_value.numpy().copy())
@@ -181,7 +189,7 @@ def blocks_of(folder: Path) -> dict[str, Blocks]:
             inputs: list[Any] = list(node.inputs)
             _, codes, scales, *zeros = inputs
             half = tensor(scales.producer().inputs[0])
-            name = codes.name.removesuffix(".MatMul.codes")
+            name = matrix_name(codes.name.removesuffix(".codes"))
             bits = node.attributes["bits"].as_int()
             found[name] = Blocks.unpacked(tensor(codes), half, tensor(zeros[0]) if zeros else None, bits)
     return found
@@ -224,8 +232,8 @@ def _calibration(source: Path) -> Calibration:
     return Calibration(source)
 
 
-def _blocks(model: Any, calibration: Calibration | None, precision: str) -> dict[str, Blocks]:
-    """Every matrix in blocks; none for float precisions."""
+def _blocks(model: Any, places: GraphMap, calibration: Calibration | None, precision: str) -> dict[str, Blocks]:
+    """Every matrix that holds layers in blocks, but for those that choose experts; none for float precisions."""
     import torch
 
     from edgekit_exporters.onnx.blocks import BLOCK, fit_blocks
@@ -233,21 +241,32 @@ def _blocks(model: Any, calibration: Calibration | None, precision: str) -> dict
 
     if precision not in BITS:
         return {}
-    matrices = dict(weights(model))
-    found = calibration.blocks(matrices, BITS[precision]) if calibration else {}
+    wanted = places.matrices - places.routers
+    matrices = {name: matrix for name, matrix in weights(model) if name in wanted and matrix.shape[1] % BLOCK == 0}
+    layers = {name: matrix for name, matrix in matrices.items() if name != places.head}
+    found = calibration.blocks(layers, places, BITS[precision]) if calibration else {}
     for name, matrix in matrices.items():
-        if name not in found and matrix.shape[1] % BLOCK == 0:
-            found[name] = fit_blocks(torch.tensor(matrix), HEAD_BITS if name == HEAD else BITS[precision])
+        if name not in found:
+            found[name] = fit_blocks(torch.tensor(matrix), HEAD_BITS if name == places.head else BITS[precision])
     return found
 
 
-def _write_vocabulary(base: Base, graph: Path, destination: Path) -> None:
-    """Tokeniser, chat template, family and layers as GGUF metadata, without weights, for the device's tokeniser."""
+def _layer_shapes(graph: Path) -> dict[str, tuple[int, int]]:
     import onnx_ir as ir
 
     from edgekit_exporters.onnx.graph import layer_shapes
 
-    layers = layer_shapes(ir.load(graph / MODEL_FILE))
+    return layer_shapes(ir.load(graph / MODEL_FILE), GraphMap.read(graph).layers)
+
+
+def write_vocabulary(base: Base, layers: Mapping[str, tuple[int, int]], destination: Path) -> None:
+    """Tokeniser, chat template, family and layers as GGUF metadata, without weights, for the device's tokeniser.
+
+    Args:
+        base: whose they are.
+        layers: [in, out] of those that take adapters.
+        destination: the file.
+    """
     facts: dict[str, Any] = {
         KEY_FAMILY: base.family,
         KEY_LAYERS: [f"{name} {inputs} {outputs}" for name, (inputs, outputs) in layers.items()],

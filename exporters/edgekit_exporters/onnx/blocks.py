@@ -60,6 +60,12 @@ class Blocks:
         return _packed(self.zeros, self.bits)
 
 
+def block_bytes(rows: int, columns: int, bits: int) -> int:
+    """What a matrix takes: packed codes, float16 scales, packed zeros."""
+    blocks = columns // BLOCK
+    return rows * (columns * bits // 8 + 2 * blocks + -(-blocks * bits // 8))
+
+
 def fit_blocks(weight: Tensor, bits: int, importance: Tensor | None = None, *, block: int = BLOCK) -> Blocks:
     """The blocks nearest to ``weight``, each weight by itself, on the grids of :func:`choose_grids`.
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgekit_exporters.onnx.blocks import BLOCK, Blocks
+from edgekit_exporters.onnx.blocks import Blocks
 from edgekit_exporters.onnx.gptq import Inputs, compensated
-from edgekit_exporters.onnx.layer_names import graph_layer
+from edgekit_exporters.onnx.graph_map import GraphMap
 from edgekit_runtime.machine import describe
 
 SEED = 0
@@ -44,19 +44,19 @@ class Calibration:
         with torch.inference_mode(), _threads(max(1, torch.get_num_threads() - 1)):
             self.inputs = _seen_while_writing(model)
 
-    def blocks(self, weights: Mapping[str, Any], bits: int) -> dict[str, Blocks]:
+    def blocks(self, weights: Mapping[str, Any], places: GraphMap, bits: int) -> dict[str, Blocks]:
         """Blocks for the layers of a graph, each for what it sees.
 
         Args:
-            weights: the matrices [out, in], float32 arrays, by the graph's names; those that are no layer of the model
-                are left out.
+            weights: the matrices [out, in], float32 arrays, by the graph's names; those that see nothing are left out.
+            places: which of them are which layers of the model.
             bits: 4 or 8.
         """
         sharing: dict[int, tuple[Tensor, dict[str, Any]]] = {}
         for name, rows in self.inputs.items():
-            place, _ = graph_layer(name, weights) or (None, None)
-            if place is not None and rows.shape[1] % BLOCK == 0:
-                sharing.setdefault(id(rows), (rows, {}))[1][place] = weights[place]
+            for piece in places.places(name):
+                if piece.matrix in weights:
+                    sharing.setdefault(id(rows), (rows, {}))[1][piece.matrix] = weights[piece.matrix]
         workers = torch.get_num_threads()
         with _threads(1), ThreadPoolExecutor(workers) as pool:  # a thread for each layer's whole work
             found = pool.map(lambda each: _fitted(each[0], each[1], bits), sharing.values())

@@ -5,8 +5,7 @@ The input ``logits_from`` (default 0) is the first position whose logits are wan
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgekit_exporters.onnx.blocks import BLOCK, Blocks
-from edgekit_runtime.formats.onnx_base import LOGITS_FROM
+from edgekit_runtime.formats.onnx_base import LOGITS_FROM, MODEL_FILE
 
-HEAD = "lm_head.MatMul.weight"
-WEIGHT_SUFFIX = ".MatMul.weight"
-LAYER = re.compile(r"model\.layers\.\d+\.(attn|mlp)\.\w+")
+WEIGHT_SUFFIXES = (".weight", ".MatMul")  # what stands behind the layer in a matrix' name, last first
 CONTRIB = "com.microsoft"
+ROUTER_INPUT = 1  # of the operator MoE: a number for each expert
+ROUTER_STEPS = ("Add", "Cast", "Exp", "Neg", "Reciprocal", "Reshape", "Sigmoid", "Softmax")  # between it and a router
 INT8_COMPUTE = 4  # MatMulNBits' accuracy_level: activations are rounded to 8 bits in blocks
 ALIGNMENT = 64
 END = np.iinfo(np.int64).max
@@ -29,17 +28,20 @@ END = np.iinfo(np.int64).max
 Array = NDArray[Any]
 
 
-def linear_layers(model: ir.Model) -> list[ir.Node]:
-    """The matrix products of the decoder's layers, in order."""
-    return [node for node in model.graph if layer_name(node) is not None]
+def products(model: ir.Model, matrices: Container[str]) -> list[ir.Node]:
+    """The products with these matrices, in order."""
+    return [node for node in model.graph if matrix_of(node) in matrices]
 
 
-def limit_logits(model: ir.Model) -> None:
-    """Compute logits from the position ``logits_from`` on only."""
+def limit_logits(model: ir.Model, matrix: str) -> None:
+    """Compute logits from the position ``logits_from`` on only.
+
+    Args:
+        model: a builder's graph.
+        matrix: whose product the logits are, or are made of.
+    """
     graph = model.graph
-    head = next(
-        node for node in graph if len(node.inputs) > 1 and node.inputs[1] is not None and node.inputs[1].name == HEAD
-    )
+    (head,) = products(model, (matrix,))
     hidden = head.inputs[0]
     start = graph_input(graph, LOGITS_FROM, [1], np.zeros(1, np.int64))
     constants = [
@@ -50,9 +52,17 @@ def limit_logits(model: ir.Model) -> None:
     cut.outputs[0].name = "/lm_head/Slice/output_0"
     head.replace_input_with(0, cut.outputs[0])
     graph.insert_before(head, cut)
-    logits = head.outputs[0]
-    assert logits.shape is not None
-    logits.shape = ir.Shape(["batch_size", "logits_length", logits.shape[2]])
+    for value in _made_of(head.outputs[0]):
+        if value.shape is not None and len(value.shape) == 3:
+            value.shape = ir.Shape(["batch_size", "logits_length", value.shape[2]])
+
+
+def _made_of(value: ir.Value) -> Iterator[ir.Value]:
+    """A value, and what is computed from it: scales and caps of logits."""
+    yield value
+    for use in value.uses():
+        for made in use.node.outputs:
+            yield from _made_of(made)
 
 
 def require_inputs(model: ir.Model) -> None:
@@ -72,13 +82,13 @@ def fix_head_size(model: ir.Model, size: int) -> None:
             value.shape = ir.Shape([*value.shape[:3], size])
 
 
-def layer_shapes(model: ir.Model) -> dict[str, tuple[int, int]]:
+def layer_shapes(model: ir.Model, layers: Container[str]) -> dict[str, tuple[int, int]]:
     """[in, out] of the layers that take adapters."""
     shapes = {}
-    for node in linear_layers(model):
+    for node in products(model, layers):
         weight = node.inputs[1]
         assert weight is not None
-        shapes[str(layer_name(node))] = matrix_shape(weight)
+        shapes[str(matrix_of(node))] = matrix_shape(weight)
     return shapes
 
 
@@ -109,14 +119,15 @@ def store_weights(
         larger_than: bytes of what goes to the file.
     """
     stored: dict[str, Stored] = {}
+    halved = {name for name, _ in weights(model)} if half else ()
     for name, value in model.graph.initializers.items():
-        found = blocks.get(name.removesuffix(WEIGHT_SUFFIX))
+        found = blocks.get(matrix_name(name))
         if found is not None:
             stored[name] = _store_blocks(name.removesuffix(".weight"), found, data)
             continue
         assert value.const_value is not None
         array = value.const_value.numpy()
-        if half and name.endswith(WEIGHT_SUFFIX):
+        if half and matrix_name(name) in halved:
             stored[name] = data.add(array.astype(np.float16), f"{name}.fp16")
         else:
             stored[name] = data.add(array, name) if array.nbytes > larger_than else ir.tensor(array, name=name)
@@ -140,10 +151,16 @@ def use_weights(model: ir.Model, stored: Mapping[str, Stored]) -> None:
 
 
 def weights(model: ir.Model) -> Iterator[tuple[str, Array]]:
-    """Float matrices [out, in] of all linear layers and the output matrix, by name without suffix."""
+    """Float matrices [out, in] that something is multiplied with, by name without suffix."""
+    multiplied = {matrix_of(node) for node in model.graph}
     for name, value in model.graph.initializers.items():
-        if name.endswith(WEIGHT_SUFFIX) and value.const_value is not None:
-            yield name.removesuffix(WEIGHT_SUFFIX), value.const_value.numpy().T
+        if matrix_name(name) in multiplied and value.const_value is not None:
+            yield matrix_name(name), value.const_value.numpy().T
+
+
+def float_matrices(folder: Path) -> Iterator[tuple[str, Array]]:
+    """Those of the graph in a folder."""
+    yield from weights(ir.load(folder / MODEL_FILE))
 
 
 @dataclass
@@ -211,12 +228,41 @@ def matrix_shape(value: ir.Value) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def layer_name(node: ir.Node) -> str | None:
-    """Which linear layer of the decoder's layers a matrix product is; None for other nodes."""
-    if node.op_type != "MatMul" or len(node.inputs) < 2 or node.inputs[1] is None:
+def matrix_of(node: ir.Node) -> str | None:
+    """The constant matrix that a node multiplies with; None for other nodes."""
+    if node.op_type != "MatMul" or len(node.inputs) < 2:
         return None
-    name = str(node.inputs[1].name).removesuffix(WEIGHT_SUFFIX)
-    return name if LAYER.fullmatch(name) else None
+    weight = node.inputs[1]
+    if weight is None or weight.const_value is None or len(weight.const_value.shape) != 2:
+        return None
+    return matrix_name(str(weight.name))
+
+
+def routers(folder: Path) -> set[str]:
+    """Matrices of the graph in a folder whose products choose experts: a rounded one would choose others."""
+    found = set()
+    for node in ir.load(folder / MODEL_FILE).graph:
+        name = matrix_of(node)
+        if name is not None and _chooses(node.outputs[0]):
+            found.add(name)
+    return found
+
+
+def _chooses(value: ir.Value) -> bool:
+    """Whether a product goes into a choice of experts before anything mixes it with others."""
+    for use in value.uses():
+        if use.node.op_type == "TopK" or (use.node.op_type == "MoE" and use.idx == ROUTER_INPUT):
+            return True
+        if use.node.op_type in ROUTER_STEPS and any(_chooses(made) for made in use.node.outputs):
+            return True
+    return False
+
+
+def matrix_name(constant_name: str) -> str:
+    """Of a constant without suffix: what its adapter inputs are named after."""
+    for suffix in WEIGHT_SUFFIXES:
+        constant_name = constant_name.removesuffix(suffix)
+    return constant_name
 
 
 def _store_blocks(name: str, blocks: Blocks, data: DataFile) -> StoredBlocks:

@@ -7,32 +7,33 @@ Their names are the layer's, with ``.lora_A`` and ``.lora_B``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgekit_exporters.onnx.graph import constant, graph_input, layer_name, linear_layers, matrix_shape
+from edgekit_exporters.onnx.graph import constant, graph_input, matrix_of, matrix_shape, products
 from edgekit_runtime.formats.onnx_base import FUSED, LORA_A, LORA_B, MASK, MASK_FUSED, TILE
 
 
-def add_adapter_inputs(model: ir.Model) -> None:
-    """Give every linear layer its float branch, of one adapter for all rows of a batch.
+def add_adapter_inputs(model: ir.Model, layers: Container[str]) -> None:
+    """Give each of the layers its float branch, of one adapter for all rows of a batch.
 
     Args:
         model: a builder's graph, weights still float.
+        layers: names of matrices.
     """
     graph = model.graph
-    for node in linear_layers(model):
+    for node in products(model, layers):
         branch = _Branch(graph, node)
         a = graph_input(graph, branch.layer + LORA_A, [branch.inputs, None], np.zeros((branch.inputs, 0), np.float32))
         shrunk = branch.add("MatMul", [branch.x, a], "lora_A/MatMul")
         branch.close(branch.add("MatMul", [shrunk, branch.b], "lora_B/MatMul"))
 
 
-def add_mixed_adapter_inputs(model: ir.Model) -> None:
-    """Give every linear layer its float branch, of several adapters side by side along the rank.
+def add_mixed_adapter_inputs(model: ir.Model, layers: Container[str]) -> None:
+    """Give each of the layers its float branch, of several adapters side by side along the rank.
 
     A is [tiles, in, 16], the ranks in tiles of 16, and what it gives is multiplied by a mask [tiles, rows, 1], an
     input too, that leaves each row the ranks of its own adapter.  A tile is a matrix product of its own, so that it is
@@ -40,12 +41,13 @@ def add_mixed_adapter_inputs(model: ir.Model) -> None:
 
     Args:
         model: a builder's graph, weights still float.  A batch of it is one row, or one position of several.
+        layers: names of matrices.
     """
     graph = model.graph
     batch = _batch_shape(graph)
     masks: dict[str, ir.Value] = {}
     flat: dict[ir.Value, ir.Value] = {}
-    for node in linear_layers(model):
+    for node in products(model, layers):
         branch = _Branch(graph, node)
         a = graph_input(
             graph, branch.layer + LORA_A, [None, branch.inputs, TILE], np.zeros((0, branch.inputs, TILE), np.float32)
@@ -74,7 +76,7 @@ class _Branch:
     """
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
-        self.layer = str(layer_name(node))
+        self.layer = str(matrix_of(node))
         x, weight = node.inputs
         assert x is not None
         assert weight is not None

@@ -79,13 +79,18 @@ def genai_facts(config: Mapping[str, Any]) -> ModelFacts:
     """Of an ONNX base's genai_config.json."""
     decoder = config["model"]["decoder"]
     head, heads = int(decoder["head_size"]), int(decoder["num_attention_heads"])
+    layers = int(decoder["num_hidden_layers"])
+    recurrent = decoder.get("layer_types", []).count("conv")
+    state = recurrent * int(decoder["hidden_size"]) * int(decoder["conv_cache_size"]) if recurrent else 0
+    attending = 1 - recurrent / layers
     return ModelFacts(
-        layers=int(decoder["num_hidden_layers"]),
+        layers=layers,
         context=int(config["model"]["context_length"]),
-        query_width=heads * head,
-        kv_width=2 * int(decoder["num_key_value_heads"]) * head,
+        query_width=attending * heads * head,
+        kv_width=attending * 2 * int(decoder["num_key_value_heads"]) * head,
         kv_element=FLOAT_BYTES,
         heads=heads,
+        state_bytes=FLOAT_BYTES * state,
     )
 
 

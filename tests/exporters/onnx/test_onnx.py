@@ -23,10 +23,12 @@ from tests.steps import alone, step
 pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
 
 from edgekit_exporters.onnx.adapter import write_adapter_onnx
-from edgekit_exporters.onnx.base import base_onnx, layers_of, source_digest
+from edgekit_exporters.onnx.base import base_onnx, source_digest
 from edgekit_exporters.onnx.blocks import Blocks, fit_blocks
 from edgekit_exporters.onnx.calibration import TEXTS, TOKENS, Calibration
 from edgekit_exporters.onnx.gptq import DAMPING, Inputs, compensated
+from edgekit_exporters.onnx.graph_map import GraphMap, Piece
+from edgekit_exporters.onnx.outline import onnx_outline
 from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
 
@@ -57,7 +59,7 @@ def test_a_separate_adapter_file_is_peft(
 ) -> None:
     """Mean KL below 1e-5 and the same greedy tokens on 32 prompts: in float32 nothing but the order of sums differs."""
     source = _adapter(base, tmp_path / "adapter", options, std=0.05)
-    write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", layers_of(folder))
+    write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", folder)
     engine.load_adapter("a", tmp_path / "a.onnx_adapter")
     _check(engine, base, source)
     engine.unload_adapter("a")
@@ -67,7 +69,7 @@ def test_a_separate_adapter_file_is_peft(
 def test_on_the_real_base_it_is_peft_over_32_tokens(demo_base: Base, tmp_path: Path) -> None:
     folder = base_onnx(demo_base, "fp32")
     source = _adapter(demo_base, tmp_path / "adapter", {"use_rslora": True}, std=0.01)
-    write_adapter_onnx(AdapterSource("a", "1", source), demo_base, tmp_path / "a.onnx_adapter", layers_of(folder))
+    write_adapter_onnx(AdapterSource("a", "1", source), demo_base, tmp_path / "a.onnx_adapter", folder)
     engine = OnnxEngine(files(folder), context=64, threads=2)
     engine.load_adapter("a", tmp_path / "a.onnx_adapter")
     _check(engine, demo_base, source, answer=32)
@@ -89,7 +91,7 @@ def test_the_base_alone_is_not_what_the_adapter_makes_of_it(
     base: Base, folder: Path, engine: OnnxEngine, tmp_path: Path
 ) -> None:
     source = _adapter(base, tmp_path / "adapter", {}, std=0.05)
-    write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", layers_of(folder))
+    write_adapter_onnx(AdapterSource("a", "1", source), base, tmp_path / "a.onnx_adapter", folder)
     engine.load_adapter("a", tmp_path / "a.onnx_adapter")
     tokens = list(range(100, 112))
     answers = []
@@ -107,7 +109,7 @@ def test_one_step_takes_another_adapter_for_each_row(base: Base, folder: Path, t
     for name, options in (("a", {}), ("b", {"r": 3, "target_modules": ["v_proj", "down_proj"]})):
         source = _adapter(base, tmp_path / name, options, std=0.05)
         file = tmp_path / f"{name}.onnx_adapter"
-        write_adapter_onnx(AdapterSource(name, "1", source), base, file, layers_of(folder))
+        write_adapter_onnx(AdapterSource(name, "1", source), base, file, folder)
         engine.load_adapter(name, file)
         stacks.append(((name, 1.0),))
     stacks.append((("a", 0.5), ("b", 1.5)))
@@ -131,13 +133,19 @@ def test_narrower_bases_answer_nearly_like_the_float_one(precision: str, base: B
     assert divergence < {"fp16": 1e-4, "int8": 0.02, "int4": 2.0}[precision]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+def test_a_base_is_as_large_as_its_outline_says(precision: str, base: Base) -> None:
+    outline = onnx_outline(base, precision)
+    assert outline.file_bytes == pytest.approx(files(base_onnx(base, precision)).size, rel=0.01)
+
+
 def test_genai_itself_reads_base_and_adapter(
     base: Base, folder: Path, tmp_path: Path, random_lora: Callable[[Path], None]
 ) -> None:
     og = pytest.importorskip("onnxruntime_genai")
     random_lora(tmp_path / "peft")
     adapter = tmp_path / "a.onnx_adapter"
-    write_adapter_onnx(AdapterSource("a", "1", tmp_path / "peft"), base, adapter, layers_of(folder))
+    write_adapter_onnx(AdapterSource("a", "1", tmp_path / "peft"), base, adapter, folder)
     model = og.Model(str(folder))
     adapters = og.Adapters(model)
     adapters.load(str(adapter), "a")
@@ -249,12 +257,14 @@ def test_layers_that_see_the_same_have_one_tensor(tiny_chat_base: Path) -> None:
 def test_the_same_base_gives_the_same_blocks_whatever_the_number_of_threads(tiny_chat_base: Path) -> None:
     torch.manual_seed(1)  # of no consequence
     layers = {f"model.layers.0.mlp.{name}": torch.randn(*shape).numpy() for name, shape in _shapes(tiny_chat_base)}
+    pieces = tuple(Piece(name, name, 0, 0, len(matrix)) for name, matrix in layers.items())
+    places = GraphMap("lm_head", {name: len(matrix) for name, matrix in layers.items()}, pieces)
     before = torch.get_num_threads()
     found = []
     for threads in (1, 3):
         torch.set_num_threads(threads)
         try:
-            found.append(Calibration(tiny_chat_base).blocks(layers, 4))
+            found.append(Calibration(tiny_chat_base).blocks(layers, places, 4))
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)

@@ -34,7 +34,7 @@ pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install '
 import onnx_ir as ir
 
 from edgekit_exporters.onnx.adapter import write_adapter_onnx
-from edgekit_exporters.onnx.base import base_onnx, layers_of
+from edgekit_exporters.onnx.base import base_onnx
 from edgekit_exporters.onnx.graph import require_inputs
 from edgekit_runtime.engines.onnx.engine import OnnxEngine
 from edgekit_runtime.formats.onnx_adapter import read_onnx_adapter
@@ -149,7 +149,7 @@ def _adapter(base: Base, folder: Path, scratch: Path) -> Path:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     save_random_lora(model, scratch / "peft", std=0.1, r=4, lora_alpha=8, target_modules="all-linear")
-    write_adapter_onnx(AdapterSource("a", "1", scratch / "peft"), base, scratch / "a.onnx_adapter", layers_of(folder))
+    write_adapter_onnx(AdapterSource("a", "1", scratch / "peft"), base, scratch / "a.onnx_adapter", folder)
     return scratch / "a.onnx_adapter"
 
 

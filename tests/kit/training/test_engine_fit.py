@@ -95,5 +95,24 @@ def test_all_linear_leaves_out_and_tells_what_the_engine_ignores(
     assert lora_config(adapter, Targets("all-linear", []), left_out=left_out).exclude_modules == {
         "per_layer_model_projection"
     }
-    onnx = load_project(tiny_project(export={"format": "onnx"}))
-    assert layers_left_out(onnx, onnx.adapter(), base, 100) == ()
+
+
+def test_onnx_runtime_is_asked_where_it_runs_the_adapter(tmp_path: Path, tiny_project: Callable[..., Path]) -> None:
+    pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
+    project = load_project(tiny_project(export={"format": "onnx"}))
+    base = base_of("mistral", tmp_path, sliding_window=64)
+    assert layers_left_out(project, project.adapter(), base, 64) == ()
+    with pytest.raises(InputError, match="ONNX Runtime has no such window for it") as caught:
+        layers_left_out(project, project.adapter(), base, 65)
+    assert caught.value.hint
+    assert "max_length: 64" in caught.value.hint
+
+
+def test_a_base_that_the_onnx_builder_does_not_know_is_refused_before_training(
+    tmp_path: Path, tiny_project: Callable[..., Path]
+) -> None:
+    pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
+    project = load_project(tiny_project(export={"format": "onnx"}))
+    with pytest.raises(InputError, match="doesn't know Olmo2ForCausalLM") as caught:
+        layers_left_out(project, project.adapter(), base_of("olmo2", tmp_path), 100)
+    assert caught.value.exit_code == 3

@@ -25,7 +25,7 @@ pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install '
 
 from edgekit_exporters.gguf.adapter import AdapterSource
 from edgekit_exporters.onnx.adapter import write_adapter_onnx
-from edgekit_exporters.onnx.base import base_onnx, layers_of
+from edgekit_exporters.onnx.base import base_onnx
 
 Write = Callable[..., Path]
 
@@ -44,7 +44,7 @@ def write(tiny_chat_base: Path, tmp_path: Path) -> Write:
         source = _peft(tiny_chat_base, tmp_path / f"{name}-peft", seed=2, value=value)
         file = tmp_path / f"{name}.onnx_adapter"
         named = base if family is None else replace(base, family=family)
-        write_adapter_onnx(AdapterSource(name, "1.0.0", source), named, file, layers_of(base_onnx(base, "int8")))
+        write_adapter_onnx(AdapterSource(name, "1.0.0", source), named, file, base_onnx(base, "int8"))
         return file
 
     return write

@@ -34,9 +34,9 @@ class Bindings:
 
     def _bind(self, first: int, count: int, stacks: Sequence[Stack]) -> Any:
         binding = self._session.io_binding()
-        for name, output, value in self._cache.values(first, count):
-            binding.bind_ortvalue_input(name, value)
-            binding.bind_ortvalue_output(output, value)
+        for name, output, past, present in self._cache.values(first, count):
+            binding.bind_ortvalue_input(name, past)
+            binding.bind_ortvalue_output(output, present)
         for name, value in self._adapters(stacks).items():
             if name in self._inputs:
                 binding.bind_ortvalue_input(name, value)

@@ -5,6 +5,7 @@ extends in place, a row of it for each sequence.  GenAI's generator keeps its ca
 back for one row of a batch or shared between requests, and a batch of it has one adapter.  The folder stays GenAI's:
 its own generator loads the same files.
 
+* Recurrent states (LFM2's convolutions) are given anew by each step; rows that rest keep theirs.
 * Rows of a batch may have different lengths, as attention takes the length of each from its mask.
 * With one sequence, switching adapters binds other matrices to the graph's inputs.  With several, the graph
   ``model.mixed.onnx`` takes all adapters of a step side by side in tiles, and a mask leaves each row its own.
@@ -28,7 +29,7 @@ from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, Vocabulary
 from edgekit_runtime.engines.onnx.adapter_sets import SPARE, AdapterSets, Shape, names_in
 from edgekit_runtime.engines.onnx.adapters import Loaded, Values, added, masks
 from edgekit_runtime.engines.onnx.bindings import Bindings
-from edgekit_runtime.engines.onnx.graph import cache_inputs, open_session, require_tiles
+from edgekit_runtime.engines.onnx.graph import POSITIONS, cache_inputs, open_session, require_tiles
 from edgekit_runtime.engines.onnx.kv_cache import KvCache
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.formats.base_files import BaseFiles
@@ -69,7 +70,8 @@ class OnnxEngine(VocabularyUser):
         if sequences > 1:
             require_tiles(graph, self._layers)
         self._sets = AdapterSets(self._layers)
-        self._cache = KvCache(cache_inputs(self._session, graph), sequences, context)
+        self._cache = KvCache(*cache_inputs(self._session, graph), sequences, context)
+        self._takes_positions = POSITIONS in {each.name for each in self._session.get_inputs()}
         self._bindings = Bindings(self._session, self._cache, self._layers, self._adapter_inputs)
         self._rows: Sequence[NDArray[np.float32]] = ()
 
@@ -163,9 +165,8 @@ class OnnxEngine(VocabularyUser):
         return self._rows[number]
 
     def forget(self, sequence: int, start: int = 0) -> bool:
-        """Drop a sequence's KV cache from a position on."""
-        self._cache.forget(sequence, start)
-        return True
+        """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""
+        return self._cache.forget(sequence, start)
 
     def save(self, sequence: int) -> bytes:
         """The KV cache of a sequence; see :meth:`~edgekit_runtime.engines.onnx.kv_cache.KvCache.save`."""
@@ -194,7 +195,7 @@ class OnnxEngine(VocabularyUser):
     def _run_part(self, part: Part) -> list[NDArray[np.float32]]:
         """One sequence's tokens; its logits after each, or after the last."""
         count = len(part.tokens)
-        logits = self._run([part], 0 if part.every else count - 1)
+        logits = self._run([part], 0 if part.every else count - 1, [part.sequence])
         self._cache.lengths[part.sequence] = part.start + count
         return list(logits[0])
 
@@ -212,13 +213,16 @@ class OnnxEngine(VocabularyUser):
         rows = [
             by_row.get(row) or Part(row, self._cache.lengths[row], [0], stack=BARE) for row in range(first, last + 1)
         ]
-        logits = self._run(rows, 0)
+        logits = self._run(rows, 0, list(by_row))
         for part in parts:
             self._cache.lengths[part.sequence] = part.start + 1
         return [logits[part.sequence - first, -1] for part in parts]
 
-    def _run(self, rows: Sequence[Part], logits_from: int) -> NDArray[np.float32]:
-        """Logits [rows, positions, vocabulary] of neighbouring rows with equally many tokens, from a position on."""
+    def _run(self, rows: Sequence[Part], logits_from: int, kept: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [rows, positions, vocabulary] of neighbouring rows with equally many tokens, from a position on.
+
+        The sequences ``kept`` go on from here, the others rest.
+        """
         import numpy as np
         import onnxruntime
 
@@ -230,6 +234,8 @@ class OnnxEngine(VocabularyUser):
         binding = self._bound(rows[0].sequence, len(rows), stacks)
         binding.bind_cpu_input("input_ids", np.array(tokens, dtype=np.int64))
         binding.bind_cpu_input("attention_mask", seen)
+        if self._takes_positions:
+            binding.bind_cpu_input(POSITIONS, ends[:, None] - length + np.arange(length)[None])
         begin = onnxruntime.OrtValue.ortvalue_from_numpy(np.array([logits_from], dtype=np.int64))
         binding.bind_ortvalue_input(LOGITS_FROM, begin)
         binding.bind_output("logits", "cpu")
@@ -237,6 +243,7 @@ class OnnxEngine(VocabularyUser):
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise EdgekitError(f"onnxruntime failed to decode ({str(error).splitlines()[0]})") from None
+        self._cache.keep(rows[0].sequence, len(rows), kept)
         found: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
         return found
 
@@ -267,7 +274,9 @@ class OnnxEngine(VocabularyUser):
         with self._scratch():
             self._stack = stack
             probe.fill(self, self.sequences)
-            return Exactness(probe.batches_are_exact(self, self.sequences), probe.cuts_are_exact(self))
+            # A recurrent state isn't cut back for the next trial: requests are decoded one after another.
+            batches = not self._cache.recurrent and probe.batches_are_exact(self, self.sequences)
+            return Exactness(batches, probe.cuts_are_exact(self))
 
     def _probe_mixing(self, stacks: Sequence[Stack]) -> bool:
         """Decode a first token under each stack alone and under all of them at once, compare all bits."""
