@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgekit.bases.weights import ONNX, Weights
-from edgekit.project import AUTO, Export
+from edgekit.bases.resolve import gguf_file, resolve_base
+from edgekit.bases.weights import ONNX, Weights, deployed_weights, tell_requantized, weights_named
+from edgekit.project import AUTO, Export, Project
 from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, Reader, onnx_model
 from edgekit_devices.speed import Model
 from edgekit_exporters.base import Base
@@ -74,6 +75,27 @@ def subject_of_bundle(path: Path) -> Subject:
         return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
 
 
+def subject_of_name(name: str, quantize: str | None = None, project: Project | None = None) -> Subject:
+    """A base by its name, as it would be exported; a GGUF file is not unpacked for it.
+
+    Args:
+        name: as users write it.
+        quantize: what devices are to run; else what the project says, else the file's own type.
+        project: where the name stands, if it does in one.
+
+    Raises:
+        UsageError: no such type, or it isn't decided yet.
+        InputError: no such base, or one that can't be converted.
+    """
+    settings, place = (None, None) if project is None else (project.export, project.folder)
+    gguf = gguf_file(name, relative_to=place)
+    weights = weights_named(quantize, gguf) if settings is None else deployed_weights(settings, gguf, quantize)
+    tell_requantized(gguf, weights, merged=settings is not None and settings.mode == "merged")
+    if gguf is None or weights.format == ONNX:
+        return subject_of_base(resolve_base(name, relative_to=place), weights, settings)
+    return _subject_of_blocks(gguf, name, _decided(weights), settings)
+
+
 def subject_of_base(base: Base, weights: Weights, settings: Export | None = None) -> Subject:
     """A base as it would be exported; nothing is made for it, and no weight is read.
 
@@ -86,20 +108,34 @@ def subject_of_base(base: Base, weights: Weights, settings: Export | None = None
         UsageError: the type isn't decided yet.
         InputError: the base can't be converted.
     """
-    wanted = weights.label
-    if wanted == AUTO:
-        raise UsageError(
-            "export.quantize is auto, and what it will find isn't known yet", "name a --quantize, Q4_0 say"
-        )
+    wanted = _decided(weights)
     if weights.format == ONNX:
         model, embedding = _facts_of_folder(base.folder)
         return _subject_of_onnx(onnx_model(model, wanted, embedding), embedding, base.name)
-    recipe = _recipe(wanted, settings)
-    if base.gguf is not None and recipe.is_plain and wanted == quantization_of(base.gguf):
-        return _subject_of_gguf(base.gguf, base.name)
+    if base.gguf is not None:
+        return _subject_of_blocks(base.gguf, base.name, wanted, settings)
     with source_gguf(base) as source:
-        model, embedding = _facts_of_gguf(quantized_header(source, recipe), wanted)
-        return Subject(base.name, model, embedding, {}, others=_others(source, settings))
+        return _quantized_subject(source, base.name, wanted, settings)
+
+
+def _decided(weights: Weights) -> str:
+    if weights.label == AUTO:
+        raise UsageError(
+            "export.quantize is auto, and what it will find isn't known yet", "name a --quantize, Q4_0 say"
+        )
+    return weights.label
+
+
+def _subject_of_blocks(gguf: Path, name: str, wanted: str, settings: Export | None) -> Subject:
+    """A GGUF that the user gave as the base: as it is, or at another type."""
+    if _recipe(wanted, settings).is_plain and wanted == quantization_of(gguf):
+        return _subject_of_gguf(gguf, name)
+    return _quantized_subject(gguf, name, wanted, settings)
+
+
+def _quantized_subject(source: Path, name: str, wanted: str, settings: Export | None) -> Subject:
+    model, embedding = _facts_of_gguf(quantized_header(source, _recipe(wanted, settings)), wanted)
+    return Subject(name, model, embedding, {}, others=_others(source, settings))
 
 
 def _recipe(quantization: str, settings: Export | None) -> Recipe:

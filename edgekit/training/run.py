@@ -35,6 +35,7 @@ from edgekit_exporters.base import Base
 from edgekit_runtime.engines import last_place
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
+from edgekit_runtime.files.system_errors import FULL, errno_of
 from edgekit_runtime.prompts.reasoning import KEEP, knows_reasoning
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def train(project: Project, name: str | None = None, *, resume: bool = False) ->
     adapter = project.adapter(name)
     check_train(project, [adapter.name])
     prepared = _prepare(project, adapter)
-    return _publish(prepared, _fit(prepared, resume=resume))
+    with _full_disk_told(prepared.work):
+        return _publish(prepared, _fit(prepared, resume=resume))
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _fit(prepared: _Prepared, *, resume: bool) -> _Fitted:
     progress = Progress.install(trainer, adapter.name)
     interrupt = StopOnInterrupt()
     trainer.add_callback(interrupt)
-    with interrupt, progress, _full_disk_told(work):
+    with interrupt, progress:
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupt.requested:
         raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
@@ -247,13 +249,15 @@ def _max_length(adapter: Adapter, base: Base) -> int:
 
 @contextlib.contextmanager
 def _full_disk_told(work: Path) -> Iterator[None]:
-    """What torch says tells neither what went wrong with a file nor where."""
+    """Say that the work isn't lost; what torch says tells neither what went wrong with a file nor where."""
     try:
         yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in WRITING):
+    except Exception as error:
+        is_full = errno_of(error) in FULL
+        if not is_full and not (isinstance(error, RuntimeError) and any(sign in str(error) for sign in WRITING)):
             raise
-        problem = f"the checkpoint can't be written to {work}"
+        place = getattr(error, "filename", None) or work
+        problem = f"what is trained can't be written to {place}{' (the disk is full)' if is_full else ''}"
         raise InputError(problem, "free some space, then go on with --resume, or anew where that finds none") from error
 
 

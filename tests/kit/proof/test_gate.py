@@ -195,7 +195,7 @@ def test_auto_takes_the_smallest_quantization_that_passes(trained: Path) -> None
     may_ship = [rung for rung in rungs if not rung["refused"]]
     assert chosen == min(may_ship, key=lambda rung: rung["size_mb"])["quantization"]
     assert {"F16", "Q8_0", "Q4_0"} <= {rung["quantization"] for rung in rungs}
-    assert "Quantisations measured" in (trained / "dist" / "line-3" / "report" / "report.html").read_text()
+    assert "Quantizations measured" in (trained / "dist" / "line-3" / "report" / "report.html").read_text()
 
 
 def test_auto_says_what_it_tried_when_nothing_is_good_enough(
@@ -204,7 +204,7 @@ def test_auto_says_what_it_tried_when_nothing_is_good_enough(
     monkeypatch.setattr(ladder, "LADDER", ("Q8_0", "Q4_0"))
     assert _export(trained, "--quantize", "auto", "--max-mb", "0.001") == 4
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "no quantisation is good enough" in message
+    assert "no quantization is good enough" in message
     assert "Q8_0: " in message
 
 
