@@ -129,13 +129,16 @@ def check_described(folder: Path) -> None:
     Raises:
         InputError: it does, or transformers makes no model of it.
     """
+    from huggingface_hub.errors import StrictDataclassError
+
     from edgekit_exporters.hf.float_model import skeleton
 
+    unusable = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, StrictDataclassError)
     config = folder / CONFIG_FILE
     try:
         parameters = {name: tuple(value.shape) for name, value in skeleton(folder).state_dict().items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except unusable as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"transformers makes no model of {config} ({reason})", "download the model again") from None
     stored = {name: shape for name, (_, shape) in stored_weights(folder).items()}
     mend = f"put the {CONFIG_FILE} of these weights there, or download the model again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import logging
 import random
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
