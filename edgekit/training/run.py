@@ -253,7 +253,8 @@ def _full_disk_told(work: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        is_full = errno_of(error) in FULL
+        refusal = error.__context__ if isinstance(error, InputError) else error  # what publishing makes one of
+        is_full = isinstance(refusal, Exception) and errno_of(refusal) in FULL
         if not is_full and not (isinstance(error, RuntimeError) and any(sign in str(error) for sign in WRITING)):
             raise
         place = getattr(error, "filename", None) or work
