@@ -75,11 +75,11 @@ def test_a_project_says_the_device_and_its_gguf_is_not_unpacked_for_a_plan(
     text = (folder / "edgekit.yaml").read_text()
     (folder / "edgekit.yaml").write_text(text.replace(str(tiny_chat_base), str(file)))
     monkeypatch.setattr("edgekit.bases.resolve.unpacked", None)
-    assert main(["plan", "--project", str(folder), "--json"]) == 0
+    assert main(["plan", "--project", str(folder), "--prompt-tokens", "64", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["device"]["name"], document["subject"]["model"]["quantization"]) == ("raspberry-pi-4", "Q8_0")
     monkeypatch.chdir(folder)
-    assert main(["plan", "--base", str(file)]) == 0
+    assert main(["plan", "--base", str(file), "--prompt-tokens", "64"]) == 0
     said = capsys.readouterr().out
     assert "on Raspberry Pi 4" in said
     assert "best --quantize: " in said
