@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edgekit.bases.probe.compare import AGREE_ERROR, AGREE_KL, Distance
 from edgekit.bases.probe.measure import PROMPT, Layers
 from edgekit_exporters.conversion.converters import PACKAGE, engine_version
+from real_bases import section
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,12 @@ def page(rows: Sequence[Row]) -> str:
     ]
     ordered = [*good, *(row for row in rows if not row.green)]
     return "\n".join(
-        [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row.cells)} |" for row in ordered), ""]
+        [
+            *lines,
+            *(f"| {' | '.join(cell.replace('|', '/') for cell in row.cells)} |" for row in ordered),
+            "",
+            *section(),
+        ]
     )
 
 

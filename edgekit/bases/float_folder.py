@@ -1,14 +1,16 @@
-"""Hugging Face folders as bases: float weights of a causal language model, all of them there."""
+"""Hugging Face folders as bases: float weights of a causal language model, all of them there, with a tokenizer."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgekit_exporters.hf.codeless import CONFIG_FILE
-from edgekit_exporters.hf.plain_files import check_plain_file
+from edgekit_exporters.hf.codeless import CONFIG_FILE, TOKENIZER
+from edgekit_exporters.hf.plain_files import check_plain_file, read_json
 from edgekit_runtime.errors import InputError, shown
 
 CARD_FILE = "README.md"
@@ -25,6 +27,10 @@ _METHODS = {
     "compressed-tensors": "compressed-tensors",
     "mxfp4": "MXFP4",
 }
+_FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
+# A tokenizer is in one of these, whoever has made it.
+_TOKENIZERS = (TOKENIZER, "*.model", "vocab.json", "vocab.txt", "tekken.json")
+_LAYER = re.compile(r"(.*?\.)(\d+)\.")  # of a parameter's name
 _BASE_MODEL = re.compile(r"^base_model:[ \t]*(?:\r?\n[ \t]*-[ \t]*)?[\"']?([\w./-]+)", re.MULTILINE)
 
 
@@ -61,6 +67,13 @@ def check_float(folder: Path, name: str) -> None:
         return
     method = found.get("quant_method") if isinstance(found, dict) else None
     named = _METHODS.get(str(method), shown(str(method))) if method else "a quantizer that it doesn't name"
+    kinds = {kind for kind, _ in stored_weights(folder).values()}
+    if kinds and kinds <= set(_FLOATS):
+        raise InputError(
+            f"{CONFIG_FILE} of the base {name} says that its weights are quantized, by {named}, but they are floats",
+            f"take {' and '.join(key for key in _QUANTIZED if config.get(key)) or 'that'} out of {CONFIG_FILE}"
+            " if the weights are right",
+        )
     original = _original(folder)
     raise InputError(
         f"the base {name} is quantized already, by {named}, and edgekit starts from float weights",
@@ -68,6 +81,88 @@ def check_float(folder: Path, name: str) -> None:
         if original
         else "give the original checkpoint in bf16, fp16 or fp32, or a GGUF of the model",
     )
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a tokenizer.
+
+    Raises:
+        InputError: it has none, or its tokenizer.json can't be read.
+    """
+    if not any(path for pattern in _TOKENIZERS for path in folder.glob(pattern)):
+        raise InputError(
+            f"{folder} has no tokenizer (no {TOKENIZER}, tokenizer.model or vocab.json)",
+            "download all files of the model, not its weights alone",
+        )
+    if (folder / TOKENIZER).exists():
+        read_json(folder / TOKENIZER)
+
+
+def stored_weights(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type (as safetensors names it) and shape of each tensor in a folder; no weight is read.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        check_plain_file(path)
+        try:
+            with safe_open(path, "np") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  # it has no iterator
+                    part = tensors.get_slice(name)
+                    found[name] = (str(part.get_dtype()), tuple(part.get_shape()))
+        except SafetensorError as error:
+            raise InputError(f"{path} is damaged ({error})", "download the model again") from None
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def check_described(folder: Path) -> None:
+    """Refuse a config.json that describes another model than the weights beside it.
+
+    Looked at are the shapes of parameters that both have, and how many layers there are: transformers fills up what is
+    missing with random values.  What stands under other names in the files than in the model is left to loading it.
+
+    Raises:
+        InputError: it does, or transformers makes no model of it.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    from edgekit_exporters.hf.float_model import skeleton
+
+    unusable = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ArithmeticError, StrictDataclassError)
+    config = folder / CONFIG_FILE
+    try:
+        parameters = {name: tuple(value.shape) for name, value in skeleton(folder).state_dict().items()}
+    except unusable as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"transformers makes no model of {config} ({reason})", "download the model again") from None
+    stored = {name: shape for name, (_, shape) in stored_weights(folder).items()}
+    mend = f"put the {CONFIG_FILE} of these weights there, or download the model again"
+    for name in sorted(parameters.keys() & stored):
+        if parameters[name] != stored[name]:
+            problem = f"{config} is of another model: {name} is {_sizes(parameters[name])} by it"
+            raise InputError(f"{problem}, and {_sizes(stored[name])} in the weights", mend)
+    described, there = _last_layers(parameters), _last_layers(stored)
+    for place in described.keys() & there:
+        if described[place] > there[place]:
+            problem = f"{config} is of another model: it has {described[place] + 1} of {place.rstrip('.')}"
+            raise InputError(f"{problem}, and the weights have {there[place] + 1}", mend)
+
+
+def _last_layers(names: Iterable[str]) -> dict[str, int]:
+    """The largest number of each row of layers."""
+    found: dict[str, int] = {}
+    for match in filter(None, map(_LAYER.match, names)):
+        found[match[1]] = max(found.get(match[1], 0), int(match[2]))
+    return found
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "a number"
 
 
 def check_architecture(folder: Path) -> None:

@@ -14,7 +14,14 @@ from pathlib import Path
 from edgekit.bases.demo_vlm.build import NAME as DEMO_VLM
 from edgekit.bases.demo_vlm.build import demo_vlm_folder
 from edgekit.bases.digests import family_name, remembered_digest
-from edgekit.bases.float_folder import CARD_FILE, check_architecture, check_float, float_weights
+from edgekit.bases.float_folder import (
+    CARD_FILE,
+    check_architecture,
+    check_described,
+    check_float,
+    check_tokenizer,
+    float_weights,
+)
 from edgekit.bases.gguf_base import base_header, unpacked
 from edgekit.bases.template import check_template, template_tokens
 from edgekit.project import Project
@@ -22,7 +29,7 @@ from edgekit.project.folders import told
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.split import joined
 from edgekit_exporters.hf.codeless import CONFIG_FILE, DATA, without_code
-from edgekit_exporters.hf.templates import no_template, with_template
+from edgekit_exporters.hf.templates import load_tokenizer, no_template, with_template
 from edgekit_exporters.hf.vision import reads_images, text_part
 from edgekit_exporters.progress import stage, tqdm_bar
 from edgekit_runtime.errors import InputError
@@ -88,8 +95,21 @@ def check_base(name: str, *, relative_to: Path | None = None) -> None:
         return
     if path.is_dir():
         float_weights(path.resolve(), name)
+        check_tokenizer(path.resolve())
     else:
         base_header(path.absolute())
+
+
+def check_new_base(name: str) -> None:
+    """As :func:`check_base`, and whether transformers makes a model and a tokenizer of a folder, which takes seconds.
+
+    Raises:
+        InputError: as :func:`resolve_base`, but for what only reading weights would tell.
+    """
+    check_base(name)
+    path = _place(name, None)
+    if path is not None and path.is_dir():
+        load_tokenizer(_model_folder(path.resolve(), name))
 
 
 def _place(name: str, relative_to: Path | None) -> Path | None:
@@ -108,6 +128,19 @@ def _place(name: str, relative_to: Path | None) -> Path | None:
     raise _no_base(name)
 
 
+def gguf_file(name: str, *, relative_to: Path | None = None) -> Path | None:
+    """The GGUF that a base's name stands for, in one file; None for a Hugging Face model.  Nothing is unpacked.
+
+    Raises:
+        InputError: as :func:`check_base`.
+    """
+    place = None if name == DEMO_VLM else _place(name, relative_to)
+    if place is None or place.is_dir():
+        return None
+    base_header(place.absolute())
+    return joined(place.absolute())
+
+
 def template_for(name: str) -> str | None:
     """The known chat template that a base lacks one for; None where it has its own, or nothing is known of it yet.
 
@@ -115,8 +148,7 @@ def template_for(name: str) -> str | None:
         InputError: as :func:`check_base`, or no known template fits.
     """
     place = _place(name, None)
-    found = None if place is None else template_tokens(place)
-    if found is None or found.has_template:
+    if place is None or (found := template_tokens(place)).has_template:
         return None
     if not found.fits:
         raise no_template(name, [])
@@ -127,9 +159,12 @@ def project_base(project: Project) -> Base:
     """The base of a project, with the project's chat template where it names one.
 
     Raises:
-        InputError: as :func:`resolve_base`, or the template can't be read.
+        InputError: as :func:`resolve_base`; there is no template, or it can't be read.
     """
-    return templated(project, resolve_base(project.base, relative_to=project.folder))
+    base = resolve_base(project.base, relative_to=project.folder)
+    if base.on_hub:  # nothing was known of it before
+        check_template(project.chat_template, base.name, base.folder)
+    return templated(project, base)
 
 
 def check_project_base(project: Project) -> None:
@@ -197,9 +232,7 @@ def _from_hub(name: str) -> Base:
 
 
 def _from_folder(folder: Path, name: str) -> Base:
-    check_float(folder, name)
-    folder = without_code(folder, name)
-    check_architecture(folder)
+    folder = _model_folder(folder, name)
     digest = hashlib.sha256()
     for path in float_weights(folder, name):
         digest.update(remembered_digest(path).encode())
@@ -207,6 +240,16 @@ def _from_folder(folder: Path, name: str) -> Base:
     if reads_images(folder):
         return Base(name, family, text_part(folder, family), vision=folder)
     return Base(name, family, folder)
+
+
+def _model_folder(folder: Path, name: str) -> Path:
+    """A folder that transformers makes a causal language model of, without what could run in it."""
+    check_float(folder, name)
+    folder = without_code(folder, name)
+    check_architecture(folder)
+    if not reads_images(folder):  # its text model stands under other names
+        check_described(folder)
+    return folder
 
 
 def _from_gguf(path: Path, name: str) -> Base:

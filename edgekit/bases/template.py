@@ -31,18 +31,19 @@ class TemplateTokens:
 
     Attributes:
         has_template: whether the base brings a chat template.
-        tokens: texts that are one token each, so that a template may write them.
+        tokens: texts that are one token each, so that a template may write them; None where only the tokenizer can
+            tell.
         has_eos: whether a token ends a text.
     """
 
     has_template: bool
-    tokens: Set[str]
+    tokens: Set[str] | None
     has_eos: bool
 
     @property
     def fits(self) -> list[str]:
-        """Known templates that the base has all tokens for."""
-        return fitting(self.tokens.__contains__, has_eos=self.has_eos)
+        """Known templates that the base has all tokens for, as far as that is known."""
+        return fitting((self.tokens or frozenset()).__contains__, has_eos=self.has_eos)
 
 
 def check_template(template: Path | str | None, name: str, place: Path | None) -> None:
@@ -58,17 +59,17 @@ def check_template(template: Path | str | None, name: str, place: Path | None) -
     """
     if template is not None:
         template_source(template)
-    found = None if place is None else template_tokens(place)
-    if found is None:
+    if place is None:
         return
+    found = template_tokens(place)
     if template is None and not found.has_template:
         raise no_template(name, found.fits)
-    if isinstance(template, str):
+    if isinstance(template, str) and found.tokens is not None:
         check_fits(template, name, found.tokens.__contains__, has_eos=found.has_eos)
 
 
-def template_tokens(place: Path) -> TemplateTokens | None:
-    """What a GGUF file or a Hugging Face folder says of templates; None where only its tokenizer can tell.
+def template_tokens(place: Path) -> TemplateTokens:
+    """What a GGUF file or a Hugging Face folder says of templates.
 
     Raises:
         InputError: a GGUF that can't be read.
@@ -87,17 +88,18 @@ def _of_gguf(path: Path) -> TemplateTokens:
     )
 
 
-def _of_folder(folder: Path) -> TemplateTokens | None:
-    config, tokenizer = _read(folder / TOKENIZER_CONFIG), _read(folder / TOKENIZER)
-    added = tokenizer.get("added_tokens")
-    if not isinstance(added, list):
-        return None
+def _of_folder(folder: Path) -> TemplateTokens:
+    config, added = _read(folder / TOKENIZER_CONFIG), _read(folder / TOKENIZER).get("added_tokens")
     own = (folder / TEMPLATE_FILE, folder / TEMPLATE_FOLDER, *(folder / name for name in OTHER_PLACES))
     return TemplateTokens(
         has_template=bool(config.get("chat_template")) or any(each.exists() for each in own),
-        tokens={each["content"] for each in added if isinstance(each, dict) and isinstance(each.get("content"), str)},
+        tokens=_contents(added) if isinstance(added, list) else None,
         has_eos=config.get("eos_token") is not None or (folder / "special_tokens_map.json").exists(),
     )
+
+
+def _contents(added: list[Any]) -> set[str]:
+    return {each["content"] for each in added if isinstance(each, dict) and isinstance(each.get("content"), str)}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -138,11 +138,11 @@ def with_blocks(project: Project, base: Base, weights: Weights) -> Weights:
     return replace(weights, blocks=base_gguf(base, deployed_recipe(project, base, weights.quantization)))
 
 
-def tell_requantized(base: Base, weights: Weights, *, merged: bool = False) -> None:
-    """Warn where ``weights`` are made from blocks of another type, those of the base's own file."""
+def tell_requantized(gguf: Path | None, weights: Weights, *, merged: bool = False) -> None:
+    """Warn where ``weights`` are made from blocks of another type, those of the file that the user gave as the base."""
     if weights.quantization is None:
         return
-    source = requantized_from(base.gguf, weights.quantization, merged=merged)
+    source = requantized_from(gguf, weights.quantization, merged=merged)
     if source is not None:
         log.warning("%s; give a float checkpoint of the model as base:", requantized_note(weights.quantization, source))
 

@@ -8,17 +8,24 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.completion import bases, quantizations
+from edgekit.cli.completion import bases, device_names, quantizations
 from edgekit.cli.frame import Json, command
-from edgekit.cli.options import Device, ProjectFolder, read
+from edgekit.cli.options import ProjectFolder, read
 from edgekit_runtime.cli.arguments import number, whole
 from edgekit_runtime.cli.parser import print_json
-from edgekit_runtime.errors import TargetError
+from edgekit_runtime.errors import TargetError, UsageError
 
 
 @command("edgekit plan dist/line-3 --device raspberry-pi-5", "edgekit plan --device raspberry-pi-4 --base model.gguf")
 def plan(
-    device: Device,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D",
+            help="device profile, or a TOML file of your own (default: the project's export.device)",
+            autocompletion=device_names,
+        ),
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Argument(parser=Path, metavar="BUNDLE", help="bundle folder or .tar (default: the project's base)"),
@@ -62,15 +69,14 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Does it fit a device, and how fast will it be there?"""
-    from edgekit.bases.resolve import project_base, resolve_base
-    from edgekit.bases.weights import deployed_weights, tell_requantized, weights_named
+    from edgekit.bases.resolve import check_project_base
     from edgekit.project import load_project
     from edgekit.targets.devices import device_profile
     from edgekit.targets.plan import make_plan, report
-    from edgekit.targets.subject import subject_of_base, subject_of_bundle
+    from edgekit.targets.subject import subject_of_bundle, subject_of_name
     from edgekit_exporters.gguf.split import joined
 
-    profile = device_profile(device)
+    profile = device_profile(device or _projects_device(folder, is_needed=bundle is None and base is None))
     if memory_mb is not None:
         profile = dataclasses.replace(profile, memory_mb=memory_mb)
     if bundle is not None:
@@ -80,16 +86,11 @@ def plan(
         if path.suffix == ".gguf" and quantize is None:
             subject = subject_of_bundle(joined(path) if path.is_file() else path)
         else:
-            named = resolve_base(base)
-            weights = weights_named(quantize, named.gguf)
-            tell_requantized(named, weights)
-            subject = subject_of_base(named, weights)
+            subject = subject_of_name(base, quantize)
     else:
         project = load_project(folder)
-        own = project_base(project)
-        weights = deployed_weights(project.export, own.gguf, quantize)
-        tell_requantized(own, weights, merged=project.export.mode == "merged")
-        subject = subject_of_base(own, weights, project.export)
+        check_project_base(project)
+        subject = subject_of_name(project.base, quantize, project)
     planned = make_plan(
         profile,
         subject,
@@ -102,6 +103,16 @@ def plan(
     print_json(planned.as_dict()) if as_json else print(report(planned))
     if not planned.plan.memory.fits:
         raise TargetError(f"it doesn't fit {profile.name}", _hint(planned.advice.quantization, planned.advice.context))
+
+
+def _projects_device(folder: str, *, is_needed: bool) -> str:
+    """What the project in ``folder`` is exported for; there has to be a project where it ``is_needed`` anyway."""
+    from edgekit.project import PROJECT_FILE, load_project
+
+    named = load_project(folder).export.device if is_needed or Path(folder, PROJECT_FILE).is_file() else None
+    if named is None:
+        raise UsageError("plan needs to know the device", "say --device raspberry-pi-5, or set export.device")
+    return named
 
 
 def _hint(quantization: str | None, context: int | None) -> str:

@@ -50,7 +50,7 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     start = time.perf_counter()
     say(f"\n== 1. A project with data for two adapters: {folder}")
     project = _project(folder)
-    say("\n== 2. Training both on the quantised base that the device will run")
+    say("\n== 2. Training both on the quantized base that the device will run")
     for name in project.adapters:
         say(f"   {name}: {train(project, name)}")
     say("\n== 3. Export: one base, two adapter files, proven on the device engine: alive? faithful? good?")

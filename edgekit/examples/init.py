@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bases.resolve import check_base, template_for
+from edgekit.bases.resolve import check_new_base, gguf_file, template_for
 from edgekit.examples import caption, chat, inspection, monitoring
 from edgekit.examples.drawing import Rows
 from edgekit.project import PROJECT_FILE
+from edgekit_exporters.requantized import requantized_from
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files.atomic import publish
 from edgekit_runtime.hints import did_you_mean
@@ -73,7 +74,7 @@ def init_project(
     """
     if template not in TEMPLATES:
         raise UsageError(f"no template is called {template!r}", did_you_mean(template, TEMPLATES))
-    chosen = None if base is None else _base_lines(base)
+    chosen, export = (None, EXPORT) if base is None else (_base_lines(base), _export_lines(base))
     folder = folder.expanduser().absolute()
     examples = TEMPLATES[template]
     with publish(folder, is_ours=lambda _: False) as temporary:
@@ -82,7 +83,7 @@ def init_project(
             train, evaluation = example.generate(example.train_rows, example.eval_rows, SEED)
             _write_rows(temporary / "data" / f"{example.name}.train.jsonl", train)
             _write_rows(temporary / "data" / f"{example.name}.eval.jsonl", evaluation)
-        text = _project_file(folder.name, template, chosen, examples, max_steps)
+        text = _project_file(folder.name, template, chosen, export, examples, max_steps)
         (temporary / PROJECT_FILE).write_text(text, encoding="utf-8")
     return folder / PROJECT_FILE
 
@@ -102,17 +103,27 @@ def _write_rows(path: Path, rows: Rows) -> None:
 
 def _base_lines(base: str) -> str:
     """``base:``, and a chat template where the base has none."""
-    check_base(base)
+    check_new_base(base)
     path = Path(base).expanduser()
     fits = template_for(base)
-    lines = f"base: {json.dumps(str(path.absolute()) if path.exists() else base)}\n"
+    # The folder without `..`, the name as it is: what a link of the hub's cache points to is called by a digest.
+    place = path.parent.resolve() / path.name if path.exists() and path.name not in ("", "..") else path.absolute()
+    lines = f"base: {json.dumps(str(place) if path.exists() else base)}\n"
     return lines + (
         f"chat_template: {fits}           # the base has none; or a jinja file of your own\n" if fits else ""
     )
 
 
+def _export_lines(base: str) -> str:
+    """The example's export, at the type that a user's own file has: its blocks stay as they are."""
+    own = requantized_from(gguf_file(base), EXAMPLE_TYPE) if Path(base).expanduser().exists() else None
+    if own is None:
+        return EXPORT
+    return EXPORT.replace(f"quantize: {EXAMPLE_TYPE}\n", f"quantize: {own}              # as the base's file has it\n")
+
+
 def _project_file(
-    name: str, template: str, base: str | None, examples: Sequence[Example], max_steps: int | None
+    name: str, template: str, base: str | None, export: str, examples: Sequence[Example], max_steps: int | None
 ) -> str:
     slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in name.lower()).strip("._-") or "project"
     adapters = "".join(
@@ -127,7 +138,7 @@ def _project_file(
         for each in examples
     )
     task, demo = ("caption", DEMO_VLM) if template == "caption" else ("text", DEMO_TEXT)
-    return HEAD.format(project=slug, task=task) + (base or demo) + ADAPTERS + adapters + EXPORT
+    return HEAD.format(project=slug, task=task) + (base or demo) + ADAPTERS + adapters + export
 
 
 HEAD = """\
@@ -158,9 +169,10 @@ ADAPTER = """\
     system: {system}
     data: {{train: data/{name}.train.jsonl, eval: data/{name}.eval.jsonl}}
 """
-EXPORT = """\
+EXAMPLE_TYPE = "Q4_0"
+EXPORT = f"""\
 export:
   format: gguf
-  quantize: Q4_0
+  quantize: {EXAMPLE_TYPE}
   device: raspberry-pi-5
 """

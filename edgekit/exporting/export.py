@@ -17,10 +17,11 @@ from edgekit.exporting.options import ExportOptions
 from edgekit.exporting.preflight import check_export, default_adapter
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, bundle_folder
-from edgekit.proof.gate import NotGood, prove_bundle
+from edgekit.proof.gate import NotGood, Refused, prove_bundle
 from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
+from edgekit.proof.report import remove_report
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.engine_fit import check_adapted
@@ -37,7 +38,7 @@ from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.merge import merge_to_folder
 from edgekit_exporters.peft.ways_out import check_mergeable
 from edgekit_exporters.progress import stage
-from edgekit_runtime.errors import GateRefused, UsageError
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.adapter import KEY_FAMILY
 from edgekit_runtime.formats.manifest import Manifest
 from edgekit_runtime.prompts.template import stopped_clock
@@ -124,6 +125,7 @@ def export(
                 min_decode_tps=min_decode_tps,
             )
             manifest = _smallest_that_passes(prepared, folder, Path(scratch), measure, prove)
+    remove_report(_refused_report(folder))  # of what isn't there: an earlier export, or a smaller quantisation
     _tell_cards(project, manifest)
     return folder, manifest
 
@@ -134,7 +136,7 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
     adapters = [project.adapter(name) for name in (names or project.adapters)]
     base = project_base(project)
     weights = deployed_weights(settings, base.gguf, options.quantize)
-    tell_requantized(base, weights, merged=settings.mode == "merged")
+    tell_requantized(base.gguf, weights, merged=settings.mode == "merged")
     if weights.format == ONNX and (settings.imatrix or settings.tensor_types):
         log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
     sources = [replace(adapter_source(project, each, base), refit_rank=options.refit_rank) for each in adapters]
@@ -174,8 +176,13 @@ def _prover(
         gate=prepared.project.gate,
         origin=origin,
         accept_loss=options.accept_loss,
-        refused_report=folder.with_name(f"{folder.name}-refused"),
+        refused_report=_refused_report(folder),
     )
+
+
+def _refused_report(folder: Path) -> Path:
+    """Where the report of a bundle goes that is refused."""
+    return folder.with_name(f"{folder.name}-refused")
 
 
 def _tell_cards(project: Project, manifest: Manifest) -> None:
@@ -270,17 +277,18 @@ def _smallest_that_passes(
         return measure(bundle)
 
     rungs = climb(rung)
-    refused: GateRefused | None = None
-    for each in rungs:
+    refused: Refused | None = None
+    for number, each in enumerate(rungs):
         if each.refused:
             break
         try:
             plan = prepared.plan(replace(prepared.weights, quantization=each.quantization), scratch)
-            return write_bundle(plan, output, functools.partial(prover, ladder=rungs))
+            return write_bundle(plan, output, functools.partial(prover, ladder=list(rungs)))
         except NotGood:  # a larger one answers no better than the trained model does
             raise
-        except GateRefused as error:  # its token distributions are fine, its answers are not: the next larger one
-            log.warning("%s: %s", each.quantization, error.problem)
+        except Refused as error:  # its token distributions are fine, its answers are not: the next larger one
+            log.warning("%s is refused: %s", each.quantization, "; ".join(error.reasons))
+            rungs[number] = replace(each, refused=error.reasons)
             refused = error
     assert refused is not None  # climb raises when there is nothing to try
     raise refused

@@ -56,12 +56,27 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     if settings.mode == "merged" and len(adapters) != 1:
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     check_replaceable(bundle_folder(project, options.output), is_bundle)
-    for adapter in adapters:
-        trained_folder(project, adapter)
+    _check_trained(project, adapters)
     if settings.mode == "separate":
         default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])
     _check_rows(project, adapters, quantize or settings.quantize)
     check_project_base(project)
+
+
+def _check_trained(project: Project, adapters: Sequence[Adapter]) -> None:
+    """All of them; where some are, they can be exported without the others."""
+    missing: list[InputError] = []
+    trained: list[str] = []
+    for adapter in adapters:
+        try:
+            trained_folder(project, adapter)
+            trained.append(adapter.name)
+        except InputError as error:
+            missing.append(error)
+    if not missing:
+        return
+    first, others = missing[0], f", or export what is there: `edgekit export {' '.join(trained)}`"
+    raise InputError(first.problem, f"{first.hint}{others if trained else ''}")
 
 
 def default_adapter(wanted: str | None, names: Sequence[str]) -> str | None:

@@ -225,7 +225,7 @@ class Export:
         default=None, description="Type of the base's weights: Q4_0, Q8_0, F16 ..., or auto; for ONNX int4 ... fp32"
     )
     device: Text | None = Field(default=None, description="A device profile; `edgekit devices` lists them")
-    imatrix: Switch = Field(default=False, description="Weigh the quantiser by the training rows")
+    imatrix: Switch = Field(default=False, description="Weigh the quantizer by the training rows")
     tensor_types: Annotated[_Types, empty_is(dict, _Types)] = Field(
         default_factory=dict, description="Regular expression over GGUF tensor names -> another type than quantize"
     )

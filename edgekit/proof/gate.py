@@ -27,7 +27,16 @@ log = logging.getLogger(__name__)
 REPORT_FOLDER = "report"
 
 
-class NotGood(GateRefused):
+class Refused(GateRefused):
+    """What the gate says no to; ``reasons`` are those of all adapters."""
+
+    def __init__(self, problem: str, hint: str | None, reasons: Sequence[str]) -> None:
+        """Keep ``reasons`` beside the one-line message, which also says where the report is."""
+        super().__init__(problem, hint)
+        self.reasons = reasons
+
+
+class NotGood(Refused):
     """The files answer as the trained model does, and that is not good enough: no other quantisation helps."""
 
 
@@ -55,7 +64,7 @@ def prove_bundle(
     Raises:
         InputError: an adapter changes nothing, or computes what are no numbers; no reason ships such a one.
         NotGood: an adapter that is not good enough, and nobody accepted that.
-        GateRefused: a loss that nobody accepted.
+        Refused: a loss that nobody accepted.
     """
     proofs: list[Proof] = []
     with Artifact(folder) as artifact:
@@ -153,15 +162,15 @@ def _most(figures: Sequence[float]) -> float:
     return float(np.max(figures))
 
 
-def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path) -> GateRefused:
+def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path) -> Refused:
     """Loss first: a wider type may mend that, and what it mends may be good enough."""
     lost = [proof for proof in proofs if unfaithful(proof, gate)]
     kind, what = (
-        (GateRefused, "the exported files answer worse than the trained model")
+        (Refused, "the exported files answer worse than the trained model")
         if lost
         else (NotGood, "the adapter is not good enough")
     )
     first = (lost or [proof for proof in proofs if not_good(proof, gate)])[0]
     found = [f"{proof.adapter}: {reason}" for proof in proofs for reason in unfaithful(proof, gate)]
     found += [f"{proof.adapter}: {reason}" for proof in proofs for reason in not_good(proof, gate)]
-    return kind(f"{what}: {'; '.join(found)} (report: {report / 'report.html'})", remedy(first, gate))
+    return kind(f"{what}: {'; '.join(found)} (report: {report / 'report.html'})", remedy(first, gate), found)

@@ -95,7 +95,7 @@ def climb(measure: Callable[[str], Rung]) -> list[Rung]:
     if rungs[0].refused:
         tried = "; ".join(f"{rung.quantization}: {', '.join(rung.refused)}" for rung in rungs)
         raise GateRefused(
-            f"no quantisation is good enough ({tried})",
+            f"no quantization is good enough ({tried})",
             "loosen --max-mb, --min-decode-tps or the gate, or train with base_precision: gguf at the one you want",
         )
     return rungs

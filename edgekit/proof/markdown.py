@@ -43,7 +43,7 @@ def markdown(
     lines += ["", *_table(figure_table(measured, [proof.adapter for proof in proofs])), ""]
     lines += [f"* {each.label}: {literal(f'{each.meaning}  {each.limit}')}" for each in measured[0]]
     if quality.get("ladder"):
-        lines += ["", "## Quantisations measured", "", *_table(_ladder(quality["ladder"]))]
+        lines += ["", "## Quantizations measured", "", *_table(_ladder(quality["ladder"]))]
     for proof in proofs:
         for title, rows in _chosen(proof):
             lines += ["", f"## {proof.adapter}: {title}", "", *_table([_ROWS, *map(_row, rows)])]

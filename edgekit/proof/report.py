@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from edgekit.proof.page import page
 from edgekit_runtime.files.strict_json import strict_json
 
 REPORT_SCHEMA = "edgekit.report/1"
+JSON_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
 
 def write_report(
@@ -40,6 +42,14 @@ def write_report(
     document = {"schema": REPORT_SCHEMA, **origin, "quality": quality, **helps, "adapters": adapters}
     # Half a pair of UTF-16, which JSON can spell and UTF-8 can't, is spelt in JSON again.
     text = strict_json(document, indent=1) + "\n"
-    (folder / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-    (folder / "report.md").write_text(markdown(proofs, quality, figures, origin, remedy), encoding="utf-8")
-    (folder / "report.html").write_text(page(proofs, quality, figures, origin, remedy), encoding="utf-8")
+    (folder / JSON_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+    (folder / TEXT_FILE).write_text(markdown(proofs, quality, figures, origin, remedy), encoding="utf-8")
+    (folder / PAGE_FILE).write_text(page(proofs, quality, figures, origin, remedy), encoding="utf-8")
+
+
+def remove_report(folder: Path) -> None:
+    """Remove what :func:`write_report` has written, and the folder if nothing else is in it."""
+    with contextlib.suppress(OSError):
+        for name in (JSON_FILE, TEXT_FILE, PAGE_FILE):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()

@@ -137,7 +137,7 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
     if size > LARGEST_BASE:
         raise InputError(
             f"the base has {size / 1e9:.1f} GB, and a page's engine, of 4 GiB, takes {LARGEST_BASE / 1e9:.1f}",
-            "choose a smaller quantisation (--quantize Q4_0) or a smaller base",
+            "choose a smaller quantization (--quantize Q4_0) or a smaller base",
         )
     take_in_bundle(bundle, read_gguf(bundle.base_files.header))
     for entry in manifest.adapters:

@@ -106,8 +106,8 @@ def report(planned: Planned) -> str:
         f"  first token after {_range(made.ttft_s, 's')}",
         f"  decode {_range(made.decode_tps, 'tokens/s')}",
         "",
-        f"best quantisation: {planned.advice.quantization or 'none fits'}",
-        f"longest context as it is: {planned.advice.context or 'none fits'}",
+        f"best --quantize: {planned.advice.quantization or 'none fits'}",
+        f"longest --context as it is: {planned.advice.context or 'none fits'}",
         "files: "
         + ", ".join(f"{name} {other.file_bytes / MIB:.0f}" for name, other in subject.others.items())
         + " MiB",

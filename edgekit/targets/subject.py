@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.bases.probe.window import exact_context
-from edgekit.bases.weights import ONNX, Weights
-from edgekit.project import AUTO, Export
+from edgekit.bases.resolve import gguf_file, resolve_base
+from edgekit.bases.weights import ONNX, Weights, deployed_weights, tell_requantized, weights_named
+from edgekit.project import AUTO, Export, Project
 from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, ONNX_KV_ELEMENT, Reader, onnx_model
 from edgekit_devices.speed import Model
 from edgekit_exporters.base import Base
@@ -76,6 +77,27 @@ def subject_of_bundle(path: Path) -> Subject:
         return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
 
 
+def subject_of_name(name: str, quantize: str | None = None, project: Project | None = None) -> Subject:
+    """A base by its name, as it would be exported; a GGUF file is not unpacked for it.
+
+    Args:
+        name: as users write it.
+        quantize: what devices are to run; else what the project says, else the file's own type.
+        project: where the name stands, if it does in one.
+
+    Raises:
+        UsageError: no such type, or it isn't decided yet.
+        InputError: no such base, or one that can't be converted.
+    """
+    settings, place = (None, None) if project is None else (project.export, project.folder)
+    gguf = gguf_file(name, relative_to=place)
+    weights = weights_named(quantize, gguf) if settings is None else deployed_weights(settings, gguf, quantize)
+    tell_requantized(gguf, weights, merged=settings is not None and settings.mode == "merged")
+    if gguf is None or weights.format == ONNX:
+        return subject_of_base(resolve_base(name, relative_to=place), weights, settings)
+    return _subject_of_blocks(gguf, name, _decided(weights), settings)
+
+
 def subject_of_base(base: Base, weights: Weights, settings: Export | None = None) -> Subject:
     """A base as it would be exported; nothing is made for it, and no weight is read.
 
@@ -88,29 +110,43 @@ def subject_of_base(base: Base, weights: Weights, settings: Export | None = None
         UsageError: the type isn't decided yet.
         InputError: the base can't be converted.
     """
-    wanted = weights.label
-    if wanted == AUTO:
-        raise UsageError(
-            "export.quantize is auto, and what it will find isn't known yet", "name a --quantize, Q4_0 say"
-        )
+    wanted = _decided(weights)
     if weights.format == ONNX:
         model, embedding = _facts_of_outline(base, wanted)
         others = {each: _facts_of_outline(base, each)[0] for each in BEST_ONNX_FIRST}
         return Subject(base.name, model, embedding, {}, others=others)
-    recipe = _recipe(wanted, settings)
-    if base.gguf is not None and recipe.is_plain and wanted == quantization_of(base.gguf):
-        subject = _subject_of_gguf(base.gguf, base.name)
-        return _bounded(subject, exact_context(base) or subject.model.context)
-    with source_gguf(base) as source:
-        model, embedding = _facts_of_gguf(quantized_header(source, recipe), wanted)
-        subject = Subject(base.name, model, embedding, {}, others=_others(source, settings))
-    return _bounded(subject, exact_context(base) or model.context)
+    if base.gguf is not None:
+        subject = _subject_of_blocks(base.gguf, base.name, wanted, settings)
+    else:
+        with source_gguf(base) as source:
+            subject = _quantized_subject(source, base.name, wanted, settings)
+    return _bounded(subject, exact_context(base) or subject.model.context)
+
+
+def _decided(weights: Weights) -> str:
+    if weights.label == AUTO:
+        raise UsageError(
+            "export.quantize is auto, and what it will find isn't known yet", "name a --quantize, Q4_0 say"
+        )
+    return weights.label
 
 
 def _bounded(subject: Subject, longest: int) -> Subject:
     """With no more context than ``longest``, at whatever quantisation."""
     models = {name: replace(model, context=min(model.context, longest)) for name, model in subject.others.items()}
     return replace(subject, model=replace(subject.model, context=min(subject.model.context, longest)), others=models)
+
+
+def _subject_of_blocks(gguf: Path, name: str, wanted: str, settings: Export | None) -> Subject:
+    """A GGUF that the user gave as the base: as it is, or at another type."""
+    if _recipe(wanted, settings).is_plain and wanted == quantization_of(gguf):
+        return _subject_of_gguf(gguf, name)
+    return _quantized_subject(gguf, name, wanted, settings)
+
+
+def _quantized_subject(source: Path, name: str, wanted: str, settings: Export | None) -> Subject:
+    model, embedding = _facts_of_gguf(quantized_header(source, _recipe(wanted, settings)), wanted)
+    return Subject(name, model, embedding, {}, others=_others(source, settings))
 
 
 def _recipe(quantization: str, settings: Export | None) -> Recipe:

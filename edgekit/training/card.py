@@ -157,7 +157,7 @@ def _base_facts(record: RunRecord, base: Base, license: str | None) -> list[tupl
     facts = [("model", _named(record, base)), ("family", f"`{record.family}`"), ("license", license or "")]
     facts.append(("weights in training", record.base_precision))
     if record.quantization and record.base_precision != record.quantization:
-        facts.append(("quantisation on devices", record.quantization))
+        facts.append(("quantization on devices", record.quantization))
     return [fact for fact in facts if fact[1]]
 
 

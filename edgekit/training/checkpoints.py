@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.files.system_errors import FULL, errno_of
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +22,16 @@ WRITING = ("PytorchStreamWriter", "inline_container")  # torch's file writer, an
 
 @contextlib.contextmanager
 def full_disk_told(work: Path) -> Iterator[None]:
-    """What torch says tells neither what went wrong with a file nor where."""
+    """Say that the work isn't lost; what torch says tells neither what went wrong with a file nor where."""
     try:
         yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in WRITING):
+    except Exception as error:
+        refusal = error.__context__ if isinstance(error, InputError) else error  # what publishing makes one of
+        is_full = isinstance(refusal, Exception) and errno_of(refusal) in FULL
+        if not is_full and not (isinstance(error, RuntimeError) and any(sign in str(error) for sign in WRITING)):
             raise
-        problem = f"the checkpoint can't be written to {work}"
+        place = getattr(error, "filename", None) or work
+        problem = f"what is trained can't be written to {place}{' (the disk is full)' if is_full else ''}"
         raise InputError(problem, "free some space, then go on with --resume, or anew where that finds none") from error
 
 

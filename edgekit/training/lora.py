@@ -14,7 +14,7 @@ from edgekit.training.targets import Targets, targets_on
 from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import expert_parameters
 from edgekit_exporters.peft.intake import CONNECTOR
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.hints import did_you_mean
 
 # Methods that also change the base's weights: what is saved is the difference to the original base.
@@ -72,18 +72,18 @@ def wrap(
     """Freeze ``model`` and put trainable LoRA layers (float32) around its targets, ``left_out`` excepted.
 
     Raises:
-        UsageError: a method that changes the base on a base that is packed, or that trains no connector; targets that
+        InputError: a method that changes the base on a base that is packed, or that trains no connector; targets that
             match nothing.
     """
     if adapter.connector and adapter.method not in WITH_CONNECTOR:
-        raise UsageError(f"{adapter.method} doesn't go with connector: true", f"use one of {', '.join(WITH_CONNECTOR)}")
+        raise InputError(f"{adapter.method} doesn't go with connector: true", f"use one of {', '.join(WITH_CONNECTOR)}")
     if adapter.method in CHANGES_BASE and precision not in ("bf16", "fp16", "fp32"):
-        raise UsageError(
+        raise InputError(
             f"{adapter.method} starts by changing the base's weights, which a {precision} base doesn't allow",
             "set base_precision: fp32 (or bf16), or use method: qlora",
         )
     if adapter.method == "loftq" and not (torch.cuda.is_available() or torch.xpu.is_available()):
-        raise UsageError("PEFT computes loftq's start on a GPU, and there is none here", "use method: qlora or pissa")
+        raise InputError("PEFT computes loftq's start on a GPU, and there is none here", "use method: qlora or pissa")
     experts = _experts(model)
     targets = targets_on(adapter.targets, (name for name, _ in model.named_modules() if name not in experts), experts)
     _check_targets(model, targets.layers, experts, reads_images=reads_images)
@@ -95,7 +95,7 @@ def wrap(
         with as_named(), shown_as_parameters(model):
             wrapped = get_peft_model(model, lora_config(adapter, targets, invocation, left_out))
     except ValueError as error:
-        raise UsageError(
+        raise InputError(
             f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear"
         ) from None
     for parameter in wrapped.parameters():
@@ -115,7 +115,7 @@ def _check_targets(model: Any, targets: str | list[str], experts: Sequence[str],
     names = [f".{name}" for name, _ in model.named_modules()]
     for target in () if isinstance(targets, str) else targets:
         if not any(name.endswith(f".{target}") for name in names):
-            raise UsageError(
+            raise InputError(
                 f"the target {target} fits no layer of the text model",
                 _instead(model, target, experts, reads_images=reads_images),
             )

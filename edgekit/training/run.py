@@ -85,8 +85,9 @@ def train(
     project = with_settings(project, [name], settings or {})
     check_train(project, [name])
     prepared = prepare(project, project.adapter(name), settings or {}, output)
-    model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation)
-    return _publish(prepared, model, record)
+    with full_disk_told(prepared.work):
+        model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation)
+        return _publish(prepared, model, record)
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             trainer.add_callback(callback)
         begun, status, result = time.monotonic(), FAILED, {}
         try:
-            with interrupt, progress, full_disk_told(work):
+            with interrupt, progress:
                 outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             result = {key: float(value) for key, value in outcome.metrics.items()}
             early = trainer.state.global_step < trainer.state.max_steps

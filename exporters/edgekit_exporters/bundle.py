@@ -238,7 +238,7 @@ def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
     facts = gguf_facts(gguf)
     quantization = quantization_of(path)
     if quantization is None:
-        raise InputError(f"{plan.base_file} doesn't tell its quantisation", "name one with --quantize")
+        raise InputError(f"{plan.base_file} doesn't tell its quantization", "name one with --quantize")
     parameters = sum(math.prod(tensor.shape) for tensor in gguf.tensors.values())
     context = min(facts.context, plan.longest or facts.context)
     running = running_bytes(facts) + facts.cache_bytes(default_context(context))

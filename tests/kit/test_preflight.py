@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,6 +102,28 @@ def test_nor_does_an_adapter_that_is_not_trained(tiny_project: MakeProject, comm
     code, said = refused(tiny_project(), *command)
     assert code == 3
     assert "run `edgekit train small` first" in said
+
+
+def test_nor_does_one_of_two_and_the_trained_one_is_named(trained: Path) -> None:
+    text = (trained / "edgekit.yaml").read_text()
+    (trained / "edgekit.yaml").write_text(text.replace("adapters:\n", "adapters:\n  other: {}\n"))
+    code, said = refused(trained, "export")
+    assert code == 3
+    assert "run `edgekit train other` first, or export what is there: `edgekit export small`" in said
+
+
+@pytest.mark.parametrize("command", [["train"], ["plan"]])
+@pytest.mark.parametrize("missing", ["tokenizer", "chat template"])
+def test_nor_does_a_base_that_lacks_something(
+    trained: Path, tiny_chat_base: Path, command: list[str], missing: str
+) -> None:
+    base = Path(shutil.copytree(tiny_chat_base, trained.parent / "lacking"))
+    (base / {"tokenizer": "tokenizer.json", "chat template": "chat_template.jinja"}[missing]).unlink()
+    text = (trained / "edgekit.yaml").read_text().replace(str(tiny_chat_base), str(base))
+    (trained / "edgekit.yaml").write_text(text.replace("export:\n", "export:\n  device: raspberry-pi-5\n"))
+    code, said = refused(trained, *command)
+    assert code == 3
+    assert f"lacking has no {missing}" in said
 
 
 @pytest.mark.parametrize("command", [["train"], ["export"], ["evaluate"], ["merge"]])

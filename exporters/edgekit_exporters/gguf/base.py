@@ -58,7 +58,7 @@ class Recipe:
     def quantize(self, source: Path, destination: Path) -> None:
         """Write ``source`` quantised to ``destination``; see :func:`~edgekit_exporters.gguf.quantize.quantise`."""
         values = read_imatrix(self.imatrix) if self.imatrix else None
-        with stage(f"quantising the base to {self.label}"):
+        with stage(f"quantizing the base to {self.label}"):
             quantize(source, destination, self.quantization, imatrix=values, tensor_types=self.tensor_types)
 
 

@@ -45,7 +45,7 @@ def canonical_quantization(name: str) -> str:
     if upper in MIXES:
         upper += "_M"
     if upper not in QUANTIZATIONS:
-        raise UsageError(f"no quantisation is called {name!r}", did_you_mean(name, QUANTIZATIONS))
+        raise UsageError(f"no quantization is called {name!r}", did_you_mean(name, QUANTIZATIONS))
     return upper
 
 
@@ -160,8 +160,8 @@ def _run(source: Path, destination: Path, quantization: str, parameters: Any) ->
     if failed:
         reason = f" ({errors[0]})" if errors else ""
         raise InputError(
-            f"llama.cpp could not quantise {source} to {quantization}{reason}",
-            "check the free space and that the source is an F16, F32 or quantised GGUF model",
+            f"llama.cpp could not quantize {source} to {quantization}{reason}",
+            "check the free space and that the source is an F16, F32 or quantized GGUF model",
         )
 
 

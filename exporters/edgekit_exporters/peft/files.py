@@ -275,7 +275,7 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
         )
     if not all(map(_is_plain, content.values())):
         raise InputError(
-            f"{path} holds tensors without numbers of their own (sparse, quantised, expanded, or on the meta device)",
+            f"{path} holds tensors without numbers of their own (sparse, quantized, expanded, or on the meta device)",
             "save the adapter as plain floats",
         )
     return {name: value.detach() for name, value in content.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import logging
 import random
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,20 +74,22 @@ def run_bench(
         used = runtime.engine.threads
         prompts = bench_prompts(runtime, repeats + 1, prompt_tokens)
         names = [None, *(entry.name for entry in runtime.manifest.adapters)]
-        log.info("measuring memory bandwidth")
-        bandwidth = machine.memory_bandwidth(used)
         header = read_gguf(runtime.base_files.header)
-        load = _load_times(runtime, repeats)
         results = []
         for name in names:
             log.info("measuring %s", name or BASE)
-            results.append(_subject(runtime, name, header, bandwidth, prompts, decode_tokens, repeats, quick=quick))
+            results.append(_subject(runtime, name, header, prompts, decode_tokens, repeats, quick=quick))
         sees = runtime.manifest.base.projector is not None
         if sees:
             log.info("measuring images of %s", image_size)
             with_images = measure_images(runtime, size, repeats)
             results = [result | with_images[result["adapter"]] for result in results]
-        rss = machine.peak_rss_mb()  # before the second model of the comparison is loaded
+        rss = machine.peak_rss_mb()  # before what only a benchmark has in memory: a large buffer, the base once more
+        log.info("measuring memory bandwidth")
+        bandwidth = machine.memory_bandwidth(used)
+        results = [result | _roofline(result, bandwidth) for result in results]
+        log.info("measuring how long the base takes to load")
+        load = _load_times(runtime, repeats)
         log.info("measuring against a bare decode loop")
         overhead = _against_bare(runtime, repeats, tokens=2 if quick else BARE_TOKENS)
         return {
@@ -126,7 +127,6 @@ def _subject(
     runtime: Runtime,
     name: str | None,
     header: GgufFile,
-    bandwidth: float,
     prompts: list[list[int]],
     decode_tokens: int,
     repeats: int,
@@ -160,15 +160,18 @@ def _subject(
             prefill.append(len(prompt) / (first - start))
             decode.append(decode_tokens / (end - first))
     read = _bytes_per_token(header, len(prompts[0]) + decode_tokens // 2) + extra
-    roof = bandwidth / read
     return result | {
         "ttft_ms": figures(ttft),
         "prefill_tps": figures(prefill, fast=True),
         "decode_tps": figures(decode, fast=True),
         "decode_bytes_per_token": read,
-        "decode_roofline_tps": roof,
-        "decode_roofline_share": statistics.median(decode) / roof,
     }
+
+
+def _roofline(result: dict[str, Any], bandwidth: float) -> dict[str, float]:
+    """How fast the memory lets a result's weights be read, and how much of that decoding reaches."""
+    roof = bandwidth / result["decode_bytes_per_token"]
+    return {"decode_roofline_tps": roof, "decode_roofline_share": result["decode_tps"]["median"] / roof}
 
 
 def _bytes_per_token(header: GgufFile, position: int) -> int:

@@ -37,7 +37,7 @@ def test_names_as_people_write_them(name: str, meant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("Q4_O", "did you mean Q4_0"), ("", "use one of"), ("int4", "no quantisation is called")]
+    ("name", "words"), [("Q4_O", "did you mean Q4_0"), ("", "use one of"), ("int4", "no quantization is called")]
 )
 def test_a_quantization_that_is_none(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):

@@ -214,7 +214,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (_pickled({"a": _Code()}), "Python code or objects"),
     "a list": (_pickled([torch.ones(2)]), "something else than tensors"),
     "nested": (_pickled({"state_dict": {"a": torch.ones(2)}}), "something else than tensors"),
-    "sparse": (_pickled({"a": torch.ones(2, 2).to_sparse()}), "sparse, quantised|damaged"),
+    "sparse": (_pickled({"a": torch.ones(2, 2).to_sparse()}), "sparse, quantized|damaged"),
     "no pickle": (
         _in_place_of(WEIGHTS_FILE, lambda path: path.with_name(PICKLE_FILE).write_bytes(b"PK\3\4nothing")),
         "damaged",

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from edgekit.bases.float_folder import check_architecture
-from edgekit.bases.resolve import check_base, resolve_base
+from edgekit.bases.resolve import check_base, check_new_base, resolve_base
 from edgekit.bases.torch_model import load_base
 from edgekit.bases.weights import Weights
 from edgekit_exporters.gguf.base import base_gguf
@@ -104,6 +105,9 @@ def test_a_quantized_checkpoint_is_refused_at_once_with_its_method(
     config: dict[str, Any], named: str, tiny_chat_base: Path, tmp_path: Path
 ) -> None:
     folder = _with_config(tiny_chat_base, tmp_path, config)
+    save_file(
+        {"model.layers.0.mlp.up_proj.qweight": torch.zeros(8, 8, dtype=torch.int32)}, folder / "packed.safetensors"
+    )
     for look in (check_base, resolve_base):
         with pytest.raises(InputError, match=f"quantized already, by {named}") as refused:
             look(str(folder))
@@ -113,6 +117,9 @@ def test_a_quantized_checkpoint_is_refused_at_once_with_its_method(
 @pytest.mark.parametrize("card", [CARD, LISTED])
 def test_what_it_was_made_from_is_told_where_its_card_does(card: str, tiny_chat_base: Path, tmp_path: Path) -> None:
     folder = _with_config(tiny_chat_base, tmp_path, {"quantization_config": {"quant_method": "awq"}})
+    save_file(
+        {"model.layers.0.mlp.up_proj.qweight": torch.zeros(8, 8, dtype=torch.int32)}, folder / "packed.safetensors"
+    )
     (folder / "README.md").write_text(card)
     with pytest.raises(InputError) as refused:
         check_base(str(folder))
@@ -121,6 +128,52 @@ def test_what_it_was_made_from_is_told_where_its_card_does(card: str, tiny_chat_
 
 def test_a_config_that_says_it_is_not_quantized_is_taken(tiny_chat_base: Path, tmp_path: Path) -> None:
     check_base(str(_with_config(tiny_chat_base, tmp_path, {"quantization_config": None})))
+
+
+@pytest.mark.parametrize("config", [{"quantization_config": {"quant_method": "fp8"}}], ids=["fp8"])
+def test_float_weights_whose_config_says_quantized_are_told_apart(
+    config: dict[str, Any], tiny_chat_base: Path, tmp_path: Path
+) -> None:
+    folder = _with_config(tiny_chat_base, tmp_path, config)
+    with pytest.raises(InputError, match="says that its weights are quantized, by FP8, but they are floats") as refused:
+        check_base(str(folder))
+    assert "take quantization_config out of config.json" in str(refused.value.hint)
+
+
+def test_a_folder_without_a_tokenizer_is_refused_at_once(tiny_chat_base: Path, tmp_path: Path) -> None:
+    folder = _with_config(tiny_chat_base, tmp_path, {})
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="tokenizer.json can't be read as JSON"):
+        check_base(str(folder))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="has no tokenizer .*download all files of the model"):
+        check_base(str(folder))
+
+
+def test_a_damaged_file_of_weights_is_refused(tiny_chat_base: Path, tmp_path: Path) -> None:
+    folder = _with_config(tiny_chat_base, tmp_path, {})
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100_000])
+    with pytest.raises(InputError, match="model.safetensors is damaged"):
+        resolve_base(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": 32}, "embed_tokens.weight is 49152 x 32 by it, and 49152 x 64 in the weights"),
+        ({"num_hidden_layers": 5}, "it has 5 of model.layers, and the weights have 2"),
+        ({"num_attention_heads": "four"}, "transformers makes no model of .*config.json"),
+        ({"model_type": None}, "transformers has none of type 'None'"),
+    ],
+    ids=["width", "layers", "no number", "no type"],
+)
+def test_a_config_of_another_model_is_refused_before_anything_is_converted(
+    changes: dict[str, Any], said: str, tiny_chat_base: Path, tmp_path: Path
+) -> None:
+    folder = _with_config(tiny_chat_base, tmp_path, changes)
+    for look in (resolve_base, check_new_base):
+        with pytest.raises(InputError, match=said):
+            look(str(folder))
 
 
 def test_a_hub_checkpoint_is_refused_before_its_weights_are_fetched(

@@ -22,7 +22,6 @@ from edgekit.project import Adapter, Export, load_project
 from edgekit.targets.subject import subject_of_base
 from edgekit.training.record import read_record
 from edgekit.training.run import train
-from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf.base import base_gguf, quantization_of
 from edgekit_runtime.errors import UsageError
@@ -107,7 +106,7 @@ def test_the_record_of_a_float_training_names_what_devices_run(tiny_project: Cal
 def test_weights_that_are_quantized_again_are_called_so(
     kind: str, merged: bool, said: str | None, q4_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell_requantized(Base("b", "f", Path(), q4_file), weights_named(kind, q4_file), merged=merged)
+    tell_requantized(q4_file, weights_named(kind, q4_file), merged=merged)
     assert [record.getMessage().partition(";")[0] for record in caplog.records] == ([said] if said else [])
 
 
@@ -116,8 +115,8 @@ def test_float_weights_are_quantized_once_and_nothing_is_said(
 ) -> None:
     file = base_gguf(resolve_base(str(tiny_chat_base)), "F16")
     caplog.clear()
-    tell_requantized(Base("b", "f", Path(), file), weights_named("Q4_0", file))
-    tell_requantized(Base("b", "f", Path()), weights_named("Q4_0", None))
+    tell_requantized(file, weights_named("Q4_0", file))
+    tell_requantized(None, weights_named("Q4_0", None))
     assert not caplog.records
 
 

@@ -50,7 +50,7 @@ def test_devices(document: Callable[..., Any]) -> None:
     assert set(document("devices", "detect")) >= {"profile", "lacking", "architecture"}
 
 
-@pytest.mark.parametrize(("words", "code"), [(["verify", "nowhere"], 3), (["keygen"], 2), (["plan"], 2)])
+@pytest.mark.parametrize(("words", "code"), [(["verify", "nowhere"], 3), (["keygen"], 2), (["plan"], 3)])
 def test_an_error_leaves_stdout_empty(words: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json"]) == code
     said = capsys.readouterr()

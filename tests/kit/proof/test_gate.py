@@ -23,7 +23,7 @@ from edgekit.bases.weights import Weights
 from edgekit.cli import main
 from edgekit.data import data_digest
 from edgekit.evaluation.torch_model import TorchModel
-from edgekit.proof import ladder
+from edgekit.proof import gate, ladder
 from edgekit_exporters.gguf import adapter as gguf_adapter
 from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank
 from edgekit_runtime.formats.adapter import AdapterFacts
@@ -195,7 +195,30 @@ def test_auto_takes_the_smallest_quantization_that_passes(trained: Path) -> None
     may_ship = [rung for rung in rungs if not rung["refused"]]
     assert chosen == min(may_ship, key=lambda rung: rung["size_mb"])["quantization"]
     assert {"F16", "Q8_0", "Q4_0"} <= {rung["quantization"] for rung in rungs}
-    assert "Quantisations measured" in (trained / "dist" / "line-3" / "report" / "report.html").read_text()
+    assert "Quantizations measured" in (trained / "dist" / "line-3" / "report" / "report.html").read_text()
+
+
+def test_auto_drops_the_report_of_a_smaller_type_that_was_refused(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _with_gate(trained, max_mean_kl=100, min_gain=-100)
+    monkeypatch.setattr(ladder, "LADDER", ("F16", "Q4_0"))
+    honest = gate.unfaithful
+
+    def unfaithful(proof: Any, limits: Any) -> list[str]:
+        return ["it loses points"] if proof.quantization == "Q4_0" else honest(proof, limits)
+
+    monkeypatch.setattr(gate, "unfaithful", unfaithful)
+    refused = trained / "dist" / "line-3-refused"
+    assert _export(trained, "--quantize", "Q4_0") == 4
+    assert (refused / "report.html").exists()
+    assert _export(trained, "--quantize", "auto") == 0
+    assert "Q4_0 is refused: small: it loses points" in capsys.readouterr().err
+    assert not refused.exists()
+    manifest = _manifest(trained)
+    assert manifest["base"]["quantization"] == "F16"
+    rungs = {rung["quantization"]: rung["refused"] for rung in manifest["quality"]["ladder"]}
+    assert rungs == {"Q4_0": ["small: it loses points"], "F16": []}
 
 
 def test_auto_says_what_it_tried_when_nothing_is_good_enough(
@@ -204,7 +227,7 @@ def test_auto_says_what_it_tried_when_nothing_is_good_enough(
     monkeypatch.setattr(ladder, "LADDER", ("Q8_0", "Q4_0"))
     assert _export(trained, "--quantize", "auto", "--max-mb", "0.001") == 4
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "no quantisation is good enough" in message
+    assert "no quantization is good enough" in message
     assert "Q8_0: " in message
 
 

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgekit.bases.resolve import resolve_base
 from edgekit.bases.weights import Weights
 from edgekit.cli import main
 from edgekit.targets.devices import device_profile
 from edgekit.targets.plan import make_plan
 from edgekit.targets.subject import subject_of_base, subject_of_bundle
 from edgekit_exporters.base import Base
+from edgekit_exporters.gguf.base import base_gguf
 from edgekit_runtime.errors import UsageError
 
 
@@ -57,6 +61,39 @@ def test_what_does_not_fit_ends_with_5_and_the_way_out(demo_base: Base, capsys: 
     assert document["schema"] == "edgekit.plan/1"
     assert document["fits"] is True
     assert document["decode_tps"]["low"] < document["decode_tps"]["value"] < document["decode_tps"]["high"]
+
+
+def test_a_project_says_the_device_and_its_gguf_is_not_unpacked_for_a_plan(
+    tiny_project: Callable[..., Path],
+    tiny_chat_base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = Path(shutil.copy(base_gguf(resolve_base(str(tiny_chat_base)), "Q8_0"), tmp_path / "tiny.gguf"))
+    folder = tiny_project(export={"quantize": "Q8_0", "device": "raspberry-pi-4"})
+    text = (folder / "edgekit.yaml").read_text()
+    (folder / "edgekit.yaml").write_text(text.replace(str(tiny_chat_base), str(file)))
+    monkeypatch.setattr("edgekit.bases.resolve.unpacked", None)
+    assert main(["plan", "--project", str(folder), "--prompt-tokens", "64", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["device"]["name"], document["subject"]["model"]["quantization"]) == ("raspberry-pi-4", "Q8_0")
+    monkeypatch.chdir(folder)
+    assert main(["plan", "--base", str(file), "--prompt-tokens", "64"]) == 0
+    said = capsys.readouterr().out
+    assert "on Raspberry Pi 4" in said
+    assert "best --quantize: " in said
+
+
+def test_a_plan_without_a_device_says_where_it_could_stand(
+    tiny_project: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_project())
+    for words in (["plan"], ["plan", "--base", "smollm2-135m"]):
+        assert main(words) == 2
+        assert "plan needs to know the device: say --device raspberry-pi-5, or set export.device" in (
+            capsys.readouterr().err
+        )
 
 
 def test_more_memory_than_the_smallest_model_can_be_said(demo_base: Base, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from edgekit.training.checkpoints import full_disk_told
 from edgekit.training.history import read_runs
 from edgekit.training.kept import as_trained
 from edgekit.training.run import train
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.errors import InputError
 
 MakeProject = Callable[..., Path]
 
@@ -182,21 +183,35 @@ def test_a_row_that_exceeds_the_context_stops_before_training(tiny_project: Make
 
 
 def test_a_method_that_changes_the_base_needs_a_float_one(tiny_project: MakeProject) -> None:
-    with pytest.raises(UsageError, match="base_precision: fp32"):
+    with pytest.raises(InputError, match="base_precision: fp32"):
         train(load_project(tiny_project(method="pissa", base_precision="nf4")))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_loftq_without_a_gpu_says_what_to_use_instead(tiny_project: MakeProject) -> None:
-    with pytest.raises(UsageError, match="use method: qlora or pissa"):
+    with pytest.raises(InputError, match="use method: qlora or pissa"):
         train(load_project(tiny_project(method="loftq")))
 
 
 def test_targets_that_match_nothing_are_refused(tiny_project: MakeProject) -> None:
-    with pytest.raises(UsageError, match="target no_such_proj fits no layer of the text model: .*all-linear") as told:
+    with pytest.raises(InputError, match="target no_such_proj fits no layer of the text model: .*all-linear") as told:
         train(load_project(tiny_project(targets=["no_such_proj"])))
     assert "its layers are down_proj, gate_proj, k_proj, " in str(told.value)
     assert "connector" not in str(told.value)  # this base reads no images
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_work_to_go_on_with(
+    tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "adapter_model.safetensors")
+
+    project = load_project(tiny_project(max_steps=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_save_adapter", full)
+        with pytest.raises(InputError, match="the disk is full.*free some space, then go on with --resume"):
+            train(project)
+    assert (train(project, resume=True) / "adapter_model.safetensors").exists()
 
 
 @pytest.mark.parametrize("tensors", [1, 300])

@@ -93,10 +93,14 @@ class LlamaEngine(VocabularyUser):
         return sum(tensor.size for tensor in tensors.values())
 
     def unload_adapter(self, name: str) -> None:
-        """Free an adapter's memory."""
+        """Free an adapter's memory.
+
+        The context must not know it any more then.  The next adapter may come to lie at the same address: llama.cpp
+        would take it for this one, and compute its graph over freed tensors once more.
+        """
         if name not in self._adapters:
             return
-        if any(name == each for each, _ in self._selected or ()):
+        if self._selected is None or any(name == each for each, _ in self._selected):
             self.select(BARE)
         llama.llama_adapter_lora_free(self._adapters.pop(name))
 
@@ -109,8 +113,9 @@ class LlamaEngine(VocabularyUser):
     def select(self, stack: Stack) -> None:
         """Use these loaded adapters for what comes."""
         if stack != self._selected:
+            adapters = [(self._adapters[name], scale) for name, scale in stack]
             self._selected = None  # unknown, should the switch fail
-            self._open.select([(self._adapters[name], scale) for name, scale in stack])
+            self._open.select(adapters)
             self._selected = stack
 
     def batches_exactly(self, stack: Stack) -> bool:
