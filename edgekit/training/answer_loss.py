@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -64,9 +63,8 @@ def learn_answers_only(model: Any, *, label_smoothing: float = 0.0) -> bool:
         def loss_of(hidden: Tensor, wanted: Tensor) -> Tensor:
             with _instead(backbone, lambda *_, **__: _with_hidden(outputs, hidden[None])):
                 logits = whole(**{**kwargs, "use_cache": False}).logits[0]
-            return F.cross_entropy(
-                logits.float(), wanted.to(logits.device), reduction="sum", label_smoothing=label_smoothing
-            )
+            loss: Tensor = _CrossEntropy.apply(logits, wanted.to(logits.device), label_smoothing)  # type: ignore[no-untyped-call]
+            return loss
 
         total = _summed(chosen, targets, loss_of, causal)
         return CausalLMOutputWithPast(loss=total / (targets.numel() if count is None else count))
@@ -157,3 +155,27 @@ class _InPieces(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (gradient * grad).to(gradient.dtype), None, None, None
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """torch's, summed over places: in float32, and with one copy of the logits instead of three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        scores = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+        loss = -(1 - smoothing) * scores.gather(1, targets[:, None]).sum()
+        if smoothing:
+            loss -= smoothing * scores.mean(dim=-1).sum()
+        if ctx.needs_input_grad[0]:
+            gradient = scores.exp_()
+            if smoothing:
+                gradient -= smoothing / logits.shape[-1]
+            gradient.scatter_add_(1, targets[:, None], gradient.new_full((len(targets), 1), smoothing - 1))
+            ctx.save_for_backward(gradient.to(logits.dtype))
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient.mul_(grad), None, None

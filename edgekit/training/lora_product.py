@@ -79,7 +79,7 @@ def _forward_with(inputs: _Inputs, whole: Any) -> Any:
         base, narrow = layer.base_layer, inputs.narrowed(x)
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         # Half precision without autocast: PEFT computes pairs in float32 then.
-        as_peft = narrow is x and x.dtype != a.dtype
+        as_peft = x.dtype != a.dtype and not torch.is_autocast_enabled(x.device.type)
         if args or kwargs or as_peft or layer.disable_adapters or layer.merged or layer.active_adapters != [ADAPTER]:
             result: Tensor = whole(x, *args, **kwargs)
             return result
