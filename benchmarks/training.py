@@ -72,9 +72,9 @@ def _options() -> argparse.Namespace:
 
 
 def _demo(folder: Path) -> Path:
-    from edgekit.examples.init import create_project
+    from edgekit.examples.init import init_project
 
-    create_project(folder, "inspection")
+    init_project(folder, "inspection")
     return folder
 
 
@@ -96,9 +96,7 @@ def _workers(project: Path, options: argparse.Namespace) -> Iterator[dict[str, C
             process.kill()
 
 
-def _work(
-    way: str, project: Path, name: str | None, threads: int, steps: int, warm: int, parent: Connection
-) -> None:
+def _work(way: str, project: Path, name: str | None, threads: int, steps: int, warm: int, parent: Connection) -> None:
     """One way's process: it takes a step when it is told to."""
     import torch
     import transformers
@@ -109,7 +107,9 @@ def _work(
     torch.set_num_threads(threads)
     model, collate, examples, adapter = _prepared(way, project, name)
     sampler = transformers.trainer_pt_utils.LengthGroupedSampler(
-        adapter.batch_size, lengths=[len(each["labels"]) for each in examples], generator=torch.Generator().manual_seed(0)
+        adapter.batch_size,
+        lengths=[len(each["labels"]) for each in examples],
+        generator=torch.Generator().manual_seed(0),
     )
     order = list(sampler)
     batches = [
@@ -133,7 +133,7 @@ def _work(
         return {
             "wall_s": time.perf_counter() - wall,
             "cpu_s": time.process_time() - cpu,
-            "loss": float(loss),
+            "loss": loss.item(),
             "tokens": sum(len(each["labels"]) for each in rows),
             "learnt": sum(label != IGNORED for each in rows for label in each["labels"]),
             "computed": batch["input_ids"].numel(),
@@ -215,7 +215,9 @@ def _report(
         "versions": {each: version(each) for each in ("torch", "transformers", "peft", "bitsandbytes")},
         "bf16": next(iter(facts.values()))["bf16"],
         "batch": next(iter(facts.values()))["batch"],
-        "tokens_in_a_row": round(statistics.mean(each["tokens"] for each in first) / facts[next(iter(facts))]["batch"], 1),
+        "tokens_in_a_row": round(
+            statistics.mean(each["tokens"] for each in first) / facts[next(iter(facts))]["batch"], 1
+        ),
         "learnt_share": round(sum(each["learnt"] for each in first) / sum(each["tokens"] for each in first), 3),
         "ways": ways,
     }

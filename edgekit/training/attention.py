@@ -31,7 +31,7 @@ class Layout:
 
     @classmethod
     def of(cls, filled: Tensor, tokens: int) -> Layout:
-        """From a batch's ``filled`` [rows, longest], which is True where a row has a token, and the sequence's length."""
+        """Of a batch's ``filled`` [rows, longest], True where a row has a token, and the sequence's length."""
         places = filled.flatten().nonzero().flatten()
         return cls(tokens - len(places), *filled.shape, places)
 
@@ -106,7 +106,9 @@ def _attention(
     key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
     if cap is not None:
         return capped(query, key, value, mask, scale, cap, dropout).transpose(1, 2)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale).transpose(1, 2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale).transpose(
+        1, 2
+    )
 
 
 def capped(
@@ -138,7 +140,11 @@ class _Dense(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, mask, result = ctx.saved_tensors
-        of_query, of_key, of_value = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+        of_query, of_key, of_value = (
+            query.new_empty(query.shape),
+            key.new_empty(key.shape),
+            value.new_empty(value.shape),
+        )
         for piece in _pieces(query, key):
             k, v = key[piece], value[piece]
             q, g, r = (_grouped(each[piece], key) for each in (query, grad, result))

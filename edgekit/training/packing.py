@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -58,7 +57,9 @@ def _shared(examples: Sequence[Encoded]) -> int:
     """Tokens that all rows begin with; a place that says a label belongs to its row alone."""
     if len(examples) == 1:
         return 0
-    first_labels = (next((at for at, each in enumerate(e["labels"]) if each != IGNORED), len(e["labels"])) for e in examples)
+    first_labels = (
+        next((at for at, each in enumerate(e["labels"]) if each != IGNORED), len(e["labels"])) for e in examples
+    )
     limit = max(0, min(first_labels) - 1)
     columns = zip(*(each["input_ids"][:limit] for each in examples), strict=True)
     return next((at for at, column in enumerate(columns) if len(set(column)) > 1), limit)

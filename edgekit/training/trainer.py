@@ -12,6 +12,8 @@ import transformers
 from edgekit.bases.torch_model import device, fast_bfloat16
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.project import Adapter
+from edgekit.project.model import ACTIVATED
+from edgekit.training.step import quick_step
 from edgekit_exporters.peft.intake import CONNECTOR
 
 MAX_CHECKPOINTS = 2
@@ -63,6 +65,7 @@ def adapter_trainer(
         label_names=["labels"],
     )
     collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
+    collator = quick_step(model, collator, train_set, packs=adapter.method != ACTIVATED)
     optimizer = None
     if adapter.method == "lora+":
         from peft.optimizers import create_loraplus_optimizer

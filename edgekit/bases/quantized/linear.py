@@ -82,7 +82,7 @@ class _Product(torch.autograd.Function):
 
 
 def product(x: Tensor, blocks: QuantizedBlocks) -> Tensor:
-    """x W^T: [rows, in] -> [rows, out]."""
+    """Return x W^T: [rows, in] -> [rows, out]."""
     pieces = _pieces(blocks, x.dtype)
     if len(pieces) == 1:
         return x @ blocks.dequantize(x.dtype).T
