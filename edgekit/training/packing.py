@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -160,23 +160,31 @@ def _attention(
 def _computes_the_same(model: Any, causal: Any, padded: Collator, examples: Sequence[Encoded]) -> bool:
     """Whether each token of ``examples`` gets the same hidden state packed as padded."""
     backbone = getattr(causal, causal.base_model_prefix)
-    training = model.training
     device = next(model.parameters()).device
-    model.eval()
-    try:
-        with torch.no_grad():
-            batch = {name: each.to(device) for name, each in pack(examples).items() if name != "labels"}
-            packed = backbone(**batch, use_cache=False).last_hidden_state
-            rows = {name: each.to(device) for name, each in padded(examples).items() if name != "labels"}
-            alone = backbone(**rows, use_cache=False).last_hidden_state
-    finally:
-        model.train(training)
+    with torch.no_grad(), _without_dropout(model):
+        batch = {name: each.to(device) for name, each in pack(examples).items() if name != "labels"}
+        packed = backbone(**batch, use_cache=False).last_hidden_state
+        rows = {name: each.to(device) for name, each in padded(examples).items() if name != "labels"}
+        alone = backbone(**rows, use_cache=False).last_hidden_state
     layout = Layout.of(batch[FILLED], packed.shape[1])
     lengths = [len(each["input_ids"]) for each in examples]
-    ours = torch.cat([packed[0, : layout.shared], packed[0, layout.shared :]]).float()
+    ours = packed[0].float()
     theirs = torch.cat(
         [alone[0, : layout.shared], *(row[layout.shared : length] for row, length in zip(alone, lengths, strict=True))]
     ).float()
     allowed = TOLERANCE if packed.dtype == torch.float32 else HALF_TOLERANCE
     # NaN is never small enough, and what is all zero shows nothing.
     return bool(theirs.abs().max() > 0 and (ours - theirs).norm(dim=-1).div(theirs.norm(dim=-1)).max() < allowed)
+
+
+@contextmanager
+def _without_dropout(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off alone: in evaluation, layers of bitsandbytes change to a form that can't be trained."""
+    switched = [each for each in model.modules() if isinstance(each, nn.Dropout) and each.training]
+    for each in switched:
+        each.eval()
+    try:
+        yield
+    finally:
+        for each in switched:
+            each.train()
