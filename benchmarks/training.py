@@ -166,7 +166,7 @@ def _prepared(way: str, folder: Path, name: str | None) -> tuple[Any, Any, list[
     adapter = project.adapter(name or next(iter(project.adapters)))
     adapter = replace(adapter, dropout=DROPOUT if way in ("before", "nf4") else 0.0)
     base = project_base(project)
-    weights = Weights("nf4") if way == "nf4" else training_weights(adapter, project.export, base.gguf)
+    weights = Weights("nf4", None) if way == "nf4" else training_weights(adapter, project.export, base.gguf)
     encoder = Encoder(base.folder)
     rows = load_rows(project.data_for(adapter.name).train)
     examples = [each for row in rows for each in encoder.encode(row, adapter.system, 4096)]
