@@ -50,7 +50,11 @@ def main() -> None:
                 for name in sorted(workers, reverse=bool(number % 2)):  # whoever goes first changes
                     workers[name].send("step")
                     measured[name].append(workers[name].recv())
-                print(f"step {number + 1} of {options.steps}", end="\r", file=sys.stderr)
+                figures = (
+                    f"{name} {each[-1]['cpu_s']:.2f} CPU s, loss {each[-1]['loss']:.4f}"
+                    for name, each in measured.items()
+                )
+                print(f"step {number + 1} of {options.steps}: {'; '.join(figures)}", file=sys.stderr)
             peaks = {}
             for name, worker in workers.items():
                 worker.send("end")
@@ -66,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: all")
     parser.add_argument("--steps", type=int, default=20, help="measured steps (default: %(default)s)")
     parser.add_argument("--warm", type=int, default=1, help="steps before, not measured (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help="rows in a step (default: the adapter's batch_size)")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser.parse_args()
@@ -84,8 +89,7 @@ def _workers(project: Path, options: argparse.Namespace) -> Iterator[dict[str, C
     pipes, processes = {}, []
     for way in options.ways:
         pipes[way], theirs = context.Pipe()
-        arguments = (way, project, options.adapter, options.threads, options.steps + options.warm, options.warm, theirs)
-        processes.append(context.Process(target=_work, args=arguments, daemon=True))
+        processes.append(context.Process(target=_work, args=(way, project, options, theirs), daemon=True))
         processes[-1].start()
         theirs.close()
     try:
@@ -96,7 +100,7 @@ def _workers(project: Path, options: argparse.Namespace) -> Iterator[dict[str, C
             process.kill()
 
 
-def _work(way: str, project: Path, name: str | None, threads: int, steps: int, warm: int, parent: Connection) -> None:
+def _work(way: str, project: Path, options: argparse.Namespace, parent: Connection) -> None:
     """One way's process: it takes a step when it is told to."""
     import torch
     import transformers
@@ -104,8 +108,9 @@ def _work(way: str, project: Path, name: str | None, threads: int, steps: int, w
     from edgekit.bases.torch_model import fast_bfloat16
     from edgekit.encoding.encoder import IGNORED
 
-    torch.set_num_threads(threads)
-    model, collate, examples, adapter = _prepared(way, project, name)
+    torch.set_num_threads(options.threads)
+    model, collate, examples, adapter = _prepared(way, project, options.adapter)
+    size, warm = options.batch or adapter.batch_size, options.warm
     sampler = transformers.trainer_pt_utils.LengthGroupedSampler(
         adapter.batch_size,
         lengths=[len(each["labels"]) for each in examples],
@@ -113,8 +118,8 @@ def _work(way: str, project: Path, name: str | None, threads: int, steps: int, w
     )
     order = list(sampler)
     batches = [
-        [examples[at % len(order)] for at in order[start : start + adapter.batch_size]]
-        for start in range(0, steps * adapter.batch_size, adapter.batch_size)
+        [examples[at % len(order)] for at in order[start : start + size]]
+        for start in range(0, (options.steps + warm) * size, size)
     ]
     trained = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
@@ -141,7 +146,7 @@ def _work(way: str, project: Path, name: str | None, threads: int, steps: int, w
 
     for rows in batches[:warm]:
         step(rows)
-    parent.send({"rows": len(examples), "bf16": narrow, "loaded_mb": before, "batch": adapter.batch_size})
+    parent.send({"rows": len(examples), "bf16": narrow, "loaded_mb": before, "batch": size})
     for rows in batches[warm:]:
         if parent.recv() == "step":
             parent.send(step(rows))
