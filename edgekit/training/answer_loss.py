@@ -39,7 +39,8 @@ def learn_answers_only(model: Any, *, label_smoothing: float = 0.0) -> bool:
 
     Args:
         model: a causal language model of transformers, or PEFT's around one.
-        label_smoothing: the share of a label's probability that is spread over the vocabulary.
+        label_smoothing: the share of a label's probability that is spread over the vocabulary in training; evaluations
+            have the plain loss, so that they compare.
 
     Returns:
         False where the model doesn't call one backbone with one head behind it; it is unchanged then.
@@ -58,12 +59,13 @@ def learn_answers_only(model: Any, *, label_smoothing: float = 0.0) -> bool:
         kwargs.pop("labels")
         count = kwargs.pop("num_items_in_batch", None)
         outputs = backbone(**{**kwargs, "use_cache": False})
+        smoothing = label_smoothing if causal.training else 0.0
         chosen, targets = _learnt(outputs.last_hidden_state, labels)
 
         def loss_of(hidden: Tensor, wanted: Tensor) -> Tensor:
             with _instead(backbone, lambda *_, **__: _with_hidden(outputs, hidden[None])):
                 logits = whole(**{**kwargs, "use_cache": False}).logits[0]
-            loss: Tensor = _CrossEntropy.apply(logits, wanted.to(logits.device), label_smoothing)  # type: ignore[no-untyped-call]
+            loss: Tensor = _CrossEntropy.apply(logits, wanted.to(logits.device), smoothing)  # type: ignore[no-untyped-call]
             return loss
 
         total = _summed(chosen, targets, loss_of, causal)
