@@ -49,7 +49,12 @@ def load_base(base: Base, weights: Weights) -> Any:
     else:
         options["dtype"] = compute_dtype()
         options["quantization_config"] = _bitsandbytes(weights.precision)
-    return transformers.AutoModelForCausalLM.from_pretrained(base.folder, trust_remote_code=False, **options)
+    model = transformers.AutoModelForCausalLM.from_pretrained(base.folder, trust_remote_code=False, **options)
+    for layer in model.modules():
+        # On some CPUs bitsandbytes packs NF4 anew in evaluation, and layers in that form pass no gradients on.
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def load_dense(base: Base, blocks: Path, dtype: torch.dtype) -> Any:

@@ -103,7 +103,7 @@ class Adapter:
     )
     rank: Whole = Field(default=16, ge=1, le=1024, description="Rank of the update's two matrices")
     alpha: Whole | None = Field(default=None, ge=1, description="The update is scaled by alpha / rank; else 2 x rank")
-    dropout: Number = Field(default=0.05, ge=0, le=0.9, description="Share of inputs left out in training")
+    dropout: Number = Field(default=0.0, ge=0, le=0.9, description="Share of inputs left out in training")
     targets: Targets = Field(
         default="all-linear",
         description="Layers: all-linear, q/v, a regular expression, or a list of names; experts by their parameters",

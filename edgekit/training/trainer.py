@@ -11,9 +11,11 @@ import transformers
 from edgekit.bases.torch_model import device, fast_bfloat16
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.project import Adapter
+from edgekit.project.model import ACTIVATED
 from edgekit.training.evaluations import evaluations, patience
 from edgekit.training.optimisation import optimisation, own_optimizer
 from edgekit.training.smoothing import SmoothedLoss
+from edgekit.training.step import quick_step
 
 
 def uses_checkpointing() -> bool:
@@ -45,14 +47,17 @@ def adapter_trainer(
     train_set, eval_set = datasets
     collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
     smoothing = adapter.label_smoothing_factor
+    # Of packed rows none has its own place or length.
+    packs = adapter.method != ACTIVATED and adapter.neftune_noise_alpha is None
+    step = quick_step(model, collator, train_set, packs=packs, label_smoothing=smoothing)
     return transformers.Trainer(
         model=model,
         args=transformers.TrainingArguments(**training_arguments(adapter, len(train_set), work), **reporting),
         train_dataset=train_set,
         eval_dataset=eval_set,
-        data_collator=collator,
+        data_collator=step.collator,
         optimizers=(own_optimizer(model, adapter), None),
-        compute_loss_func=SmoothedLoss(model, smoothing) if smoothing else None,
+        compute_loss_func=SmoothedLoss(model, smoothing) if smoothing and not step.has_loss else None,
         callbacks=patience(adapter),
     )
 

@@ -55,6 +55,7 @@ class QuantizedBlocks(nn.Module):
             self.register_buffer(f"{PLANE}{index}", piece, persistent=False)
         self.register_buffer("order", None if columns is None else torch.argsort(columns), persistent=False)
         self.register_buffer("factors", factors, persistent=False)
+        self._kept: Tensor | None = None
 
     @property
     def planes(self) -> list[Tensor]:
@@ -71,8 +72,19 @@ class QuantizedBlocks(nn.Module):
         return sum(plane.nbytes for plane in self.planes)
 
     def dequantize(self, dtype: torch.dtype, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return the rows from ``start`` to ``stop`` as floats [stop - start, cols]."""
+        """Return the rows from ``start`` to ``stop`` as floats [stop - start, cols], not to be changed."""
+        if self._kept is not None and self.keeps(dtype):
+            return self._kept[start:stop]
         return self._floats(slice(start, stop), dtype)
+
+    def keep(self, dtype: torch.dtype) -> None:
+        """Keep the floats of ``dtype``, which :meth:`dequantize` returns from now on: memory for time."""
+        self._kept = None
+        self._kept = self.dequantize(dtype)
+
+    def keeps(self, dtype: torch.dtype) -> bool:
+        """Whether floats of ``dtype`` are at hand."""
+        return self._kept is not None and self._kept.dtype == dtype
 
     def select(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the rows with the given numbers [n] as floats [n, cols]."""

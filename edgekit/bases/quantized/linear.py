@@ -73,32 +73,40 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, blocks: QuantizedBlocks) -> Tensor:
         ctx.blocks = blocks
-        pieces = _pieces(blocks)
-        if len(pieces) == 1:
-            return x @ blocks.dequantize(x.dtype).T
-        y = x.new_empty(x.shape[0], blocks.rows)
-        for start, stop in pieces:
-            y[:, start:stop] = x @ blocks.dequantize(x.dtype, start, stop).T
-        return y
+        return product(x, blocks)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
-        if not ctx.needs_input_grad[0]:
-            return None, None
-        blocks: QuantizedBlocks = ctx.blocks
-        pieces = _pieces(blocks)
-        if len(pieces) == 1:
-            product = grad @ blocks.dequantize(grad.dtype)
-        else:
-            # Summed in float32: in bfloat16 the rounding errors of many pieces would add up.
-            product = torch.zeros(grad.shape[0], blocks.cols, dtype=torch.float32, device=grad.device)
-            for start, stop in pieces:
-                product += grad[:, start:stop] @ blocks.dequantize(grad.dtype, start, stop)
-        return product.to(grad.dtype), None
+        return (product_back(grad, ctx.blocks) if ctx.needs_input_grad[0] else None), None
 
 
-def _pieces(blocks: QuantizedBlocks) -> list[tuple[int, int]]:
+def product(x: Tensor, blocks: QuantizedBlocks) -> Tensor:
+    """Return x W^T: [rows, in] -> [rows, out]."""
+    pieces = _pieces(blocks, x.dtype)
+    if len(pieces) == 1:
+        return x @ blocks.dequantize(x.dtype).T
+    y = x.new_empty(x.shape[0], blocks.rows)
+    for start, stop in pieces:
+        y[:, start:stop] = x @ blocks.dequantize(x.dtype, start, stop).T
+    return y
+
+
+def product_back(grad: Tensor, blocks: QuantizedBlocks) -> Tensor:
+    """The gradient of :func:`product`'s x: [rows, out] -> [rows, in]."""
+    pieces = _pieces(blocks, grad.dtype)
+    if len(pieces) == 1:
+        return grad @ blocks.dequantize(grad.dtype)
+    # Summed in float32: in bfloat16 the rounding errors of many pieces would add up.
+    total = torch.zeros(grad.shape[0], blocks.cols, dtype=torch.float32, device=grad.device)
+    for start, stop in pieces:
+        total += grad[:, start:stop] @ blocks.dequantize(grad.dtype, start, stop)
+    return total.to(grad.dtype)
+
+
+def _pieces(blocks: QuantizedBlocks, dtype: torch.dtype) -> list[tuple[int, int]]:
+    if blocks.keeps(dtype):
+        return [(0, blocks.rows)]
     step = max(1, MAX_FLOATS // blocks.cols)
     return [(start, min(start + step, blocks.rows)) for start in range(0, blocks.rows, step)]
 

@@ -120,8 +120,7 @@ def _stacked(
         expert, row = (torch.from_numpy(each) for each in np.divmod(piece.rows, outputs))
         source, place = (torch.from_numpy(each) for each in np.divmod(piece.places, along.shape[1]))
         a[expert.unique(), taken] = _taken(across, piece.columns)[_of_each(expert, source)]
-        scale = torch.as_tensor(piece.scale, dtype=along.dtype)
-        b[expert, row, taken] = along[source, place] * scale
+        b[expert, row, taken] = along[source, place] * torch.from_numpy(piece.factors)
     return (a, b) if experts else (a[0], b[0])
 
 

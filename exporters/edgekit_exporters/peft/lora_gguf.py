@@ -104,7 +104,7 @@ def _of_experts(piece: Piece, a: torch.Tensor, b: torch.Tensor, shape: tuple[int
     source, place = (torch.from_numpy(each) for each in np.divmod(piece.places, outputs))
     own_a, own_b = torch.zeros(shape[0], *a.shape[1:]), torch.zeros(shape[0], outputs, b.shape[2])
     own_a[source] = a[expert]
-    own_b[source, place] = b[expert, row] / torch.as_tensor(piece.scale, dtype=b.dtype)
+    own_b[source, place] = b[expert, row] / torch.from_numpy(piece.factors)
     if piece.columns is not None:
         own_a = own_a[..., torch.from_numpy(np.argsort(piece.columns))]
     return own_a, own_b
