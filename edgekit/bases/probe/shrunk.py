@@ -159,6 +159,10 @@ def _shrink_sizes(made: dict[str, Any], whole: dict[str, Any], kind: str, layers
             made[key] = None if isinstance(value, list) else min(value, VOCABULARY - 1) if value is not None else None
     if whole.get("mlp_layer_types") and whole.get("first_k_dense_replace"):  # one says what the other does
         made["first_k_dense_replace"] = whole["first_k_dense_replace"]
+    if whole.get("shared_intermediate_size") and whole["shared_intermediate_size"] == whole.get(
+        "intermediate_size"
+    ):  # Granite 4 H without experts
+        made["intermediate_size"] = made["shared_intermediate_size"]
     if kind == "ernie4_5_moe":  # the engine's width of shared experts is this one's share of a key-value head
         made["intermediate_size"] = 2 * made["moe_intermediate_size"] * made["moe_num_shared_experts"]
     if made.get("n_group") == 1 or made.get("num_expert_group") == 1:
