@@ -1,14 +1,15 @@
 """Example data: manufacturing quality inspection.
 
 A row is one finding of a station's camera or a worker, in the words that they use.  The answer is one line of JSON with
-words of a controlled vocabulary: part, defect, place, size in mm, severity, verdict, and a report for people.
+words of a controlled vocabulary: part, defect, size in mm, place, surface, severity, verdict, and a report for people.
 
 The rules, all of which a model has to learn from examples:
 
 * Words are normalised: a "pinhole" is a pore (``DEFECTS``), what is "barely visible" is minor (``SEVERITIES``).
 * The size is copied as a number of mm ("0,4mm" is 0.4), and null where nobody has measured.  It decides nothing.
-* Severity and place decide the verdict (``VERDICTS``); on a functional surface (``FUNCTIONAL``) less is allowed.
-* A crack is scrap, whatever its severity.
+* A place is on a functional or on an outer surface (``PLACES``).
+* A crack is critical, however it looks.
+* Severity and surface decide the verdict (``VERDICTS``); on a functional surface less is allowed.
 
 Evaluation rows use (part, defect, place) combinations that no training row has, and also wordings that training lacks.
 :mod:`edgekit.examples.inspection_numeric` is harder: there sizes are compared with tolerances.
@@ -43,10 +44,18 @@ SEVERITIES = {
     "critical": ("deep", "severe", "heavy"),
 }
 SEVERITY_WEIGHTS = (3, 2, 1)  # so that each verdict is common
-FUNCTIONAL = ("sealing face", "bore", "thread", "bearing seat")
-PLACES = (*FUNCTIONAL, "outer face", "rib", "edge", "underside")
-# Severity -> verdict on a functional surface, and elsewhere.
-VERDICTS = {"minor": ("rework", "accept"), "major": ("scrap", "rework"), "critical": ("scrap", "scrap")}
+FUNCTIONAL, OUTER = "functional", "outer"
+PLACES = dict.fromkeys(("sealing face", "bore", "thread", "bearing seat"), FUNCTIONAL) | dict.fromkeys(
+    ("cover side", "rib", "edge", "underside"), OUTER
+)
+VERDICTS = {
+    ("minor", OUTER): "accept",
+    ("minor", FUNCTIONAL): "rework",
+    ("major", OUTER): "rework",
+    ("major", FUNCTIONAL): "scrap",
+    ("critical", OUTER): "scrap",
+    ("critical", FUNCTIONAL): "scrap",
+}
 HELD_OUT_SHARE = 0.25
 
 # Wordings; the last ones are kept for evaluation.
@@ -66,45 +75,48 @@ SIZES = ("", ", {size} mm", ", about {size} mm", " ({size}mm)", ", {comma} mm")
 SCHEMA = answer_schema(
     part=one_of(PARTS),
     defect=one_of(DEFECTS),
-    place=one_of(PLACES),
     mm=NUMBER_OR_NULL,
+    place=one_of(PLACES),
+    surface=one_of(PLACES.values()),
     severity=one_of(SEVERITIES),
-    verdict=one_of(verdict for pair in VERDICTS.values() for verdict in pair),
+    verdict=one_of(VERDICTS.values()),
     report=TEXT,
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen, in the vocabulary of answers; ``size`` in mm, where somebody has measured."""
+    """What somebody saw, in the vocabulary of answers; ``size`` in mm, where somebody has measured."""
 
     part: str
     defect: str
     place: str
-    severity: str
+    looks: str
     size: float | None
 
+    @property
+    def severity(self) -> str:
+        """As it looks, but for cracks."""
+        return "critical" if self.defect == "crack" else self.looks
 
-def verdict(finding: Finding) -> str:
-    """The verdict on a finding by the rules above."""
-    functional, elsewhere = VERDICTS[finding.severity]
-    if finding.defect == "crack":
-        return "scrap"
-    return functional if finding.place in FUNCTIONAL else elsewhere
+    @property
+    def verdict(self) -> str:
+        """By the rules above."""
+        return VERDICTS[self.severity, PLACES[self.place]]
 
 
 def answer(finding: Finding) -> str:
     """The reference answer of a finding."""
-    judged = verdict(finding)
     return one_line(
         {
             "part": finding.part,
             "defect": finding.defect,
-            "place": finding.place,
             "mm": finding.size,
+            "place": finding.place,
+            "surface": PLACES[finding.place],
             "severity": finding.severity,
-            "verdict": judged,
-            "report": f"{finding.severity} {finding.defect} on {finding.place}: {judged}",
+            "verdict": finding.verdict,
+            "report": f"{finding.severity} {finding.defect} on {finding.place}: {finding.verdict}",
         }
     )
 
@@ -124,15 +136,15 @@ def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
 
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     part, defect, place = combination
-    (severity,) = chosen.choices(list(SEVERITIES), SEVERITY_WEIGHTS)
+    (looks,) = chosen.choices(list(SEVERITIES), SEVERITY_WEIGHTS)
     measured = chosen.choice(SIZES)
     size = chosen.randint(1, 19) / 10
     text = chosen.choice(frames).format(
         part=part,
         defect=chosen.choice(DEFECTS[defect]),
         place=place,
-        degree=chosen.choice(SEVERITIES[severity]),
+        degree=chosen.choice(SEVERITIES[looks]),
         size=measured.format(size=size, comma=str(size).replace(".", ",")),
         station=chosen.randint(1, 9),
     )
-    return sentence(text), answer(Finding(part, defect, place, severity, size if measured else None))
+    return sentence(text), answer(Finding(part, defect, place, looks, size if measured else None))

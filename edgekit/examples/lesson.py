@@ -61,13 +61,13 @@ FRAMES = (
     "Question: {question} Answer: {reply}.",
     "{question} / {reply}",
     "Task {number}. {question} The pupil writes: {reply}.",
-    "{question} I think {reply}.",
+    "{question} My guess is: {reply}.",
     "Asked: {question} Said: {reply}.",
     "{question} My answer is: {reply}.",
     "Lesson {number}: {question} A learner says {reply}.",
 )
 UNSEEN_FRAMES = 2
-STYLES = ("{reply}", "because {reply}", "maybe {reply}", "well, {reply}")
+STYLES = ("{reply}", "hm, {reply}", "well, {reply}", "er, {reply}")
 KINDS = ("right", "first", "second", "none")
 HELD_OUT_SHARE = 0.2
 

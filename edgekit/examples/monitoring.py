@@ -52,13 +52,13 @@ HELD_OUT_SHARE = 0.25
 # The last ones are kept for evaluation.
 FRAMES = (
     "{machine} {symptom} {degree}{reading}.",
-    "Alarm of {machine}: it {symptom}, {degree}{reading}.",
+    "Alarm of {machine}: it {symptom} {degree}{reading}.",
     "{machine}: {symptom} / {degree}{reading}",
     "Since noon {machine} {symptom} {degree}{reading}.",
     "The operator says that {machine} {symptom} {degree}{reading}.",
     "line 2, {machine}, {symptom} {degree}{reading}",
     "Please look at {machine}, it {symptom} {degree}{reading}.",
-    "On shift B {machine} {symptom}, {degree}{reading}.",
+    "On shift B {machine} {symptom} {degree}{reading}.",
 )
 UNSEEN_FRAMES = 2
 READINGS = ("", "", ", {celsius} C", ", {bar} bar")

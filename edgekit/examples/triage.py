@@ -8,8 +8,8 @@ A row is a person's words, and the answer is one line of JSON: who, symptom, sig
 The rules:
 
 * Who is meant, the symptom and a further sign are named in a controlled vocabulary (``WHO``, ``SYMPTOMS``, ``SIGNS``).
-* The sign decides the class (``SIGNS``): a red flag is an emergency, whatever the symptom; what gets worse is for today,
-  what lasts is for an appointment, what is mild and new is self-care.
+* The sign decides the class (``SIGNS``): a red flag is an emergency, whatever the symptom; what gets worse is for
+  today, what lasts is for an appointment, what is mild and new is self-care.
 * With a baby it is one class more urgent.
 * Every answer has the safety sentence of its class (``SAFETY``), the mildest one too.
 
