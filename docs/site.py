@@ -26,7 +26,7 @@ PLACES = {
 PACKAGES = {"edgekit": edgekit, "edgekit_runtime": edgekit_runtime}
 # A page that is not there is left out, one that is named nowhere fails the build.
 SECTIONS = {
-    "Start": ["quickstart.md", "your-base.md", "captioning.md", "onnx.md", "phones.md", "commands.md"],
+    "Start": ["quickstart.md", "recipes.md", "your-base.md", "captioning.md", "onnx.md", "phones.md", "commands.md"],
     "Devices": ["devices.md", "operate.md", "runtime.md", "reliability.md", "security.md"],
     "Reference": ["formats.md", "bases.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],
     "Change it": ["contributing.md", "architecture.md", "extending/index.md", "decisions/*", "changes.md"],

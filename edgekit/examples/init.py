@@ -54,6 +54,7 @@ class Example:
     rank: int = 16
     epochs: int = 1
     learning_rate: str = "2.0e-3"
+    dropout: float = 0.0
     notice: str | None = None
 
 
@@ -66,6 +67,7 @@ NUMERIC = Example(
     inspection_numeric.SCHEMA,
     epochs=3,
     learning_rate="1.0e-3",
+    dropout=0.05,
 )
 SERVICE_DESK = Example("service-desk", service_desk.SYSTEM, service_desk.generate, service_desk.SCHEMA)
 FINANCE = Example("finance", finance.SYSTEM, finance.generate, finance.SCHEMA)
@@ -77,7 +79,15 @@ CHAT = Example(
 )
 REPORT, CASTINGS = (
     Example(
-        name, system, generate, schema, caption.TRAIN_ROWS, caption.EVAL_ROWS, rank=8, epochs=1, learning_rate="1.0e-3"
+        name,
+        system,
+        generate,
+        schema,
+        caption.TRAIN_ROWS,
+        caption.EVAL_ROWS,
+        rank=8,
+        learning_rate="1.0e-3",
+        dropout=0.05,
     )
     for name, system, generate, schema in (
         ("report", caption.REPORT_SYSTEM, caption.generate_reports, caption.REPORT_SCHEMA),
@@ -173,6 +183,7 @@ def _adapter_lines(example: Example, max_steps: int | None) -> str:
         max_steps=max_steps or "null",
         rank=example.rank,
         alpha=2 * example.rank,
+        dropout=example.dropout,
         epochs=example.epochs,
         rate=example.learning_rate,
     )
@@ -198,7 +209,7 @@ ADAPTER = """\
     method: qlora
     rank: {rank}
     alpha: {alpha}
-    dropout: 0.0
+    dropout: {dropout}
     targets: all-linear
     learning_rate: {rate}
     batch_size: 8
