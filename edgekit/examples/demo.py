@@ -30,7 +30,7 @@ from edgekit_runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-TRAINING_STEPS = 22  # enough to learn the two tasks, few enough for a coffee
+TRAINING_STEPS = 64  # enough to learn the two tasks, few enough for a coffee
 EVALUATED_ROWS = 40
 ACCEPTED = "a demo trains for minutes: it shows what the proof says, passed or not"
 BENCH_REPEATS = 3

@@ -52,9 +52,10 @@ class Example:
     train_rows: int = TRAIN_ROWS
     eval_rows: int = EVAL_ROWS
     rank: int = 16
-    epochs: int = 1
-    learning_rate: str = "2.0e-3"
     dropout: float = 0.0
+    learning_rate: str = "2.0e-3"
+    batch_size: int = 4  # more steps from the same rows
+    epochs: int = 1
     notice: str | None = None
 
 
@@ -65,9 +66,10 @@ NUMERIC = Example(
     inspection_numeric.SYSTEM,
     inspection_numeric.generate,
     inspection_numeric.SCHEMA,
-    epochs=3,
-    learning_rate="1.0e-3",
     dropout=0.05,
+    learning_rate="1.0e-3",
+    batch_size=8,
+    epochs=3,
 )
 SERVICE_DESK = Example("service-desk", service_desk.SYSTEM, service_desk.generate, service_desk.SCHEMA)
 FINANCE = Example("finance", finance.SYSTEM, finance.generate, finance.SCHEMA)
@@ -86,8 +88,9 @@ REPORT, CASTINGS = (
         caption.TRAIN_ROWS,
         caption.EVAL_ROWS,
         rank=8,
-        learning_rate="1.0e-3",
         dropout=0.05,
+        learning_rate="1.0e-3",
+        batch_size=8,
     )
     for name, system, generate, schema in (
         ("report", caption.REPORT_SYSTEM, caption.generate_reports, caption.REPORT_SCHEMA),
@@ -184,6 +187,7 @@ def _adapter_lines(example: Example, max_steps: int | None) -> str:
         rank=example.rank,
         alpha=2 * example.rank,
         dropout=example.dropout,
+        batch=example.batch_size,
         epochs=example.epochs,
         rate=example.learning_rate,
     )
@@ -212,7 +216,7 @@ ADAPTER = """\
     dropout: {dropout}
     targets: all-linear
     learning_rate: {rate}
-    batch_size: 8
+    batch_size: {batch}
     epochs: {epochs}
     max_steps: {max_steps}
     seed: 0

@@ -1,15 +1,15 @@
 """Example data: manufacturing quality inspection.
 
 A row is one finding of a station's camera or a worker, in the words that they use.  The answer is one line of JSON with
-words of a controlled vocabulary: part, defect, size in mm, place, surface, severity, verdict, and a report for people.
+words of a controlled vocabulary: part, defect, size in mm, place, check, severity, verdict, and a report for people.
 
 The rules, all of which a model has to learn from examples:
 
 * Words are normalised: a "pinhole" is a pore (``DEFECTS``), what is "barely visible" is minor (``SEVERITIES``).
 * The size is copied as a number of mm ("0,4mm" is 0.4), and null where nobody has measured.  It decides nothing.
-* A place is on a functional or on an outer surface (``PLACES``).
+* The place decides how the part is checked again: functional surfaces by gauge, others by eye (``PLACES``).
 * A crack is critical, however it looks.
-* Severity and surface decide the verdict (``VERDICTS``); on a functional surface less is allowed.
+* Severity decides the verdict (``VERDICTS``).
 
 Evaluation rows use (part, defect, place) combinations that no training row has, and also wordings that training lacks.
 :mod:`edgekit.examples.inspection_numeric` is harder: there sizes are compared with tolerances.
@@ -43,19 +43,11 @@ SEVERITIES = {
     "major": ("clear", "plain", "marked"),
     "critical": ("deep", "severe", "heavy"),
 }
-SEVERITY_WEIGHTS = (3, 2, 1)  # so that each verdict is common
-FUNCTIONAL, OUTER = "functional", "outer"
-PLACES = dict.fromkeys(("sealing face", "bore", "thread", "bearing seat"), FUNCTIONAL) | dict.fromkeys(
-    ("cover side", "rib", "edge", "underside"), OUTER
+# Place -> how to check it again.
+PLACES = dict.fromkeys(("sealing face", "bore", "thread", "bearing seat"), "gauge") | dict.fromkeys(
+    ("cover side", "rib", "edge", "underside"), "eye"
 )
-VERDICTS = {
-    ("minor", OUTER): "accept",
-    ("minor", FUNCTIONAL): "rework",
-    ("major", OUTER): "rework",
-    ("major", FUNCTIONAL): "scrap",
-    ("critical", OUTER): "scrap",
-    ("critical", FUNCTIONAL): "scrap",
-}
+VERDICTS = {"minor": "accept", "major": "rework", "critical": "scrap"}
 HELD_OUT_SHARE = 0.25
 
 # Wordings; the last ones are kept for evaluation.
@@ -77,7 +69,7 @@ SCHEMA = answer_schema(
     defect=one_of(DEFECTS),
     mm=NUMBER_OR_NULL,
     place=one_of(PLACES),
-    surface=one_of(PLACES.values()),
+    check=one_of(PLACES.values()),
     severity=one_of(SEVERITIES),
     verdict=one_of(VERDICTS.values()),
     report=TEXT,
@@ -102,7 +94,7 @@ class Finding:
     @property
     def verdict(self) -> str:
         """By the rules above."""
-        return VERDICTS[self.severity, PLACES[self.place]]
+        return VERDICTS[self.severity]
 
 
 def answer(finding: Finding) -> str:
@@ -113,7 +105,7 @@ def answer(finding: Finding) -> str:
             "defect": finding.defect,
             "mm": finding.size,
             "place": finding.place,
-            "surface": PLACES[finding.place],
+            "check": PLACES[finding.place],
             "severity": finding.severity,
             "verdict": finding.verdict,
             "report": f"{finding.severity} {finding.defect} on {finding.place}: {finding.verdict}",
@@ -136,7 +128,7 @@ def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
 
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     part, defect, place = combination
-    (looks,) = chosen.choices(list(SEVERITIES), SEVERITY_WEIGHTS)
+    looks = chosen.choice(list(SEVERITIES))
     measured = chosen.choice(SIZES)
     size = chosen.randint(1, 19) / 10
     text = chosen.choice(frames).format(

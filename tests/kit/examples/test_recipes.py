@@ -29,8 +29,8 @@ def _inspection(text: str, answer: Answer) -> None:
     functional = _has(text, "sealing face", "bore", "thread", "bearing seat")
     badness = 2 if crack else looks
     assert answer["severity"] == ("minor", "major", "critical")[badness]
-    assert answer["surface"] == ("functional" if functional else "outer")
-    assert answer["verdict"] == ("accept", "rework", "scrap")[min(badness + functional, 2)]
+    assert answer["check"] == ("gauge" if functional else "eye")
+    assert answer["verdict"] == ("accept", "rework", "scrap")[badness]
     assert (answer["defect"] == "crack") == crack
     assert _has(text, answer["part"])
     assert _has(text, answer["place"])
