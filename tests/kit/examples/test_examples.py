@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.cli import main
 from edgekit.data import load_rows
 from edgekit.examples.init import TEMPLATES, init_project
 from edgekit.project import load_project
@@ -47,3 +48,12 @@ def test_captions_come_with_their_images(tmp_path: Path) -> None:
 def test_unknown_templates_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="use one of inspection"):
         init_project(tmp_path / "x", "poetry")
+
+
+def test_help_and_docs_name_every_template(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--help"]) == 0
+    shown = "".join(capsys.readouterr().out.split())  # names break at their hyphens
+    page = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for template in TEMPLATES:
+        assert template in shown
+        assert f"| `{template}`" in page
