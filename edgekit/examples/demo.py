@@ -141,7 +141,7 @@ def _project(folder: Path) -> Project:
 
 def _swap(project: Project, bundle: Path, say: Any) -> list[dict[str, Any]]:
     """Ask both adapters in turn, in one process, and tell what each switch cost."""
-    shown = _shown_rows(bundle)
+    shown = shown_rows(bundle)
     questions = {name: load_rows(project.data_for(name).eval)[shown[name][0]] for name in project.adapters}
     swaps: list[dict[str, Any]] = []
     with Runtime(bundle) as runtime:
@@ -161,7 +161,7 @@ def _swap(project: Project, bundle: Path, say: Any) -> list[dict[str, Any]]:
     return swaps
 
 
-def _shown_rows(bundle: Path) -> dict[str, tuple[int, int]]:
+def shown_rows(bundle: Path) -> dict[str, tuple[int, int]]:
     """Adapter -> the row to show, which is the first one that the device has answered right, and how many there are.
 
     An example is no measurement: the score is, and stands beside it.  Where no row is right the first one is shown.
