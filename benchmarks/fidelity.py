@@ -1,8 +1,8 @@
 """Does an adapter answer on the device as it did in training?  Training precision x quantisation it runs on.
 
-Trains the inspection adapter of the example project at each precision and seed, exports it over each quantisation of
-the base, and asks the device runtime the held-out rows.  Each cell is kept in the work folder, so that an interrupted
-run goes on where it stopped.
+Trains the adapter of `init --template inspection-numeric` at each precision and seed, exports it over each quantisation
+of the base, and asks the device runtime the held-out rows.  Each cell is kept in the work folder, so that an
+interrupted run goes on where it stopped.
 
     make fidelity                      # all of it: about two and a half hours on 2 cores
     python benchmarks/fidelity.py --rows 20 --steps 10 --seeds 0 --work /tmp/try
@@ -90,7 +90,7 @@ def _project(work: Path, label: str, seed: int, steps: int) -> Project:
     """The example project with one adapter, trained as ``label`` says."""
     folder = work / "project"
     if not folder.exists():
-        init_project(folder)
+        init_project(folder, "inspection-numeric")
     plain = load_project(folder)
     precision, quantization = TRAINED[label]
     adapter = replace(plain.adapters[NAME], base_precision=precision, seed=seed, max_steps=steps)

@@ -254,7 +254,7 @@ def table(options: argparse.Namespace, folder: Path) -> Figures:
 
 def _forced(base: Base, adapter: Path, folder: Path) -> Iterator[tuple[list[int], int, torch.Tensor]]:
     """Token ids of held-out rows, where their answers begin, and what the float model thinks of these."""
-    init_project(folder / "project")
+    init_project(folder / "project", "inspection-numeric")
     project = load_project(folder / "project")
     encoder = Encoder(base.folder)
     system = project.adapters["inspection"].system

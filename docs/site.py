@@ -27,8 +27,8 @@ PACKAGES = {"edgekit": edgekit, "edgekit_runtime": edgekit_runtime}
 # A page that is not there is left out, one that is named nowhere fails the build.
 SECTIONS = {
     "Start": [
-        *("quickstart.md", "data.md", "training.md", "your-base.md", "captioning.md", "onnx.md", "phones.md"),
-        "commands.md",
+        *("quickstart.md", "recipes.md", "data.md", "training.md", "your-base.md", "captioning.md", "onnx.md"),
+        *("phones.md", "commands.md"),
     ],
     "Devices": ["devices.md", "operate.md", "runtime.md", "reliability.md", "security.md"],
     "Reference": ["formats.md", "bases.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],

@@ -19,7 +19,10 @@ def init(
     template: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="inspection (default), monitoring, chat or caption", autocompletion=templates
+            metavar="NAME",
+            help="inspection (default), monitoring, service-desk, finance, triage, contract, lesson, chat, caption or "
+            "inspection-numeric",
+            autocompletion=templates,
         ),
     ] = "inspection",
     base: Annotated[
@@ -33,7 +36,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Write a new project with example data."""
-    from edgekit.examples.init import init_project
+    from edgekit.examples.init import TEMPLATES, init_project
     from edgekit.project import load_project
 
     file = init_project(folder, template, base=base)
@@ -43,4 +46,6 @@ def init(
         given = load_project(file.parent).chat_template
         if given is not None:
             print(f"the base has no chat template: chat_template is set to {given}; a file of your own works too")
+        for notice in (each.notice for each in TEMPLATES[template] if each.notice is not None):
+            print(f"note: {notice}")
         print(f"wrote {file}\nnext: cd {shlex.quote(str(folder))} && edgekit train")

@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 from edgekit.bases.demo_vlm.captions import QUESTION
 from edgekit.bases.demo_vlm.parts import CLEAN, PLACES, SCREW, Scene, draw_scene, render
+from edgekit.examples.answers import answer_schema, one_of
+from edgekit.examples.drawing import Rows
 
 REPORT_SYSTEM = "Report the part as JSON."
 CASTINGS_SYSTEM = "Speak as the foundry does."
@@ -30,7 +32,12 @@ PLACE_WORDS = dict(
 )
 GRADES = {"small": "B", "large": "C", None: "D"}
 
-Rows = list[dict[str, object]]
+REPORT_SCHEMA = answer_schema(
+    part=one_of(PART_WORDS),
+    defect=one_of(("none", *DEFECT_WORDS)),
+    place=one_of(("none", *PLACES)),
+    verdict=one_of(("accept", "complete", "rework", "scrap")),
+)
 
 
 def verdict(scene: Scene) -> str:

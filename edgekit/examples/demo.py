@@ -15,6 +15,7 @@ from typing import Any
 from edgekit.bench.plot import plot_bench
 from edgekit.data import load_rows
 from edgekit.evaluation.evaluate import evaluate_base
+from edgekit.evaluation.scoring import score
 from edgekit.examples.init import init_project
 from edgekit.exporting.export import export
 from edgekit.project import PROJECT_FILE, Project, load_project
@@ -29,8 +30,8 @@ from edgekit_runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-TRAINING_STEPS = 22  # enough to learn the two tasks, few enough for a coffee
-EVALUATED_ROWS = 20
+TRAINING_STEPS = 64  # enough to learn the two tasks, few enough for a coffee
+EVALUATED_ROWS = 40
 ACCEPTED = "a demo trains for minutes: it shows what the proof says, passed or not"
 BENCH_REPEATS = 3
 SWAPS = 3
@@ -140,7 +141,8 @@ def _project(folder: Path) -> Project:
 
 def _swap(project: Project, bundle: Path, say: Any) -> list[dict[str, Any]]:
     """Ask both adapters in turn, in one process, and tell what each switch cost."""
-    questions = {name: load_rows(project.data_for(name).eval)[0] for name in project.adapters}
+    shown = shown_rows(bundle)
+    questions = {name: load_rows(project.data_for(name).eval)[shown[name][0]] for name in project.adapters}
     swaps: list[dict[str, Any]] = []
     with Runtime(bundle) as runtime:
         for _ in range(SWAPS):
@@ -148,12 +150,28 @@ def _swap(project: Project, bundle: Path, say: Any) -> list[dict[str, Any]]:
                 answer = runtime.generate(messages=row.messages, adapter=name, max_tokens=96)
                 swaps.append({"adapter": name, "switch_ms": answer.timings.switch_ms, "text": answer.text})
     for name, row in questions.items():
-        say(f"   {name} is asked:  {row.messages[-1]['content']}")
-        say(f"   it answers:  {next(swap['text'] for swap in swaps if swap['adapter'] == name)}")
+        right = shown[name][1]
+        which = "one of them" if right else "the first one, and what it answers instead"
+        say(f"   {name} has {right} of {EVALUATED_ROWS} held-out rows right as a whole; {which}:")
+        say(f"     {row.messages[-1]['content']}")
+        say(f"     {next(swap['text'] for swap in swaps if swap['adapter'] == name)}")
     first, later = swaps[: len(questions)], swaps[len(questions) :]
     say("   first use, file load included: " + ", ".join(f"{swap['switch_ms']:.1f} ms" for swap in first))
     say("   every later switch: " + ", ".join(f"{swap['switch_ms']:.3f} ms" for swap in later))
     return swaps
+
+
+def shown_rows(bundle: Path) -> dict[str, tuple[int, int]]:
+    """Adapter -> the row to show, which is the first one that the device has answered right, and how many there are.
+
+    An example is no measurement: the score is, and stands beside it.  Where no row is right the first one is shown.
+    """
+    report = json.loads((bundle / "report" / "report.json").read_text(encoding="utf-8"))
+    shown = {}
+    for proof in report["adapters"]:
+        right = [score([row["reference"]], [row["device"]]).exact == 1 for row in proof["rows"]]
+        shown[proof["adapter"]] = (right.index(True) if any(right) else 0, sum(right))
+    return shown
 
 
 def _bench(bundle: Path) -> dict[str, Any]:

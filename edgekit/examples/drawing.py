@@ -54,3 +54,8 @@ def draw_rows(
     train, evaluate = counts
     evaluation = rows(evaluate, shuffled[:held_out], wordings)
     return rows(train, shuffled[held_out:], wordings[: len(wordings) - unseen_wordings]), evaluation
+
+
+def sentence(text: str) -> str:
+    """The text as it begins a sentence."""
+    return text[:1].upper() + text[1:]

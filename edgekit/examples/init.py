@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bases.resolve import check_new_base, gguf_file, template_for
-from edgekit.examples import caption, chat, inspection, monitoring
+from edgekit.examples import (
+    caption,
+    chat,
+    contract,
+    finance,
+    inspection,
+    inspection_numeric,
+    lesson,
+    monitoring,
+    service_desk,
+    triage,
+)
+from edgekit.examples.answers import Schema
 from edgekit.examples.drawing import Rows
 from edgekit.project import PROJECT_FILE
 from edgekit_exporters.requantized import requantized_from
@@ -19,39 +31,82 @@ from edgekit_runtime.hints import did_you_mean
 SEED = 7
 TRAIN_ROWS = 800
 EVAL_ROWS = 200
+SCHEMA_FILE = "data/{name}.schema.json"
 
 
 @dataclass(frozen=True)
 class Example:
-    """An example adapter: its name, system prompt and generator (train rows, evaluation rows, seed)."""
+    """An example adapter.
+
+    Attributes:
+        name: of the adapter.
+        system: its system prompt; short, as each row has it.
+        generate: makes training and evaluation rows from their numbers and a seed.
+        schema: JSON schema of its answers; None where they are text.
+        notice: what a reader of the project file has to know.
+    """
 
     name: str
     system: str
     generate: Callable[[int, int, int], tuple[Rows, Rows]]
+    schema: Schema | None = None
     train_rows: int = TRAIN_ROWS
     eval_rows: int = EVAL_ROWS
     rank: int = 16
-    epochs: int = 3
+    dropout: float = 0.0
+    learning_rate: str = "2.0e-3"
+    batch_size: int = 4  # more steps from the same rows
+    epochs: int = 1
+    notice: str | None = None
 
 
-INSPECTION = Example("inspection", inspection.SYSTEM, inspection.generate)
-MONITORING = Example("monitoring", monitoring.SYSTEM, monitoring.generate)
-CHAT = Example("style", chat.SYSTEM, chat.generate, chat.TRAIN_ROWS, chat.EVAL_ROWS)
-REPORT = Example(
-    "report", caption.REPORT_SYSTEM, caption.generate_reports, caption.TRAIN_ROWS, caption.EVAL_ROWS, rank=8, epochs=1
+INSPECTION = Example("inspection", inspection.SYSTEM, inspection.generate, inspection.SCHEMA)
+MONITORING = Example("monitoring", monitoring.SYSTEM, monitoring.generate, monitoring.SCHEMA)
+NUMERIC = Example(
+    "inspection",
+    inspection_numeric.SYSTEM,
+    inspection_numeric.generate,
+    inspection_numeric.SCHEMA,
+    dropout=0.05,
+    learning_rate="1.0e-3",
+    batch_size=8,
+    epochs=3,
 )
-CASTINGS = Example(
-    "castings",
-    caption.CASTINGS_SYSTEM,
-    caption.generate_castings,
-    caption.TRAIN_ROWS,
-    caption.EVAL_ROWS,
-    rank=8,
-    epochs=1,
+SERVICE_DESK = Example("service-desk", service_desk.SYSTEM, service_desk.generate, service_desk.SCHEMA)
+FINANCE = Example("finance", finance.SYSTEM, finance.generate, finance.SCHEMA)
+TRIAGE = Example("triage", triage.SYSTEM, triage.generate, triage.SCHEMA, notice=triage.NOTICE)
+CONTRACT = Example("contract", contract.SYSTEM, contract.generate, contract.SCHEMA)
+LESSON = Example("lesson", lesson.SYSTEM, lesson.generate, lesson.SCHEMA, lesson.TRAIN_ROWS, lesson.EVAL_ROWS, epochs=2)
+CHAT = Example(
+    "style", chat.SYSTEM, chat.generate, None, chat.TRAIN_ROWS, chat.EVAL_ROWS, epochs=3, learning_rate="1.0e-3"
+)
+REPORT, CASTINGS = (
+    Example(
+        name,
+        system,
+        generate,
+        schema,
+        caption.TRAIN_ROWS,
+        caption.EVAL_ROWS,
+        rank=8,
+        dropout=0.05,
+        learning_rate="1.0e-3",
+        batch_size=8,
+    )
+    for name, system, generate, schema in (
+        ("report", caption.REPORT_SYSTEM, caption.generate_reports, caption.REPORT_SCHEMA),
+        ("castings", caption.CASTINGS_SYSTEM, caption.generate_castings, None),
+    )
 )
 TEMPLATES: dict[str, Sequence[Example]] = {
     "inspection": (INSPECTION, MONITORING),
     "monitoring": (MONITORING,),
+    "inspection-numeric": (NUMERIC,),
+    "service-desk": (SERVICE_DESK,),
+    "finance": (FINANCE,),
+    "triage": (TRIAGE,),
+    "contract": (CONTRACT,),
+    "lesson": (LESSON,),
     "chat": (CHAT,),
     "caption": (REPORT, CASTINGS),
 }
@@ -64,7 +119,7 @@ def init_project(
 
     Args:
         folder: where; it must be missing or empty.
-        template: "inspection" (with a second adapter for monitoring), "monitoring", "chat" or "caption" (images).
+        template: a key of ``TEMPLATES``; "inspection" has a second adapter for monitoring, "caption" has images.
         base: the base, as users name it; the packaged demo one when None.
         max_steps: bound on training steps, written into the project file.
 
@@ -83,6 +138,9 @@ def init_project(
             train, evaluation = example.generate(example.train_rows, example.eval_rows, SEED)
             _write_rows(temporary / "data" / f"{example.name}.train.jsonl", train)
             _write_rows(temporary / "data" / f"{example.name}.eval.jsonl", evaluation)
+            if example.schema is not None:
+                schema = json.dumps(example.schema, ensure_ascii=False, indent=2)
+                (temporary / SCHEMA_FILE.format(name=example.name)).write_text(schema + "\n", encoding="utf-8")
         text = _project_file(folder.name, template, chosen, export, examples, max_steps)
         (temporary / PROJECT_FILE).write_text(text, encoding="utf-8")
     return folder / PROJECT_FILE
@@ -126,19 +184,25 @@ def _project_file(
     name: str, template: str, base: str | None, export: str, examples: Sequence[Example], max_steps: int | None
 ) -> str:
     slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in name.lower()).strip("._-") or "project"
-    adapters = "".join(
-        ADAPTER.format(
-            name=each.name,
-            system=json.dumps(each.system),
-            max_steps=max_steps or "null",
-            rank=each.rank,
-            alpha=2 * each.rank,
-            epochs=each.epochs,
-        )
-        for each in examples
-    )
+    adapters = "".join(_adapter_lines(each, max_steps) for each in examples)
     task, demo = ("caption", DEMO_VLM) if template == "caption" else ("text", DEMO_TEXT)
     return HEAD.format(project=slug, task=task) + (base or demo) + ADAPTERS + adapters + export
+
+
+def _adapter_lines(example: Example, max_steps: int | None) -> str:
+    text = ADAPTER.format(
+        name=example.name,
+        notice="" if example.notice is None else f"  # {example.notice}",
+        system=json.dumps(example.system),
+        max_steps=max_steps or "null",
+        rank=example.rank,
+        alpha=2 * example.rank,
+        dropout=example.dropout,
+        batch=example.batch_size,
+        epochs=example.epochs,
+        rate=example.learning_rate,
+    )
+    return text if example.schema is None else f"{text}    schema: {SCHEMA_FILE.format(name=example.name)}\n"
 
 
 HEAD = """\
@@ -156,13 +220,14 @@ ADAPTERS = """\
 adapters:                       # trained on the very blocks that devices run (export below)
 """
 ADAPTER = """\
-  {name}:
+  {name}:{notice}
     method: qlora
     rank: {rank}
     alpha: {alpha}
+    dropout: {dropout}
     targets: all-linear
-    learning_rate: 1.0e-3
-    batch_size: 8
+    learning_rate: {rate}
+    batch_size: {batch}
     epochs: {epochs}
     max_steps: {max_steps}
     seed: 0

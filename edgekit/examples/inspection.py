@@ -1,134 +1,123 @@
 """Example data: manufacturing quality inspection.
 
-A row is one finding of a station's camera or gauge, worded as an operator or a system would, and the answer is one
-line of JSON: part, defect, severity, verdict and a one-line report.
+A row is one finding of a station's camera or a worker, in the words that they use.  The answer is one line of JSON with
+words of a controlled vocabulary: part, defect, size in mm, place, check, severity, verdict, and a report for people.
 
 The rules, all of which a model has to learn from examples:
 
-* The tolerance of a defect is ``DEFECTS[defect].tolerance x PARTS[part]`` mm.  Most findings state it; some only say
-  "per drawing", and then the table has to be known.
-* On a functional surface (``FUNCTIONAL``) only half of it is allowed.
-* A size up to the limit, the limit included, is accepted: severity "none".
-* Above it: severity "minor" up to 1.5 times the limit, "major" up to 3 times, "critical" beyond.
-* A reworkable defect up to twice the limit goes to "rework"; everything else above the limit is "scrap".
-* A crack is "critical" and "scrap" at any size.
+* Words are normalised: a "pinhole" is a pore (``DEFECTS``), what is "barely visible" is minor (``SEVERITIES``).
+* The size is copied as a number of mm ("0,4mm" is 0.4), and null where nobody has measured.  It decides nothing.
+* The place decides how the part is checked again: functional surfaces by gauge, others by eye (``PLACES``).
+* A crack is critical, however it looks.
+* Severity decides the verdict (``VERDICTS``).
 
-Sizes are drawn so that each verdict is common and a third of them lie within a tenth of a limit.  Some findings
-give the size in µm; the report always speaks of mm.  Evaluation rows use (part, defect, location) combinations that
-no training row has, and also wordings that training lacks.
+Evaluation rows use (part, defect, place) combinations that no training row has, and also wordings that training lacks.
+:mod:`edgekit.examples.inspection_numeric` is harder: there sizes are compared with tolerances.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.examples.drawing import Rows, draw_rows
+from edgekit.examples.answers import NUMBER_OR_NULL, TEXT, answer_schema, one_line, one_of
+from edgekit.examples.drawing import Rows, draw_rows, sentence
 
-SYSTEM = "You are a quality inspector. Judge the finding as JSON."
+SYSTEM = "Inspect."
 
-
-@dataclass(frozen=True)
-class Defect:
-    """``tolerance`` in mm on a part of factor 1."""
-
-    tolerance: float
-    reworkable: bool
-
-
-PARTS = {"bracket": 1.0, "housing": 1.0, "cover": 2.0, "flange": 0.5, "shaft": 0.5, "valve body": 0.5, "gear": 0.5,
-         "panel": 2.0, "lever": 1.0, "bushing": 0.5}  # fmt: skip
+PARTS = ("bracket", "housing", "cover", "flange", "shaft", "valve body", "gear", "panel", "lever", "bushing")
+# What is written -> how it is said.
 DEFECTS = {
-    "scratch": Defect(0.4, reworkable=True),
-    "burr": Defect(0.2, reworkable=True),
-    "stain": Defect(2.0, reworkable=True),
-    "dent": Defect(0.6, reworkable=False),
-    "pore": Defect(0.4, reworkable=False),
-    "chip": Defect(0.2, reworkable=False),
-    "crack": Defect(0.0, reworkable=False),
+    "scratch": ("scratch", "scrape"),
+    "dent": ("dent", "dimple"),
+    "crack": ("crack", "fracture"),
+    "burr": ("burr", "sharp ridge"),
+    "stain": ("stain", "blotch"),
+    "pore": ("pore", "pinhole"),
+    "chip": ("chip", "nick"),
 }
-FUNCTIONAL = ("sealing face", "bore", "thread", "bearing seat")
-LOCATIONS = (*FUNCTIONAL, "outer face", "rib", "edge", "underside")
+SEVERITIES = {
+    "minor": ("faint", "slight", "barely visible"),
+    "major": ("clear", "plain", "marked"),
+    "critical": ("deep", "severe", "heavy"),
+}
+# Place -> how to check it again.
+PLACES = dict.fromkeys(("sealing face", "bore", "thread", "bearing seat"), "gauge") | dict.fromkeys(
+    ("cover side", "rib", "edge", "underside"), "eye"
+)
+VERDICTS = {"minor": "accept", "major": "rework", "critical": "scrap"}
 HELD_OUT_SHARE = 0.25
 
-# Wordings; the last ones of each list are kept for evaluation.
+# Wordings; the last ones are kept for evaluation.
 FRAMES = (
-    "{part}, station {station}: {defect} {size} on the {location}. {tolerance}",
-    "Station {station} camera sees a {defect} of {size}, {location}, part {part}. {tolerance}",
-    "part={part}; defect={defect}; size={size}; location={location}; {tolerance}",
-    "Found {defect} on {part} ({location}), measured {size} at station {station}. {tolerance}",
-    "{size} {defect} at the {location} of a {part}, gauge {station}. {tolerance}",
-    "{tolerance} Station {station} reports: {part}, {location}, {defect} {size}.",
-    "The {location} of this {part} shows a {defect}, {size}. {tolerance}",
-    "Line {station} stopped for a {part}: {defect}, {location}, {size} by the gauge. {tolerance}",
+    "{part}, station {station}: {degree} {defect} on the {place}{size}.",
+    "{degree} {defect} at the {place} of this {part}{size}.",
+    "station {station} camera: {part}, {place}, {degree} {defect}{size}",
+    "There is a {degree} {defect} on the {part}, {place}{size}.",
+    "{part} / {place} / {defect} / {degree}{size}",
+    "On the {part} I see a {degree} {defect}, right at the {place}{size}.",
+    "Station {station} again: the {place} of the {part} has a {degree} {defect}{size}.",
+    "{part} stopped{size}: {degree} {defect}, {place}.",
 )
-STATED = ("Tolerance {value} mm.", "Allowed: {value} mm.", "Limit per sheet {value} mm.", "tol {value} mm")
-UNSTATED = ("Tolerance per drawing.", "See drawing.")
-NOTES = ("", "", "", " Shift B.", " Lamp 2 was changed.", " Coolant 21 C.", " Second look asked.")
 UNSEEN_FRAMES = 2
+SIZES = ("", ", {size} mm", ", about {size} mm", " ({size}mm)", ", {comma} mm")
+
+SCHEMA = answer_schema(
+    part=one_of(PARTS),
+    defect=one_of(DEFECTS),
+    mm=NUMBER_OR_NULL | {"title": "size in mm"},
+    place=one_of(PLACES),
+    check=one_of(PLACES.values()),
+    severity=one_of(SEVERITIES),
+    verdict=one_of(VERDICTS.values()),
+    report=TEXT,
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured: ``size`` in mm."""
+    """What somebody saw, in the vocabulary of answers; ``size`` in mm, where somebody has measured."""
 
     part: str
     defect: str
-    location: str
-    size: float
+    place: str
+    looks: str
+    size: float | None
 
+    @property
+    def severity(self) -> str:
+        """As it looks, but for cracks."""
+        return "critical" if self.defect == "crack" else self.looks
 
-def tolerance(part: str, defect: str) -> float:
-    """Tolerance in mm before the surface is considered."""
-    return round(DEFECTS[defect].tolerance * PARTS[part], 2)
-
-
-def limit(finding: Finding) -> float:
-    """The largest size in mm that is accepted at this place."""
-    value = tolerance(finding.part, finding.defect)
-    return round(value / 2, 3) if finding.location in FUNCTIONAL else value
-
-
-def judge(finding: Finding) -> tuple[str, str]:
-    """Severity and verdict of a finding by the rules above."""
-    if finding.defect == "crack":
-        return "critical", "scrap"
-    # Whole micrometres: 1.5 x 0.30 is a little less than 0.45 in floating point.
-    allowed, size = round(1000 * limit(finding)), round(1000 * finding.size)
-    if size <= allowed:
-        return "none", "accept"
-    severity = "minor" if 2 * size <= 3 * allowed else "major" if size <= 3 * allowed else "critical"
-    rework = DEFECTS[finding.defect].reworkable and size <= 2 * allowed
-    return severity, "rework" if rework else "scrap"
+    @property
+    def verdict(self) -> str:
+        """By the rules above."""
+        return VERDICTS[self.severity]
 
 
 def answer(finding: Finding) -> str:
     """The reference answer of a finding."""
-    severity, verdict = judge(finding)
-    measure = f"{finding.size:.2f} mm"
-    if finding.defect == "crack":
-        report = f"crack of {measure} on {finding.location}: {verdict}"
-    else:
-        relation = "within" if verdict == "accept" else "over"
-        report = f"{finding.defect} of {measure} {relation} {limit(finding):.2f} mm on {finding.location}: {verdict}"
-    fields = {
-        "part": finding.part,
-        "defect": finding.defect,
-        "severity": severity,
-        "verdict": verdict,
-        "report": report,
-    }
-    return json.dumps(fields)
+    return one_line(
+        {
+            "part": finding.part,
+            "defect": finding.defect,
+            "mm": finding.size,
+            "place": finding.place,
+            "check": PLACES[finding.place],
+            "severity": finding.severity,
+            "verdict": finding.verdict,
+            "report": f"{finding.severity} {finding.defect} on {finding.place}: {finding.verdict}",
+        }
+    )
 
 
 def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
     """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
     return draw_rows(
         _row,
-        list(itertools.product(PARTS, DEFECTS, LOCATIONS)),
+        list(itertools.product(PARTS, DEFECTS, PLACES)),
         FRAMES,
         (train, evaluate),
         seed,
@@ -138,30 +127,16 @@ def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
 
 
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
-    finding = _finding(chosen, *combination)
-    return _wording(chosen, finding, frames), answer(finding)
-
-
-def _finding(chosen: random.Random, part: str, defect: str, location: str) -> Finding:
-    """Draw a size: one third near the limit, one third well inside, one third beyond."""
-    allowed = limit(Finding(part, defect, location, 0.0)) or 0.5  # cracks have no limit
-    low, high = chosen.choice(((0.9, 1.1), (0.2, 0.95), (1.1, 4.0)))
-    size = round(allowed * chosen.uniform(low, high), 2)
-    return Finding(part, defect, location, max(size, 0.01))
-
-
-def _wording(chosen: random.Random, finding: Finding, frames: Sequence[str]) -> str:
-    size = f"{finding.size:.2f} mm" if chosen.random() < 0.9 else f"{round(finding.size * 1000)} µm"
-    if finding.defect == "crack" or chosen.random() < 0.15:
-        stated = chosen.choice(UNSTATED)
-    else:
-        stated = chosen.choice(STATED).format(value=f"{tolerance(finding.part, finding.defect):.2f}")
+    part, defect, place = combination
+    looks = chosen.choice(list(SEVERITIES))
+    measured = chosen.choice(SIZES)
+    size = chosen.randint(1, 19) / 10
     text = chosen.choice(frames).format(
-        part=finding.part,
-        defect=finding.defect,
-        location=finding.location,
-        size=size,
+        part=part,
+        defect=chosen.choice(DEFECTS[defect]),
+        place=place,
+        degree=chosen.choice(SEVERITIES[looks]),
+        size=measured.format(size=size, comma=str(size).replace(".", ",")),
         station=chosen.randint(1, 9),
-        tolerance=stated,
     )
-    return text + chosen.choice(NOTES)
+    return sentence(text), answer(Finding(part, defect, place, looks, size if measured else None))

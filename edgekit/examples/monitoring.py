@@ -1,114 +1,83 @@
 """Example data: equipment monitoring.
 
-A row is a machine's readings, each with its limit, and the answer is one line of JSON: machine, alert, cause, action.
+A row is an alarm or a remark about a machine, and the answer is one line of JSON: machine, state, cause, action.
 
-The rules:
+The rules, all of which a model has to learn from examples:
 
-* A reading's load is its value divided by its limit; the reading with the largest load is the cause.
-* The largest load decides the alert: "ok" up to 0.8, "watch" up to 1.0, "warning" up to 1.25, "critical" beyond,
-  each bound included.
-* Two readings above their limits make it "critical".
-* A rising trend lifts "ok" to "watch" and "watch" to "warning".
-* "ok" has the cause "none"; the action follows from alert and cause (``ACTIONS``).
+* A symptom points at the part that causes it: a machine that hums has a bad bearing (``SYMPTOMS``).
+* The words for how bad it is decide the state (``STATES``): "a little" is watch, "all the time" is warning, "has
+  tripped" is alarm.  A machine that hums no more is ok, and has the cause "none".
+* State and cause decide the action (``ACTIONS``).
+* The machine is copied, with its number; readings in the text ("71 C") decide nothing.
 
-Evaluation rows use (machine, first reading, second reading) combinations and wordings that training lacks.
+Evaluation rows use (machine, symptom, state) combinations and wordings that training lacks.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from edgekit.examples.drawing import Rows, draw_rows
+from edgekit.examples.answers import TEXT, answer_schema, one_line, one_of
+from edgekit.examples.drawing import Rows, draw_rows, sentence
 
-SYSTEM = "You watch machines. Judge the readings as JSON."
+SYSTEM = "Monitor."
 
 MACHINES = ("pump", "fan", "spindle", "conveyor", "press", "compressor", "mixer", "robot")
-# Reading -> (unit, usual limits, digits).
-READINGS = {
-    "vibration": ("mm/s", (4.5, 7.1, 11.0), 1),
-    "temperature": ("C", (60.0, 80.0, 95.0), 0),
-    "current": ("A", (8.0, 16.0, 32.0), 1),
-    "pressure": ("bar", (4.0, 6.0, 10.0), 1),
-    "noise": ("dB", (75.0, 85.0, 90.0), 0),
+# Cause -> what a machine does then.
+SYMPTOMS = {
+    "bearing": ("hums", "grinds", "vibrates"),
+    "cooling": ("runs hot", "overheats", "smells burnt"),
+    "valve": ("loses pressure", "leaks", "drips"),
+    "belt": ("slips", "squeals", "loses speed"),
+    "sensor": ("sends no signal", "shows wrong values", "is offline"),
 }
-CHECKS = {
-    "vibration": "check the bearing",
-    "temperature": "check the cooling",
-    "current": "check the drive",
-    "pressure": "check the valve",
-    "noise": "check the mounting",
+# State -> how bad it is.
+STATES = {
+    "ok": ("no more", "no longer"),
+    "watch": ("a little", "now and then"),
+    "warning": ("badly", "all the time"),
+    "alarm": ("and has tripped", "and has stopped"),
 }
-TRENDS = ("steady", "rising", "falling")
-ALERTS = ("ok", "watch", "warning", "critical")
+# State -> what to do about the cause.
+ACTIONS = {
+    "ok": "none",
+    "watch": "check the {cause} at next service",
+    "warning": "check the {cause} today",
+    "alarm": "keep it off, repair the {cause}",
+}
 HELD_OUT_SHARE = 0.25
 
 # The last ones are kept for evaluation.
 FRAMES = (
-    "{machine} {number}: {first}, {second}. Trend {trend}.",
-    "Readings of {machine} {number}: {first}; {second}; trend: {trend}.",
-    "machine={machine} {number}; {first}; {second}; {trend}",
-    "{first} and {second} at {machine} {number}, {trend}.",
-    "Trend {trend}. {machine} {number} shows {second} and {first}.",
-    "{machine} {number} sends: {second}, {first}, {trend} since noon.",
-    "On {machine} {number} we measure {first}, {second}; it is {trend}.",
+    "{machine} {symptom} {degree}{reading}.",
+    "Alarm of {machine}: it {symptom} {degree}{reading}.",
+    "{machine}: {symptom} / {degree}{reading}",
+    "Since noon {machine} {symptom} {degree}{reading}.",
+    "The operator says that {machine} {symptom} {degree}{reading}.",
+    "line 2, {machine}, {symptom} {degree}{reading}",
+    "Please look at {machine}, it {symptom} {degree}{reading}.",
+    "On shift B {machine} {symptom} {degree}{reading}.",
 )
 UNSEEN_FRAMES = 2
-READING_FRAMES = (
-    "{name} {value} {unit} (limit {limit})",
-    "{name} {value} of {limit} {unit}",
-    "{name} {value}/{limit} {unit}",
-)
+READINGS = ("", "", ", {celsius} C", ", {bar} bar")
+
+SCHEMA = answer_schema(machine=TEXT, state=one_of(STATES), cause=one_of(("none", *SYMPTOMS)), action=TEXT)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """``value`` and ``limit`` in the reading's unit."""
-
-    name: str
-    value: float
-    limit: float
-
-    @property
-    def load(self) -> float:
-        """Value over limit, rounded so that a load of exactly 0.8 is one."""
-        return round(self.value / self.limit, 9)
-
-
-def judge(readings: tuple[Reading, ...], trend: str) -> tuple[str, str]:
-    """Alert and cause by the rules above."""
-    worst = max(readings, key=lambda reading: reading.load)
-    level = sum(worst.load > bound for bound in (0.8, 1.0, 1.25))
-    if sum(reading.load > 1.0 for reading in readings) > 1:
-        level = 3
-    if trend == "rising" and level < 2:
-        level += 1
-    return ALERTS[level], worst.name if level else "none"
-
-
-def action(alert: str, cause: str) -> str:
-    """What to do."""
-    if alert == "ok":
-        return "none"
-    if alert == "critical":
-        return f"stop and {CHECKS[cause]}"
-    return f"{CHECKS[cause]} {'today' if alert == 'warning' else 'at next service'}"
-
-
-def answer(machine: str, readings: tuple[Reading, ...], trend: str) -> str:
-    """The reference answer."""
-    alert, cause = judge(readings, trend)
-    return json.dumps({"machine": machine, "alert": alert, "cause": cause, "action": action(alert, cause)})
+def answer(machine: str, symptom: str, state: str) -> str:
+    """The reference answer by the rules above; ``symptom`` is one of those in ``SYMPTOMS``."""
+    cause = "none" if state == "ok" else next(cause for cause, signs in SYMPTOMS.items() if symptom in signs)
+    action = ACTIONS[state].format(cause=cause)
+    return one_line({"machine": machine, "state": state, "cause": cause, "action": action})
 
 
 def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
     """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
     return draw_rows(
         _row,
-        [(machine, *pair) for machine in MACHINES for pair in itertools.permutations(READINGS, 2)],
+        list(itertools.product(MACHINES, itertools.chain(*SYMPTOMS.values()), STATES)),
         FRAMES,
         (train, evaluate),
         seed,
@@ -117,36 +86,11 @@ def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
     )
 
 
-def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str] | None:
-    kind, *names = combination
+def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
+    kind, symptom, state = combination
     machine = f"{kind} {chosen.randint(1, 20)}"
-    readings = tuple(_reading(chosen, name) for name in names)
-    trend = chosen.choice(TRENDS)
-    text = _wording(chosen, machine, readings, trend, frames)
-    if readings[0].load == readings[1].load:  # a tie has no single cause
-        return None
-    return text, answer(machine, readings, trend)
-
-
-def _reading(chosen: random.Random, name: str) -> Reading:
-    _, limits, digits = READINGS[name]
-    bound = chosen.choice(limits)
-    low, high = chosen.choice(((0.3, 0.8), (0.3, 0.8), (0.75, 1.05), (1.0, 1.6)))
-    return Reading(name, round(bound * chosen.uniform(low, high), digits), bound)
-
-
-def _wording(
-    chosen: random.Random, machine: str, readings: tuple[Reading, ...], trend: str, frames: Sequence[str]
-) -> str:
-    kind, _, number = machine.partition(" ")
-    style = chosen.choice(READING_FRAMES)
-    first, second = (
-        style.format(
-            name=reading.name,
-            value=f"{reading.value:.{READINGS[reading.name][2]}f}",
-            limit=f"{reading.limit:g}",
-            unit=READINGS[reading.name][0],
-        )
-        for reading in readings
+    reading = chosen.choice(READINGS).format(celsius=chosen.randint(20, 95), bar=chosen.randint(10, 99) / 10)
+    text = chosen.choice(frames).format(
+        machine=machine, symptom=symptom, degree=chosen.choice(STATES[state]), reading=reading
     )
-    return chosen.choice(frames).format(machine=kind, number=number, first=first, second=second, trend=trend)
+    return sentence(text), answer(machine, symptom, state)

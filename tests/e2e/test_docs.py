@@ -61,7 +61,7 @@ def test_the_quickstart_runs_as_it_is_written(tmp_path: Path, environment: dict[
     commands = _commands(ROOT / "docs" / "quickstart.md")
     assert commands[0] == "edgekit init line-3"
     shorten = r"""
-        sed -i 's/max_steps: null/max_steps: 2/; s/batch_size: 8/batch_size: 2/' edgekit.yaml
+        sed -i 's/max_steps: null/max_steps: 2/; s/batch_size: 4/batch_size: 2/' edgekit.yaml
         echo 'gate: {rows: 2, min_gain: -100}' >> edgekit.yaml
     """
     script = [commands[0], commands[1], shorten, *commands[2:]]

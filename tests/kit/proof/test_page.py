@@ -120,7 +120,8 @@ def test_a_device_answer_that_is_right_has_no_mark_where_torch_is_wrong() -> Non
     shown = _Reader(_page_of(proof("inspection", pairs, wrong, right, right)))
     assert [text for kinds, text in shown.texts if "sing" in text and "wrong" in kinds.split()] == ["sing"] * 6
     assert not [kinds for kinds, _ in shown.texts if "device wrong" in kinds or "device partly" in kinds]
-    assert shown.of("differs") == ["device differs: 20 points more"] * 6
+    points = 100 / len(json.loads(right[0]))
+    assert shown.of("differs") == [f"device differs: {points:.0f} points more"] * 6
     assert "Where the device differs from the trained model: 6 of 6 rows" in shown.text
 
 
