@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ruamel.yaml import YAML
+
 from edgekit.bases.resolve import check_new_base, gguf_file, template_for
 from edgekit.examples import (
     caption,
@@ -184,6 +186,8 @@ def _project_file(
     name: str, template: str, base: str | None, export: str, examples: Sequence[Example], max_steps: int | None
 ) -> str:
     slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in name.lower()).strip("._-") or "project"
+    if not isinstance(YAML(typ="safe").load(slug), str):  # 0, no and null are something else in YAML
+        slug = json.dumps(slug)
     adapters = "".join(_adapter_lines(each, max_steps) for each in examples)
     task, demo = ("caption", DEMO_VLM) if template == "caption" else ("text", DEMO_TEXT)
     return HEAD.format(project=slug, task=task) + (base or demo) + ADAPTERS + adapters + export

@@ -57,3 +57,10 @@ def test_help_and_docs_name_every_template(capsys: pytest.CaptureFixture[str]) -
     for template in TEMPLATES:
         assert template in shown
         assert f"| `{template}`" in page
+
+
+@pytest.mark.parametrize("name", ["0", "no", "null", "1.5", "2026-11-27", "~"])
+def test_a_folder_whose_name_is_no_text_in_yaml_becomes_a_project(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    init_project(folder)
+    assert load_project(folder).project == (name if name != "~" else "project")
