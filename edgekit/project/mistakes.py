@@ -30,7 +30,6 @@ _BOUNDS = {
     "greater_than_equal": ("ge", "use at least"),
     "greater_than": ("gt", "use more than"),
     "less_than_equal": ("le", "use at most"),
-    "less_than": ("lt", "use less than"),
 }
 _EXAMPLES = {"adapters": "{inspection: {rank: 16}}", "columns": "{prompt: question}"}
 _PATTERNS = "{down_proj: …}"

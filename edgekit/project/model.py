@@ -137,7 +137,7 @@ class Adapter:
     weight_decay: Number = Field(default=0.0, ge=0, le=1, description="Weight decay of the optimizer")
     max_grad_norm: Number = Field(default=1.0, ge=0, description="Clip gradients at this norm; 0 for no clipping")
     label_smoothing_factor: Number = Field(
-        default=0.0, ge=0, lt=1, description="Share of a token's probability that goes to all tokens alike"
+        default=0.0, ge=0, le=0.9, description="Share of a token's probability that goes to all tokens alike"
     )
     neftune_noise_alpha: Number | None = Field(
         default=None, gt=0, description="Noise on embeddings in training (NEFTune): 5, say"

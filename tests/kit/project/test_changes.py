@@ -67,7 +67,7 @@ def test_dots_lead_into_what_a_key_holds(project: Project, tmp_path: Path) -> No
             r"^--set lr_scheduler_kwargs\.num_cycles: .* is no number and no text",
         ),
         ("report_to=tensorbord", r"^--set report_to\.0: 'tensorbord' is not possible: .*did you mean tensorboard\?"),
-        ("label_smoothing_factor=1", r"^--set label_smoothing_factor: 1 is not possible: use less than 1"),
+        ("label_smoothing_factor=1", r"^--set label_smoothing_factor: 1 is not possible: use at most 0\.9"),
         ("invocation=go", r"^--set invocation: only an activated LoRA has one"),
         ("rank", r"it is no KEY=VALUE"),
         ("=8", r"it is no KEY=VALUE"),

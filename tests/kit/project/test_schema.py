@@ -17,6 +17,7 @@ from edgekit.cli import main
 from edgekit.data.source import is_hub_name
 from edgekit.examples.init import TEMPLATES, init_project
 from edgekit.project import load_project
+from edgekit.project.schedulers import NEEDED_ARGUMENTS, SCHEDULERS
 from edgekit_runtime.constraints import check_schema
 from edgekit_runtime.errors import InputError
 from tests.json_schema import fits, resolved
@@ -127,8 +128,8 @@ def _keys_agree(document: dict[str, Any]) -> bool:
         files = (record or {}).get("data")
         if not files:
             continue
-        for source in (files["train"], files["eval"]):
-            if isinstance(source, str):
+        for source in (files["train"], files.get("eval")):
+            if source is None or isinstance(source, str):
                 continue
             path, hub = source.get("path"), source.get("hub")
             if (path is None) == (hub is None) or not (hub is None or is_hub_name(hub)):
@@ -142,6 +143,8 @@ def _keys_agree(document: dict[str, Any]) -> bool:
     for adapter in document["adapters"].values():
         if (adapter or {}).get("invocation") is not None and adapter.get("method") != "alora":
             return False
+        if not _trains(adapter or {}):
+            return False
         schema = (adapter or {}).get("schema")
         if isinstance(schema, str):  # no such file is there
             return False
@@ -150,6 +153,17 @@ def _keys_agree(document: dict[str, Any]) -> bool:
         except InputError:
             return False
     return True
+
+
+def _trains(adapter: dict[str, Any]) -> bool:
+    """Whether scheduler and method go with their arguments."""
+    scheduler, given = adapter.get("scheduler", "cosine"), set(adapter.get("lr_scheduler_kwargs") or {})
+    needed = set(NEEDED_ARGUMENTS.get(scheduler, given))
+    if not given <= set(SCHEDULERS[scheduler]) or (needed and not given & needed):
+        return False
+    if adapter.get("method") != "dpo":
+        return adapter.get("beta") is None
+    return not adapter.get("label_smoothing_factor") and adapter.get("loss", "last") == "last"
 
 
 def _loaded(folder: Path) -> tuple[Any, str]:
