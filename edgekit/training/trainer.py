@@ -64,8 +64,8 @@ def adapter_trainer(
         dataloader_pin_memory=on_gpu,
         label_names=["labels"],
     )
-    collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
-    collator = quick_step(model, collator, train_set, packs=adapter.method != ACTIVATED)
+    padded = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
+    collator = quick_step(model, padded, train_set, packs=adapter.method != ACTIVATED)
     optimizer = None
     if adapter.method == "lora+":
         from peft.optimizers import create_loraplus_optimizer
