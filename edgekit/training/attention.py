@@ -167,7 +167,8 @@ def _pieces(query: Tensor, key: Tensor) -> list[slice]:
 
 def _grouped(heads: Tensor, key: Tensor) -> Tensor:
     """[rows, heads, tokens, width] -> [rows, key heads, heads of each * tokens, width]."""
-    return heads.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    grouped: Tensor = heads.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    return grouped
 
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float) -> Tensor:
