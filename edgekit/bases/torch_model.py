@@ -50,6 +50,7 @@ def load_base(base: Base, weights: Weights) -> Any:
         options["dtype"] = compute_dtype()
         options["quantization_config"] = _bitsandbytes(weights.precision)
     model = transformers.AutoModelForCausalLM.from_pretrained(base.folder, trust_remote_code=False, **options)
+    layer: Any
     for layer in model.modules():
         # On some CPUs bitsandbytes packs NF4 anew in evaluation, and layers in that form pass no gradients on.
         if hasattr(layer, "support_avx512bf16_for_cpu"):

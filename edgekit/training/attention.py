@@ -33,7 +33,8 @@ class Layout:
     def of(cls, filled: Tensor, tokens: int) -> Layout:
         """Of a batch's ``filled`` [rows, longest], True where a row has a token, and the sequence's length."""
         places = filled.flatten().nonzero().flatten()
-        return cls(tokens - len(places), *filled.shape, places)
+        rows, longest = filled.shape
+        return cls(tokens - len(places), rows, longest, places)
 
     def spread(self, packed: Tensor) -> Tensor:
         """[tokens of rows, …] -> [rows, longest, …], zero where a row is over."""
@@ -88,8 +89,8 @@ def attend(
     )
     result = layout.gather(_attention(padded[0], keys, values, mask[shared:], scale, cap, dropout))
     if shared:
-        start = (each[None, :shared] for each in (query, key, value))
-        first = _attention(*start, mask[:shared, :shared], scale, cap, dropout)
+        query, key, value = (each[None, :shared] for each in (query, key, value))
+        first = _attention(query, key, value, mask[:shared, :shared], scale, cap, dropout)
         result = torch.cat([first[0], result])
     return result[None]
 
@@ -166,11 +167,13 @@ def _pieces(query: Tensor, key: Tensor) -> list[slice]:
 
 def _grouped(heads: Tensor, key: Tensor) -> Tensor:
     """[rows, heads, tokens, width] -> [rows, key heads, heads of each * tokens, width]."""
-    return heads.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    grouped: Tensor = heads.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+    return grouped
 
 
 def _weights(query: Tensor, key: Tensor, mask: Tensor, scale: float) -> Tensor:
     """[rows, key heads, heads of each * queries, keys] of a grouped query."""
     scores = (query @ key.transpose(2, 3)).float().mul_(scale)
     scores.view(*scores.shape[:2], -1, *mask.shape).masked_fill_(~mask, -math.inf)
-    return torch.softmax(scores, dim=-1).to(query.dtype)
+    weights: Tensor = torch.softmax(scores, dim=-1).to(query.dtype)
+    return weights

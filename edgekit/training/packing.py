@@ -146,8 +146,7 @@ def _attention(
         dropout = options.get("dropout", 0.0)
         return attend(layout, query, key, value, mask, scale=scale, cap=cap, dropout=dropout), None
     if cap is None:
-        result: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        return result
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     groups = query.shape[1] // key.shape[1]
     mask = attention_mask
     if mask is None:
