@@ -20,7 +20,7 @@ from edgekit.training.answer_loss import learn_answers_only
 from edgekit.training.lora_product import compute_pairs_at_once
 from edgekit.training.packing import collator_for, pack
 from edgekit.training.run import train
-from edgekit.training.step import keep_floats, quick_step
+from edgekit.training.step import Step, keep_floats, quick_step
 from edgekit_exporters.gguf.base import base_gguf
 
 from .quick import ATTENTION_ONLY, VOCABULARY, WITH_STATE, adapted, learnt, padded, rows
@@ -203,7 +203,7 @@ def test_training_has_the_loss_curve_of_plain_steps(tiny_project: MakeProject, m
     monkeypatch.setattr(packing, "pack", lambda examples, pack=pack: packs.append(1) or pack(examples))
     quick = curve()
     assert len(packs) > 20
-    monkeypatch.setattr(trainer_module, "quick_step", lambda model, padded, examples, **_: padded)
+    monkeypatch.setattr(trainer_module, "quick_step", lambda model, padded, examples, **_: Step(padded, False))
     plain = curve()
     assert len(plain) == 20
     assert plain[-1] < plain[0]
