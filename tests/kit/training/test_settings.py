@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers.trainer_pt_utils import LabelSmoother
 
 from edgekit.encoding.encoder import IGNORED
-from edgekit.project import Adapter, load_project, SCHEDULERS, with_settings
+from edgekit.project import SCHEDULERS, Adapter, load_project, with_settings
 from edgekit.project.schedulers import NEEDED_ARGUMENTS
 from edgekit.training import run
 from edgekit.training.optimisation import optimisation
