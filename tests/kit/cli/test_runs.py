@@ -39,7 +39,7 @@ def test_a_dry_run_says_what_training_takes_and_writes_nothing(
     found = json.loads(capsys.readouterr().out)["adapters"]["small"]
     assert (found["steps"], found["evaluations"], found["examples"], found["evaluated"]) == (6, 3, 24, 4)
     assert 0 < found["learnt_tokens"] < found["tokens"] < 24 * found["longest"]
-    assert 0 < found["padding"] < 0.5
+    assert 0 <= found["padding"] < 0.5  # packed rows have none
     assert found["memory_mb"] > 100
     assert found["seconds"] > found["seconds_a_step"] > 0
     assert files_of(folder) == before
