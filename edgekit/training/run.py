@@ -24,7 +24,7 @@ from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.project import PREFERENCE, Adapter, Project, with_settings
 from edgekit.project.folders import adapter_folder, is_adapter_folder, told
 from edgekit.training.card import write_card
-from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_adapter, save_initial
+from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_adapter, save_initial, work_folder
 from edgekit.training.engine_fit import layers_left_out
 from edgekit.training.evaluations import OnEvaluation, Told
 from edgekit.training.history import EARLY, FAILED, FINISHED, INTERRUPTED, STOPPED, begin_run, keep_run
@@ -47,7 +47,6 @@ from edgekit_runtime.prompts.reasoning import KEEP, knows_reasoning
 
 log = logging.getLogger(__name__)
 
-WORK_FOLDER = ".edgekit"
 INITIAL_FOLDER = "initial"
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
 
@@ -119,7 +118,7 @@ class Prepared:
         """Folder of checkpoints."""
         if self.output is not None:
             return self.output.with_name(f".{self.output.name}.train")
-        return self.project.folder / WORK_FOLDER / "train" / self.adapter.name
+        return work_folder(self.project, self.adapter.name)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -251,7 +250,8 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             )
             keep_run(project, record)
     if interrupt.requested:
-        raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
+        same = " and the same --set" if prepared.settings else ""
+        raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume{same}")
     return model, record
 
 

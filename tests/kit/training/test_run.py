@@ -17,6 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+from edgekit.cli import main
 from edgekit.project import load_project
 from edgekit.training import run
 from edgekit.training.checkpoints import full_disk_told
@@ -156,6 +157,34 @@ def test_resuming_after_an_interrupt_gives_what_an_unbroken_run_gives(
     assert [each["step"] for each in whole["losses"] if "loss" in each] == [1, 2, 3, 4, 5, 6]
     assert (folder / "adapter_model.safetensors").read_bytes() == unbroken
     assert not (project.folder / ".edgekit" / "train" / "small").exists()
+
+
+def test_resuming_several_adapters_leaves_out_those_that_are_done(
+    tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_project(max_steps=4)
+    text = (folder / "edgekit.yaml").read_text()
+    settings = text[text.index("  small:\n") + len("  small:\n") : text.index("export:")]
+    (folder / "edgekit.yaml").write_text(text.replace("export:", f"  second:\n{settings}  third:\n{settings}export:"))
+    place = ["--project", str(folder)]
+    assert main(["train", "small", *place]) == 0
+    with monkeypatch.context() as patch:
+        _interrupt_at(2, patch)
+        assert main(["train", "second", "--set", "rank=2", *place]) == 130
+    assert "go on with --resume and the same --set" in capsys.readouterr().err
+    assert main(["train", "--resume", *place]) == 3
+    assert "put them back (what was given by --set too)" in capsys.readouterr().err
+    assert main(["train", "--resume", "--set", "rank=2", *place]) == 0
+    said, noted = capsys.readouterr()
+    assert "small is trained already" in noted
+    assert [line.partition(":")[0] for line in said.splitlines() if line.endswith(("second", "third"))] == [
+        "second",
+        "third",
+    ]
+    runs = {record["adapter"]: record["status"] for record in read_runs(load_project(folder))}
+    assert runs == {"small": "finished", "second": "finished", "third": "finished"}
+    assert main(["train", "--resume", *place]) == 3
+    assert "no interrupted training" in capsys.readouterr().err
 
 
 def test_resume_refuses_other_settings_and_nothing_to_resume(
