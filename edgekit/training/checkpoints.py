@@ -44,7 +44,11 @@ def full_disk_told(work: Path) -> Iterator[None]:
 
 
 def find_checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path | None:
-    """The checkpoint to go on from; a fresh start clears what an earlier run left."""
+    """The checkpoint to go on from; a fresh start clears what an earlier run left.
+
+    From a checkpoint of the last step the Trainer would make one step more.  The one before it leads to the same
+    adapter; None where there is no other.
+    """
     note = work / RECIPE_FILE
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
     found = _checkpoints(work)
@@ -56,7 +60,7 @@ def find_checkpoint(work: Path, recipe: dict[str, Any], *, resume: bool) -> Path
                 "the settings or data have changed since that training was interrupted",
                 "start without --resume, or put them back (what was given by --set too)",
             )
-        return found[-1]
+        return next((each for each in reversed(found) if not _is_last(each)), None)
     if found:
         log.warning("starting over; the interrupted training at %s is dropped", found[-1].name)
     shutil.rmtree(work, ignore_errors=True)
@@ -69,6 +73,12 @@ def _checkpoints(work: Path) -> list[Path]:
     """Those that are whole, oldest first."""
     whole = (state.parent for state in work.glob("checkpoint-*/trainer_state.json"))  # the Trainer writes it late
     return sorted(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _is_last(checkpoint: Path) -> bool:
+    """Whether the training has made all its steps there."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
 
 
 def left_to_train(project: Project, names: Sequence[str]) -> dict[str, bool]:

@@ -159,6 +159,26 @@ def test_resuming_after_an_interrupt_gives_what_an_unbroken_run_gives(
     assert not (project.folder / ".edgekit" / "train" / "small").exists()
 
 
+@pytest.mark.parametrize("steps", [1, 6])
+def test_a_training_that_was_cut_before_its_adapter_was_written_makes_no_step_more(
+    steps: int, tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = load_project(tiny_project(max_steps=steps, dropout=0.0))
+    unbroken = (train(project) / "adapter_model.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_publish", _cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(project)
+    folder = train(project, resume=True)
+    assert (folder / "adapter_model.safetensors").read_bytes() == unbroken
+    losses = json.loads((folder / "run.json").read_text())["losses"]
+    assert [each["step"] for each in losses if "loss" in each] == [*range(1, steps + 1)]
+
+
+def _cut(*_: Any) -> Path:
+    raise KeyboardInterrupt
+
+
 def test_resuming_several_adapters_leaves_out_those_that_are_done(
     tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
