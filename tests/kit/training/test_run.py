@@ -249,6 +249,11 @@ def test_targets_that_match_nothing_are_refused(tiny_project: MakeProject) -> No
     assert "connector" not in str(told.value)  # this base reads no images
 
 
+def test_a_name_that_is_no_list_is_told_to_be_a_pattern(tiny_project: MakeProject) -> None:
+    with pytest.raises(InputError, match=r"the pattern 'q_proj' fits no layer's whole name: write a list of names"):
+        train(load_project(tiny_project(targets="q_proj")))
+
+
 def test_a_disk_that_is_full_at_the_end_leaves_the_work_to_go_on_with(
     tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
