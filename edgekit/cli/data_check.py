@@ -79,4 +79,5 @@ def check(
 
         write_whole(page, page_of(checks).encode())
     if strict and to_mend:
-        raise InputError(f"{to_mend} things are to mend", "see what was found; without --strict this is no error")
+        many = f"{to_mend} things are" if to_mend > 1 else "1 thing is"
+        raise InputError(f"{many} to mend", "see what was found; without --strict this is no error")

@@ -60,14 +60,20 @@ def train(
         return
     from edgekit.training.run import train
 
-    folders = {each: train(project, each, resume=resume, settings=changes) for each in names}
+    if resume:
+        from edgekit.training.checkpoints import left_to_train
+
+        parts = left_to_train(project, names)
+    else:
+        parts = dict.fromkeys(names, False)
+    folders = {each: train(project, each, resume=goes_on, settings=changes) for each, goes_on in parts.items()}
     if as_json:
         print_json({"adapters": {each: str(path) for each, path in folders.items()}})
         return
     for each, path in folders.items():
         print(f"{each}: {path}")
         print(f"  {_outcome(path)}")
-    print(f"  next: edgekit evaluate {names[0]}, then edgekit export")
+    print(f"  next: edgekit evaluate {next(iter(folders))}, then edgekit export")
 
 
 def _dry_run(project: Project, names: Sequence[str], changes: Mapping[str, Any], *, as_json: bool) -> None:

@@ -82,6 +82,8 @@ def split_file(
         UsageError: no rows would be left for one side.
         InputError: bad rows, no such key, files that are there, or all rows are near one another.
     """
+    if share > 1 and not float(share).is_integer():
+        raise UsageError(f"{share:g} is neither a share nor a number of rows", "choose another --eval, 0.1 or 40 say")
     kind_of(path)
     rows = read_raw(path, [*ignore, *(name for name in (by, group) if name is not None and name not in ROW_KEYS)])
     folder = folder or path.parent
@@ -96,7 +98,7 @@ def split_file(
     keys = None if group is None else [_key(row, group) for row in rows]
     samples = [row.sample for row in rows]
     atoms = groups(samples, keys, likeness, ignore_numbers=ignore_numbers)
-    count = math.floor(share * len(rows) + 0.5) if share < 1 else round(share)
+    count = math.floor(share * len(rows) + 0.5) if share < 1 else int(share)
     if not 1 <= count < len(rows):
         raise UsageError(f"{count} of {len(rows)} rows for evaluation leave none on one side", "choose another --eval")
     aside = set(choose(atoms, values, count, seed))

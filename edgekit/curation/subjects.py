@@ -73,7 +73,9 @@ def read_schema(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror})", "check its name and permissions") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no readable JSON ({error})", "correct the file") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} is no JSON schema", "write an object")

@@ -22,7 +22,10 @@ def checks_table(checks: Sequence[Checked]) -> str:
 
 def split_table(done: Split) -> str:
     """What a split wrote."""
-    lines = [f"{path}: {rows} rows" for path, rows in zip((done.train, done.eval), done.rows, strict=True)]
+    lines = [
+        f"{path}: {rows} row{'' if rows == 1 else 's'}"
+        for path, rows in zip((done.train, done.eval), done.rows, strict=True)
+    ]
     if done.together:
         lines.append(f"{done.together} rows are near another one, or of its group, and stand on its side")
     if done.label is not None:

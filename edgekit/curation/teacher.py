@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from edgekit_runtime.errors import InputError, TargetError
+from edgekit_runtime.errors import InputError, TargetError, UsageError
 from edgekit_runtime.prompts.chat import Message
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class Teacher:
 
         Raises:
             InputError: the endpoint is no http address.
+            UsageError: the environment variable that was asked for is not set.
         """
         import openai
 
@@ -99,6 +100,8 @@ class Teacher:
             raise InputError(f"{options.shown!r} is no endpoint", "give an address such as http://127.0.0.1:8080/v1")
         self.options = options
         self._key = os.environ.get(options.key_variable) or _NO_KEY
+        if self._key == _NO_KEY and options.key_variable != KEY_VARIABLE:
+            raise UsageError(f"{options.key_variable} is not set", "put the API key into it, or leave --key-env out")
         if self._key != _NO_KEY and not _is_private(options.endpoint):
             log.warning("the API key goes to %s without encryption: use https", options.shown)
         self._length = "max_tokens"

@@ -48,7 +48,9 @@ def read_plan(path: Path) -> tuple[str | None, dict[str, list[str]]]:
 
     try:
         document: Any = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error.strerror})", "check its name and permissions") from None
+    except (ValueError, YAMLError, RecursionError) as error:
         raise InputError(f"{path} is no readable YAML ({' '.join(str(error).split())})", "correct the file") from None
     form = f"a plan has {ABOUT}: a text, and {VARY}: {{axis: [values]}}"
     if not isinstance(document, dict) or not set(document) <= {ABOUT, VARY}:

@@ -55,7 +55,9 @@ def _bytes(path: Path, label: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"there is no data file {label}", "correct the path under data: in edgekit.yaml") from None
+        raise InputError(
+            f"there is no data file {label}", "correct the path, on the command line or under data: in edgekit.yaml"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{label} can't be read ({reason})", "check its name and permissions") from None

@@ -33,6 +33,7 @@ from edgekit_runtime.hints import did_you_mean
 SEED = 7
 TRAIN_ROWS = 800
 EVAL_ROWS = 200
+LONGEST_NAME = 64  # of a project that init names; the file may have a longer one
 SCHEMA_FILE = "data/{name}.schema.json"
 
 
@@ -185,7 +186,8 @@ def _export_lines(base: str) -> str:
 def _project_file(
     name: str, template: str, base: str | None, export: str, examples: Sequence[Example], max_steps: int | None
 ) -> str:
-    slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in name.lower()).strip("._-") or "project"
+    signs = (sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in name.lower())
+    slug = "".join(signs).strip("._-")[:LONGEST_NAME] or "project"
     if not isinstance(YAML(typ="safe").load(slug), str):  # 0, no and null are something else in YAML
         slug = json.dumps(slug)
     adapters = "".join(_adapter_lines(each, max_steps) for each in examples)

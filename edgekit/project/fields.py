@@ -167,7 +167,9 @@ def _json_schema(value: object, info: ValidationInfo) -> dict[str, Any] | None:
         path = path_in(folder_of(info), value)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise refused(f"{path} can't be read ({error.strerror})", "check its name and permissions") from None
+        except (ValueError, RecursionError) as error:
             raise refused(f"{path} is no readable JSON ({error})", "correct the file") from None
     if value is None:
         return None

@@ -95,6 +95,11 @@ def wrap(
         with as_named(), shown_as_parameters(model):
             wrapped = get_peft_model(model, lora_config(adapter, targets, invocation, left_out))
     except ValueError as error:
+        if isinstance(targets.layers, str) and "not found in the base model" in str(error):
+            raise InputError(
+                f"the pattern {targets.layers!r} fits no layer's whole name",
+                "write a list of names, [q_proj, v_proj] say",
+            ) from None
         raise InputError(
             f"the targets fit no layer ({str(error).splitlines()[0]})", "try targets: all-linear"
         ) from None

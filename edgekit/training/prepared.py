@@ -20,6 +20,7 @@ from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.encoding.images import RowImages, row_images
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, told
+from edgekit.training.checkpoints import work_folder
 from edgekit.training.engine_fit import layers_left_out
 from edgekit.training.preference import preference_example
 from edgekit.training.targets import check_targets_on
@@ -30,7 +31,6 @@ from edgekit_runtime.prompts.reasoning import KEEP, knows_reasoning
 
 log = logging.getLogger(__name__)
 
-WORK_FOLDER = ".edgekit"
 LOSS_EVAL_ROWS = 32  # rows of the evaluation set that the loss is followed on during training
 
 
@@ -63,7 +63,7 @@ class Prepared:
         """Folder of checkpoints."""
         if self.output is not None:
             return self.output.with_name(f".{self.output.name}.train")
-        return self.project.folder / WORK_FOLDER / "train" / self.adapter.name
+        return work_folder(self.project, self.adapter.name)
 
     @property
     def recipe(self) -> dict[str, Any]:

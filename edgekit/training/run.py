@@ -145,7 +145,8 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             )
             keep_run(project, record)
     if interrupt.requested:
-        raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume")
+        same = " and the same --set" if prepared.settings else ""
+        raise KeyboardInterrupt(f"at step {trainer.state.global_step}; go on with --resume{same}")
     return model, record
 
 

@@ -15,9 +15,11 @@ from ruamel.yaml.util import load_yaml_guess_indent
 from edgekit.project import PROJECT_FILE, Project, load_project, with_settings
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.tuning.search import Finalist, Found
+from edgekit.tuning.space import SEARCHABLE
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish, write_whole
 
+WRITTEN = (*SEARCHABLE, "max_steps")  # keys of an adapter that a search may change
 OWN_LINE = re.compile(r"^[ \t]*# edgekit tune, .*\n", re.MULTILINE)
 
 
@@ -41,14 +43,18 @@ def apply(project: Project, name: str, found: Found) -> bool:
 def write_settings(project: Project, name: str, settings: Mapping[str, Any], comment: str) -> None:
     """Change keys of an adapter in edgekit.yaml, whose comments and order stay, with a comment before the first one.
 
+    What else a search changes is as in ``project``: another process of the search may have written its own best.
+
     Raises:
         InputError: the file can't be written, or would not say what it has to.
     """
     path = project.folder / PROJECT_FILE
     text = path.read_text(encoding="utf-8")
-    document, indent, block_indent = load_yaml_guess_indent(OWN_LINE.sub("", text))
+    text_before = OWN_LINE.sub("", text)
+    _, indent, block_indent = load_yaml_guess_indent(text_before)
     yaml = YAML(typ="rt")
     yaml.preserve_quotes, yaml.width = True, 4096
+    document = yaml.load(text_before)
     yaml.indent(mapping=indent or 2, sequence=indent or 2, offset=block_indent or 0)
     adapters = document["adapters"]
     if adapters[name] is None:
@@ -56,8 +62,14 @@ def write_settings(project: Project, name: str, settings: Mapping[str, Any], com
     entry = adapters[name]
     entry.fa.set_block_style()
     adapters.fa.set_block_style()
-    for key, value in settings.items():
-        entry[key] = list(value) if isinstance(value, tuple) else value
+    found = load_project(path).adapter(name)
+    ours = project.adapter(name)
+    others = {key: getattr(ours, key) for key in WRITTEN if getattr(found, key) != getattr(ours, key)}
+    for key, value in (others | dict(settings)).items():
+        if value is None:
+            entry.pop(key, None)
+        else:
+            entry[key] = list(value) if isinstance(value, tuple) else value
     first = next(key for key in entry if key in settings)
     entry.yaml_set_comment_before_after_key(first, before=comment, indent=2 * (indent or 2))
     write_whole(path, _dumped(yaml, document).encode())

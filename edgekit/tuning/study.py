@@ -73,7 +73,7 @@ def open_study(
     elif known != digest:
         raise InputError(
             "settings, data or what is searched have changed since that search began",
-            "start without --resume, or put them back",
+            "start without --resume, or put them back (a search that ends writes to edgekit.yaml without --no-write)",
         )
     _fail_abandoned(study)
     return study

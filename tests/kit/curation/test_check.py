@@ -133,7 +133,7 @@ def test_strict_makes_findings_an_error(run: Callable[..., tuple[int, str, str]]
     assert "rows.jsonl:21: the row is there twice" in out
     code, out, err = run("check", path, "--strict", "--json", "--page", tmp_path / "page.html")
     assert code == 3
-    assert err.startswith("error: 1 things are to mend")
+    assert err.startswith("error: 1 thing is to mend")
     assert json.loads(out)["sets"][0]["counts"] == {"duplicate": 1}
     assert "rows.jsonl:21" in (tmp_path / "page.html").read_text()
     write(path, GOOD)
@@ -144,6 +144,7 @@ def test_strict_makes_findings_an_error(run: Callable[..., tuple[int, str, str]]
     ("words", "message"),
     [
         (["check", "nowhere.jsonl"], "there is no data file nowhere.jsonl"),
+        (["check", "x.jsonl", "--schema", "no.json"], "no.json can't be read (No such file or directory)"),
         (["check", "--region", "XX"], "there is no region 'XX'"),
         (["check", "x.jsonl", "--adapter", "one"], "--adapter names one of a project"),
         (["check", "x.jsonl", "--near", "0.5"], "use 0.7 to 1"),

@@ -22,7 +22,7 @@ from edgekit.curation.generate import Request, generate
 from edgekit.curation.row_file import open_rows
 from edgekit.curation.teacher import Teacher, TeacherOptions
 from edgekit.data import load_rows
-from edgekit_runtime.errors import InputError, TargetError
+from edgekit_runtime.errors import InputError, TargetError, UsageError
 from loopback_teacher import AGAIN, Said, teacher_saying
 from tests.kit.curation.rows import pair, write
 from tests.kit.curation.test_split import different
@@ -196,6 +196,14 @@ def test_a_key_that_others_could_read_is_warned_of(
     assert "pw" not in caplog.text
 
 
+def test_a_variable_that_was_asked_for_has_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(UsageError, match="MY_KEY is not set"):
+        Teacher(TeacherOptions("http://127.0.0.1:1/v1", "big", key_variable="MY_KEY"))
+    monkeypatch.setenv("MY_KEY", KEY)
+    Teacher(TeacherOptions("http://127.0.0.1:1/v1", "big", key_variable="MY_KEY"))
+
+
 def test_as_many_are_asked_at_a_time_as_is_said(place: Place) -> None:
     together = threading.Barrier(3)
 
@@ -264,6 +272,9 @@ def test_a_model_that_knows_only_the_newer_name_of_the_bound_is_asked_with_it(pl
 
 def test_a_plan_is_read_from_a_file(place: Place) -> None:
     plan = place.folder / "plan.yaml"
+    assert "plan.yaml can't be read (No such file or directory)" in place.run(
+        "http://127.0.0.1:1/v1", "--rows", 2, "--plan", plan, code=3
+    )
     plan.write_text("about: Judge it.\nvary:\n  size: [1, 2]\n")
     with teacher_saying(lambda number, _: Said(row(number))) as teacher:
         place.run(teacher.url, "--rows", 2, "--plan", plan)

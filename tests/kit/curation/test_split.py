@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -144,10 +145,12 @@ def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
     [
         ({"share": 0.001}, UsageError, "0 of 10 rows"),
         ({"share": 10}, UsageError, "10 of 10 rows"),
+        ({"share": 1.5}, UsageError, "1.5 is neither a share nor a number of rows"),
+        ({"share": math.inf}, UsageError, "is neither a share nor a number of rows"),
         ({"by": "verdit"}, InputError, "no row has 'verdit'"),
         ({"group": "order"}, InputError, "there is no 'order' to group by"),
     ],
-    ids=["none", "all", "no field", "no key"],
+    ids=["none", "all", "one and a half", "no end", "no field", "no key"],
 )
 def test_what_can_not_be(given: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [pair(different(n), "yes") for n in range(10)])

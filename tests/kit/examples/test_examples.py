@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.cli import main
 from edgekit.data import load_rows
-from edgekit.examples.init import TEMPLATES, init_project
+from edgekit.examples.init import LONGEST_NAME, TEMPLATES, init_project
 from edgekit.project import load_project
 from edgekit_runtime.errors import InputError, UsageError
 
@@ -64,3 +64,11 @@ def test_a_folder_whose_name_is_no_text_in_yaml_becomes_a_project(tmp_path: Path
     folder = tmp_path / name
     init_project(folder)
     assert load_project(folder).project == (name if name != "~" else "project")
+
+
+@pytest.mark.parametrize(
+    "name", ["häßlich (1)", "日本", "Line 3", "x" * 120], ids=["umlauts", "kanji", "space", "long"]
+)
+def test_a_folder_of_any_name_becomes_a_project(tmp_path: Path, name: str) -> None:
+    init_project(tmp_path / name)
+    assert load_project(tmp_path / name).project in ("h--lich--1", "project", "line-3", "x" * LONGEST_NAME)

@@ -17,6 +17,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+from edgekit.cli import main
 from edgekit.project import load_project
 from edgekit.training import run
 from edgekit.training.checkpoints import full_disk_told
@@ -158,6 +159,54 @@ def test_resuming_after_an_interrupt_gives_what_an_unbroken_run_gives(
     assert not (project.folder / ".edgekit" / "train" / "small").exists()
 
 
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_training_that_was_cut_before_its_adapter_was_written_makes_no_step_more(
+    steps: int, tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = load_project(tiny_project(max_steps=steps, dropout=0.0))
+    unbroken = (train(project) / "adapter_model.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_publish", _cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(project)
+    folder = train(project, resume=True)
+    assert (folder / "adapter_model.safetensors").read_bytes() == unbroken
+    losses = json.loads((folder / "run.json").read_text())["losses"]
+    assert [each["step"] for each in losses if "loss" in each] == [*range(1, steps + 1)]
+
+
+def _cut(*_: Any) -> Path:
+    raise KeyboardInterrupt
+
+
+def test_resuming_several_adapters_leaves_out_those_that_are_done(
+    tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_project(max_steps=4)
+    text = (folder / "edgekit.yaml").read_text()
+    settings = text[text.index("  small:\n") + len("  small:\n") : text.index("export:")]
+    (folder / "edgekit.yaml").write_text(text.replace("export:", f"  second:\n{settings}  third:\n{settings}export:"))
+    place = ["--project", str(folder)]
+    assert main(["train", "small", *place]) == 0
+    with monkeypatch.context() as patch:
+        _interrupt_at(2, patch)
+        assert main(["train", "second", "--set", "rank=2", *place]) == 130
+    assert "go on with --resume and the same --set" in capsys.readouterr().err
+    assert main(["train", "--resume", *place]) == 3
+    assert "put them back (what was given by --set too)" in capsys.readouterr().err
+    assert main(["train", "--resume", "--set", "rank=2", *place]) == 0
+    said, noted = capsys.readouterr()
+    assert "small is trained already" in noted
+    assert [line.partition(":")[0] for line in said.splitlines() if line.endswith(("second", "third"))] == [
+        "second",
+        "third",
+    ]
+    runs = {record["adapter"]: record["status"] for record in read_runs(load_project(folder))}
+    assert runs == {"small": "finished", "second": "finished", "third": "finished"}
+    assert main(["train", "--resume", *place]) == 3
+    assert "no interrupted training" in capsys.readouterr().err
+
+
 def test_resume_refuses_other_settings_and_nothing_to_resume(
     tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +247,11 @@ def test_targets_that_match_nothing_are_refused(tiny_project: MakeProject) -> No
         train(load_project(tiny_project(targets=["no_such_proj"])))
     assert "its layers are down_proj, gate_proj, k_proj, " in str(told.value)
     assert "connector" not in str(told.value)  # this base reads no images
+
+
+def test_a_name_that_is_no_list_is_told_to_be_a_pattern(tiny_project: MakeProject) -> None:
+    with pytest.raises(InputError, match=r"the pattern 'q_proj' fits no layer's whole name: write a list of names"):
+        train(load_project(tiny_project(targets="q_proj")))
 
 
 def test_a_disk_that_is_full_at_the_end_leaves_the_work_to_go_on_with(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +135,25 @@ def test_where_size_is_weighed_the_smallest_of_the_good_ones_wins(project: Proje
 
 def test_comments_and_order_of_the_project_file_stay(project: Project) -> None:
     path = project.folder / "edgekit.yaml"
-    path.write_text("# ours\n" + path.read_text().replace("rank: 4", "rank: 4  # small boards"))
+    text = path.read_text().replace("rank: 4", "rank: 4  # small boards")
+    path.write_text("# ours\n" + text.replace("project: line-3", 'project: "line-3"'))
     for rank in (8, 16):
         write_settings(project, "small", {"rank": rank, "learning_rate": 6e-4}, f"edgekit tune, today: rank {rank}")
         text = path.read_text()
         assert "# ours" in text
         assert "# small boards" in text
+        assert 'project: "line-3"' in text
         assert text.count("# edgekit tune, ") == 1
         adapter = load_project(path).adapter("small")
         assert (adapter.rank, adapter.learning_rate, adapter.max_steps) == (rank, 6e-4, 9)
     assert text.index("adapters:") < text.index("export:")
+
+
+def test_the_last_of_several_processes_writes_its_best_alone(project: Project) -> None:
+    write_settings(project, "small", {"rank": 64, "alpha": 32, "max_steps": 18}, "edgekit tune, today: one process")
+    write_settings(project, "small", {"learning_rate": 6e-4}, "edgekit tune, today: another")
+    written = load_project(project.folder).adapter("small")
+    assert written == replace(project.adapter("small"), learning_rate=6e-4)
 
 
 def test_a_project_file_that_cannot_say_it_stays_as_it_was(project: Project) -> None:
