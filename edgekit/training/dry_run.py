@@ -16,7 +16,8 @@ import transformers
 from edgekit.project import Project, with_settings
 from edgekit.training.outlook import planned_evaluations, planned_steps
 from edgekit.training.preflight import check_train
-from edgekit.training.run import make_trainer, prepare, wrapped_model
+from edgekit.training.prepared import prepare
+from edgekit.training.run import make_trainer, wrapped_model
 from edgekit_exporters.progress import clock, stage
 from edgekit_runtime.machine import peak_rss_mb
 

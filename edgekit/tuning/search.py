@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -242,18 +242,27 @@ class _Work:
         chosen |= {trial.number: trial for trial in self._complete(study) if trial.number == 0}
         if not chosen:
             raise InputError("no trial came to its end", "give the search more --time or --trials, with --resume")
-        base = project_base(self.project)
-        weights = with_blocks(self.project, base, training_weights(self.space.adapter, self.project.export, base.gguf))
-        device = weights.blocks if weights.format == GGUF else None
+        device = deployed_blocks(self.project, self.name)
         scored = []
         for number, trial in chosen.items():
             folder, settings = self.folder / "trials" / str(number), dict(trial.user_attrs[SETTINGS])
-            finalist = with_settings(self.project, [self.name], settings)
-            adapter = replace(finalist.adapter(self.name), path=folder)
-            finalist = replace(finalist, adapters={**finalist.adapters, self.name: adapter})
+            finalist = on_trial(self.project, self.name, settings, folder)
             found = evaluate(finalist, self.name, artifact=device, limit=rows, with_base=False)
             scored.append(Finalist(number, settings, trial.values[0], _parameters(folder), found.adapter_score, folder))
         return sorted(scored, key=lambda each: (-each.score.value, each.loss))
+
+
+def deployed_blocks(project: Project, name: str) -> Path | None:
+    """The GGUF whose blocks the adapter is trained on, for the device's engine; None for any other weights."""
+    base = project_base(project)
+    weights = with_blocks(project, base, training_weights(project.adapter(name), project.export, base.gguf))
+    return weights.blocks if weights.format == GGUF else None
+
+
+def on_trial(project: Project, name: str, settings: Mapping[str, Any], folder: Path) -> Project:
+    """The project with an adapter that was trained with ``settings`` to ``folder``."""
+    changed = with_settings(project, [name], settings)
+    return replace(changed, adapters={**changed.adapters, name: replace(changed.adapter(name), path=folder)})
 
 
 def _parameters(folder: Path) -> int:

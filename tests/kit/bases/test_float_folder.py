@@ -182,6 +182,8 @@ def test_a_hub_checkpoint_is_refused_before_its_weights_are_fetched(
     import huggingface_hub
 
     folder = _with_config(tiny_chat_base, tmp_path, {"quantization_config": {"quant_method": "fp8"}})
+    for weights in folder.glob("*.safetensors"):
+        weights.unlink()
     fetched: list[Any] = []
 
     def snapshot(name: str, *, allow_patterns: list[str], **_: Any) -> str:

@@ -148,7 +148,7 @@ def test_reasoning_other_than_in_training_is_refused(tiny_project: Callable[...,
 def test_every_turn_is_learnt_when_the_loss_is_on_all(tiny_project: Callable[..., Path]) -> None:
     from edgekit.data import load_rows
     from edgekit.encoding.encoder import IGNORED, Encoder
-    from edgekit.training.run import _examples
+    from edgekit.training.prepared import _examples
 
     folder = tiny_project(loss="all")
     talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "one"}]

@@ -18,6 +18,7 @@ from edgekit.encoding.encoder import Encoder
 from edgekit.project import load_project
 from edgekit.training import run
 from edgekit.training.preference import preference_example
+from edgekit.training.prepared import prepare
 from edgekit.training.run import train
 from edgekit_runtime.errors import InputError, UsageError
 
@@ -81,7 +82,7 @@ def test_what_trl_computes_is_what_the_device_asks_and_the_model_answers(
     assert row.rejected is not None
     assert example["rejected_ids"] == encoder.answer_ids(row.rejected, "You inspect parts.")
 
-    prepared = run.prepare(project, project.adapter(), {})
+    prepared = prepare(project, project.adapter(), {})
     model = run.wrapped_model(prepared)
     trainer = run.make_trainer(prepared, model, project.folder / "work", "one")
     batch = next(iter(trainer.get_eval_dataloader()))

@@ -262,7 +262,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_work_to_go_on_with(
 
     project = load_project(tiny_project(max_steps=2))
     with monkeypatch.context() as patch:
-        patch.setattr(run, "_save_adapter", full)
+        patch.setattr(run, "save_adapter", full)
         with pytest.raises(InputError, match="the disk is full.*free some space, then go on with --resume"):
             train(project)
     assert (train(project, resume=True) / "adapter_model.safetensors").exists()

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from transformers.trainer_pt_utils import LabelSmoother
 
 from edgekit.encoding.encoder import IGNORED
-from edgekit.project import SCHEDULERS, Adapter, load_project
+from edgekit.project import SCHEDULERS, Adapter, load_project, with_settings
 from edgekit.project.schedulers import NEEDED_ARGUMENTS
 from edgekit.training import run
 from edgekit.training.optimisation import optimisation
+from edgekit.training.prepared import prepare
 from edgekit.training.run import train
 from edgekit.training.smoothing import SmoothedLoss
 from edgekit_runtime.errors import UsageError
@@ -88,8 +89,8 @@ def test_noise_on_embeddings_is_there_in_training_and_gone_after_it(tiny_project
     losses = []
     for settings in ({}, {"neftune_noise_alpha": 50.0}):
         project = load_project(folder)
-        prepared = run.prepare(run.with_settings(project, ["small"], settings), project.adapter(), settings)
-        changed = run.with_settings(project, ["small"], settings).adapter()
+        prepared = prepare(with_settings(project, ["small"], settings), project.adapter(), settings)
+        changed = with_settings(project, ["small"], settings).adapter()
         prepared = run.replace(prepared, adapter=changed)
         model, record = run._fit(prepared, resume=False, on_evaluation=None)
         losses.append(record.losses)
@@ -140,7 +141,7 @@ def test_a_training_that_gets_worse_stops_early_and_keeps_its_best(tiny_project:
     assert record["kept_step"] == best[0]
     # what is kept has the loss of that step: train on from nothing, with the weights that were kept
     project = load_project(folder)
-    prepared = run.prepare(project, project.adapter(), {})
+    prepared = prepare(project, project.adapter(), {})
     model = run.wrapped_model(prepared)
     model.load_adapter(str(made), "default")
     loss = run.make_trainer(prepared, model, folder / "again", "again").evaluate()["eval_loss"]

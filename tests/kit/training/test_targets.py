@@ -96,7 +96,7 @@ def test_layers_of_a_base_with_experts_are_layers(targets: str | tuple[str, ...]
 
 def test_a_name_that_fits_nothing_is_answered_with_experts_too() -> None:
     model = AutoModelForCausalLM.from_config(known(config_of("qwen3_moe")))
-    with pytest.raises(UsageError, match=r"fits no layer.*experts\.gate_up_proj"):
+    with pytest.raises(InputError, match=r"fits no layer.*experts\.gate_up_proj"):
         wrap(model, adapter("expert.gate_up_proj"), "fp32", checkpointing=False)
 
 
