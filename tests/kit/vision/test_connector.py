@@ -138,7 +138,7 @@ def test_other_connectors_methods_and_tasks_are_refused(smolvlm: Model, pixtral:
     project = _changed(write_project(tmp_path, smolvlm.folder), connector=True)
     with pytest.raises(InputError, match="no single linear layer"):
         train(dataclasses.replace(project, base=str(pixtral.folder)))
-    with pytest.raises(UsageError, match="dora doesn't go with connector: true"):
+    with pytest.raises(InputError, match="dora doesn't go with connector: true"):
         train(_changed(project, method="dora"))
     with pytest.raises(InputError, match="no connector to train in a text project"):
         train(dataclasses.replace(project, task="text"))
