@@ -101,7 +101,7 @@ def test_the_connector_is_no_target(smolvlm: Model, tmp_path: Path) -> None:
     project = write_project(tmp_path, smolvlm.folder)
     words = replace(project.adapter("words"), targets=("q_proj", "modality_projection.proj"))
     with pytest.raises(
-        UsageError, match=r"modality_projection.proj fits no layer of the text model: .*connector: true"
+        InputError, match=r"modality_projection.proj fits no layer of the text model: .*connector: true"
     ):
         train(replace(project, adapters={"words": words}))
 
