@@ -17,6 +17,7 @@ MOST_STOPS, MOST_STOP_CHARACTERS = 64, 512
 MOST_ADAPTERS = 16  # applied together
 MOST_FORM_BYTES = 64 * 1024  # of a schema, grammar and the like
 MOST_SCHEMA_DEPTH = 32
+TO_CONTEXT = -1  # as max_tokens: as many as the context has room for
 
 
 def check_depth(document: Any, most: int = MOST_DEPTH, what: str = "the body") -> None:

@@ -12,7 +12,7 @@ from edgekit_runtime.engines import Layout, Prompt, Sampling
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.images import Source, listed, read_pictures
 from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
-from edgekit_runtime.prompts.bounds import check_adapters, check_form, check_schema, check_stops
+from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_form, check_schema, check_stops
 from edgekit_runtime.prompts.chat import Asking, Message
 from edgekit_runtime.prompts.rendering import Prompts
 from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
@@ -34,7 +34,7 @@ class Options(TypedDict, total=False):
         adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
             defaults apply.
         lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.
-        max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.
+        max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.  -1: where the context ends.
         temperature: 0 (greedy) unless the adapter says otherwise.
         top_k: sample from the k likeliest tokens only.
         top_p: sample from the likeliest tokens that have this probability together.
@@ -135,6 +135,8 @@ class Asker:
         asking = _asking(entry, tools, template_arguments)
         asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
+        if limit == TO_CONTEXT:
+            limit = max(self._loaded.engine.context - len(asked.tokens), 1)
         self._check_limits(asked.tokens, limit, echo=echo)
         stack, files = self._catalogue.stack(name, lora)
         work = Work(

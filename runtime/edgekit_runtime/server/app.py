@@ -22,6 +22,7 @@ from starlette.routing import Route
 from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.server import parameters
 from edgekit_runtime.server import responses as replies
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.bodies import (
@@ -203,7 +204,8 @@ class _Service:
             except ClientGone:
                 await events.aclose()
                 raise
-        return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
+        headers = parameters.header_of(asked.ignored)
+        return StreamingResponse(self._sent(asked, events), media_type="text/event-stream", headers=headers)
 
     def _refused(self, asked: Asked) -> Response | None:
         if not self._knows(asked.model):
@@ -250,7 +252,8 @@ class _Service:
                 raise outcome
             answers.append(outcome)
         results, scores = zip(*answers, strict=True)
-        return JSONResponse(replies.reply(asked, list(results), list(scores)))
+        headers = parameters.header_of(asked.ignored)
+        return JSONResponse(replies.reply(asked, list(results), list(scores)), headers=headers)
 
     async def _sent(self, asked: Asked, events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[str, None]:
         """Server-sent events; leaving stops the generation."""

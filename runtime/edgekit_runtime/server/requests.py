@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import check_count
-from edgekit_runtime.prompts.bounds import check_adapters, check_depth, check_messages_count, check_stops
+from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_depth, check_messages_count, check_stops
 from edgekit_runtime.prompts.chat import IMAGE_PART
+from edgekit_runtime.server import parameters
+from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.forms import read_form
+from edgekit_runtime.server.sampling import read_sampling
 
-# What of OpenAI's protocol this service does not do; asked for, it is refused rather than ignored.
-REFUSED = ("tools", "functions", "audio", "logit_bias", "suffix")
-REFUSED_UNLESS = {"n": 1, "best_of": 1, "presence_penalty": 0, "frequency_penalty": 0}
+REFUSED = ("tools",)
 MOST_ALTERNATIVES = 20
 MOST_PROMPTS = 64
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
@@ -33,6 +33,7 @@ class Asked:
         chat: a chat completion, not a plain one.
         stream: the answer is wanted piece by piece.
         include_usage: and counts at its end.
+        ignored: fields that nobody knows.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Asked:
     chat: bool
     stream: bool
     include_usage: bool
+    ignored: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -55,20 +57,21 @@ def read_chat(document: dict[str, Any]) -> Asked:
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
-    take = _Taker(document)
+    ignored = parameters.check(document, parameters.CHAT)
+    fields = Fields(document)
     messages, image_urls = _messages(document.get("messages"))
     check_count(len(image_urls))
-    limit = take("max_completion_tokens", int, 1)
-    options = _common(document, take) | {
+    options = _common(document, fields) | {
         "messages": messages,
         "image": image_urls or None,
-        "max_tokens": limit if limit is not None else take("max_tokens", int, 1),
+        "max_tokens": _limit(fields, "max_completion_tokens", "max_tokens", "n_predict"),
     }
-    if document.get("logprobs"):
-        options["logprobs"] = take("top_logprobs", int, 0, MOST_ALTERNATIVES) or 0
-    elif document.get("top_logprobs"):
+    alternatives = fields.number("top_logprobs", int, 0, MOST_ALTERNATIVES)
+    if fields.flag("logprobs"):
+        options["logprobs"] = alternatives or 0
+    elif alternatives:
         raise InputError("top_logprobs needs logprobs", "set it to true")
-    return _asked(document, [options], chat=True)
+    return _asked(document, [options], ignored, chat=True)
 
 
 def read_completion(document: dict[str, Any]) -> Asked:
@@ -77,50 +80,51 @@ def read_completion(document: dict[str, Any]) -> Asked:
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
-    take = _Taker(document)
-    echo = document.get("echo") is True
-    limit = take("max_tokens", int, 0 if echo else 1)
-    options = _common(document, take) | {"max_tokens": COMPLETION_TOKENS if limit is None else limit}
-    alternatives = take("logprobs", int, 0, MOST_ALTERNATIVES)
+    ignored = parameters.check(document, parameters.COMPLETION)
+    fields = Fields(document)
+    echo = fields.flag("echo") is True
+    limit = _limit(fields, "max_tokens", "n_predict", least=0 if echo else 1)
+    options = _common(document, fields) | {"max_tokens": COMPLETION_TOKENS if limit is None else limit}
+    alternatives = fields.number("logprobs", int, 0, MOST_ALTERNATIVES)
     if alternatives is not None or echo:
         options |= {"logprobs": alternatives, "echo": echo}
     prompts = _prompts(document.get("prompt"))
-    return _asked(document, [options | {"raw": prompt} for prompt in prompts], chat=False)
+    return _asked(document, [options | {"raw": prompt} for prompt in prompts], ignored, chat=False)
 
 
-def _common(document: dict[str, Any], take: _Taker) -> dict[str, Any]:
+def _limit(fields: Fields, *names: str, least: int = 1) -> int | None:
+    """Where an answer is cut off; the first of the names that is there says it."""
+    limits = [fields.count(name, or_else=TO_CONTEXT, least=least) for name in names]
+    return next((limit for limit in limits if limit is not None), None)
+
+
+def _common(document: dict[str, Any], fields: Fields) -> dict[str, Any]:
     for name in REFUSED:
         if document.get(name):
             raise InputError(f"{name} is not available", "leave it out")
-    for name, neutral in REFUSED_UNLESS.items():
-        if document.get(name) not in (None, neutral):
-            raise InputError(f"{name} has to be {neutral} here", "leave it out")
     stop = document.get("stop")
     stop = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stop, list) or not all(isinstance(each, str) and each for each in stop):
         raise InputError("stop has to be text or a list of texts", 'send ["\\n"], say, or leave it out')
     check_stops(stop)
-    return {
-        "adapter": document.get("model"),
-        "lora": _lora(document.get("lora")),
-        "temperature": take("temperature", float, 0),
-        "top_k": take("top_k", int, 0),
-        "top_p": take("top_p", float, 0),
-        "seed": take("seed", int, 0, 2**32 - 1),
-        "stop": stop,
-    } | read_form(document)
+    return (
+        {"adapter": document.get("model"), "lora": _lora(document.get("lora")), "stop": stop}
+        | read_sampling(fields)
+        | read_form(document)
+    )
 
 
-def _asked(document: dict[str, Any], options: list[dict[str, Any]], *, chat: bool) -> Asked:
+def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tuple[str, ...], *, chat: bool) -> Asked:
+    fields = Fields(document)
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise InputError("model is missing", "name an adapter, or base; GET /v1/models lists them")
-    stream = document.get("stream") is True
+    stream = fields.flag("stream") is True
     if stream and (len(options) > 1 or options[0].get("echo")):
         raise InputError("several prompts, or an echo, can't be streamed", "leave stream out")
-    usage = document.get("stream_options")
-    include_usage = isinstance(usage, dict) and usage.get("include_usage") is True
-    return Asked(model, options, chat, stream, include_usage)
+    extras = fields.object("stream_options") or {}
+    ignored += parameters.check(extras, parameters.STREAM_OPTIONS, "stream_options")
+    return Asked(model, options, chat, stream, Fields(extras).flag("include_usage") is True, ignored)
 
 
 def read_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -138,31 +142,6 @@ def read_object(body: bytes | bytearray) -> dict[str, Any]:
         raise InputError("the body is not a JSON object", "send one JSON object")
     check_depth(document)
     return document
-
-
-class _Taker:
-    """Values of a document, each checked against its kind."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        self._document = document
-
-    def __call__(
-        self, name: str, kind: Callable[..., Any], least: float | None = None, most: float | None = None
-    ) -> Any:
-        value = self._document.get(name)
-        if value is None:
-            return None
-        good = isinstance(value, int) or (kind is float and isinstance(value, float))
-        in_bounds = good and (least is None or value >= least) and (most is None or value <= most)
-        if not in_bounds or isinstance(value, bool):
-            word = "a whole number" if kind is int else "a number"
-            bound = "" if least is None else f" of at least {least:g}"
-            bound += "" if most is None else f" and at most {most:g}"
-            raise InputError(f"{name} has to be {word}{bound}", "change it, or leave it out")
-        try:
-            return kind(value)
-        except OverflowError:
-            raise InputError(f"{name} is too large a number", "send a smaller one") from None
 
 
 def _messages(messages: Any) -> tuple[list[Any], list[str]]:
@@ -221,7 +200,7 @@ def _lora(wanted: Any) -> dict[str, float] | None:
     check_adapters(len(wanted))
     scales: dict[str, float] = {}
     for each in wanted:
-        name, scale = each.get("id"), _Taker(each)("scale", float, 0)
+        name, scale = each.get("id"), Fields(each).number("scale", float, 0)
         if not isinstance(name, str):
             raise InputError("an entry of lora has no id", "name an adapter")
         scales[name] = 1.0 if scale is None else scale

@@ -97,7 +97,7 @@ def test_a_schema_holds_the_answer(service: Service) -> None:
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"logprobs": True, "top_logprobs": 99}, "at most 20"),
         ({"tools": [{}]}, "tools is not available"),
-        ({"seed": -1}, "seed has to be"),
+        ({"seed": -2}, "seed has to be"),
         ({"lora": [{"id": "one", "scale": 5}]}, "scale of 5"),
         ({"lora": [{"scale": 1}]}, "no id"),
         ({"stop": [1]}, "stop has to be"),

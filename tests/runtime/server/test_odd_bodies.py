@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.bounds import TO_CONTEXT
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
 from edgekit_runtime.server.wire import pack, unpack
 
@@ -60,7 +61,7 @@ COMMON = {
     "temperature": SHARE,
     "top_p": SHARE,
     "top_k": COUNT,
-    "seed": st.integers(0, 2**33),
+    "seed": st.integers(-1, 2**33),
     "stop": st.lists(WORDS, max_size=3) | WORDS,
     "response_format": FORMAT,
     "structured_outputs": STRUCTURED,
@@ -71,6 +72,7 @@ COMMON = {
     "stream": st.booleans(),
     "stream_options": some(include_usage=st.booleans()),
     "n": st.just(1),
+    "odd": ANYTHING,
 }
 CHATS = some(
     **COMMON,
@@ -105,7 +107,8 @@ def check(asked: Asked, *, chat: bool) -> None:
             ("max_tokens", int),
         ):
             value = options[name]
-            assert value is None or (type(value) is kind and value >= 0), (name, value)
+            least = TO_CONTEXT if name == "max_tokens" else 0
+            assert value is None or (type(value) is kind and value >= least), (name, value)
         forms = {name: options[name] for name in ("schema", "regex", "grammar", "choice") if name in options}
         assert len(forms) <= 1
         assert all(isinstance(each, dict | bool | str | list) for each in forms.values())

@@ -1,0 +1,246 @@
+"""Which fields of requests this service knows, and what becomes of each.
+
+A field is done, or taken with those values alone that change nothing, or noted; everything else is refused by name.
+A field that stands in no table is answered without, and named in the header :data:`IGNORED`.  docs/api.md is made of
+these tables.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit_runtime.errors import InputError
+
+IGNORED = "X-Edgekit-Ignored"
+MOST_NAMED, LONGEST_NAME = 16, 48  # names in that header, and signs of each
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.$-]")
+_NOTHING: tuple[Any, ...] = ("", [], {}, False)  # what clients send for nothing
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A field.
+
+    Attributes:
+        name: how it is spelt.
+        does: what it means here, for the documentation.
+        only: the values that are taken, where others are refused; None where any sound value is.
+    """
+
+    name: str
+    does: str
+    only: tuple[Any, ...] | None = None
+
+
+Table = Mapping[str, Parameter]
+
+
+def table(*groups: Iterable[Parameter]) -> Table:
+    """Parameters by name; a later one takes the place of an earlier one."""
+    return {each.name: each for group in groups for each in group}
+
+
+def _unless(**neutral: Any) -> list[Parameter]:
+    """Fields of others' services that are not done here: null and these values change nothing."""
+    return [
+        Parameter(name, "not available", values or _NOTHING if isinstance(values, tuple) else (values,))
+        for name, values in neutral.items()
+    ]
+
+
+_ASKED = [
+    Parameter("model", "the adapter's name, or `base`"),
+    Parameter("stream", "piece by piece, as server-sent events"),
+    Parameter("stream_options", "`include_usage`: counts at the end of a stream"),
+    Parameter("stop", "texts that end the answer"),
+    Parameter("lora", 'adapters and scales for this request: `[{"id": NAME, "scale": 0.5}]`'),
+]
+_SAMPLING = [
+    Parameter("temperature", "0 is greedy; the adapter's own value when it is missing"),
+    Parameter("top_k", "sample from so many likeliest tokens; 0 and -1 mean all"),
+    Parameter("top_p", "sample from the likeliest tokens that have this probability together"),
+    Parameter("seed", "same seed, same answer; -1 and none mean a fresh one"),
+]
+_FORMS = [
+    Parameter("response_format", "`json_object`, or `json_schema` with a schema"),
+    Parameter("structured_outputs", "vLLM's: one of `json`, `regex`, `choice`, `grammar`, `json_object`"),
+    Parameter("json_schema", "llama-server's: a JSON schema"),
+    Parameter("grammar", "GBNF or Lark that the answer follows"),
+    Parameter("regex", "a regular expression that the whole answer matches"),
+    Parameter("choice", "texts, one of which is the answer"),
+    *(Parameter(f"guided_{form}", "vLLM's earlier spelling") for form in ("json", "regex", "grammar", "choice")),
+]
+_TOOLS = [
+    Parameter("tools", "functions that the model may call"),
+    Parameter("tool_choice", "see `tools`"),
+    Parameter("parallel_tool_calls", "see `tools`"),
+    Parameter("functions", "not available: use `tools`", _NOTHING),
+]
+# Nothing that this service does could depend on them.
+_NOTED = [
+    Parameter(name, "taken; nothing depends on it")
+    for name in ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "request_id")
+] + [
+    Parameter(name, "taken; nothing depends on it, as what it belongs to is not available")
+    for name in (
+        *("mirostat_tau", "mirostat_eta", "dynatemp_exponent", "xtc_threshold"),
+        *("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
+    )
+]
+_REFUSED = _unless(
+    # OpenAI's
+    audio=(),
+    modalities=["text"],
+    prediction=(),
+    web_search_options=(),
+    function_call="none",
+    service_tier=("auto", "default"),
+    store=False,
+    verbosity="medium",
+    logit_bias=(),
+    n=1,
+    best_of=1,
+    presence_penalty=0,
+    frequency_penalty=0,
+    # vLLM's
+    use_beam_search=False,
+    length_penalty=1,
+    stop_token_ids=(),
+    include_stop_str_in_output=False,
+    skip_special_tokens=True,
+    spaces_between_special_tokens=(True, False),
+    truncate_prompt_tokens=(),
+    prompt_logprobs=(),
+    allowed_token_ids=(),
+    bad_words=(),
+    documents=(),
+    chat_template=(),
+    mm_processor_kwargs=(),
+    priority=0,
+    logits_processors=(),
+    return_tokens_as_token_ids=False,
+    return_token_ids=False,
+    cache_salt=(),
+    kv_transfer_params=(),
+    vllm_xargs=(),
+    # llama-server's
+    n_keep=0,
+    n_discard=0,
+    n_indent=0,
+    cache_prompt=True,
+    id_slot=-1,
+    dynatemp_range=0,
+    typical_p=1,
+    xtc_probability=0,
+    mirostat=0,
+    dry_multiplier=0,
+    top_n_sigma=-1,
+    samplers=(),
+    n_probs=0,
+    min_keep=0,
+    post_sampling_probs=False,
+    response_fields=(),
+    return_tokens=False,
+    timings_per_token=False,
+    t_max_predict_ms=(0, -1),
+)
+_LIMIT = Parameter("max_tokens", "where to cut the answer off; -1: where the context ends")
+
+CHAT = table(
+    _ASKED,
+    _SAMPLING,
+    _FORMS,
+    _TOOLS,
+    _NOTED,
+    _REFUSED,
+    _unless(echo=False, add_special_tokens=False),
+    [
+        Parameter("messages", "the conversation; contents are text, or parts of text and `image_url`"),
+        _LIMIT,
+        Parameter("max_completion_tokens", "the same"),
+        Parameter("n_predict", "the same"),
+        Parameter("logprobs", "log-probabilities of the answer's tokens"),
+        Parameter("top_logprobs", "and of so many likeliest others"),
+    ],
+)
+COMPLETION = table(
+    _ASKED,
+    _SAMPLING,
+    _FORMS,
+    _NOTED,
+    _REFUSED,
+    _unless(suffix=(), add_special_tokens=True),
+    [
+        Parameter("prompt", "text or token ids to continue as they are, or a list of either"),
+        _LIMIT,
+        Parameter("n_predict", "the same"),
+        Parameter("logprobs", "log-probabilities of tokens, and of so many likeliest others"),
+        Parameter("echo", "the prompt before the answer, with its log-probabilities"),
+    ],
+)
+LOAD = table(
+    [
+        Parameter("lora_name", "the name that requests use"),
+        Parameter("lora_path", "the adapter's file on the server"),
+        Parameter("allow_downgrade", "accept an older version than the active one"),
+    ]
+)
+UNLOAD = table([Parameter("lora_name", "the adapter")])
+STREAM_OPTIONS = table(
+    [Parameter("include_usage", "")], _unless(include_obfuscation=False, continuous_usage_stats=False)
+)
+
+
+def check(document: Mapping[str, Any], known: Table, within: str = "") -> tuple[str, ...]:
+    """Look at the fields of a body before any is read.
+
+    Args:
+        document: the body, or an object in it.
+        known: what this service knows of it.
+        within: the name of that object.
+
+    Returns:
+        The names of fields that nobody knows, to be told to the client.
+
+    Raises:
+        InputError: a field that is known and not done here, or not with this value.
+    """
+    unknown = []
+    for name, value in document.items():
+        parameter = known.get(name)
+        if parameter is None:
+            unknown.append(f"{within}.{name}" if within else name)
+        elif (
+            parameter.only is not None and value is not None and not any(_same(value, each) for each in parameter.only)
+        ):
+            _refuse(f"{within}.{name}" if within else name, parameter.only)
+    return tuple(unknown)
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Whether two values are the same JSON; 1 and 1.0 are, 1 and true are not."""
+    return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
+
+
+def _refuse(name: str, only: tuple[Any, ...]) -> None:
+    if only == _NOTHING:
+        raise InputError(f"{name} is not available", "leave it out")
+    words = " or ".join(json.dumps(each) for each in only)
+    raise InputError(f"{name} has to be {words} here", "leave it out")
+
+
+def header_of(ignored: Iterable[str]) -> dict[str, str]:
+    """The header that names what was left out of account; none where that is nothing.
+
+    Names come from anywhere: what may not stand in a header is written as ``?``, and there is an end to them.
+    """
+    names = sorted(set(ignored))
+    if not names:
+        return {}
+    told = [_UNSAFE.sub("?", name[:LONGEST_NAME]) or "?" for name in names[:MOST_NAMED]]
+    left = len(names) - MOST_NAMED
+    return {IGNORED: ", ".join([*told, f"and {left} more"] if left > 0 else told)}
