@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, filled, number, whole
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
+from edgekit_runtime.engines.base import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.errors import InputError, UsageError, one_line
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.hints import nearest
@@ -61,6 +62,22 @@ def _add_run(program: Program) -> None:
     add("--temperature", type=number(0), help="0 is greedy, the default")
     add("--top-k", type=whole(0), help="sample from the k likeliest tokens")
     add("--top-p", type=number(0, most=1), help="sample from the likeliest tokens of this total probability")
+    add("--min-p", type=number(0, most=1), help="sample from tokens with this share of the likeliest one's probability")
+    add(
+        "--repetition-penalty",
+        type=number(LEAST_REPETITION, most=MOST_REPETITION),
+        help="over 1: what was said becomes less likely (1)",
+    )
+    add(
+        "--frequency-penalty",
+        type=number(-MOST_PENALTY, most=MOST_PENALTY),
+        help="the same for each time that the answer has it (0)",
+    )
+    add(
+        "--presence-penalty",
+        type=number(-MOST_PENALTY, most=MOST_PENALTY),
+        help="the same once for what the answer has (0)",
+    )
     add("--seed", type=whole(0), help="same seed, same answer")
     add(
         "--stop", type=filled, action="append", default=[], metavar="TEXT", help="end the answer here (can be repeated)"
@@ -100,6 +117,10 @@ def _run(arguments: argparse.Namespace) -> None:
             temperature=arguments.temperature,
             top_k=arguments.top_k,
             top_p=arguments.top_p,
+            min_p=arguments.min_p,
+            repetition_penalty=arguments.repetition_penalty,
+            frequency_penalty=arguments.frequency_penalty,
+            presence_penalty=arguments.presence_penalty,
             seed=arguments.seed,
             stop=arguments.stop,
             schema=schema,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Unpack
 
 from edgekit_runtime.constraints import compiled
-from edgekit_runtime.engines import Layout, Prompt, Sampling
+from edgekit_runtime.engines import Layout, Prompt
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.images import Source, listed, read_pictures
 from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
@@ -18,61 +17,10 @@ from edgekit_runtime.prompts.rendering import Prompts
 from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
+from edgekit_runtime.runtime.options import SamplingOptions, first, sampling_of
 from edgekit_runtime.scheduler import Work
 
 DEFAULT_MAX_TOKENS = 256
-
-
-class Options(TypedDict, total=False):
-    """What a request may say besides the prompt.
-
-    Attributes:
-        messages: a whole conversation instead: ``[{"role": …, "content": …}]``, where the content may be a list of
-            ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
-        raw: a text or token ids to continue as they are instead, without template or system prompt; control tokens
-            that are spelt in the text are some.
-        adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
-            defaults apply.
-        lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.
-        max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.  -1: where the context ends.
-        temperature: 0 (greedy) unless the adapter says otherwise.
-        top_k: sample from the k likeliest tokens only.
-        top_p: sample from the likeliest tokens that have this probability together.
-        seed: same seed, same answer; a fresh one when None.
-        stop: texts that end the answer and are not part of it.
-        schema: JSON schema that the answer has to follow.
-        regex: regular expression, of Rust's kind, that the whole answer has to match.
-        grammar: GBNF or Lark that the answer has to follow.
-        choice: texts, one of which is the answer.
-        logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
-        echo: those of the prompt too.
-        image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
-            several, in the order of their places in ``messages``; without places they come before the last
-            question.
-        tools: descriptions of functions that the model may call, for the chat template.
-        template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
-            adapter's when None.
-    """
-
-    messages: Sequence[Message] | None
-    raw: str | Sequence[int] | None
-    adapter: str | None
-    lora: Mapping[str, float] | None
-    max_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    seed: int | None
-    stop: Sequence[str]
-    schema: dict[str, Any] | bool | None
-    regex: str | None
-    grammar: str | None
-    choice: Sequence[str] | None
-    logprobs: int | None
-    echo: bool
-    image: Source | Sequence[Source] | None
-    tools: Sequence[Mapping[str, Any]]
-    template_arguments: Mapping[str, Any] | None
 
 
 class Asker:
@@ -82,6 +30,7 @@ class Asker:
         """``allow_special``: control tokens that are spelt in messages are some, not text."""
         self._loaded, self._catalogue = loaded, catalogue
         self._laying_out = threading.Lock()
+        self._vocabulary = len(loaded.header.metadata.get("tokenizer.ggml.tokens", ()))
         self._prompts = Prompts(
             loaded.header,
             BoundedTokenizer(loaded.engine, loaded.header),
@@ -98,10 +47,6 @@ class Asker:
         adapter: str | None = None,
         lora: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
         stop: Sequence[str] = (),
         schema: dict[str, Any] | bool | None = None,
         regex: str | None = None,
@@ -112,6 +57,7 @@ class Asker:
         image: Source | Sequence[Source] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
         template_arguments: Mapping[str, Any] | None = None,
+        **sampling: Unpack[SamplingOptions],
     ) -> tuple[Work, str | None]:
         """Work for the loop, and the adapter that does it (None for the bare base).
 
@@ -134,21 +80,22 @@ class Asker:
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
         asking = _asking(entry, tools, template_arguments)
         asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
-        limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
+        limit = int(first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         if limit == TO_CONTEXT:
             limit = max(self._loaded.engine.context - len(asked.tokens), 1)
         self._check_limits(asked.tokens, limit, echo=echo)
+        if first(sampling.get("min_tokens"), 0) > limit:
+            raise UsageError(f"min_tokens is more than the {limit} that max_tokens allows", "lower it")
         stack, files = self._catalogue.stack(name, lora)
         work = Work(
             prompt=asked.tokens,
             stack=stack,
             files=files,
-            sampling=Sampling(
-                temperature=float(_first(temperature, defaults.get("temperature"), 0.0)),
-                top_k=int(_first(top_k, defaults.get("top_k"), Sampling.top_k)),
-                top_p=float(_first(top_p, defaults.get("top_p"), Sampling.top_p)),
-                seed=secrets.randbits(32) if seed is None else seed,
+            sampling=sampling_of(
+                sampling,
+                defaults,
                 grammar=compiled(schema=schema, regex=regex, grammar=grammar, choice=choice),
+                vocabulary=self._vocabulary,
             ),
             max_tokens=limit,
             stop=tuple(stop),
@@ -194,9 +141,9 @@ class Asker:
             return asked, self._prompts.preamble(asked.tokens, asking)
         if isinstance(raw, str):
             return Prompt(self._prompts.text(raw)), 0
-        known = len(self._loaded.header.metadata.get("tokenizer.ggml.tokens", ()))
-        if not all(0 <= token < known for token in raw):
-            raise InputError("the prompt has token ids that the base doesn't know", f"use ids from 0 to {known - 1}")
+        if not all(0 <= token < self._vocabulary for token in raw):
+            hint = f"use ids from 0 to {self._vocabulary - 1}"
+            raise InputError("the prompt has token ids that the base doesn't know", hint)
         return Prompt(list(raw)), 0
 
     def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
@@ -227,7 +174,3 @@ def _asking(
     entry: AdapterEntry | BaseEntry, tools: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any] | None
 ) -> Asking:
     return Asking(entry.system, entry.template_arguments if arguments is None else arguments, tools)
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)

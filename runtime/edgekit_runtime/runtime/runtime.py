@@ -20,10 +20,11 @@ from edgekit_runtime.formats.images import Source
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
 from edgekit_runtime.intake.adapters import recognize, take_in
 from edgekit_runtime.prompts.chat import Message
-from edgekit_runtime.runtime.asking import Asker, Options
+from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
+from edgekit_runtime.runtime.options import Options
 from edgekit_runtime.scheduler import AdapterPool, Loop, Piece, PrefixCache, Request
 from edgekit_runtime.store import Store, is_store
 

@@ -40,6 +40,7 @@ from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
+from edgekit_runtime.server.streaming import Numbered, together
 from edgekit_runtime.server.supervisor import Supervisor
 
 DEFAULT_QUEUE = 32
@@ -150,7 +151,9 @@ class _Service:
         body = await read_body(request, share, self._images.max_body_bytes)
         asked, images = await self._reading.read(_chat_of if self._images.max_body_bytes else _text_chat_of, body)
         if urls := asked.options[0]["image"]:
-            asked.options[0]["image"] = await self._images.read(placed(urls, images), share, len(body))
+            found = await self._images.read(placed(urls, images), share, len(body))
+            for each in asked.options:
+                each["image"] = found
         share.hold(sum(len(each["rgb"]) for each in asked.options[0]["image"] or ()))
         return asked
 
@@ -227,11 +230,12 @@ class _Service:
             self._busy -= prompts
             self.metrics.busy.set(self._busy)
 
-    async def _streamed(self, asked: Asked, held: contextlib.ExitStack) -> AsyncGenerator[dict[str, Any], None]:
-        with held, self._counted(1):
-            async with contextlib.aclosing(self._events(asked, asked.options[0])) as events:
-                async for event in events:
-                    yield event
+    async def _streamed(self, asked: Asked, held: contextlib.ExitStack) -> Numbered:
+        with held, self._counted(len(asked.options)):
+            answers = [self._events(asked, options) for options in asked.options]
+            async with contextlib.aclosing(together(answers)) as events:
+                async for each in events:
+                    yield each
 
     async def _whole(self, asked: Asked) -> Response:
         """All prompts at once, each answer in one piece."""
@@ -255,19 +259,21 @@ class _Service:
         headers = parameters.header_of(asked.ignored)
         return JSONResponse(replies.reply(asked, list(results), list(scores)), headers=headers)
 
-    async def _sent(self, asked: Asked, events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[str, None]:
+    async def _sent(self, asked: Asked, events: Numbered) -> AsyncGenerator[str, None]:
         """Server-sent events; leaving stops the generation."""
+        results: dict[int, replies.Result] = {}
         try:
             if asked.chat:
-                yield _event(replies.first_chunk(asked))
-            async for event in events:
+                for index in range(len(asked.options)):
+                    yield _event(replies.first_chunk(asked, index))
+            async for index, event in events:
                 if event["op"] == "text":
-                    yield _event(replies.chunk(asked, event["text"], event["scores"]))
+                    yield _event(replies.chunk(asked, index, event["text"], event["scores"]))
                 else:
-                    result = event["value"]
-                    yield _event(replies.chunk(asked, None, [], result["finish_reason"]))
-                    if asked.include_usage:
-                        yield _event(replies.usage_chunk(asked, result))
+                    result = results[index] = event["value"]
+                    yield _event(replies.chunk(asked, index, None, [], result["finish_reason"]))
+            if asked.include_usage:
+                yield _event(replies.usage_chunk(asked, [results[index] for index in sorted(results)]))
             yield "data: [DONE]\n\n"
         except EdgekitError as error:  # the status has been sent
             yield _event(replies.error_document(str(error), "server_error"))

@@ -63,7 +63,17 @@ _SAMPLING = [
     Parameter("temperature", "0 is greedy; the adapter's own value when it is missing"),
     Parameter("top_k", "sample from so many likeliest tokens; 0 and -1 mean all"),
     Parameter("top_p", "sample from the likeliest tokens that have this probability together"),
+    Parameter("min_p", "sample from tokens that have this share of the likeliest one's probability"),
     Parameter("seed", "same seed, same answer; -1 and none mean a fresh one"),
+    Parameter("n", "so many answers to each prompt, with the seeds `seed`, `seed` + 1, …"),
+    Parameter("repetition_penalty", "over 1: tokens of prompt and answer become less likely"),
+    Parameter("repeat_penalty", "llama-server's name of it"),
+    Parameter("repeat_last_n", "only so many last tokens of prompt and answer; -1 (the default) means all"),
+    Parameter("frequency_penalty", "-2 to 2, for each time that the answer has a token"),
+    Parameter("presence_penalty", "-2 to 2, once for each token that the answer has"),
+    Parameter("logit_bias", "by token id, -100 to 100"),
+    Parameter("ignore_eos", "go on until `max_tokens`; with a schema or the like, until it ends"),
+    Parameter("min_tokens", "no end before; likewise"),
 ]
 _FORMS = [
     Parameter("response_format", "`json_object`, or `json_schema` with a schema"),
@@ -101,11 +111,6 @@ _REFUSED = _unless(
     service_tier=("auto", "default"),
     store=False,
     verbosity="medium",
-    logit_bias=(),
-    n=1,
-    best_of=1,
-    presence_penalty=0,
-    frequency_penalty=0,
     # vLLM's
     use_beam_search=False,
     length_penalty=1,
@@ -179,6 +184,7 @@ COMPLETION = table(
         _LIMIT,
         Parameter("n_predict", "the same"),
         Parameter("logprobs", "log-probabilities of tokens, and of so many likeliest others"),
+        Parameter("best_of", "has to be `n`"),
         Parameter("echo", "the prompt before the answer, with its log-probabilities"),
     ],
 )

@@ -15,11 +15,11 @@ from edgekit_runtime.prompts.chat import IMAGE_PART
 from edgekit_runtime.server import parameters
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.forms import read_form
-from edgekit_runtime.server.sampling import read_sampling
+from edgekit_runtime.server.sampling import read_sampling, several
 
 REFUSED = ("tools",)
 MOST_ALTERNATIVES = 20
-MOST_PROMPTS = 64
+MOST_CHOICES = 64
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 
 
@@ -29,11 +29,12 @@ class Asked:
 
     Attributes:
         model: an adapter's name, or "base".
-        options: arguments of Runtime.stream, one set for each prompt.
+        options: arguments of Runtime.stream, one set for each choice.
         chat: a chat completion, not a plain one.
         stream: the answer is wanted piece by piece.
         include_usage: and counts at its end.
         ignored: fields that nobody knows.
+        n: choices for each prompt.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Asked:
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...] = ()
+    n: int = 1
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -119,12 +121,18 @@ def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tup
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise InputError("model is missing", "name an adapter, or base; GET /v1/models lists them")
+    n = fields.number("n", int, 1, MOST_CHOICES) or 1
+    if len(options) * n > MOST_CHOICES:
+        raise InputError(f"there are {len(options)} prompts with {n} answers each", f"ask for {MOST_CHOICES} at most")
+    if not chat and (fields.number("best_of", int, 1) or n) != n:
+        raise InputError(f"best_of has to be n here, which is {n}", "leave it out")
+    options = [one for each in options for one in several(each, n)]
     stream = fields.flag("stream") is True
-    if stream and (len(options) > 1 or options[0].get("echo")):
-        raise InputError("several prompts, or an echo, can't be streamed", "leave stream out")
+    if stream and options[0].get("echo"):
+        raise InputError("an echo can't be streamed", "leave stream out")
     extras = fields.object("stream_options") or {}
     ignored += parameters.check(extras, parameters.STREAM_OPTIONS, "stream_options")
-    return Asked(model, options, chat, stream, Fields(extras).flag("include_usage") is True, ignored)
+    return Asked(model, options, chat, stream, Fields(extras).flag("include_usage") is True, ignored, n)
 
 
 def read_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -186,8 +194,8 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
         or not all(isinstance(each, str) or is_tokens(each) for each in prompt)
     ):
         raise InputError("prompt has to be text, token ids, or a list of either", 'send "prompt": "text"')
-    if len(prompt) > MOST_PROMPTS:
-        raise InputError(f"there are {len(prompt)} prompts", f"send at most {MOST_PROMPTS} at once")
+    if len(prompt) > MOST_CHOICES:
+        raise InputError(f"there are {len(prompt)} prompts", f"send at most {MOST_CHOICES} at once")
     return prompt
 
 

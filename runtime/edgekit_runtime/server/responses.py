@@ -12,7 +12,7 @@ Result = dict[str, Any]
 
 
 def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dict[str, Any]:
-    """The whole answer, one choice for each prompt."""
+    """The whole answer, the choices of each prompt in turn."""
     choices = []
     for index, (result, scored) in enumerate(zip(results, scores, strict=True)):
         choice: dict[str, Any] = {"index": index, "finish_reason": result["finish_reason"], "logprobs": None}
@@ -28,13 +28,14 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
                 choice["logprobs"] = completion_logprobs(echoed + scored)
         choices.append(choice)
     kind = "chat.completion" if asked.chat else "text_completion"
-    timings = results[0]["timings"] if len(results) == 1 else [result["timings"] for result in results]
-    return _envelope(asked, kind, choices) | {"usage": usage(results), "timings": timings}
+    return _envelope(asked, kind, choices) | _figures(asked, results)
 
 
-def chunk(asked: Asked, text: str | None, scores: list[Score], finish_reason: str | None = None) -> dict[str, Any]:
-    """A piece of a streamed answer; ``text`` None for the last, which says why it ended."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
+def chunk(
+    asked: Asked, index: int, text: str | None, scores: list[Score], finish_reason: str | None = None
+) -> dict[str, Any]:
+    """A piece of a streamed choice; ``text`` None for the last, which says why it ended."""
+    choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason, "logprobs": None}
     if asked.chat:
         choice["delta"] = {} if text is None else {"content": text}
         if scores:
@@ -46,23 +47,33 @@ def chunk(asked: Asked, text: str | None, scores: list[Score], finish_reason: st
     return _envelope(asked, _chunk_kind(asked), [choice])
 
 
-def first_chunk(asked: Asked) -> dict[str, Any]:
-    """What a streamed chat begins with."""
-    delta = {"role": "assistant", "content": ""}
-    return _envelope(asked, _chunk_kind(asked), [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}])
+def first_chunk(asked: Asked, index: int) -> dict[str, Any]:
+    """What a streamed choice of a chat begins with."""
+    choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None, "logprobs": None}
+    return _envelope(asked, _chunk_kind(asked), [choice])
 
 
-def usage_chunk(asked: Asked, result: Result) -> dict[str, Any]:
+def usage_chunk(asked: Asked, results: list[Result]) -> dict[str, Any]:
     """The last piece, when ``stream_options.include_usage`` asks for it."""
-    return _envelope(asked, _chunk_kind(asked), []) | {"usage": usage([result]), "timings": result["timings"]}
+    return _envelope(asked, _chunk_kind(asked), []) | _figures(asked, results)
 
 
-def usage(results: list[Result]) -> dict[str, Any]:
-    """Token counts of all prompts together."""
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    sums: dict[str, Any] = {name: sum(result["usage"][name] for result in results) for name in names}
-    cached = sum(result["usage"]["cached_tokens"] for result in results)
-    return sums | {"prompt_tokens_details": {"cached_tokens": cached}}
+def _figures(asked: Asked, results: list[Result]) -> dict[str, Any]:
+    timings = results[0]["timings"] if len(results) == 1 else [result["timings"] for result in results]
+    return {"usage": usage(results, asked.n), "timings": timings}
+
+
+def usage(results: list[Result], n: int = 1) -> dict[str, Any]:
+    """Token counts of all prompts, each of which has ``n`` answers and counts once."""
+    read = sum(result["usage"]["prompt_tokens"] for result in results[::n])
+    cached = sum(result["usage"]["cached_tokens"] for result in results[::n])
+    written = sum(result["usage"]["completion_tokens"] for result in results)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 def error_document(message: str, kind: str, code: str | None = None) -> dict[str, Any]:

@@ -71,7 +71,16 @@ COMMON = {
     "max_tokens": COUNT,
     "stream": st.booleans(),
     "stream_options": some(include_usage=st.booleans()),
-    "n": st.just(1),
+    "n": st.integers(0, 5),
+    "min_p": SHARE,
+    "repetition_penalty": SHARE,
+    "repeat_penalty": SHARE,
+    "repeat_last_n": COUNT,
+    "frequency_penalty": SHARE,
+    "presence_penalty": SHARE,
+    "logit_bias": st.dictionaries(st.integers(-1, 99).map(str), SHARE, max_size=3),
+    "ignore_eos": st.booleans(),
+    "min_tokens": COUNT,
     "odd": ANYTHING,
 }
 CHATS = some(
@@ -95,7 +104,8 @@ def check(asked: Asked, *, chat: bool) -> None:
     assert asked.chat == chat
     assert isinstance(asked.model, str)
     assert asked.model
-    assert len(asked.options) == 1 or not (chat or asked.stream)
+    assert asked.n >= 1
+    assert len(asked.options) % asked.n == 0
     for options in asked.options:
         assert unpack(pack(options)) == options
         assert all(type(each) is str and each for each in options["stop"])

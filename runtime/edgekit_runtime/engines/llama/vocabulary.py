@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,10 @@ class LlamaVocabulary:
             InputError: its metadata names tokens that end an answer, and there are no such.
         """
         self.handle = llama.llama_model_get_vocab(model)
+        self.size = int(llama.llama_vocab_n_tokens(self.handle))
         self._model = model if owned else None
         self._piece = ctypes.create_string_buffer(MAX_PIECE_BYTES)
-        self._ends = end_tokens_of(
-            _metadata(model, KEY_END_TOKENS), llama.llama_vocab_n_tokens(self.handle), "the base"
-        )
+        self._ends = end_tokens_of(_metadata(model, KEY_END_TOKENS), self.size, "the base")
         self._tokens: Tokens | None = None
         self._reading = threading.Lock()
 
@@ -78,6 +78,11 @@ class LlamaVocabulary:
         """Whether this token ends a generation, by the vocabulary's marks or by the base's own list."""
         return token in self._ends or self.marks_end(token)
 
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """All tokens that end a generation."""
+        return tuple(token for token in range(self.size) if self.is_end(token))
+
     def marks_end(self, token: int) -> bool:
         """Whether llama.cpp by itself takes this token for an end."""
         return bool(llama.llama_vocab_is_eog(self.handle, token))
@@ -97,7 +102,7 @@ class LlamaVocabulary:
         """All tokens, through a buffer that no other thread writes to."""
         buffer = ctypes.create_string_buffer(MAX_PIECE_BYTES)
         pieces, control, ends = [], [], []
-        for token in range(llama.llama_vocab_n_tokens(self.handle)):
+        for token in range(self.size):
             length = llama.llama_token_to_piece(self.handle, token, buffer, MAX_PIECE_BYTES, 0, False)
             piece = buffer.raw[: max(length, 0)]
             if self.is_end(token):
