@@ -31,6 +31,18 @@ BARE: Stack = ()
 
 
 @dataclass(frozen=True)
+class ThinkingBudget:
+    """How many ``tokens`` an answer's reasoning may have between the tags ``start`` and ``end``; ``open`` where the
+    prompt ends within it.
+    """
+
+    tokens: int
+    start: str
+    end: str
+    open: bool
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen: greedily at temperature 0, else from the seeded, truncated distribution.
 
@@ -53,6 +65,7 @@ class Sampling:
         min_tokens: none does before the answer has so many.
         grammar: what the answer has to follow, as :func:`~edgekit_runtime.constraints.compiled` makes it, or None.
             Where it lets the answer only end, the answer ends.
+        thinking: reasoning that has so many tokens ends with its end tag, whatever would be likelier.
 
     Raises:
         UsageError: a value that means nothing.
@@ -71,6 +84,7 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     ignore_eos: bool = False
     min_tokens: int = 0
+    thinking: ThinkingBudget | None = None
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
@@ -98,6 +112,11 @@ class Sampling:
     def repeats(self) -> bool:
         """Whether the repetition penalty does anything."""
         return self.repetition_penalty != 1 and self.repeat_last_n != 0
+
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether each token is looked at before and after its choice: some may not come, or have to."""
+        return self.grammar is not None or self.holds_end or self.thinking is not None
 
     @property
     def holds_end(self) -> bool:

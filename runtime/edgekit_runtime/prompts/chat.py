@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.continuing import Ending
 from edgekit_runtime.prompts.system import folded, takes_system
 from edgekit_runtime.prompts.template import ChatTemplate
 from edgekit_runtime.prompts.template import Message as Message
@@ -29,11 +30,13 @@ class Asking:
         system: the adapter's system prompt.
         arguments: more variables of the chat template, ``{"enable_thinking": False}`` say.
         tools: descriptions of functions that the model may call, as OpenAI's clients send them.
+        ending: how the prompt ends.
     """
 
     system: str | None = None
     arguments: Mapping[str, Any] | None = None
     tools: Sequence[Mapping[str, Any]] = ()
+    ending: Ending = Ending.QUESTION
 
 
 class ImageTemplate:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from edgekit_runtime.prompts.chat import Message, text_of
 from edgekit_runtime.prompts.template import REASONING, ChatTemplate
@@ -52,6 +53,12 @@ def template_arguments(template: ChatTemplate, mode: str | None) -> dict[str, bo
     Nothing without a mode, or to a template without a switch.
     """
     return {} if mode is None else {name: mode == KEEP for name in SWITCHES if name in template.variables}
+
+
+def trained_mode(arguments: Mapping[str, Any] | None) -> str | None:
+    """The mode that :func:`template_arguments` were made of; None where they say nothing of it."""
+    found = [value for name, value in (arguments or {}).items() if name in SWITCHES]
+    return None if not found else KEEP if found[0] else DROP
 
 
 def split_reasoning(text: str) -> tuple[str, str]:

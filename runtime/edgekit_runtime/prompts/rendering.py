@@ -10,6 +10,7 @@ from edgekit_runtime.engines import Frame, Layout, Prompt
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile
 from edgekit_runtime.prompts.chat import Asking, ImageTemplate, Message, TextTemplate, apply_system, check_messages
+from edgekit_runtime.prompts.continuing import Ending, cut, last_text, marked
 from edgekit_runtime.prompts.specials import Asked, Disguise, specials_of
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
 
@@ -47,30 +48,56 @@ class Prompts:
         self._bos = _bos(tokenize)
         self._preamble = lru_cache(REMEMBERED_PREAMBLES)(self._find_preamble)
 
+    @property
+    def template(self) -> ChatTemplate:
+        """The base's."""
+        return self._template
+
     def chat(self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()) -> Prompt:
         """A conversation's prompt, with an adapter's system prompt unless the conversation brings one.
 
         Args:
             messages: see :func:`~edgekit_runtime.prompts.chat.check_messages`.
-            asking: the adapter's system prompt and arguments of the template, and the request's tools.
+            asking: the adapter's system prompt and arguments of the template, the request's tools, and the prompt's
+                end.
             images: in the order in which the messages speak of them.
 
         Raises:
             InputError: messages that the chat template refuses.
         """
         checked = apply_system(check_messages(messages, len(images)), asking.system)
-        asked = Asked(checked, asking.tools, asking.arguments)
-        (first, *rest), disguise = self._rendered(asked, len(images))
+        (first, *rest), disguise = self._rendered(checked, asking, len(images))
         layout: list[int | Frame] = list(self._ids(first, disguise, starts_text=True))
         for image, text in zip(images, rest, strict=True):
             layout += [*image, *self._ids(text, disguise, starts_text=False)]
         return Prompt.of(layout)
 
-    def _rendered(self, asked: Asked, images: int) -> tuple[tuple[str, ...], Disguise | None]:
-        def render(each: Asked) -> tuple[str, ...]:
-            return self._form.render(each.messages, images, tools=each.tools, arguments=each.arguments)
+    def rendered(self, messages: Sequence[Message], asking: Asking) -> str:
+        """A conversation's prompt as text; see :meth:`chat`.
 
-        return (render(asked), None) if self._specials is None else self._specials.rendered(asked, render)
+        Raises:
+            InputError: messages that the chat template refuses, images among them.
+        """
+        (text, *rest), disguise = self._rendered(apply_system(check_messages(messages), asking.system), asking, 0)
+        assert not rest, "a text around images that there are not"
+        return disguise.shown(text) if disguise else text
+
+    def _rendered(
+        self, messages: list[Message], asking: Asking, images: int
+    ) -> tuple[tuple[str, ...], Disguise | None]:
+        """The text before, between and after the images, with other signs where the disguise says which."""
+        continues, asks = asking.ending is Ending.TEXT, asking.ending is Ending.QUESTION
+
+        def render(each: Asked) -> tuple[str, ...]:
+            return self._form.render(
+                each.messages, images, tools=each.tools, arguments=each.arguments, add_generation_prompt=asks
+            )
+
+        asked = Asked(marked(messages) if continues else messages, asking.tools, asking.arguments)
+        texts, disguise = (render(asked), None) if self._specials is None else self._specials.rendered(asked, render)
+        if continues:
+            texts = cut(texts, last_text(messages), disguise.shown if disguise else str)
+        return texts, disguise
 
     def _ids(self, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         if self._specials is None or disguise is None:

@@ -7,20 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from edgekit_runtime.constraints import compiled
-from edgekit_runtime.engines import Layout, Prompt
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.engines import Layout, Prompt, ThinkingBudget
+from edgekit_runtime.errors import ContextExceeded, InputError, UsageError
 from edgekit_runtime.formats.images import Source, listed, read_pictures
-from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
 from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_form, check_schema, check_stops
 from edgekit_runtime.prompts.chat import Asking, Message
+from edgekit_runtime.prompts.continuing import Ending, ending_of, last_text
+from edgekit_runtime.prompts.reasoning import knows_reasoning, tags_of
 from edgekit_runtime.prompts.rendering import Prompts
+from edgekit_runtime.prompts.thinking import Thinking, thinking_arguments, thinking_in
 from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
 from edgekit_runtime.runtime.options import SamplingOptions, first, sampling_of
+from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import Work
 
 DEFAULT_MAX_TOKENS = 256
+TAIL = 32  # tokens at the end of a prompt, where a block of reasoning may be open
 
 
 class Asker:
@@ -31,12 +35,11 @@ class Asker:
         self._loaded, self._catalogue = loaded, catalogue
         self._laying_out = threading.Lock()
         self._vocabulary = len(loaded.header.metadata.get("tokenizer.ggml.tokens", ()))
+        tokenizer = BoundedTokenizer(loaded.engine, loaded.header)
         self._prompts = Prompts(
-            loaded.header,
-            BoundedTokenizer(loaded.engine, loaded.header),
-            with_images=loaded.images is not None,
-            allow_special=allow_special,
+            loaded.header, tokenizer, with_images=loaded.images is not None, allow_special=allow_special
         )
+        self.texts = Texts(loaded, tokenizer, self._prompts, self._asking)
 
     def work(
         self,
@@ -57,9 +60,15 @@ class Asker:
         image: Source | Sequence[Source] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
         template_arguments: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        thinking_budget: int | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
         **sampling: Unpack[SamplingOptions],
-    ) -> tuple[Work, str | None]:
-        """Work for the loop, and the adapter that does it (None for the bare base).
+    ) -> tuple[Work, str | None, Thinking | None]:
+        """Work for the loop, the adapter that does it (None for the bare base), and how reasoning is told in its
+        answer, where the base's template knows any.
 
         Raises:
             UsageError: arguments that make no sense together.
@@ -78,7 +87,15 @@ class Asker:
         defaults = entry.generation or {}
         if listed(image) and (raw is not None or echo):
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
-        asking = _asking(entry, tools, template_arguments)
+        asking = self._asking(
+            adapter,
+            tools,
+            template_arguments,
+            chat_template_kwargs=chat_template_kwargs,
+            reasoning_effort=reasoning_effort,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
         asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         limit = int(first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         if limit == TO_CONTEXT:
@@ -87,6 +104,8 @@ class Asker:
         if first(sampling.get("min_tokens"), 0) > limit:
             raise UsageError(f"min_tokens is more than the {limit} that max_tokens allows", "lower it")
         stack, files = self._catalogue.stack(name, lora)
+        grammar = compiled(schema=schema, regex=regex, grammar=grammar, choice=choice)
+        thinking = None if raw is not None else self._thinking(asked, messages, asking)
         work = Work(
             prompt=asked.tokens,
             stack=stack,
@@ -94,8 +113,9 @@ class Asker:
             sampling=sampling_of(
                 sampling,
                 defaults,
-                grammar=compiled(schema=schema, regex=regex, grammar=grammar, choice=choice),
+                grammar=grammar,
                 vocabulary=self._vocabulary,
+                thinking=_budget(thinking_budget, thinking, grammar),
             ),
             max_tokens=limit,
             stop=tuple(stop),
@@ -104,7 +124,7 @@ class Asker:
             echo=echo,
             frames=asked.frames,
         )
-        return work, name
+        return work, name, thinking
 
     def encode(
         self,
@@ -119,12 +139,41 @@ class Asker:
         Raises:
             InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
         """
-        asking = _asking(self._catalogue.entry_of(adapter), tools, template_arguments)
+        asking = self._asking(adapter, tools, template_arguments)
         return self._prompts.chat(messages, asking, self._layouts(image))
 
     def text(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
         return self._prompts.text(text)
+
+    def _asking(
+        self,
+        adapter: str | None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
+    ) -> Asking:
+        """What adapter and request add to a conversation."""
+        entry = self._catalogue.entry_of(adapter)
+        own = entry.template_arguments if template_arguments is None else template_arguments
+        asked = thinking_arguments(self._prompts.template, chat_template_kwargs, reasoning_effort)
+        arguments = {**(own or {}), **asked}
+        ending = ending_of(add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message)
+        return Asking(entry.system, arguments, tools, ending)
+
+    def _thinking(self, asked: Prompt, messages: Sequence[Message] | None, asking: Asking) -> Thinking | None:
+        """How reasoning is told in the answer to a prompt."""
+        template = self._prompts.template
+        if not knows_reasoning(template):
+            return None
+        last = [token for token in asked.tokens[-TAIL:] if token >= 0]
+        end = b"".join(self.texts.pieces(last)).decode(errors="replace")
+        continued = last_text(messages) if messages and asking.ending is Ending.TEXT else None
+        return thinking_in(tags_of(template), end, continued)
 
     def _prompt(
         self,
@@ -164,13 +213,20 @@ class Asker:
         if max_tokens < 0 or (max_tokens == 0 and not echo):
             raise UsageError(f"max_tokens {max_tokens} leaves no room for an answer", "ask for at least 1")
         if len(tokens) + max_tokens > context:
-            raise InputError(
+            raise ContextExceeded(
                 f"the prompt's {len(tokens)} tokens and {max_tokens} for the answer exceed the context of {context}",
                 "shorten the prompt, lower max_tokens or ask for a larger context",
             )
 
 
-def _asking(
-    entry: AdapterEntry | BaseEntry, tools: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any] | None
-) -> Asking:
-    return Asking(entry.system, entry.template_arguments if arguments is None else arguments, tools)
+def _budget(tokens: int | None, thinking: Thinking | None, grammar: str | None) -> ThinkingBudget | None:
+    """The bound of an answer's reasoning."""
+    if tokens is None:
+        return None
+    if tokens < 0:
+        raise UsageError(f"thinking_budget {tokens} is not possible", "use 0 or more")
+    if thinking is None:
+        raise InputError("the base's chat template knows no reasoning", "leave thinking_budget out")
+    if grammar is not None:
+        raise UsageError("an answer in a form has no reasoning", "leave thinking_budget out")
+    return ThinkingBudget(tokens, thinking.start, thinking.end, thinking.open)

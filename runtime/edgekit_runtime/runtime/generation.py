@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgekit_runtime.prompts.thinking import Thinking
 from edgekit_runtime.scheduler import Piece, Request, TokenScore
 
 
@@ -57,6 +58,7 @@ class Stream(Iterator[str]):
 
     Attributes:
         result: the whole answer; there after the last piece.
+        thinking: how reasoning is told in the text; None where the base's template knows none.
         scores: log-probabilities of the answer's tokens so far, when they were asked for.
         echoed: of the prompt's tokens, likewise.
     """
@@ -67,9 +69,11 @@ class Stream(Iterator[str]):
         adapter: str | None,
         pull: Callable[[Request], Piece | None],
         drop: Callable[[Request], None],
+        thinking: Thinking | None = None,
     ):
         """Pieces of ``request`` come from ``pull``, which gives None after the last; ``drop`` ends it early."""
         self._request, self._adapter, self._pull, self._drop = request, adapter, pull, drop
+        self.thinking = thinking
         self._text: list[str] = []
         self.result: Generation | None = None
         self.scores: list[TokenScore] = []

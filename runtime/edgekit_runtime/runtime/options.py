@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from edgekit_runtime.engines import Sampling
+from edgekit_runtime.engines import Sampling, ThinkingBudget
 from edgekit_runtime.errors import InputError, UsageError, shown
 from edgekit_runtime.formats.images import Source
 from edgekit_runtime.prompts.bounds import check_biases
@@ -72,6 +72,12 @@ class Options(SamplingOptions, total=False):
         tools: descriptions of functions that the model may call, for the chat template.
         template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
             adapter's when None.
+        chat_template_kwargs: more of them, beside the adapter's; ``enable_thinking`` is the switch for reasoning that
+            the template has, whatever its name there.
+        reasoning_effort: "none", "low", "medium" or "high", where the template knows such.
+        thinking_budget: most tokens of reasoning; its end tag comes then.
+        add_generation_prompt: end the prompt with what comes before an answer; so it does when None.
+        continue_final_message: continue the text of the last message instead.
     """
 
     messages: Sequence[Message] | None
@@ -89,10 +95,20 @@ class Options(SamplingOptions, total=False):
     image: Source | Sequence[Source] | None
     tools: Sequence[Mapping[str, Any]]
     template_arguments: Mapping[str, Any] | None
+    chat_template_kwargs: Mapping[str, Any] | None
+    reasoning_effort: str | None
+    thinking_budget: int | None
+    add_generation_prompt: bool | None
+    continue_final_message: bool | None
 
 
 def sampling_of(
-    given: SamplingOptions, defaults: Mapping[str, Any], *, grammar: str | None, vocabulary: int
+    given: SamplingOptions,
+    defaults: Mapping[str, Any],
+    *,
+    grammar: str | None,
+    vocabulary: int,
+    thinking: ThinkingBudget | None,
 ) -> Sampling:
     """How a request's tokens are chosen.
 
@@ -101,6 +117,7 @@ def sampling_of(
         defaults: the adapter's ``generation``.
         grammar: that the answer follows.
         vocabulary: how many tokens the base has.
+        thinking: the bound of its reasoning.
 
     Raises:
         TypeError: a name that is none, as a function's argument.
@@ -115,7 +132,13 @@ def sampling_of(
     seed = asked.pop("seed", None)
     biases = _biases(asked.pop("logit_bias", {}), vocabulary)
     numbers = {name: type(getattr(Sampling, name))(value) for name, value in asked.items() if value is not None}
-    return Sampling(**numbers, seed=secrets.randbits(32) if seed is None else seed, grammar=grammar, logit_bias=biases)
+    return Sampling(
+        **numbers,
+        seed=secrets.randbits(32) if seed is None else seed,
+        grammar=grammar,
+        logit_bias=biases,
+        thinking=thinking,
+    )
 
 
 def first(*values: Any) -> Any:

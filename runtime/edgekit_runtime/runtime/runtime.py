@@ -25,6 +25,7 @@ from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
 from edgekit_runtime.runtime.options import Options
+from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import AdapterPool, Loop, Piece, PrefixCache, Request
 from edgekit_runtime.store import Store, is_store
 
@@ -116,6 +117,11 @@ class Runtime:
     def manifest(self) -> Manifest:
         """The bundle's, with the adapters that answer now."""
         return self._catalogue.manifest
+
+    @property
+    def texts(self) -> Texts:
+        """The base's tokenizer and chat template; any thread may use them."""
+        return self._asker.texts
 
     @property
     def engine(self) -> Engine:
@@ -215,10 +221,10 @@ class Runtime:
             InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
                 :mod:`~edgekit_runtime.prompts.bounds` allows.
         """
-        work, name = self._asker.work(prompt, **options)
+        work, name, thinking = self._asker.work(prompt, **options)
         request = self.loop.request(work)
         self._coming.append(request)
-        return Stream(request, name, self._pull, self._dropped.append)
+        return Stream(request, name, self._pull, self._dropped.append, thinking)
 
     def step(self) -> bool:
         """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""

@@ -152,6 +152,7 @@ _REFUSED = _unless(
     return_tokens=False,
     timings_per_token=False,
     t_max_predict_ms=(0, -1),
+    return_progress=False,
 )
 _LIMIT = Parameter("max_tokens", "where to cut the answer off; -1: where the context ends")
 
@@ -168,6 +169,15 @@ CHAT = table(
         _LIMIT,
         Parameter("max_completion_tokens", "the same"),
         Parameter("n_predict", "the same"),
+        Parameter("continue_final_message", "continue the text of the last message, the assistant's say"),
+        Parameter("add_generation_prompt", "false: the prompt ends with the last message"),
+        Parameter("reasoning_effort", "`none`, or `low`, `medium`, `high` where the base's template knows efforts"),
+        Parameter("enable_thinking", "reasoning on or off, where the template has a switch"),
+        Parameter("chat_template_kwargs", "variables of the template, `enable_thinking` say"),
+        Parameter("thinking_budget", "most tokens of reasoning: its end tag comes then; -1: no bound"),
+        Parameter("reasoning_budget", "llama-server's name of it"),
+        Parameter("reasoning_format", "`none` leaves reasoning in `content`; `auto`, `deepseek`: `reasoning_content`"),
+        Parameter("include_reasoning", "false: reasoning is left out of the answer"),
         Parameter("logprobs", "log-probabilities of the answer's tokens"),
         Parameter("top_logprobs", "and of so many likeliest others"),
     ],
@@ -192,10 +202,34 @@ LOAD = table(
     [
         Parameter("lora_name", "the name that requests use"),
         Parameter("lora_path", "the adapter's file on the server"),
-        Parameter("allow_downgrade", "accept an older version than the active one"),
-    ]
+        Parameter("load_inplace", "take the place of the adapter that has this name"),
+        Parameter("allow_downgrade", "and be an older version than it"),
+    ],
+    _unless(base_model_name=(), is_3d_lora_weight=False),
 )
-UNLOAD = table([Parameter("lora_name", "the adapter")])
+UNLOAD = table([Parameter("lora_name", "the adapter")], _unless(lora_int_id=()))
+_CONVERSATION = [
+    Parameter("chat_template_kwargs", "variables of the base's template"),
+    Parameter("model", "the adapter whose system prompt applies, or `base`"),
+    Parameter("messages", "a conversation"),
+    Parameter("add_generation_prompt", "false: its prompt ends with the last message"),
+    Parameter("continue_final_message", "its prompt ends with the text of the last message"),
+]
+TEMPLATE = table(_CONVERSATION, _unless(chat_template=(), documents=()))
+TOKENIZE = table(
+    _CONVERSATION,
+    _unless(chat_template=(), documents=(), mm_processor_kwargs=()),
+    [
+        Parameter("prompt", "a text, as at vLLM"),
+        Parameter("content", "a text, as at llama-server"),
+        Parameter("add_special_tokens", "of `prompt`: false leaves BOS out"),
+        Parameter("add_special", "of `content`: true puts BOS before it"),
+        Parameter("parse_special", "false: control tokens that are spelt in a text are none"),
+        Parameter("return_token_strs", "the text of each token beside"),
+        Parameter("with_pieces", "each token with its text, as at llama-server"),
+    ],
+)
+DETOKENIZE = table([Parameter("model", "taken; all have the base's tokens"), Parameter("tokens", "token ids")])
 STREAM_OPTIONS = table(
     [Parameter("include_usage", "")], _unless(include_obfuscation=False, continuous_usage_stats=False)
 )

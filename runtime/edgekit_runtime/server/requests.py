@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgekit_runtime.errors import InputError
@@ -16,6 +17,7 @@ from edgekit_runtime.server import parameters
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.forms import read_form
 from edgekit_runtime.server.sampling import read_sampling, several
+from edgekit_runtime.server.thinking import read_thinking, wants_split
 
 REFUSED = ("tools",)
 MOST_ALTERNATIVES = 20
@@ -35,6 +37,8 @@ class Asked:
         include_usage: and counts at its end.
         ignored: fields that nobody knows.
         n: choices for each prompt.
+        splits: reasoning is told apart from the answer.
+        reasons: and told at all.
     """
 
     model: str
@@ -44,6 +48,8 @@ class Asked:
     include_usage: bool
     ignored: tuple[str, ...] = ()
     n: int = 1
+    splits: bool = False
+    reasons: bool = True
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -53,8 +59,8 @@ class Asked:
         return self.options[0].get("logprobs") is not None
 
 
-def read_chat(document: dict[str, Any]) -> Asked:
-    """Check the body of a chat completion; images are URLs still.
+def read_chat(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:
+    """Check the body of a chat completion; images are URLs still.  ``adapters`` are those that numbers stand for.
 
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
@@ -63,20 +69,24 @@ def read_chat(document: dict[str, Any]) -> Asked:
     fields = Fields(document)
     messages, image_urls = _messages(document.get("messages"))
     check_count(len(image_urls))
-    options = _common(document, fields) | {
+    options = _common(document, fields, adapters) | read_thinking(fields)
+    options |= {
         "messages": messages,
         "image": image_urls or None,
         "max_tokens": _limit(fields, "max_completion_tokens", "max_tokens", "n_predict"),
+        "add_generation_prompt": fields.flag("add_generation_prompt"),
+        "continue_final_message": fields.flag("continue_final_message"),
     }
     alternatives = fields.number("top_logprobs", int, 0, MOST_ALTERNATIVES)
     if fields.flag("logprobs"):
         options["logprobs"] = alternatives or 0
     elif alternatives:
         raise InputError("top_logprobs needs logprobs", "set it to true")
-    return _asked(document, [options], ignored, chat=True)
+    asked = _asked(document, [options], ignored, chat=True)
+    return replace(asked, splits=wants_split(fields), reasons=fields.flag("include_reasoning") is not False)
 
 
-def read_completion(document: dict[str, Any]) -> Asked:
+def read_completion(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:
     """Check the body of a plain completion; its prompt is a text or token ids, or several of either.
 
     Raises:
@@ -86,7 +96,7 @@ def read_completion(document: dict[str, Any]) -> Asked:
     fields = Fields(document)
     echo = fields.flag("echo") is True
     limit = _limit(fields, "max_tokens", "n_predict", least=0 if echo else 1)
-    options = _common(document, fields) | {"max_tokens": COMPLETION_TOKENS if limit is None else limit}
+    options = _common(document, fields, adapters) | {"max_tokens": COMPLETION_TOKENS if limit is None else limit}
     alternatives = fields.number("logprobs", int, 0, MOST_ALTERNATIVES)
     if alternatives is not None or echo:
         options |= {"logprobs": alternatives, "echo": echo}
@@ -100,7 +110,7 @@ def _limit(fields: Fields, *names: str, least: int = 1) -> int | None:
     return next((limit for limit in limits if limit is not None), None)
 
 
-def _common(document: dict[str, Any], fields: Fields) -> dict[str, Any]:
+def _common(document: dict[str, Any], fields: Fields, adapters: Sequence[str]) -> dict[str, Any]:
     for name in REFUSED:
         if document.get(name):
             raise InputError(f"{name} is not available", "leave it out")
@@ -110,7 +120,7 @@ def _common(document: dict[str, Any], fields: Fields) -> dict[str, Any]:
         raise InputError("stop has to be text or a list of texts", 'send ["\\n"], say, or leave it out')
     check_stops(stop)
     return (
-        {"adapter": document.get("model"), "lora": _lora(document.get("lora")), "stop": stop}
+        {"adapter": document.get("model"), "lora": _lora(document.get("lora"), adapters), "stop": stop}
         | read_sampling(fields)
         | read_form(document)
     )
@@ -128,8 +138,6 @@ def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tup
         raise InputError(f"best_of has to be n here, which is {n}", "leave it out")
     options = [one for each in options for one in several(each, n)]
     stream = fields.flag("stream") is True
-    if stream and options[0].get("echo"):
-        raise InputError("an echo can't be streamed", "leave stream out")
     extras = fields.object("stream_options") or {}
     ignored += parameters.check(extras, parameters.STREAM_OPTIONS, "stream_options")
     return Asked(model, options, chat, stream, Fields(extras).flag("include_usage") is True, ignored, n)
@@ -199,8 +207,8 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
     return prompt
 
 
-def _lora(wanted: Any) -> dict[str, float] | None:
-    """Adapters and scales, as llama-server and wllama spell them: ``[{"id": name, "scale": 0.5}]``."""
+def _lora(wanted: Any, adapters: Sequence[str]) -> dict[str, float] | None:
+    """Adapters and scales, as llama-server and wllama spell them: ``[{"id": name or number, "scale": 0.5}]``."""
     if wanted is None:
         return None
     if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
@@ -208,8 +216,18 @@ def _lora(wanted: Any) -> dict[str, float] | None:
     check_adapters(len(wanted))
     scales: dict[str, float] = {}
     for each in wanted:
-        name, scale = each.get("id"), Fields(each).number("scale", float, 0)
-        if not isinstance(name, str):
-            raise InputError("an entry of lora has no id", "name an adapter")
-        scales[name] = 1.0 if scale is None else scale
+        scale = Fields(each).number("scale", float, 0)
+        scales[_adapter(each.get("id"), adapters)] = 1.0 if scale is None else scale
     return scales
+
+
+def _adapter(given: Any, adapters: Sequence[str]) -> str:
+    """The name of an adapter that is given by name, or by its number in GET /lora-adapters."""
+    if isinstance(given, str):
+        return given
+    if type(given) is not int:
+        raise InputError("an entry of lora has no id", "give an adapter's name, or its number in GET /lora-adapters")
+    if not 0 <= given < len(adapters):
+        said = f"there is no adapter with the number {given:.10g}"
+        raise InputError(said, "GET /lora-adapters lists them; or give a name")
+    return adapters[given]

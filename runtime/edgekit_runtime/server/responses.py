@@ -18,12 +18,13 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
         choice: dict[str, Any] = {"index": index, "finish_reason": result["finish_reason"], "logprobs": None}
         if asked.chat:
             choice["message"] = {"role": "assistant", "content": result["text"]}
+            if result.get("reasoning") and asked.reasons:
+                choice["message"]["reasoning_content"] = result["reasoning"]
             if asked.logprobs:
                 choice["logprobs"] = chat_logprobs(scored)
         else:
             echoed = result["echoed"]
-            prompt = b"".join(bytes(data) for data, _, _ in echoed)
-            choice["text"] = prompt.decode(errors="replace") + result["text"]
+            choice["text"] = _text_of(echoed) + result["text"]
             if asked.logprobs:
                 choice["logprobs"] = completion_logprobs(echoed + scored)
         choices.append(choice)
@@ -32,12 +33,19 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
 
 
 def chunk(
-    asked: Asked, index: int, text: str | None, scores: list[Score], finish_reason: str | None = None
+    asked: Asked,
+    index: int,
+    text: str | None,
+    scores: list[Score],
+    reasoning: str = "",
+    finish_reason: str | None = None,
 ) -> dict[str, Any]:
     """A piece of a streamed choice; ``text`` None for the last, which says why it ended."""
     choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason, "logprobs": None}
     if asked.chat:
-        choice["delta"] = {} if text is None else {"content": text}
+        choice["delta"] = {} if text is None or (reasoning and not text) else {"content": text}
+        if reasoning and asked.reasons:
+            choice["delta"]["reasoning_content"] = reasoning
         if scores:
             choice["logprobs"] = chat_logprobs(scores)
     else:
@@ -45,6 +53,17 @@ def chunk(
         if scores:
             choice["logprobs"] = completion_logprobs(scores)
     return _envelope(asked, _chunk_kind(asked), [choice])
+
+
+def echoed_in(event: dict[str, Any]) -> list[Score]:
+    """The prompt's tokens, where an event of a stream brings them: its first text, or its end."""
+    found: list[Score] = event["value"]["echoed"] if event["op"] == "done" else event.get("echoed", [])
+    return found
+
+
+def echo_chunk(asked: Asked, index: int, echoed: list[Score]) -> dict[str, Any]:
+    """The prompt, before its completion."""
+    return chunk(asked, index, _text_of(echoed), echoed if asked.logprobs else [])
 
 
 def first_chunk(asked: Asked, index: int) -> dict[str, Any]:
@@ -107,6 +126,10 @@ def completion_logprobs(scores: list[Score]) -> dict[str, Any]:
         "top_logprobs": top,
         "text_offset": offsets,
     }
+
+
+def _text_of(scores: list[Score]) -> str:
+    return b"".join(bytes(data) for data, _, _ in scores).decode(errors="replace")
 
 
 def _spell(data: list[int]) -> str:

@@ -67,9 +67,9 @@ def test_an_adapter_comes_and_goes_while_the_service_runs(service: Service, good
 def test_a_bad_adapter_file_changes_nothing(service: Service, goods: Goods, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(goods.two.read_bytes()[:-64])
-    for path in (cut, goods.other_family, tmp_path / "nowhere.gguf"):
-        answer = service.http.post("/v1/load_lora_adapter", json={"lora_name": "one", "lora_path": str(path)})
-        assert answer.status_code == 400, path
+    for path, status in ((cut, 404), (goods.other_family, 400), (tmp_path / "nowhere.gguf", 404)):
+        body = {"lora_name": "one", "lora_path": str(path), "load_inplace": True}
+        assert service.http.post("/v1/load_lora_adapter", json=body).status_code == status, path
     assert service.chat().status_code == 200
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from edgekit_runtime import Runtime
 from tests.goods import Goods
 from tests.service import Service, serving
 
@@ -97,3 +98,38 @@ def test_penalties_change_an_answer_and_survive_the_engine(service: Service) -> 
     os.kill(worker, signal.SIGKILL)
     asking.join()
     assert got == [expected]
+
+
+def test_an_echo_is_streamed_before_its_completion(service: Service) -> None:
+    body = {"model": "one", "prompt": ["scratch", "a dent"], "max_tokens": 4, "echo": True, "logprobs": 1}
+    whole = service.http.post(COMPLETIONS, json=body).json()["choices"]
+    documents = chunks(service.http.post(COMPLETIONS, json=body | {"stream": True}))
+    assert texts(documents) == {choice["index"]: choice["text"] for choice in whole}
+    for choice in whole:
+        parts = (part for document in documents for part in document["choices"] if part["index"] == choice["index"])
+        scored = [token for part in parts if part["logprobs"] for token in part["logprobs"]["tokens"]]
+        assert scored == choice["logprobs"]["tokens"]
+    alone = chunks(service.http.post(COMPLETIONS, json=body | {"max_tokens": 0, "stream": True, "logprobs": None}))
+    assert texts(alone) == {0: "scratch", 1: "a dent"}
+
+
+def test_what_the_context_has_no_room_for_has_a_code_of_its_own(service: Service) -> None:
+    for more in ({"max_tokens": 100_000}, {"messages": [{"role": "user", "content": "word " * 20_000}]}):
+        answer = service.chat(**more)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_an_answer_goes_on_from_a_text_that_is_given(service: Service, goods: Goods) -> None:
+    messages = [{"role": "user", "content": "scratch"}, {"role": "assistant", "content": '{"part":'}]
+    with Runtime(goods.bundle, threads=1, context=128, parallel=4) as runtime:
+        expected = runtime.generate(messages=messages, adapter="one", max_tokens=6, continue_final_message=True)
+        fresh = runtime.generate(messages=messages, adapter="one", max_tokens=6)
+    assert expected.usage.prompt_tokens < fresh.usage.prompt_tokens
+    body: dict[str, Any] = {"messages": messages, "add_generation_prompt": False, "continue_final_message": True}
+    answer = service.chat(**body).json()
+    assert answer["choices"][0]["message"]["content"] == expected.text
+    assert answer["usage"]["prompt_tokens"] == expected.usage.prompt_tokens
+    assert service.text(**body | {"continue_final_message": None}) is not None
+    refused = service.chat(**body | {"add_generation_prompt": True})
+    assert refused.status_code == 400
+    assert "exclude each other" in refused.json()["error"]["message"]

@@ -149,7 +149,7 @@ class LlamaEngine(VocabularyUser):
         Raises:
             InputError: llguidance refuses the grammar.
         """
-        if sampling.grammar is None and not sampling.holds_end:
+        if not sampling.looks_at_each:
             return LlamaSampler(self._open, sampling, Said(prompt, self.context, self._vocabulary.size))
         return LogitsSampler(self._vocabulary, sampling, self.row, prompt, self.context)
 

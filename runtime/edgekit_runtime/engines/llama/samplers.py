@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.engines.base import Sampling
+from edgekit_runtime.engines.llama.reasoned import Reasoned
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class LogitsSampler:
         self._ends = vocabulary.ends if sampling.holds_end else ()
         self._held = NEVER if sampling.ignore_eos else sampling.min_tokens
         self._count = 0
+        self._thinking = None if sampling.thinking is None else Reasoned(sampling.thinking, vocabulary)
         plain = sampling.temperature <= 0 and not sampling.adjusts
         self._chain = None if plain else sampler_chain(sampling, Said(prompt, context, vocabulary.size))
 
@@ -97,9 +99,15 @@ class LogitsSampler:
         Raises:
             InputError: the grammar lets no token follow, or takes too long to say which.
         """
-        logits = self._row(row)
-        allowed = self._allowed(len(logits))
-        token = int(self._choose(logits, None) if allowed is None else self._choose(logits[allowed], allowed))
+        token = None if self._thinking is None else self._thinking.due()
+        if token is None:
+            logits = self._row(row)
+            allowed = self._allowed(len(logits))
+            token = int(self._choose(logits, None) if allowed is None else self._choose(logits[allowed], allowed))
+        if self._chain is not None:
+            llama.llama_sampler_accept(self._chain, token)
+        if self._thinking is not None:
+            self._thinking.take(token)
         self._count += 1
         if self._matcher is not None:
             self._matcher.take(token)
@@ -129,9 +137,7 @@ class LogitsSampler:
         data = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(llama.llama_token_data))
         array = llama.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
         llama.llama_sampler_apply(self._chain, ctypes.byref(array))
-        token = int(array.data[array.selected].id)
-        llama.llama_sampler_accept(self._chain, token)
-        return token
+        return int(array.data[array.selected].id)
 
     def close(self) -> None:
         """Free what belongs to the request."""
