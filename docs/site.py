@@ -31,7 +31,7 @@ SECTIONS = {
         *("phones.md", "commands.md"),
     ],
     "Devices": ["devices.md", "operate.md", "runtime.md", "reliability.md", "security.md"],
-    "Reference": ["formats.md", "bases.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],
+    "Reference": ["api.md", "formats.md", "bases.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],
     "Change it": ["contributing.md", "architecture.md", "extending/index.md", "decisions/*", "changes.md"],
 }
 _ROLE = re.compile(r":(?:class|func|meth|mod):<code>~?([\w.]+)</code>")

@@ -73,7 +73,7 @@ _SAMPLING = [
     Parameter("presence_penalty", "-2 to 2, once for each token that the answer has"),
     Parameter("logit_bias", "by token id, -100 to 100"),
     Parameter("ignore_eos", "go on until `max_tokens`; with a schema or the like, until it ends"),
-    Parameter("min_tokens", "no end before; likewise"),
+    Parameter("min_tokens", "no end before so many tokens; likewise"),
 ]
 _FORMS = [
     Parameter("response_format", "`json_object`, or `json_schema` with a schema"),
@@ -83,12 +83,6 @@ _FORMS = [
     Parameter("regex", "a regular expression that the whole answer matches"),
     Parameter("choice", "texts, one of which is the answer"),
     *(Parameter(f"guided_{form}", "vLLM's earlier spelling") for form in ("json", "regex", "grammar", "choice")),
-]
-_TOOLS = [
-    Parameter("tools", "functions that the model may call"),
-    Parameter("tool_choice", "see `tools`"),
-    Parameter("parallel_tool_calls", "see `tools`"),
-    Parameter("functions", "not available: use `tools`", _NOTHING),
 ]
 # Nothing that this service does could depend on them.
 _NOTED = [
@@ -107,7 +101,11 @@ _REFUSED = _unless(
     modalities=["text"],
     prediction=(),
     web_search_options=(),
-    function_call="none",
+    tools=(),
+    tool_choice=("none", "auto"),
+    parallel_tool_calls=(True, False),
+    functions=(),
+    function_call=("none", "auto"),
     service_tier=("auto", "default"),
     store=False,
     verbosity="medium",
@@ -160,7 +158,6 @@ CHAT = table(
     _ASKED,
     _SAMPLING,
     _FORMS,
-    _TOOLS,
     _NOTED,
     _REFUSED,
     _unless(echo=False, add_special_tokens=False),
@@ -233,6 +230,11 @@ DETOKENIZE = table([Parameter("model", "taken; all have the base's tokens"), Par
 STREAM_OPTIONS = table(
     [Parameter("include_usage", "")], _unless(include_obfuscation=False, continuous_usage_stats=False)
 )
+
+
+def is_nothing(parameter: Parameter) -> bool:
+    """Whether a parameter is taken with no value at all, but for those that say nothing."""
+    return parameter.only == _NOTHING
 
 
 def check(document: Mapping[str, Any], known: Table, within: str = "") -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from edgekit_runtime.server.forms import read_form
 from edgekit_runtime.server.sampling import read_sampling, several
 from edgekit_runtime.server.thinking import read_thinking, wants_split
 
-REFUSED = ("tools",)
 MOST_ALTERNATIVES = 20
 MOST_CHOICES = 64
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
@@ -111,9 +110,6 @@ def _limit(fields: Fields, *names: str, least: int = 1) -> int | None:
 
 
 def _common(document: dict[str, Any], fields: Fields, adapters: Sequence[str]) -> dict[str, Any]:
-    for name in REFUSED:
-        if document.get(name):
-            raise InputError(f"{name} is not available", "leave it out")
     stop = document.get("stop")
     stop = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stop, list) or not all(isinstance(each, str) and each for each in stop):
