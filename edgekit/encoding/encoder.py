@@ -77,7 +77,6 @@ class Encoder:
         self._form = ImageTemplate(self.template) if self._sees else TextTemplate(self.template)
         self._specials = Specials(control_tokens(self.tokenizer), self.template.literals)
         self._told_of_specials = False
-        self._looked_for_tools = False
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
         self._adds_bos = self.tokenizer.bos_token_id is not None and self.tokenizer("a").input_ids[:1] == [
             self.tokenizer.bos_token_id
@@ -250,22 +249,7 @@ class Encoder:
             messages = [*self._messages(row, system), *answer]
             options = {"arguments": self.arguments, "add_generation_prompt": add_generation_prompt}
             texts = self._form.render(messages, count, tools=row.tools, **options)
-            texts = texts if disguise is None else disguise.mended(texts)
-            if row.tools and not self._looked_for_tools:
-                self._looked_for_tools = True
-                if self._leaves_out_tools(texts, messages, count, options):
-                    log.warning(
-                        "%s: the base's chat template leaves tools out; the model learns without them", row.where
-                    )
-        return texts
-
-    def _leaves_out_tools(
-        self, texts: tuple[str, ...], messages: list[Message], images: int, options: dict[str, Any]
-    ) -> bool:
-        try:
-            return texts == self._form.render(messages, images, **options)
-        except InputError:  # it wants other messages without them
-            return False
+            return texts if disguise is None else disguise.mended(texts)
 
     def _following(self, prompt: str, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         """Token ids of ``text`` after a prompt, which is tokenised alone when it is asked.
