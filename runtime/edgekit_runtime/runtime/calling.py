@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit_runtime.constraints import compiled_rules
 from edgekit_runtime.errors import InputError, UsageError, shown
-from edgekit_runtime.prompts.bounds import check_form
+from edgekit_runtime.prompts.bounds import check_form, check_schema
 from edgekit_runtime.prompts.reasoning import tags_of
 from edgekit_runtime.prompts.template import ChatTemplate
 from edgekit_runtime.prompts.tool_format import ToolFormat, function_of
@@ -130,6 +130,9 @@ def check_tools(tools: Any) -> list[str]:
             raise InputError(f"tool {number} has no name of letters, digits, _, - and .", _TOOL_FORM)
         if name in names:
             raise InputError(f"two tools are called {shown(name)}", "give them different names")
+        parameters = function_of(tool).get("parameters")
+        if isinstance(parameters, dict):
+            check_schema(parameters)
         names.append(name)
     check_form("list of tools", json.dumps(list(tools)))
     return names

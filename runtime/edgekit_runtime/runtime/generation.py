@@ -86,9 +86,7 @@ class Stream(Iterator[str]):
         """Pieces of ``request`` come from ``pull``, which gives None after the last; ``drop`` ends it early."""
         self._request, self._adapter, self._pull, self._drop = request, adapter, pull, drop
         self.reading = reading
-        self._reader = (
-            None if reading is None else CallReader(reading.form, reading.tools, thinking=reading.thinking)
-        )
+        self._reader = None if reading is None else CallReader(reading.form, reading.tools, thinking=reading.thinking)
         self._text: list[str] = []
         self.result: Generation | None = None
         self.scores: list[TokenScore] = []

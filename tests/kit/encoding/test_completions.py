@@ -199,7 +199,7 @@ def test_a_template_without_calls_and_tools_learns_edgekits_form_of_them(
     written = '<tool_call>\n{"name": "measure", "arguments": {"part": "B"}}\n</tool_call>'
     encoder = encoder_of(form)
     row = _row(USER, answer="", reply=calling, tools=(tool,))
-    assert encoder.settled(row, None).answer == written
+    assert encoder.settled(row, None).answer.startswith(written)
     after = _row(USER, calling, result, tools=(tool,))
     (prompt,) = encoder.prompt(after, None)
     assert json.dumps(tool) in prompt

@@ -45,14 +45,20 @@ FORMS: dict[str, Any] = {
 SEEDS = range(6)
 
 
+def with_longer_context(base: Path, folder: Path) -> Path:
+    """A copy of a base in ``folder``, as one with a context of 1024."""
+    copy = folder / base.name
+    shutil.copytree(base, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1024}))
+    return copy
+
+
 @pytest.fixture(scope="module", params=["llama.cpp", "onnxruntime"])
 def bundle(request: pytest.FixtureRequest, tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of random weights with a longer context, for each engine."""
     folder = tmp_path_factory.mktemp("calling")
-    base = folder / "tiny-chat"
-    shutil.copytree(tiny_chat_base, base)
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 1024}))
+    base = with_longer_context(tiny_chat_base, folder)
     if request.param == "onnxruntime":
         pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
         return make_onnx_bundle(base, folder / "onnx")
