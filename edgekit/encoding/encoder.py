@@ -159,8 +159,26 @@ class Encoder:
         return self._ends
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Answer text of generated ids, up to the end of the turn."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        """Answer text of generated ids, up to the end of the turn; control tokens around calls are part of it."""
+        kept, texts, run = self._call_tokens, [], list[int]()
+        for token in ids:
+            if token in kept:
+                texts += [self._plain(run), kept[token]]
+                run = []
+            else:
+                run.append(token)
+        return "".join([*texts, self._plain(run)]).strip()
+
+    def _plain(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+
+    @functools.cached_property
+    def _call_tokens(self) -> dict[int, str]:
+        """Control tokens that stand around calls, by their numbers."""
+        literals = self._form.tools.form.literals
+        ids = (self.tokenizer(each, add_special_tokens=False).input_ids for each in literals)
+        special = {token for found in ids for token in found} & set(self.tokenizer.all_special_ids)
+        return {token: str(self.tokenizer.convert_ids_to_tokens(token)) for token in special - set(self._ends)}
 
     def encode(
         self, row: Row, system: str | None, max_length: int, *, every_turn: bool = False, join: bool = True
