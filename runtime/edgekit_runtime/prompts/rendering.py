@@ -13,6 +13,7 @@ from edgekit_runtime.prompts.chat import Asking, ImageTemplate, Message, TextTem
 from edgekit_runtime.prompts.continuing import Ending, cut, last_text, marked
 from edgekit_runtime.prompts.specials import Asked, Disguise, specials_of
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
+from edgekit_runtime.prompts.tool_format import ToolFormat
 
 # Two questions with no beginning in common: what their prompts share is what all prompts share.
 _PROBES = ("0", "?")
@@ -48,11 +49,6 @@ class Prompts:
         self._bos = _bos(tokenize)
         self._preamble = lru_cache(REMEMBERED_PREAMBLES)(self._find_preamble)
 
-    @property
-    def template(self) -> ChatTemplate:
-        """The base's."""
-        return self._template
-
     def chat(self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()) -> Prompt:
         """A conversation's prompt, with an adapter's system prompt unless the conversation brings one.
 
@@ -65,12 +61,29 @@ class Prompts:
         Raises:
             InputError: messages that the chat template refuses.
         """
+        return self.chat_and_end(messages, asking, images)[0]
+
+    def chat_and_end(
+        self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()
+    ) -> tuple[Prompt, str]:
+        """A conversation's prompt as :meth:`chat` gives it, and the text behind its last image."""
         checked = apply_system(check_messages(messages, len(images)), asking.system)
-        (first, *rest), disguise = self._rendered(checked, asking, len(images))
+        texts, disguise = self._rendered(checked, asking, len(images))
+        first, *rest = texts
         layout: list[int | Frame] = list(self._ids(first, disguise, starts_text=True))
         for image, text in zip(images, rest, strict=True):
             layout += [*image, *self._ids(text, disguise, starts_text=False)]
-        return Prompt.of(layout)
+        return Prompt.of(layout), texts[-1]
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The base's."""
+        return self._template
+
+    @property
+    def calls(self) -> ToolFormat:
+        """How the base writes calls of functions."""
+        return self._form.tools.form
 
     def rendered(self, messages: Sequence[Message], asking: Asking) -> str:
         """A conversation's prompt as text; see :meth:`chat`.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from functools import cached_property
+from typing import Any, NamedTuple, Unpack
 
 from edgekit_runtime.constraints import compiled
 from edgekit_runtime.engines import Layout, Prompt, ThinkingBudget
@@ -17,6 +18,9 @@ from edgekit_runtime.prompts.reasoning import knows_reasoning, tags_of
 from edgekit_runtime.prompts.rendering import Prompts
 from edgekit_runtime.prompts.thinking import Thinking, thinking_arguments, thinking_in
 from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
+from edgekit_runtime.prompts.tool_grammar import NONE
+from edgekit_runtime.runtime import calling
+from edgekit_runtime.runtime.calling import Choice
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
 from edgekit_runtime.runtime.options import SamplingOptions, first, sampling_of
@@ -24,7 +28,22 @@ from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import Work
 
 DEFAULT_MAX_TOKENS = 256
-TAIL = 32  # tokens at the end of a prompt, where a block of reasoning may be open
+
+
+class Asked(NamedTuple):
+    """A request that has been read.
+
+    Attributes:
+        work: for the loop.
+        adapter: that does it; None for the bare base.
+        reading: how calls are read from its answer, where some may come.
+        thinking: how reasoning is told in it, where the base's template knows any.
+    """
+
+    work: Work
+    adapter: str | None
+    reading: calling.Reading | None
+    thinking: Thinking | None
 
 
 class Asker:
@@ -59,6 +78,8 @@ class Asker:
         echo: bool = False,
         image: Source | Sequence[Source] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: Choice | None = None,
+        parallel_tool_calls: bool | None = None,
         template_arguments: Mapping[str, Any] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
         reasoning_effort: str | None = None,
@@ -66,9 +87,8 @@ class Asker:
         add_generation_prompt: bool | None = None,
         continue_final_message: bool | None = None,
         **sampling: Unpack[SamplingOptions],
-    ) -> tuple[Work, str | None, Thinking | None]:
-        """Work for the loop, the adapter that does it (None for the bare base), and how reasoning is told in its
-        answer, where the base's template knows any.
+    ) -> Asked:
+        """Read a request.
 
         Raises:
             UsageError: arguments that make no sense together.
@@ -96,7 +116,10 @@ class Asker:
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
         )
-        asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
+        called = calling.Asked.of(tools, tool_choice, parallel_tool_calls)
+        if raw is not None and tools:
+            raise UsageError("a raw prompt has no tools", "send messages, or leave them out")
+        asked, preamble, end = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         limit = int(first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         if limit == TO_CONTEXT:
             limit = max(self._loaded.engine.context - len(asked.tokens), 1)
@@ -104,8 +127,10 @@ class Asker:
         if first(sampling.get("min_tokens"), 0) > limit:
             raise UsageError(f"min_tokens is more than the {limit} that max_tokens allows", "lower it")
         stack, files = self._catalogue.stack(name, lora)
-        grammar = compiled(schema=schema, regex=regex, grammar=grammar, choice=choice)
-        thinking = None if raw is not None else self._thinking(asked, messages, asking)
+        thinking = None if raw is not None else self._thinking(end, messages, asking)
+        formed = any(each is not None for each in (schema, regex, grammar, choice))
+        grammar, reading = self._held(called, end, schema=schema, regex=regex, grammar=grammar, choice=choice)
+        shown = self._controls if tools else self._tags if thinking is not None else {}
         work = Work(
             prompt=asked.tokens,
             stack=stack,
@@ -115,7 +140,7 @@ class Asker:
                 defaults,
                 grammar=grammar,
                 vocabulary=self._vocabulary,
-                thinking=_budget(thinking_budget, thinking, grammar),
+                thinking=_budget(thinking_budget, thinking, formed=formed),
             ),
             max_tokens=limit,
             stop=tuple(stop),
@@ -123,8 +148,32 @@ class Asker:
             alternatives=logprobs,
             echo=echo,
             frames=asked.frames,
+            shown={token: text.encode() for text, token in shown.items()},
         )
-        return work, name, thinking
+        return Asked(work, name, reading, thinking)
+
+    def _held(self, called: calling.Asked | None, end: str, **forms: Any) -> tuple[str | None, calling.Reading | None]:
+        """What the answer is held to, and how calls are read from it."""
+        others = [name for name, each in forms.items() if each is not None and name != "schema"]
+        if called is None or (called.choice == NONE and (others or forms["schema"] is not None)):
+            return compiled(**forms), None
+        if others:
+            raise UsageError(f"an answer can't follow {others[0]} and call tools", "send a schema, or tool_choice none")
+        return called.grammar(self._prompts.template, self._prompts.calls, end, self._controls, forms["schema"])
+
+    @cached_property
+    def _controls(self) -> dict[str, int]:
+        """Control tokens around calls and reasoning."""
+        return self._control_tokens([*self._prompts.calls.literals, *tags_of(self._prompts.template)])
+
+    @cached_property
+    def _tags(self) -> dict[str, int]:
+        """Control tokens around reasoning alone."""
+        return self._control_tokens(tags_of(self._prompts.template))
+
+    def _control_tokens(self, texts: Sequence[str]) -> dict[str, int]:
+        spelt = self._loaded.header.metadata.get("tokenizer.ggml.tokens", [])
+        return calling.control_tokens(texts, self._loaded.engine.tokenize, self._loaded.engine.piece, spelt)
 
     def encode(
         self,
@@ -165,13 +214,11 @@ class Asker:
         ending = ending_of(add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message)
         return Asking(entry.system, arguments, tools, ending)
 
-    def _thinking(self, asked: Prompt, messages: Sequence[Message] | None, asking: Asking) -> Thinking | None:
-        """How reasoning is told in the answer to a prompt."""
+    def _thinking(self, end: str, messages: Sequence[Message] | None, asking: Asking) -> Thinking | None:
+        """How reasoning is told in the answer to a prompt that ends so."""
         template = self._prompts.template
         if not knows_reasoning(template):
             return None
-        last = [token for token in asked.tokens[-TAIL:] if token >= 0]
-        end = b"".join(self.texts.pieces(last)).decode(errors="replace")
         continued = last_text(messages) if messages and asking.ending is Ending.TEXT else None
         return thinking_in(tags_of(template), end, continued)
 
@@ -182,18 +229,18 @@ class Asker:
         raw: str | Sequence[int] | None,
         asking: Asking,
         images: Sequence[Layout],
-    ) -> tuple[Prompt, int]:
-        """The prompt, and how many of its tokens are the preamble."""
+    ) -> tuple[Prompt, int, str]:
+        """The prompt, how many of its tokens are the preamble, and the end of a conversation's text."""
         if raw is None:
             given = messages if messages is not None else [{"role": "user", "content": prompt}]
-            asked = self._prompts.chat(given, asking, images)
-            return asked, self._prompts.preamble(asked.tokens, asking)
+            asked, end = self._prompts.chat_and_end(given, asking, images)
+            return asked, self._prompts.preamble(asked.tokens, asking), end
         if isinstance(raw, str):
-            return Prompt(self._prompts.text(raw)), 0
+            return Prompt(self._prompts.text(raw)), 0, ""
         if not all(0 <= token < self._vocabulary for token in raw):
             hint = f"use ids from 0 to {self._vocabulary - 1}"
             raise InputError("the prompt has token ids that the base doesn't know", hint)
-        return Prompt(list(raw)), 0
+        return Prompt(list(raw)), 0, ""
 
     def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
         """Images as the base sees them."""
@@ -219,7 +266,7 @@ class Asker:
             )
 
 
-def _budget(tokens: int | None, thinking: Thinking | None, grammar: str | None) -> ThinkingBudget | None:
+def _budget(tokens: int | None, thinking: Thinking | None, *, formed: bool) -> ThinkingBudget | None:
     """The bound of an answer's reasoning."""
     if tokens is None:
         return None
@@ -227,6 +274,6 @@ def _budget(tokens: int | None, thinking: Thinking | None, grammar: str | None) 
         raise UsageError(f"thinking_budget {tokens} is not possible", "use 0 or more")
     if thinking is None:
         raise InputError("the base's chat template knows no reasoning", "leave thinking_budget out")
-    if grammar is not None:
+    if formed:
         raise UsageError("an answer in a form has no reasoning", "leave thinking_budget out")
     return ThinkingBudget(tokens, thinking.start, thinking.end, thinking.open)

@@ -11,6 +11,7 @@ from edgekit_runtime.errors import InputError, UsageError, shown
 from edgekit_runtime.formats.images import Source
 from edgekit_runtime.prompts.bounds import check_biases
 from edgekit_runtime.prompts.chat import Message
+from edgekit_runtime.runtime.calling import Choice
 
 DEFAULTS = ("temperature", "top_k", "top_p")  # that an adapter may bring
 
@@ -69,7 +70,11 @@ class Options(SamplingOptions, total=False):
         image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
             several, in the order of their places in ``messages``; without places they come before the last
             question.
-        tools: descriptions of functions that the model may call, for the chat template.
+        tools: descriptions of functions that the model may call, as OpenAI's clients send them.
+        tool_choice: ``auto`` (the default: the model decides), ``none`` (no call can come), ``required`` (one has to),
+            or ``{"type": "function", "function": {"name": …}}`` (a call of this one).  Arguments are held to the
+            functions' parameters.  ``text`` holds nothing and leaves calls in the text, as the model writes them.
+        parallel_tool_calls: False for one call at most.
         template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
             adapter's when None.
         chat_template_kwargs: more of them, beside the adapter's; ``enable_thinking`` is the switch for reasoning that
@@ -94,6 +99,8 @@ class Options(SamplingOptions, total=False):
     echo: bool
     image: Source | Sequence[Source] | None
     tools: Sequence[Mapping[str, Any]]
+    tool_choice: Choice | None
+    parallel_tool_calls: bool | None
     template_arguments: Mapping[str, Any] | None
     chat_template_kwargs: Mapping[str, Any] | None
     reasoning_effort: str | None

@@ -46,6 +46,7 @@ from edgekit_runtime.server.streaming import Numbered, together
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.text_routes import TextRoutes
 from edgekit_runtime.server.thinking import told_apart
+from edgekit_runtime.server.tool_responses import Deltas
 
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
@@ -220,12 +221,13 @@ class _Service:
             events = self._streamed(asked, here.pop_all())
             try:
                 async with heeding(request):
-                    await anext(events)  # accepted, or an error with a status of its own
+                    _, accepted = await anext(events)  # or an error with a status of its own
             except ClientGone:
                 await events.aclose()
                 raise
         headers = parameters.header_of(asked.ignored)
-        return StreamingResponse(self._sent(asked, events), media_type="text/event-stream", headers=headers)
+        deltas = [Deltas(accepted.get("calls")) for _ in asked.options]
+        return StreamingResponse(self._sent(asked, events, deltas), media_type="text/event-stream", headers=headers)
 
     def _refused(self, asked: Asked) -> Response | None:
         if not self._knows(asked.model):
@@ -275,7 +277,7 @@ class _Service:
         headers = parameters.header_of(asked.ignored)
         return JSONResponse(replies.reply(asked, list(results), list(scores)), headers=headers)
 
-    async def _sent(self, asked: Asked, events: Numbered) -> AsyncGenerator[str, None]:
+    async def _sent(self, asked: Asked, events: Numbered, deltas: Sequence[Deltas]) -> AsyncGenerator[str, None]:
         """Server-sent events; leaving stops the generation."""
         results: dict[int, replies.Result] = {}
         begun: set[int] = set()
@@ -287,12 +289,16 @@ class _Service:
                 if index not in begun and (echoed := replies.echoed_in(event)):
                     yield _event(replies.echo_chunk(asked, index, echoed))
                 begun.add(index)
-                if event["op"] == "text":
-                    reasoning = event.get("reasoning", "")
-                    yield _event(replies.chunk(asked, index, event["text"], event["scores"], reasoning))
+                if event["op"] == "text" and not asked.chat:
+                    yield _event(replies.chunk(asked, index, event["text"], event["scores"]))
+                elif event["op"] == "text":
+                    for each in replies.chunks(asked, index, deltas[index].feed(event), event["scores"]):
+                        yield _event(each)
                 else:
                     result = results[index] = event["value"]
-                    yield _event(replies.chunk(asked, index, None, [], finish_reason=result["finish_reason"]))
+                    for each in replies.chunks(asked, index, deltas[index].finish(), []):
+                        yield _event(each)
+                    yield _event(replies.chunk(asked, index, None, [], result["finish_reason"]))
             if asked.include_usage:
                 yield _event(replies.usage_chunk(asked, [results[index] for index in sorted(results)]))
             yield "data: [DONE]\n\n"

@@ -91,3 +91,14 @@ class Fields:
         if value is not None and not isinstance(value, dict):
             raise InputError(f"{name} has to be an object", "send {} around its fields, or leave it out")
         return value
+
+    def listed(self, name: str) -> list[Any] | None:
+        """A list.
+
+        Raises:
+            InputError: it is something else.
+        """
+        value = self._document.get(name)
+        if value is not None and not isinstance(value, list):
+            raise InputError(f"{name} has to be a list", "send [] around its parts, or leave it out")
+        return value

@@ -29,14 +29,17 @@ class Parameter:
         name: how it is spelt.
         does: what it means here, for the documentation.
         only: the values that are taken, where others are refused; None where any sound value is.
+        instead: what to do when it is refused.
     """
 
     name: str
     does: str
     only: tuple[Any, ...] | None = None
+    instead: str = "leave it out"
 
 
 Table = Mapping[str, Parameter]
+_CALLING = ("tools", "functions", "function_call")
 
 
 def table(*groups: Iterable[Parameter]) -> Table:
@@ -101,11 +104,6 @@ _REFUSED = _unless(
     modalities=["text"],
     prediction=(),
     web_search_options=(),
-    tools=(),
-    tool_choice=("none", "auto"),
-    parallel_tool_calls=(True, False),
-    functions=(),
-    function_call=("none", "auto"),
     service_tier=("auto", "default"),
     store=False,
     verbosity="medium",
@@ -162,6 +160,11 @@ CHAT = table(
     _REFUSED,
     _unless(echo=False, add_special_tokens=False),
     [
+        Parameter("functions", "not available", _NOTHING, "send tools instead"),
+        Parameter("function_call", "not available", _NOTHING, "send tool_choice instead"),
+        Parameter("tools", "functions that the model may call, see [tools](tools.md)"),
+        Parameter("tool_choice", "`auto`, `none`, `required`, or a function by name"),
+        Parameter("parallel_tool_calls", "false: one call at most"),
         Parameter("messages", "the conversation; contents are text, or parts of text and `image_url`"),
         _LIMIT,
         Parameter("max_completion_tokens", "the same"),
@@ -185,8 +188,12 @@ COMPLETION = table(
     _FORMS,
     _NOTED,
     _REFUSED,
-    _unless(suffix=(), add_special_tokens=True),
+    _unless(suffix=(), add_special_tokens=True, tool_choice=("none", "auto"), parallel_tool_calls=(True, False)),
     [
+        *(
+            Parameter(name, "not available", _NOTHING, "use /v1/chat/completions")
+            for name in ("tools", "functions", "function_call")
+        ),
         Parameter("prompt", "text or token ids to continue as they are, or a list of either"),
         _LIMIT,
         Parameter("n_predict", "the same"),
@@ -207,6 +214,7 @@ LOAD = table(
 UNLOAD = table([Parameter("lora_name", "the adapter")], _unless(lora_int_id=()))
 _CONVERSATION = [
     Parameter("chat_template_kwargs", "variables of the base's template"),
+    Parameter("tools", "functions that the prompt tells of"),
     Parameter("model", "the adapter whose system prompt applies, or `base`"),
     Parameter("messages", "a conversation"),
     Parameter("add_generation_prompt", "false: its prompt ends with the last message"),
@@ -259,7 +267,7 @@ def check(document: Mapping[str, Any], known: Table, within: str = "") -> tuple[
         elif (
             parameter.only is not None and value is not None and not any(_same(value, each) for each in parameter.only)
         ):
-            _refuse(f"{within}.{name}" if within else name, parameter.only)
+            _refuse(f"{within}.{name}" if within else name, parameter.only, parameter.instead)
     return tuple(unknown)
 
 
@@ -268,11 +276,11 @@ def _same(value: Any, other: Any) -> bool:
     return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 
-def _refuse(name: str, only: tuple[Any, ...]) -> None:
+def _refuse(name: str, only: tuple[Any, ...], instead: str) -> None:
     if only == _NOTHING:
-        raise InputError(f"{name} is not available", "leave it out")
+        raise InputError(f"{name} is not available", instead)
     words = " or ".join(json.dumps(each) for each in only)
-    raise InputError(f"{name} has to be {words} here", "leave it out")
+    raise InputError(f"{name} has to be {words} here", instead)
 
 
 def header_of(ignored: Iterable[str]) -> dict[str, str]:

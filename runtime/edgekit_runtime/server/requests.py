@@ -18,6 +18,7 @@ from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.forms import read_form
 from edgekit_runtime.server.sampling import read_sampling, several
 from edgekit_runtime.server.thinking import read_thinking, wants_split
+from edgekit_runtime.server.tool_requests import read_tools
 
 MOST_ALTERNATIVES = 20
 MOST_CHOICES = 64
@@ -68,7 +69,7 @@ def read_chat(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:
     fields = Fields(document)
     messages, image_urls = _messages(document.get("messages"))
     check_count(len(image_urls))
-    options = _common(document, fields, adapters) | read_thinking(fields)
+    options = _common(document, fields, adapters) | read_thinking(fields) | read_tools(document)
     options |= {
         "messages": messages,
         "image": image_urls or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit_runtime.server.requests import Asked
+from edgekit_runtime.server.tool_responses import answer_message
 
 # A token with its log-probability and the likeliest others, as the worker sends them: bytes as lists of numbers.
 Score = list[Any]
@@ -17,9 +18,7 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
     for index, (result, scored) in enumerate(zip(results, scores, strict=True)):
         choice: dict[str, Any] = {"index": index, "finish_reason": result["finish_reason"], "logprobs": None}
         if asked.chat:
-            choice["message"] = {"role": "assistant", "content": result["text"]}
-            if result.get("reasoning") and asked.reasons:
-                choice["message"]["reasoning_content"] = result["reasoning"]
+            choice["message"] = answer_message(result, reasons=asked.reasons)
             if asked.logprobs:
                 choice["logprobs"] = chat_logprobs(scored)
         else:
@@ -32,20 +31,22 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
     return _envelope(asked, kind, choices) | _figures(asked, results)
 
 
+def chunks(asked: Asked, index: int, deltas: list[dict[str, Any]], scores: list[Score]) -> list[dict[str, Any]]:
+    """What a piece of a streamed chat brings, its scores with the first of it."""
+    told = [each for each in deltas if asked.reasons or "reasoning_content" not in each]
+    made = [chunk(asked, index, "", scores if number == 0 else []) for number in range(len(told) or bool(scores))]
+    for each, delta in zip(made, told, strict=False):
+        each["choices"][0]["delta"] = delta
+    return made
+
+
 def chunk(
-    asked: Asked,
-    index: int,
-    text: str | None,
-    scores: list[Score],
-    reasoning: str = "",
-    finish_reason: str | None = None,
+    asked: Asked, index: int, text: str | None, scores: list[Score], finish_reason: str | None = None
 ) -> dict[str, Any]:
     """A piece of a streamed choice; ``text`` None for the last, which says why it ended."""
     choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason, "logprobs": None}
     if asked.chat:
-        choice["delta"] = {} if text is None or (reasoning and not text) else {"content": text}
-        if reasoning and asked.reasons:
-            choice["delta"]["reasoning_content"] = reasoning
+        choice["delta"] = {} if text is None else {"content": text}
         if scores:
             choice["logprobs"] = chat_logprobs(scores)
     else:

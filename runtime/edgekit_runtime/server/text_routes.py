@@ -77,6 +77,7 @@ def _conversation(document: Document, fields: Fields) -> Document:
         raise InputError("messages has to be a list", "send at least one with role user")
     return {
         "messages": messages,
+        "tools": fields.listed("tools") or [],
         "adapter": fields.text("model"),
         "add_generation_prompt": fields.flag("add_generation_prompt"),
         "continue_final_message": fields.flag("continue_final_message"),

@@ -52,6 +52,8 @@ async def told_apart(events: AsyncGenerator[Message, None]) -> AsyncGenerator[Me
             if event["op"] == "accepted" and event.get("thinking"):
                 thinking = Thinking(**event["thinking"])
                 splitter = Splitter(thinking)
+                if "calls" in event:  # they are read behind the reasoning
+                    event = event | {"calls": event["calls"] | {"thinking": False}}
             elif event["op"] == "text" and splitter is not None:
                 event = event | _parts(*splitter.feed(event["text"]))
             elif event["op"] == "done" and thinking is not None and splitter is not None:

@@ -18,9 +18,11 @@ Front to worker::
 Worker to front::
 
     {"op": "ready"} or {"op": "error", "id": 0, …}   once, when the base is loaded or can't be
-    {"op": "accepted", "id": n, "thinking": …}       a request is sound and queued; how reasoning is told in its answer
+    {"op": "accepted", "id": n, "thinking": …}       a request is sound and queued; how reasoning is told in its answer;
+                                                     with "calls", how they are read, where some may come
     {"op": "text", "id": n, "text": …, "scores": […]}
-                                                     the first one has the prompt's scores as "echoed"
+                                                     calls as the model writes them; the first one has the prompt's
+                                                     scores as "echoed"
     {"op": "done", "id": n, "value": …}              the whole Generation, or a command's answer
     {"op": "error", "id": n, "type": …, "problem": …, "hint": …}
     {"op": "models", "models": […], "bundle": {…}}   when they change

@@ -88,7 +88,8 @@ class Worker:
             if isinstance(made, Stream):
                 self._streams[number] = made
                 thinking = None if made.thinking is None else asdict(made.thinking)
-                self._say({"op": "accepted", "id": number, "thinking": thinking})
+                calls = {} if made.reading is None else {"calls": made.reading.as_json()}
+                self._say({"op": "accepted", "id": number, "thinking": thinking} | calls)
             elif isinstance(made, Exception):
                 self._refuse(number, made)
             else:

@@ -104,7 +104,7 @@ def test_a_schema_holds_the_answer(service: Service) -> None:
         ({"min_tokens": 7}, "min_tokens is more than the 6"),
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"logprobs": True, "top_logprobs": 99}, "at most 20"),
-        ({"tools": [{}]}, "tools is not available"),
+        ({"tools": [{}]}, "tool 1 has no name"),
         ({"seed": -2}, "seed has to be"),
         ({"lora": [{"id": "one", "scale": 5}]}, "scale of 5"),
         ({"lora": [{"scale": 1}]}, "no id"),
