@@ -14,7 +14,7 @@ from typing import Any
 from edgekit_runtime.constraints import held_schema, inline_schema
 from edgekit_runtime.constraints.keywords import NOTES
 from edgekit_runtime.errors import InputError, shown
-from edgekit_runtime.prompts.tool_format import BARE, KEYWORDS, TAGGED, CallSyntax
+from edgekit_runtime.prompts.tool_syntax import BARE, KEYWORDS, TAGGED, CallSyntax
 
 _HELD = frozenset(
     {"type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems", "maxItems"}
