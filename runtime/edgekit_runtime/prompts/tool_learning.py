@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.prompts import tool_format as forms
-from edgekit_runtime.prompts.template import Message
+from edgekit_runtime.prompts import tool_syntax as forms
+from edgekit_runtime.prompts.template import Message, TemplateOverBudget
 from edgekit_runtime.prompts.tool_arguments import read_bare, read_keywords, read_object, read_tagged
-from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, CallSyntax, ToolFormat
+from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, ToolFormat
+from edgekit_runtime.prompts.tool_syntax import Call, CallSyntax
 
 Render = Callable[..., str]
 MARK = "\N{SNOWMAN}9027160435\N{SNOWMAN}"  # a text that begins as no call does
@@ -40,6 +41,7 @@ _TRIALS: tuple[dict[str, Any], ...] = (
     {"list": ["a", 1, [True]], "inner": {"deep": {"text": "x"}, "list": []}},
     {"sign": "检 \U0001f527"},
 )
+_LONGEST = 2000  # characters around names and arguments
 _ABSENT = "the base's chat template renders no calls"
 _STRANGE = "the base's chat template writes calls in a way that can't be read back"
 
@@ -83,6 +85,8 @@ class _Probe:
     def _text(self, messages: list[Message], **options: Any) -> str | None:
         try:
             return self.render(messages, tools=self.tools, **options)
+        except TemplateOverBudget:  # and so would the next one
+            raise
         except InputError:
             return None
 
@@ -97,6 +101,9 @@ def learnt(render: Render) -> ToolFormat:
     Args:
         render: messages to text, with ``tools`` and ``add_generation_prompt`` as
             :meth:`~edgekit_runtime.prompts.template.ChatTemplate.render` has them.
+
+    Raises:
+        TemplateOverBudget: it takes too much.
     """
     strange = None
     for tools in ((PROBED_TOOL,), ()):
@@ -105,7 +112,7 @@ def learnt(render: Render) -> ToolFormat:
         if one is None or _FIRST not in one:
             continue
         found = _form(probe, one)
-        found = None if found is None else _with_words(probe, found)
+        found = None if found is None or sum(map(len, found.literals)) > _LONGEST else _with_words(probe, found)
         if found is not None and _reads_back(probe, found):
             return replace(found, wants_content=probe.wants_content(), short_ids=probe.wants_short_ids())
         strange = ToolFormat(None, why=_STRANGE)
