@@ -93,6 +93,7 @@ format: $(READY)
 
 docs-commands: $(READY)
 	$(BIN)/python -m edgekit.cli.reference > docs/commands.md
+	$(BIN)/python -m edgekit_runtime.server.reference > docs/api.md
 
 wheels: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .

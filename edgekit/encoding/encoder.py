@@ -77,7 +77,6 @@ class Encoder:
         self._form = ImageTemplate(self.template) if self._sees else TextTemplate(self.template)
         self._specials = Specials(control_tokens(self.tokenizer), self.template.literals)
         self._told_of_specials = False
-        self._looked_for_tools = False
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
         self._adds_bos = self.tokenizer.bos_token_id is not None and self.tokenizer("a").input_ids[:1] == [
             self.tokenizer.bos_token_id
@@ -160,8 +159,26 @@ class Encoder:
         return self._ends
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Answer text of generated ids, up to the end of the turn."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        """Answer text of generated ids, up to the end of the turn; control tokens around calls are part of it."""
+        kept, texts, run = self._call_tokens, [], list[int]()
+        for token in ids:
+            if token in kept:
+                texts += [self._plain(run), kept[token]]
+                run = []
+            else:
+                run.append(token)
+        return "".join([*texts, self._plain(run)]).strip()
+
+    def _plain(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
+
+    @functools.cached_property
+    def _call_tokens(self) -> dict[int, str]:
+        """Control tokens that stand around calls, by their numbers."""
+        literals = self._form.tools.form.literals
+        ids = (self.tokenizer(each, add_special_tokens=False).input_ids for each in literals)
+        special = {token for found in ids for token in found} & set(self.tokenizer.all_special_ids)
+        return {token: str(self.tokenizer.convert_ids_to_tokens(token)) for token in special - set(self._ends)}
 
     def encode(
         self, row: Row, system: str | None, max_length: int, *, every_turn: bool = False, join: bool = True
@@ -250,22 +267,7 @@ class Encoder:
             messages = [*self._messages(row, system), *answer]
             options = {"arguments": self.arguments, "add_generation_prompt": add_generation_prompt}
             texts = self._form.render(messages, count, tools=row.tools, **options)
-            texts = texts if disguise is None else disguise.mended(texts)
-            if row.tools and not self._looked_for_tools:
-                self._looked_for_tools = True
-                if self._leaves_out_tools(texts, messages, count, options):
-                    log.warning(
-                        "%s: the base's chat template leaves tools out; the model learns without them", row.where
-                    )
-        return texts
-
-    def _leaves_out_tools(
-        self, texts: tuple[str, ...], messages: list[Message], images: int, options: dict[str, Any]
-    ) -> bool:
-        try:
-            return texts == self._form.render(messages, images, **options)
-        except InputError:  # it wants other messages without them
-            return False
+            return texts if disguise is None else disguise.mended(texts)
 
     def _following(self, prompt: str, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         """Token ids of ``text`` after a prompt, which is tokenised alone when it is asked.

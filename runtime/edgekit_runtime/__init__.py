@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edgekit_runtime.formats.bundle import Bundle, open_bundle, verify_bundle
     from edgekit_runtime.formats.manifest import Manifest
     from edgekit_runtime.runtime import BASE, Runtime
-    from edgekit_runtime.runtime.asking import Options
     from edgekit_runtime.runtime.generation import Generation, Stream
+    from edgekit_runtime.runtime.options import Options
 
 __all__ = [
     "BASE",
@@ -42,7 +42,7 @@ _HOMES = {
     "Bundle": "formats.bundle",
     "Generation": "runtime.generation",
     "Manifest": "formats.manifest",
-    "Options": "runtime.asking",
+    "Options": "runtime.options",
     "Runtime": "runtime",
     "Stream": "runtime.generation",
     "open_bundle": "formats.bundle",

@@ -5,6 +5,7 @@
     EdgekitError            exit 1   a defect of ours, when raised bare
     ├── UsageError          exit 2   the command was called wrongly
     ├── InputError          exit 3   data, project file, bundle, adapter or signature is bad
+    │   └── ContextExceeded          a request needs more tokens than the context has
     ├── GateRefused         exit 4   the quality gate refused to ship
     └── TargetError         exit 5   a target could not be reached, or failed
 
@@ -39,6 +40,10 @@ class InputError(EdgekitError):
     """A file or value handed to edgekit is missing, malformed or does not fit."""
 
     exit_code = 3
+
+
+class ContextExceeded(InputError):
+    """A prompt and the answer that is asked for have more tokens than the context."""
 
 
 class GateRefused(EdgekitError):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, filled, number, whole
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
+from edgekit_runtime.cli.tools import call_lines, tool_options
+from edgekit_runtime.engines.base import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.errors import InputError, UsageError, one_line
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.hints import nearest
@@ -61,6 +63,22 @@ def _add_run(program: Program) -> None:
     add("--temperature", type=number(0), help="0 is greedy, the default")
     add("--top-k", type=whole(0), help="sample from the k likeliest tokens")
     add("--top-p", type=number(0, most=1), help="sample from the likeliest tokens of this total probability")
+    add("--min-p", type=number(0, most=1), help="sample from tokens with this share of the likeliest one's probability")
+    add(
+        "--repetition-penalty",
+        type=number(LEAST_REPETITION, most=MOST_REPETITION),
+        help="over 1: what was said becomes less likely (1)",
+    )
+    add(
+        "--frequency-penalty",
+        type=number(-MOST_PENALTY, most=MOST_PENALTY),
+        help="the same for each time that the answer has it (0)",
+    )
+    add(
+        "--presence-penalty",
+        type=number(-MOST_PENALTY, most=MOST_PENALTY),
+        help="the same once for what the answer has (0)",
+    )
     add("--seed", type=whole(0), help="same seed, same answer")
     add(
         "--stop", type=filled, action="append", default=[], metavar="TEXT", help="end the answer here (can be repeated)"
@@ -69,6 +87,8 @@ def _add_run(program: Program) -> None:
     add("--regex", type=filled, metavar="PATTERN", help="regular expression that the whole answer has to match")
     add("--grammar", type=Path, metavar="FILE", help="GBNF or Lark grammar that the answer has to follow")
     add("--choice", type=filled, action="append", metavar="TEXT", help="a text the answer may be (can be repeated)")
+    add("--tools", type=Path, metavar="FILE", help="functions that the model may call: a JSON list as OpenAI has it")
+    add("--tool-choice", type=filled, metavar="WHICH", help="auto (the default), none, required, or a function's name")
     add("--stream", action="store_true", help="print the answer as it comes")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--context", type=whole(), help="tokens of prompt and answer together")
@@ -87,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.prompt = IMAGE_QUESTION
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
+    tools = tool_options(arguments.tools, arguments.tool_choice)
     grammar = None if arguments.grammar is None else _read_text(arguments.grammar)
     options = {"threads": arguments.threads, "context": arguments.context, "allow_special": arguments.allow_special}
     with Runtime(subject, **options, probe=True) as runtime:
@@ -100,6 +121,10 @@ def _run(arguments: argparse.Namespace) -> None:
             temperature=arguments.temperature,
             top_k=arguments.top_k,
             top_p=arguments.top_p,
+            min_p=arguments.min_p,
+            repetition_penalty=arguments.repetition_penalty,
+            frequency_penalty=arguments.frequency_penalty,
+            presence_penalty=arguments.presence_penalty,
             seed=arguments.seed,
             stop=arguments.stop,
             schema=schema,
@@ -107,6 +132,7 @@ def _run(arguments: argparse.Namespace) -> None:
             grammar=grammar,
             choice=arguments.choice,
             image=images or None,
+            **tools,
         )
         for piece in stream:
             if arguments.stream:
@@ -115,7 +141,9 @@ def _run(arguments: argparse.Namespace) -> None:
         if arguments.json:
             print_json(stream.result.as_dict())
         else:
-            print("" if arguments.stream else stream.result.text)
+            text, calls = stream.result.text, call_lines(stream.result.tool_calls)
+            shown = "" if arguments.stream else text
+            print(f"{shown}\n" if text or not calls else "", calls, sep="", end="")
 
 
 def _check_adapter(subject: Path, name: str | None) -> None:

@@ -48,6 +48,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "threads": {"type": whole(1, MOST_THREADS), "help": "default: physical cores"},
     "context": {"type": whole(), "help": "tokens of prompt and answer together, for each request"},
+    "cors": {
+        "action": "append",
+        "metavar": "ORIGIN",
+        "help": "pages of this site may ask, https://app.example say; * for all (can be repeated; default: none)",
+    },
     "allow_special": {"action": "store_true", "help": ALLOW_SPECIAL},
 }
 WRITTEN_TO = ("store", "watch")  # folders that the service changes
@@ -109,6 +114,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         adapter_memory=None if memory is None else int(memory * 1e6),
         chat_memory=int(arguments.chat_memory * 1e6),
         allow_special=arguments.allow_special,
+        cors=arguments.cors or [],
     )
 
 
@@ -122,7 +128,8 @@ def _unit(arguments: argparse.Namespace) -> str:
     options = [] if arguments.bundle is None else [str(subject)]
     for name, value in given.items():
         if value is not False:
-            options += [_flag(name)] if value is True else [_flag(name), str(value)]
+            for each in value if isinstance(value, list) else [value]:
+                options += [_flag(name)] if each is True else [_flag(name), str(each)]
     options += ["--verify"] if arguments.verify else []
     writable = [given[name] for name in WRITTEN_TO if name in given]
     return unit(options, writable=writable, stop_seconds=STOP_SECONDS)

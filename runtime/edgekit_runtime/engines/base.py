@@ -20,21 +20,52 @@ DEFAULT_CONTEXT = 4096
 SHARED_CONTEXT = 2048  # for each of several requests at once
 PREFILL_CHUNK = 512  # tokens that are decoded at once at most
 
+# Bounds of a sampling's values: OpenAI's, and for the repetition penalty any that is of use.
+LEAST_REPETITION, MOST_REPETITION = 0.01, 100
+MOST_PENALTY = 2
+MOST_BIAS = 100
+
 # Loaded adapters and their scales, applied together; empty for the bare base.
 Stack = tuple[tuple[str, float], ...]
 BARE: Stack = ()
 
 
 @dataclass(frozen=True)
+class ThinkingBudget:
+    """How many ``tokens`` an answer's reasoning may have between the tags ``start`` and ``end``; ``open`` where the
+    prompt ends within it.
+    """
+
+    tokens: int
+    start: str
+    end: str
+    open: bool
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen: greedily at temperature 0, else from the seeded, truncated distribution.
+
+    Steps come in this order: ``logit_bias``, the penalties, ``top_k``, ``top_p``, ``min_p``, ``temperature``, the draw.
+    They are llama.cpp's own samplers on every engine.
 
     Attributes:
         temperature: divides the logits.
         top_k: only the k most likely tokens; 0 for all.
         top_p: only the most likely tokens that together have this probability.
+        min_p: only tokens that have this share of the likeliest token's probability; 0 for all.
         seed: of the random draw.
+        repetition_penalty: divides positive logits of tokens that prompt or answer have, and multiplies negative ones,
+            as in CTRL (arXiv 1909.05858); 1 for none.
+        repeat_last_n: only of so many last tokens of prompt and answer; -1 for all.
+        frequency_penalty: is taken from a token's logit for each time that the answer has it, as at OpenAI.
+        presence_penalty: is taken from it once.
+        logit_bias: (token, what is added to its logit).
+        ignore_eos: no token ends the answer.
+        min_tokens: none does before the answer has so many.
         grammar: what the answer has to follow, as :func:`~edgekit_runtime.constraints.compiled` makes it, or None.
+            Where it lets the answer only end, the answer ends.
+        thinking: reasoning that has so many tokens ends with its end tag, whatever would be likelier.
 
     Raises:
         UsageError: a value that means nothing.
@@ -45,6 +76,15 @@ class Sampling:
     top_p: float = 0.95
     seed: int = 0
     grammar: str | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repeat_last_n: int = -1
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    thinking: ThinkingBudget | None = None
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
@@ -52,9 +92,36 @@ class Sampling:
             ("top_k", self.top_k, 0, 2**31 - 1),
             ("top_p", self.top_p, 0, 1),
             ("seed", self.seed, 0, 2**32 - 1),
+            ("min_p", self.min_p, 0, 1),
+            ("repetition_penalty", self.repetition_penalty, LEAST_REPETITION, MOST_REPETITION),
+            ("repeat_last_n", self.repeat_last_n, -1, 2**31 - 1),
+            ("frequency_penalty", self.frequency_penalty, -MOST_PENALTY, MOST_PENALTY),
+            ("presence_penalty", self.presence_penalty, -MOST_PENALTY, MOST_PENALTY),
+            ("min_tokens", self.min_tokens, 0, 2**31 - 1),
+            *(("a logit_bias of", bias, -MOST_BIAS, MOST_BIAS) for _, bias in self.logit_bias),
         ):
             if not least <= value <= most:  # NaN is nowhere
                 raise UsageError(f"{name} {value} is not possible", f"use {least} to {most}")
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether logits are changed before the choice, so that the greedy one is another than the model's."""
+        return bool(self.logit_bias or self.repeats or self.frequency_penalty or self.presence_penalty)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the repetition penalty does anything."""
+        return self.repetition_penalty != 1 and self.repeat_last_n != 0
+
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether each token is looked at before and after its choice: some may not come, or have to."""
+        return self.grammar is not None or self.holds_end or self.thinking is not None
+
+    @property
+    def holds_end(self) -> bool:
+        """Whether tokens that end the answer may be held back."""
+        return self.ignore_eos or self.min_tokens > 0
 
 
 @dataclass(frozen=True)
@@ -205,8 +272,8 @@ class Engine(Protocol):
     def decode(self, parts: Sequence[Part]) -> None:
         """Decode all parts at once.  Rows of logits follow the order of the parts."""
 
-    def sampler(self, sampling: Sampling) -> Sampler:
-        """A sampler for one request; raises InputError when the grammar can't be used."""
+    def sampler(self, sampling: Sampling, prompt: Sequence[int] = ()) -> Sampler:
+        """A sampler for one request with this prompt; raises InputError when the grammar can't be used."""
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""
@@ -229,7 +296,7 @@ class Engine(Protocol):
 
 def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
     """The plain loop, on sequence 0: prefill, then one token after another, the ending token included, without end."""
-    sampler = engine.sampler(sampling)
+    sampler = engine.sampler(sampling, prompt)
     engine.holder = None
     try:
         engine.forget(0)

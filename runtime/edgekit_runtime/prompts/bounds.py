@@ -15,8 +15,10 @@ MOST_DEPTH = 64  # of nested lists and objects, in a whole body
 MOST_MESSAGES = 2048
 MOST_STOPS, MOST_STOP_CHARACTERS = 64, 512
 MOST_ADAPTERS = 16  # applied together
+MOST_BIASES = 1024  # tokens with a logit_bias
 MOST_FORM_BYTES = 64 * 1024  # of a schema, grammar and the like
 MOST_SCHEMA_DEPTH = 32
+TO_CONTEXT = -1  # as max_tokens: as many as the context has room for
 
 
 def check_depth(document: Any, most: int = MOST_DEPTH, what: str = "the body") -> None:
@@ -47,6 +49,11 @@ def check_stops(stops: Sequence[str]) -> None:
 def check_adapters(count: int) -> None:
     """Raise InputError for more adapters at once than a request may apply."""
     _at_most(count, MOST_ADAPTERS, "adapters at once")
+
+
+def check_biases(count: int) -> None:
+    """Raise InputError for more biased tokens than a request may have."""
+    _at_most(count, MOST_BIASES, "tokens in logit_bias")
 
 
 def check_schema(schema: dict[str, Any] | bool) -> None:

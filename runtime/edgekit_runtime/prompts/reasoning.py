@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from edgekit_runtime.prompts.chat import Message, text_of
+from edgekit_runtime.prompts.reasoning_tags import KNOWN_TAGS as KNOWN_TAGS
+from edgekit_runtime.prompts.reasoning_tags import Tags as Tags
 from edgekit_runtime.prompts.template import REASONING, ChatTemplate
 
 KEEP, DROP = "keep", "drop"
 MODES = (KEEP, DROP)
 # Variables by which published templates are told: Qwen3, SmolLM3, GLM; Granite, DeepSeek-V3.1.
 SWITCHES = ("enable_thinking", "thinking")
-
-
-class Tags(NamedTuple):
-    """What stands around reasoning."""
-
-    start: str
-    end: str
-
-    @property
-    def tail(self) -> re.Pattern[str]:
-        """A block at the end of a prompt, open or (group 1) closed."""
-        return re.compile(rf"{re.escape(self.start)}\s*({re.escape(self.end)}\s*)?\Z")
-
-    @property
-    def block(self) -> re.Pattern[str]:
-        """A whole block at the beginning of an answer."""
-        return re.compile(rf"\s*{re.escape(self.start)}.*?{re.escape(self.end)}\s*", re.DOTALL)
-
-
-KNOWN_TAGS = (Tags("<think>", "</think>"), Tags("[THINK]", "[/THINK]"), Tags("<seed:think>", "</seed:think>"))
 
 
 def tags_of(template: ChatTemplate) -> Tags:
@@ -52,6 +34,12 @@ def template_arguments(template: ChatTemplate, mode: str | None) -> dict[str, bo
     Nothing without a mode, or to a template without a switch.
     """
     return {} if mode is None else {name: mode == KEEP for name in SWITCHES if name in template.variables}
+
+
+def trained_mode(arguments: Mapping[str, Any] | None) -> str | None:
+    """The mode that :func:`template_arguments` were made of; None where they say nothing of it."""
+    found = [value for name, value in (arguments or {}).items() if name in SWITCHES]
+    return None if not found else KEEP if found[0] else DROP
 
 
 def split_reasoning(text: str) -> tuple[str, str]:

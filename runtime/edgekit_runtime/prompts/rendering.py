@@ -10,8 +10,10 @@ from edgekit_runtime.engines import Frame, Layout, Prompt
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile
 from edgekit_runtime.prompts.chat import Asking, ImageTemplate, Message, TextTemplate, apply_system, check_messages
+from edgekit_runtime.prompts.continuing import Ending, cut, last_text, marked
 from edgekit_runtime.prompts.specials import Asked, Disguise, specials_of
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
+from edgekit_runtime.prompts.tool_format import ToolFormat
 
 # Two questions with no beginning in common: what their prompts share is what all prompts share.
 _PROBES = ("0", "?")
@@ -52,25 +54,63 @@ class Prompts:
 
         Args:
             messages: see :func:`~edgekit_runtime.prompts.chat.check_messages`.
-            asking: the adapter's system prompt and arguments of the template, and the request's tools.
+            asking: the adapter's system prompt and arguments of the template, the request's tools, and the prompt's
+                end.
             images: in the order in which the messages speak of them.
 
         Raises:
             InputError: messages that the chat template refuses.
         """
+        return self.chat_and_end(messages, asking, images)[0]
+
+    def chat_and_end(
+        self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()
+    ) -> tuple[Prompt, str]:
+        """A conversation's prompt as :meth:`chat` gives it, and the text behind its last image."""
         checked = apply_system(check_messages(messages, len(images)), asking.system)
-        asked = Asked(checked, asking.tools, asking.arguments)
-        (first, *rest), disguise = self._rendered(asked, len(images))
+        texts, disguise = self._rendered(checked, asking, len(images))
+        first, *rest = texts
         layout: list[int | Frame] = list(self._ids(first, disguise, starts_text=True))
         for image, text in zip(images, rest, strict=True):
             layout += [*image, *self._ids(text, disguise, starts_text=False)]
-        return Prompt.of(layout)
+        return Prompt.of(layout), texts[-1]
 
-    def _rendered(self, asked: Asked, images: int) -> tuple[tuple[str, ...], Disguise | None]:
+    @property
+    def template(self) -> ChatTemplate:
+        """The base's."""
+        return self._template
+
+    @property
+    def calls(self) -> ToolFormat:
+        """How the base writes calls of functions."""
+        return self._form.tools.form
+
+    def rendered(self, messages: Sequence[Message], asking: Asking) -> str:
+        """A conversation's prompt as text; see :meth:`chat`.
+
+        Raises:
+            InputError: messages that the chat template refuses, images among them.
+        """
+        (text, *rest), disguise = self._rendered(apply_system(check_messages(messages), asking.system), asking, 0)
+        assert not rest, "a text around images that there are not"
+        return disguise.shown(text) if disguise else text
+
+    def _rendered(
+        self, messages: list[Message], asking: Asking, images: int
+    ) -> tuple[tuple[str, ...], Disguise | None]:
+        """The text before, between and after the images, with other signs where the disguise says which."""
+        continues, asks = asking.ending is Ending.TEXT, asking.ending is Ending.QUESTION
+
         def render(each: Asked) -> tuple[str, ...]:
-            return self._form.render(each.messages, images, tools=each.tools, arguments=each.arguments)
+            return self._form.render(
+                each.messages, images, tools=each.tools, arguments=each.arguments, add_generation_prompt=asks
+            )
 
-        return (render(asked), None) if self._specials is None else self._specials.rendered(asked, render)
+        asked = Asked(marked(messages) if continues else messages, asking.tools, asking.arguments)
+        texts, disguise = (render(asked), None) if self._specials is None else self._specials.rendered(asked, render)
+        if continues:
+            texts = cut(texts, last_text(messages), disguise.shown if disguise else str)
+        return texts, disguise
 
     def _ids(self, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         if self._specials is None or disguise is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit_runtime.engines import Engine
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import ContextExceeded
 from edgekit_runtime.formats.gguf import GgufFile
 
 USUAL_BYTES = 8  # of a token, at most, in nearly all texts
@@ -31,11 +31,11 @@ class BoundedTokenizer:
         """Text to token ids.
 
         Raises:
-            InputError: it can't fit the context.
+            ContextExceeded: it can't fit the context.
         """
         context, length = self._engine.context, len(text.encode())
         if length > self.most_bytes:
-            raise InputError(
+            raise ContextExceeded(
                 f"a text of {length} bytes can't fit the context of {context} tokens, {self.most_bytes} bytes at most",
                 _MEND,
             )
@@ -43,6 +43,6 @@ class BoundedTokenizer:
         while piece < length:
             begun = self._engine.tokenize(text[:piece], add_special=False, parse_special=parse_special)
             if len(begun) > context + SPARE:
-                raise InputError(f"the prompt has more tokens than the context of {context}", _MEND)
+                raise ContextExceeded(f"the prompt has more tokens than the context of {context}", _MEND)
             piece *= 2
         return self._engine.tokenize(text, add_special=add_special, parse_special=parse_special)

@@ -2,77 +2,48 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from functools import cached_property
+from typing import Any, NamedTuple, Unpack
 
 from edgekit_runtime.constraints import compiled
-from edgekit_runtime.engines import Layout, Prompt, Sampling
-from edgekit_runtime.errors import InputError, UsageError
+from edgekit_runtime.engines import Layout, Prompt, ThinkingBudget
+from edgekit_runtime.errors import ContextExceeded, InputError, UsageError
 from edgekit_runtime.formats.images import Source, listed, read_pictures
-from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
-from edgekit_runtime.prompts.bounds import check_adapters, check_form, check_schema, check_stops
+from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_form, check_schema, check_stops
 from edgekit_runtime.prompts.chat import Asking, Message
+from edgekit_runtime.prompts.continuing import Ending, ending_of, last_text
+from edgekit_runtime.prompts.reasoning import knows_reasoning, tags_of
 from edgekit_runtime.prompts.rendering import Prompts
+from edgekit_runtime.prompts.thinking import Thinking, thinking_arguments, thinking_in
 from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
+from edgekit_runtime.prompts.tool_grammar import NONE
+from edgekit_runtime.runtime import calling
+from edgekit_runtime.runtime.calling import Choice
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
+from edgekit_runtime.runtime.options import SamplingOptions, first, sampling_of
+from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import Work
 
 DEFAULT_MAX_TOKENS = 256
 
 
-class Options(TypedDict, total=False):
-    """What a request may say besides the prompt.
+class Asked(NamedTuple):
+    """A request that has been read.
 
     Attributes:
-        messages: a whole conversation instead: ``[{"role": …, "content": …}]``, where the content may be a list of
-            ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
-        raw: a text or token ids to continue as they are instead, without template or system prompt; control tokens
-            that are spelt in the text are some.
-        adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
-            defaults apply.
-        lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.
-        max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.
-        temperature: 0 (greedy) unless the adapter says otherwise.
-        top_k: sample from the k likeliest tokens only.
-        top_p: sample from the likeliest tokens that have this probability together.
-        seed: same seed, same answer; a fresh one when None.
-        stop: texts that end the answer and are not part of it.
-        schema: JSON schema that the answer has to follow.
-        regex: regular expression, of Rust's kind, that the whole answer has to match.
-        grammar: GBNF or Lark that the answer has to follow.
-        choice: texts, one of which is the answer.
-        logprobs: log-probabilities of tokens are wanted, and of how many likeliest ones besides.
-        echo: those of the prompt too.
-        image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
-            several, in the order of their places in ``messages``; without places they come before the last
-            question.
-        tools: descriptions of functions that the model may call, for the chat template.
-        template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
-            adapter's when None.
+        work: for the loop.
+        adapter: that does it; None for the bare base.
+        reading: how calls are read from its answer, where some may come.
+        thinking: how reasoning is told in it, where the base's template knows any.
     """
 
-    messages: Sequence[Message] | None
-    raw: str | Sequence[int] | None
+    work: Work
     adapter: str | None
-    lora: Mapping[str, float] | None
-    max_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    seed: int | None
-    stop: Sequence[str]
-    schema: dict[str, Any] | bool | None
-    regex: str | None
-    grammar: str | None
-    choice: Sequence[str] | None
-    logprobs: int | None
-    echo: bool
-    image: Source | Sequence[Source] | None
-    tools: Sequence[Mapping[str, Any]]
-    template_arguments: Mapping[str, Any] | None
+    reading: calling.Reading | None
+    thinking: Thinking | None
 
 
 class Asker:
@@ -82,12 +53,12 @@ class Asker:
         """``allow_special``: control tokens that are spelt in messages are some, not text."""
         self._loaded, self._catalogue = loaded, catalogue
         self._laying_out = threading.Lock()
+        self._vocabulary = len(loaded.header.metadata.get("tokenizer.ggml.tokens", ()))
+        tokenizer = BoundedTokenizer(loaded.engine, loaded.header)
         self._prompts = Prompts(
-            loaded.header,
-            BoundedTokenizer(loaded.engine, loaded.header),
-            with_images=loaded.images is not None,
-            allow_special=allow_special,
+            loaded.header, tokenizer, with_images=loaded.images is not None, allow_special=allow_special
         )
+        self.texts = Texts(loaded, tokenizer, self._prompts, self._asking)
 
     def work(
         self,
@@ -98,10 +69,6 @@ class Asker:
         adapter: str | None = None,
         lora: Mapping[str, float] | None = None,
         max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
         stop: Sequence[str] = (),
         schema: dict[str, Any] | bool | None = None,
         regex: str | None = None,
@@ -111,9 +78,17 @@ class Asker:
         echo: bool = False,
         image: Source | Sequence[Source] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: Choice | None = None,
+        parallel_tool_calls: bool | None = None,
         template_arguments: Mapping[str, Any] | None = None,
-    ) -> tuple[Work, str | None]:
-        """Work for the loop, and the adapter that does it (None for the bare base).
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        thinking_budget: int | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Asked:
+        """Read a request.
 
         Raises:
             UsageError: arguments that make no sense together.
@@ -132,21 +107,40 @@ class Asker:
         defaults = entry.generation or {}
         if listed(image) and (raw is not None or echo):
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
-        asking = _asking(entry, tools, template_arguments)
-        asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
-        limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
+        asking = self._asking(
+            adapter,
+            tools,
+            template_arguments,
+            chat_template_kwargs=chat_template_kwargs,
+            reasoning_effort=reasoning_effort,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
+        called = calling.Asked.of(tools, tool_choice, parallel_tool_calls)
+        if raw is not None and tools:
+            raise UsageError("a raw prompt has no tools", "send messages, or leave them out")
+        asked, preamble, end = self._prompt(prompt, messages, raw, asking, self._layouts(image))
+        limit = int(first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
+        if limit == TO_CONTEXT:
+            limit = max(self._loaded.engine.context - len(asked.tokens), 1)
         self._check_limits(asked.tokens, limit, echo=echo)
+        if first(sampling.get("min_tokens"), 0) > limit:
+            raise UsageError(f"min_tokens is more than the {limit} that max_tokens allows", "lower it")
         stack, files = self._catalogue.stack(name, lora)
+        thinking = None if raw is not None else self._thinking(end, messages, asking)
+        formed = any(each is not None for each in (schema, regex, grammar, choice))
+        grammar, reading = self._held(called, end, schema=schema, regex=regex, grammar=grammar, choice=choice)
+        shown = self._controls if tools else self._tags if thinking is not None else {}
         work = Work(
             prompt=asked.tokens,
             stack=stack,
             files=files,
-            sampling=Sampling(
-                temperature=float(_first(temperature, defaults.get("temperature"), 0.0)),
-                top_k=int(_first(top_k, defaults.get("top_k"), Sampling.top_k)),
-                top_p=float(_first(top_p, defaults.get("top_p"), Sampling.top_p)),
-                seed=secrets.randbits(32) if seed is None else seed,
-                grammar=compiled(schema=schema, regex=regex, grammar=grammar, choice=choice),
+            sampling=sampling_of(
+                sampling,
+                defaults,
+                grammar=grammar,
+                vocabulary=self._vocabulary,
+                thinking=_budget(thinking_budget, thinking, formed=formed),
             ),
             max_tokens=limit,
             stop=tuple(stop),
@@ -154,8 +148,32 @@ class Asker:
             alternatives=logprobs,
             echo=echo,
             frames=asked.frames,
+            shown={token: text.encode() for text, token in shown.items()},
         )
-        return work, name
+        return Asked(work, name, reading, thinking)
+
+    def _held(self, called: calling.Asked | None, end: str, **forms: Any) -> tuple[str | None, calling.Reading | None]:
+        """What the answer is held to, and how calls are read from it."""
+        others = [name for name, each in forms.items() if each is not None and name != "schema"]
+        if called is None or (called.choice == NONE and (others or forms["schema"] is not None)):
+            return compiled(**forms), None
+        if others:
+            raise UsageError(f"an answer can't follow {others[0]} and call tools", "send a schema, or tool_choice none")
+        return called.grammar(self._prompts.template, self._prompts.calls, end, self._controls, forms["schema"])
+
+    @cached_property
+    def _controls(self) -> dict[str, int]:
+        """Control tokens around calls and reasoning."""
+        return self._control_tokens([*self._prompts.calls.literals, *tags_of(self._prompts.template)])
+
+    @cached_property
+    def _tags(self) -> dict[str, int]:
+        """Control tokens around reasoning alone."""
+        return self._control_tokens(tags_of(self._prompts.template))
+
+    def _control_tokens(self, texts: Sequence[str]) -> dict[str, int]:
+        spelt = self._loaded.header.metadata.get("tokenizer.ggml.tokens", [])
+        return calling.control_tokens(texts, self._loaded.engine.tokenize, self._loaded.engine.piece, spelt)
 
     def encode(
         self,
@@ -170,12 +188,39 @@ class Asker:
         Raises:
             InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
         """
-        asking = _asking(self._catalogue.entry_of(adapter), tools, template_arguments)
+        asking = self._asking(adapter, tools, template_arguments)
         return self._prompts.chat(messages, asking, self._layouts(image))
 
     def text(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
         return self._prompts.text(text)
+
+    def _asking(
+        self,
+        adapter: str | None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        template_arguments: Mapping[str, Any] | None = None,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool | None = None,
+    ) -> Asking:
+        """What adapter and request add to a conversation."""
+        entry = self._catalogue.entry_of(adapter)
+        own = entry.template_arguments if template_arguments is None else template_arguments
+        asked = thinking_arguments(self._prompts.template, chat_template_kwargs, reasoning_effort)
+        arguments = {**(own or {}), **asked}
+        ending = ending_of(add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message)
+        return Asking(entry.system, arguments, tools, ending)
+
+    def _thinking(self, end: str, messages: Sequence[Message] | None, asking: Asking) -> Thinking | None:
+        """How reasoning is told in the answer to a prompt that ends so."""
+        template = self._prompts.template
+        if not knows_reasoning(template):
+            return None
+        continued = last_text(messages) if messages and asking.ending is Ending.TEXT else None
+        return thinking_in(tags_of(template), end, continued)
 
     def _prompt(
         self,
@@ -184,18 +229,18 @@ class Asker:
         raw: str | Sequence[int] | None,
         asking: Asking,
         images: Sequence[Layout],
-    ) -> tuple[Prompt, int]:
-        """The prompt, and how many of its tokens are the preamble."""
+    ) -> tuple[Prompt, int, str]:
+        """The prompt, how many of its tokens are the preamble, and the end of a conversation's text."""
         if raw is None:
             given = messages if messages is not None else [{"role": "user", "content": prompt}]
-            asked = self._prompts.chat(given, asking, images)
-            return asked, self._prompts.preamble(asked.tokens, asking)
+            asked, end = self._prompts.chat_and_end(given, asking, images)
+            return asked, self._prompts.preamble(asked.tokens, asking), end
         if isinstance(raw, str):
-            return Prompt(self._prompts.text(raw)), 0
-        known = len(self._loaded.header.metadata.get("tokenizer.ggml.tokens", ()))
-        if not all(0 <= token < known for token in raw):
-            raise InputError("the prompt has token ids that the base doesn't know", f"use ids from 0 to {known - 1}")
-        return Prompt(list(raw)), 0
+            return Prompt(self._prompts.text(raw)), 0, ""
+        if not all(0 <= token < self._vocabulary for token in raw):
+            hint = f"use ids from 0 to {self._vocabulary - 1}"
+            raise InputError("the prompt has token ids that the base doesn't know", hint)
+        return Prompt(list(raw)), 0, ""
 
     def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
         """Images as the base sees them."""
@@ -215,17 +260,20 @@ class Asker:
         if max_tokens < 0 or (max_tokens == 0 and not echo):
             raise UsageError(f"max_tokens {max_tokens} leaves no room for an answer", "ask for at least 1")
         if len(tokens) + max_tokens > context:
-            raise InputError(
+            raise ContextExceeded(
                 f"the prompt's {len(tokens)} tokens and {max_tokens} for the answer exceed the context of {context}",
                 "shorten the prompt, lower max_tokens or ask for a larger context",
             )
 
 
-def _asking(
-    entry: AdapterEntry | BaseEntry, tools: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any] | None
-) -> Asking:
-    return Asking(entry.system, entry.template_arguments if arguments is None else arguments, tools)
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
+def _budget(tokens: int | None, thinking: Thinking | None, *, formed: bool) -> ThinkingBudget | None:
+    """The bound of an answer's reasoning."""
+    if tokens is None:
+        return None
+    if tokens < 0:
+        raise UsageError(f"thinking_budget {tokens} is not possible", "use 0 or more")
+    if thinking is None:
+        raise InputError("the base's chat template knows no reasoning", "leave thinking_budget out")
+    if formed:
+        raise UsageError("an answer in a form has no reasoning", "leave thinking_budget out")
+    return ThinkingBudget(tokens, thinking.start, thinking.end, thinking.open)

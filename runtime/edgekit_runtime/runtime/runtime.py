@@ -20,10 +20,12 @@ from edgekit_runtime.formats.images import Source
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
 from edgekit_runtime.intake.adapters import recognize, take_in
 from edgekit_runtime.prompts.chat import Message
-from edgekit_runtime.runtime.asking import Asker, Options
+from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
+from edgekit_runtime.runtime.options import Options
+from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import DEFAULT_CHAT_MEMORY, AdapterPool, Loop, ParkedChats, Piece, PrefixCache, Request
 from edgekit_runtime.store import Store, is_store
 
@@ -119,6 +121,11 @@ class Runtime:
         return self._catalogue.manifest
 
     @property
+    def texts(self) -> Texts:
+        """The base's tokenizer and chat template; any thread may use them."""
+        return self._asker.texts
+
+    @property
     def engine(self) -> Engine:
         """The engine underneath, for measurements; not thread-safe."""
         return self._engine
@@ -203,7 +210,7 @@ class Runtime:
         return stream.result
 
     def stream(self, prompt: str | None = None, **options: Unpack[Options]) -> Stream:
-        """Queue a request and answer piece by piece; whole characters only.
+        """Queue a request and answer piece by piece; whole characters only, and without calls of tools.
 
         Reading the prompt and the schema takes place here, beside what other threads do.
 
@@ -216,10 +223,10 @@ class Runtime:
             InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
                 :mod:`~edgekit_runtime.prompts.bounds` allows.
         """
-        work, name = self._asker.work(prompt, **options)
-        request = self.loop.request(work)
+        asked = self._asker.work(prompt, **options)
+        request = self.loop.request(asked.work)
         self._coming.append(request)
-        return Stream(request, name, self._pull, self._dropped.append)
+        return Stream(request, asked.adapter, self._pull, self._dropped.append, asked.reading, asked.thinking)
 
     def step(self) -> bool:
         """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""

@@ -99,7 +99,7 @@ class Loop:
             UsageError: an empty stop text.
             InputError: the grammar can't be used.
         """
-        return Request(work, self._engine.sampler(work.sampling))
+        return Request(work, self._engine.sampler(work.sampling, work.prompt))
 
     def enqueue(self, request: Request) -> None:
         """Let it take its turn."""

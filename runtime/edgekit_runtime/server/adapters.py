@@ -44,6 +44,10 @@ class Busy(TargetError):
     """Too many adapters are being loaded; the same request may succeed later."""
 
 
+class NotFound(InputError):
+    """There is no adapter at this path that may be loaded."""
+
+
 class Adapters:
     """What may be loaded, and what was refused."""
 
@@ -94,12 +98,21 @@ class Adapters:
         """Files of the watched folder that were refused lately."""
         return deque() if self._watched is None else self._watched.rejected
 
-    async def load(self, name: str | None, path: Path, *, allow_downgrade: bool = False) -> Message:
+    async def load(
+        self, name: str | None, path: Path, *, allow_downgrade: bool = False, in_place: bool = True
+    ) -> Message:
         """Copy, check, try and load a file under ``name``, or under its own.
 
+        Args:
+            name: to load it under; its own when None.
+            path: the file.
+            allow_downgrade: it may be an older version than the one that answers.
+            in_place: another may answer under this name; it does no longer then.
+
         Raises:
-            InputError: it is refused; nothing has changed.  What can't be read, isn't in the allowed folder, or is no
-                adapter all gets the same words: who asks may not learn which files there are.
+            NotFound: what can't be read, isn't in the allowed folder, or is no adapter: all get the same words, as who
+                asks may not learn which files there are.
+            InputError: it is refused; nothing has changed.
             Busy: others are waiting already.
             Unavailable: there is no engine, or the service is stopping.
         """
@@ -110,6 +123,8 @@ class Adapters:
         self._limits.add(limit)
         try:
             async with limit, self._one_at_a_time():
+                if not in_place and any(each["name"] == name and ASIDE not in each for each in self._supervisor.models):
+                    raise InputError(f"there is an adapter {name} already", "load it with load_inplace: true")
                 copied = await beside(self._copies.take, path, name, self._header, self._family)
                 return await self._go_live(copied, path, allow_downgrade)
         except TimeoutError:
@@ -119,7 +134,7 @@ class Adapters:
         except NoAdapter as error:
             log.warning("an adapter was not loaded: %s", error)
             hint = "give the path of an adapter file that the service may read; its log says what is wrong"
-            raise InputError("there is no adapter that can be loaded", hint) from None
+            raise NotFound("there is no adapter that can be loaded", hint) from None
         finally:
             self._loading -= 1
             self._limits.discard(limit)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.resources
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -22,7 +23,9 @@ from starlette.routing import Route
 from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.server import parameters
 from edgekit_runtime.server import responses as replies
+from edgekit_runtime.server.adapter_routes import AdapterRoutes
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.bodies import (
     Images,
@@ -36,10 +39,14 @@ from edgekit_runtime.server.bodies import (
 from edgekit_runtime.server.disconnects import ClientGone, heeding
 from edgekit_runtime.server.guard import Guard, Handler, error_response, later
 from edgekit_runtime.server.images import ImageReader
-from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
+from edgekit_runtime.server.models import adapter_names, model_cards
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
+from edgekit_runtime.server.streaming import Numbered, together
 from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.server.text_routes import TextRoutes
+from edgekit_runtime.server.thinking import told_apart
+from edgekit_runtime.server.tool_responses import Deltas
 
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
@@ -61,21 +68,25 @@ def make_app(
     timeout: float = DEFAULT_TIMEOUT_S,
     images: ImageReader | None = None,
     connections: Connections | None = None,
+    cors: Sequence[str] = (),
 ) -> Starlette:
     """The ASGI application over a started worker.
 
     Args:
         supervisor: answers; it is not closed here.
         adapters: takes adapters at run time.
-        api_key: what clients have to send as ``Authorization: Bearer …``; None asks for nothing.
+        api_key: what clients have to send as ``Authorization: Bearer …`` or ``x-api-key: …``; None asks for nothing.
         queue: requests that may wait or run at once.
         timeout: seconds for an answer, waiting included.
         images: reads those of requests; None for a text bundle.
         connections: counts of the server's; None where nobody counts them.
+        cors: sites whose pages may ask.
     """
     images = images or ImageReader(task="text", files=None)
     service = _Service(supervisor, adapters, queue, timeout, images, connections or Connections())
-    guarded = Guard(api_key)
+    of_texts = TextRoutes(supervisor, service.read_object)
+    of_adapters = AdapterRoutes(supervisor, adapters, service.read_object)
+    guarded = Guard(api_key, cors)
     return Starlette(
         routes=[
             *(Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()),
@@ -83,12 +94,30 @@ def make_app(
             Route("/status", guarded(service.status)),
             Route("/metrics", guarded(service.show_metrics)),
             Route("/v1/models", guarded(service.models)),
+            Route("/v1/models/{name}", guarded(service.model)),
             Route("/v1/chat/completions", guarded(service.chat), methods=["POST"]),
             Route("/v1/completions", guarded(service.complete), methods=["POST"]),
-            Route("/v1/load_lora_adapter", guarded(service.load), methods=["POST"]),
-            Route("/v1/unload_lora_adapter", guarded(service.unload), methods=["POST"]),
+            Route("/v1/load_lora_adapter", guarded(of_adapters.load), methods=["POST"]),
+            Route("/v1/unload_lora_adapter", guarded(of_adapters.unload), methods=["POST"]),
+            Route("/tokenize", guarded(of_texts.tokenize), methods=["POST"]),
+            Route("/detokenize", guarded(of_texts.detokenize), methods=["POST"]),
+            Route("/apply-template", guarded(of_texts.template), methods=["POST"]),
+            Route("/tokenizer_info", guarded(of_texts.tokenizer)),
+            Route("/lora-adapters", guarded(of_adapters.listed), methods=["GET", "POST"]),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},
+        middleware=[_for_sites(cors)] if cors else [],
+    )
+
+
+def _for_sites(origins: Sequence[str]) -> Middleware:
+    """Lets browsers show answers to pages of these sites; the key travels in headers, never in cookies."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=[parameters.IGNORED, "Retry-After"],
     )
 
 
@@ -134,9 +163,12 @@ class _Service:
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def models(self, _: Request) -> Response:
-        names = [BASE, *(model["name"] for model in self._supervisor.models if ASIDE not in model)]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "edgekit"} for name in names]
-        return JSONResponse({"object": "list", "data": data})
+        return JSONResponse({"object": "list", "data": model_cards(self._supervisor)})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        found = next((card for card in model_cards(self._supervisor) if card["id"] == name), None)
+        return _no_model(name) if found is None else JSONResponse(found)
 
     async def chat(self, request: Request) -> Response:
         with contextlib.ExitStack() as held:
@@ -146,41 +178,31 @@ class _Service:
 
     async def _read_chat(self, request: Request, share: Share) -> Asked:
         """What is asked for; ``share`` holds the pixels of its images then, and its body no longer."""
+        adapters, with_images = adapter_names(self._supervisor), bool(self._images.max_body_bytes)
+
+        def read(body: bytearray) -> tuple[Asked, Images]:
+            text, images = cut_images(body) if with_images else (body, Images())
+            return read_chat(read_object(text), adapters), images
+
         body = await read_body(request, share, self._images.max_body_bytes)
-        asked, images = await self._reading.read(_chat_of if self._images.max_body_bytes else _text_chat_of, body)
+        asked, images = await self._reading.read(read, body)
         if urls := asked.options[0]["image"]:
-            asked.options[0]["image"] = await self._images.read(placed(urls, images), share, len(body))
+            found = await self._images.read(placed(urls, images), share, len(body))
+            for each in asked.options:
+                each["image"] = found
         share.hold(sum(len(each["rgb"]) for each in asked.options[0]["image"] or ()))
         return asked
 
     async def complete(self, request: Request) -> Response:
+        adapters = adapter_names(self._supervisor)
         with self._room.share() as share:
-            asked = await self._reading.read(_completion_of, await read_body(request, share))
+            body = await read_body(request, share)
+            asked = await self._reading.read(lambda text: read_completion(read_object(text), adapters), body)
         return await self._answer(request, asked, contextlib.ExitStack())
 
-    async def _object(self, request: Request) -> dict[str, Any]:
+    async def read_object(self, request: Request) -> dict[str, Any]:
         with self._room.share() as share:
             return await self._reading.read(read_object, await read_body(request, share))
-
-    async def load(self, request: Request) -> Response:
-        document = await self._object(request)
-        name, path = document.get("lora_name"), document.get("lora_path")
-        if not isinstance(name, str) or not isinstance(path, str) or name == BASE:
-            raise InputError("lora_name and lora_path are needed", f"name an adapter (not {BASE}) and its file")
-        older = document.get("allow_downgrade", False)
-        if not isinstance(older, bool):
-            raise InputError("allow_downgrade has to be true or false", "send true, or leave it out")
-        entry = await self._adapters.load(name, Path(path), allow_downgrade=older)
-        return JSONResponse({"status": "loaded", "id": entry["name"], "digest": entry["digest"]})
-
-    async def unload(self, request: Request) -> Response:
-        name = (await self._object(request)).get("lora_name")
-        if not isinstance(name, str) or name == BASE or not self._knows(name):
-            return error_response(
-                404, f"there is no adapter {shown(str(name))}", "invalid_request_error", "model_not_found"
-            )
-        await self._adapters.unload(name)
-        return JSONResponse({"status": "unloaded", "id": name})
 
     def _knows(self, model: str) -> bool:
         return model == BASE or any(each["name"] == model for each in self._supervisor.models)
@@ -199,16 +221,17 @@ class _Service:
             events = self._streamed(asked, here.pop_all())
             try:
                 async with heeding(request):
-                    await anext(events)  # accepted, or an error with a status of its own
+                    _, accepted = await anext(events)  # or an error with a status of its own
             except ClientGone:
                 await events.aclose()
                 raise
-        return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
+        headers = parameters.header_of(asked.ignored)
+        deltas = [Deltas(accepted.get("calls")) for _ in asked.options]
+        return StreamingResponse(self._sent(asked, events, deltas), media_type="text/event-stream", headers=headers)
 
     def _refused(self, asked: Asked) -> Response | None:
         if not self._knows(asked.model):
-            said = f"there is no model {shown(asked.model)}"
-            return error_response(404, said, "invalid_request_error", "model_not_found")
+            return _no_model(asked.model)
         if self._busy + len(asked.options) > max(self._queue, len(asked.options)):
             self.metrics.requests.labels(asked.model, "refused").inc()
             return later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
@@ -225,11 +248,12 @@ class _Service:
             self._busy -= prompts
             self.metrics.busy.set(self._busy)
 
-    async def _streamed(self, asked: Asked, held: contextlib.ExitStack) -> AsyncGenerator[dict[str, Any], None]:
-        with held, self._counted(1):
-            async with contextlib.aclosing(self._events(asked, asked.options[0])) as events:
-                async for event in events:
-                    yield event
+    async def _streamed(self, asked: Asked, held: contextlib.ExitStack) -> Numbered:
+        with held, self._counted(len(asked.options)):
+            answers = [self._events(asked, options) for options in asked.options]
+            async with contextlib.aclosing(together(answers)) as events:
+                async for each in events:
+                    yield each
 
     async def _whole(self, asked: Asked) -> Response:
         """All prompts at once, each answer in one piece."""
@@ -250,21 +274,33 @@ class _Service:
                 raise outcome
             answers.append(outcome)
         results, scores = zip(*answers, strict=True)
-        return JSONResponse(replies.reply(asked, list(results), list(scores)))
+        headers = parameters.header_of(asked.ignored)
+        return JSONResponse(replies.reply(asked, list(results), list(scores)), headers=headers)
 
-    async def _sent(self, asked: Asked, events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[str, None]:
+    async def _sent(self, asked: Asked, events: Numbered, deltas: Sequence[Deltas]) -> AsyncGenerator[str, None]:
         """Server-sent events; leaving stops the generation."""
+        results: dict[int, replies.Result] = {}
+        begun: set[int] = set()
         try:
             if asked.chat:
-                yield _event(replies.first_chunk(asked))
-            async for event in events:
-                if event["op"] == "text":
-                    yield _event(replies.chunk(asked, event["text"], event["scores"]))
+                for index in range(len(asked.options)):
+                    yield _event(replies.first_chunk(asked, index))
+            async for index, event in events:
+                if index not in begun and (echoed := replies.echoed_in(event)):
+                    yield _event(replies.echo_chunk(asked, index, echoed))
+                begun.add(index)
+                if event["op"] == "text" and not asked.chat:
+                    yield _event(replies.chunk(asked, index, event["text"], event["scores"]))
+                elif event["op"] == "text":
+                    for each in replies.chunks(asked, index, deltas[index].feed(event), event["scores"]):
+                        yield _event(each)
                 else:
-                    result = event["value"]
-                    yield _event(replies.chunk(asked, None, [], result["finish_reason"]))
-                    if asked.include_usage:
-                        yield _event(replies.usage_chunk(asked, result))
+                    result = results[index] = event["value"]
+                    for each in replies.chunks(asked, index, deltas[index].finish(), []):
+                        yield _event(each)
+                    yield _event(replies.chunk(asked, index, None, [], result["finish_reason"]))
+            if asked.include_usage:
+                yield _event(replies.usage_chunk(asked, [results[index] for index in sorted(results)]))
             yield "data: [DONE]\n\n"
         except EdgekitError as error:  # the status has been sent
             yield _event(replies.error_document(str(error), "server_error"))
@@ -277,7 +313,8 @@ class _Service:
         """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
         deadline = asyncio.get_running_loop().time() + self._timeout
         outcome = "cancelled"
-        events = self._supervisor.answer(options)
+        answer = self._supervisor.answer(options)
+        events = told_apart(answer) if asked.splits else answer
         try:
             while True:
                 left = deadline - asyncio.get_running_loop().time()
@@ -302,17 +339,8 @@ class _Service:
             await events.aclose()
 
 
-def _chat_of(body: bytearray) -> tuple[Asked, Images]:
-    text, images = cut_images(body)
-    return read_chat(read_object(text)), images
-
-
-def _text_chat_of(body: bytearray) -> tuple[Asked, Images]:
-    return read_chat(read_object(body)), {}
-
-
-def _completion_of(body: bytearray) -> Asked:
-    return read_completion(read_object(body))
+def _no_model(name: str) -> Response:
+    return error_response(404, f"there is no model {shown(name)}", "invalid_request_error", "model_not_found")
 
 
 def _page_file(name: str, kind: str) -> Handler:

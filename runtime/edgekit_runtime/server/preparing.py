@@ -24,8 +24,8 @@ class Preparing:
         """Read them with ``stream``, which has to be safe in any thread; within ``watch`` of a request's number."""
         self._stream, self._watch = stream, watch
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="prepare")
-        self._wanted: dict[int, Future[Stream]] = {}
-        self._done: deque[tuple[int, Future[Stream]]] = deque()
+        self._wanted: dict[int, Future[Any]] = {}
+        self._done: deque[tuple[int, Future[Any]]] = deque()
         self._bell, self._button = socket.socketpair()
         for each in (self._bell, self._button):
             each.setblocking(False)
@@ -36,7 +36,11 @@ class Preparing:
 
     def start(self, number: int, options: dict[str, Any]) -> None:
         """Read a request: the arguments of Runtime.stream, images as pixels."""
-        future = self._threads.submit(self._read, number, options)
+        self.call(number, lambda: self._read(number, options))
+
+    def call(self, number: int, function: Callable[[], Any]) -> None:
+        """Do something else beside the engine."""
+        future = self._threads.submit(function)
         self._wanted[number] = future
         future.add_done_callback(lambda future: self._ring(number, future))
 
@@ -46,8 +50,8 @@ class Preparing:
         if future is not None:
             future.cancel()
 
-    def done(self) -> Iterator[tuple[int, Stream | Exception]]:
-        """What has come of requests since the last call."""
+    def done(self) -> Iterator[tuple[int, Any]]:
+        """What has come of requests since the last call: a stream, what a function gave, or an error."""
         with contextlib.suppress(BlockingIOError):
             while self._bell.recv(1024):
                 pass
@@ -65,7 +69,7 @@ class Preparing:
                     yield number, error
                 else:
                     raise error
-            elif error is None:
+            elif error is None and isinstance(future.result(), Stream):
                 future.result().close()
 
     def _read(self, number: int, options: dict[str, Any]) -> Stream:
@@ -74,7 +78,7 @@ class Preparing:
         with self._watch(number):
             return self._stream(**options)
 
-    def _ring(self, number: int, future: Future[Stream]) -> None:
+    def _ring(self, number: int, future: Future[Any]) -> None:
         self._done.append((number, future))
         with contextlib.suppress(BlockingIOError):  # it rings already
             self._button.send(b"!")

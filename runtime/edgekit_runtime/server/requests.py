@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import check_count
-from edgekit_runtime.prompts.bounds import check_adapters, check_depth, check_messages_count, check_stops
+from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_depth, check_messages_count, check_stops
 from edgekit_runtime.prompts.chat import IMAGE_PART
+from edgekit_runtime.server import parameters
+from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.forms import read_form
+from edgekit_runtime.server.sampling import read_sampling, several
+from edgekit_runtime.server.thinking import read_thinking, wants_split
+from edgekit_runtime.server.tool_requests import read_tools
 
-# What of OpenAI's protocol this service does not do; asked for, it is refused rather than ignored.
-REFUSED = ("tools", "functions", "audio", "logit_bias", "suffix")
-REFUSED_UNLESS = {"n": 1, "best_of": 1, "presence_penalty": 0, "frequency_penalty": 0}
 MOST_ALTERNATIVES = 20
-MOST_PROMPTS = 64
+MOST_CHOICES = 64
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 
 
@@ -29,10 +31,14 @@ class Asked:
 
     Attributes:
         model: an adapter's name, or "base".
-        options: arguments of Runtime.stream, one set for each prompt.
+        options: arguments of Runtime.stream, one set for each choice.
         chat: a chat completion, not a plain one.
         stream: the answer is wanted piece by piece.
         include_usage: and counts at its end.
+        ignored: fields that nobody knows.
+        n: choices for each prompt.
+        splits: reasoning is told apart from the answer.
+        reasons: and told at all.
     """
 
     model: str
@@ -40,6 +46,10 @@ class Asked:
     chat: bool
     stream: bool
     include_usage: bool
+    ignored: tuple[str, ...] = ()
+    n: int = 1
+    splits: bool = False
+    reasons: bool = True
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -49,78 +59,85 @@ class Asked:
         return self.options[0].get("logprobs") is not None
 
 
-def read_chat(document: dict[str, Any]) -> Asked:
-    """Check the body of a chat completion; images are URLs still.
+def read_chat(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:
+    """Check the body of a chat completion; images are URLs still.  ``adapters`` are those that numbers stand for.
 
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
-    take = _Taker(document)
+    ignored = parameters.check(document, parameters.CHAT)
+    fields = Fields(document)
     messages, image_urls = _messages(document.get("messages"))
     check_count(len(image_urls))
-    limit = take("max_completion_tokens", int, 1)
-    options = _common(document, take) | {
+    options = _common(document, fields, adapters) | read_thinking(fields) | read_tools(document)
+    options |= {
         "messages": messages,
         "image": image_urls or None,
-        "max_tokens": limit if limit is not None else take("max_tokens", int, 1),
+        "max_tokens": _limit(fields, "max_completion_tokens", "max_tokens", "n_predict"),
+        "add_generation_prompt": fields.flag("add_generation_prompt"),
+        "continue_final_message": fields.flag("continue_final_message"),
     }
-    if document.get("logprobs"):
-        options["logprobs"] = take("top_logprobs", int, 0, MOST_ALTERNATIVES) or 0
-    elif document.get("top_logprobs"):
+    alternatives = fields.number("top_logprobs", int, 0, MOST_ALTERNATIVES)
+    if fields.flag("logprobs"):
+        options["logprobs"] = alternatives or 0
+    elif alternatives:
         raise InputError("top_logprobs needs logprobs", "set it to true")
-    return _asked(document, [options], chat=True)
+    asked = _asked(document, [options], ignored, chat=True)
+    return replace(asked, splits=wants_split(fields), reasons=fields.flag("include_reasoning") is not False)
 
 
-def read_completion(document: dict[str, Any]) -> Asked:
+def read_completion(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:
     """Check the body of a plain completion; its prompt is a text or token ids, or several of either.
 
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
-    take = _Taker(document)
-    echo = document.get("echo") is True
-    limit = take("max_tokens", int, 0 if echo else 1)
-    options = _common(document, take) | {"max_tokens": COMPLETION_TOKENS if limit is None else limit}
-    alternatives = take("logprobs", int, 0, MOST_ALTERNATIVES)
+    ignored = parameters.check(document, parameters.COMPLETION)
+    fields = Fields(document)
+    echo = fields.flag("echo") is True
+    limit = _limit(fields, "max_tokens", "n_predict", least=0 if echo else 1)
+    options = _common(document, fields, adapters) | {"max_tokens": COMPLETION_TOKENS if limit is None else limit}
+    alternatives = fields.number("logprobs", int, 0, MOST_ALTERNATIVES)
     if alternatives is not None or echo:
         options |= {"logprobs": alternatives, "echo": echo}
     prompts = _prompts(document.get("prompt"))
-    return _asked(document, [options | {"raw": prompt} for prompt in prompts], chat=False)
+    return _asked(document, [options | {"raw": prompt} for prompt in prompts], ignored, chat=False)
 
 
-def _common(document: dict[str, Any], take: _Taker) -> dict[str, Any]:
-    for name in REFUSED:
-        if document.get(name):
-            raise InputError(f"{name} is not available", "leave it out")
-    for name, neutral in REFUSED_UNLESS.items():
-        if document.get(name) not in (None, neutral):
-            raise InputError(f"{name} has to be {neutral} here", "leave it out")
+def _limit(fields: Fields, *names: str, least: int = 1) -> int | None:
+    """Where an answer is cut off; the first of the names that is there says it."""
+    limits = [fields.count(name, or_else=TO_CONTEXT, least=least) for name in names]
+    return next((limit for limit in limits if limit is not None), None)
+
+
+def _common(document: dict[str, Any], fields: Fields, adapters: Sequence[str]) -> dict[str, Any]:
     stop = document.get("stop")
     stop = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stop, list) or not all(isinstance(each, str) and each for each in stop):
         raise InputError("stop has to be text or a list of texts", 'send ["\\n"], say, or leave it out')
     check_stops(stop)
-    return {
-        "adapter": document.get("model"),
-        "lora": _lora(document.get("lora")),
-        "temperature": take("temperature", float, 0),
-        "top_k": take("top_k", int, 0),
-        "top_p": take("top_p", float, 0),
-        "seed": take("seed", int, 0, 2**32 - 1),
-        "stop": stop,
-    } | read_form(document)
+    return (
+        {"adapter": document.get("model"), "lora": _lora(document.get("lora"), adapters), "stop": stop}
+        | read_sampling(fields)
+        | read_form(document)
+    )
 
 
-def _asked(document: dict[str, Any], options: list[dict[str, Any]], *, chat: bool) -> Asked:
+def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tuple[str, ...], *, chat: bool) -> Asked:
+    fields = Fields(document)
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise InputError("model is missing", "name an adapter, or base; GET /v1/models lists them")
-    stream = document.get("stream") is True
-    if stream and (len(options) > 1 or options[0].get("echo")):
-        raise InputError("several prompts, or an echo, can't be streamed", "leave stream out")
-    usage = document.get("stream_options")
-    include_usage = isinstance(usage, dict) and usage.get("include_usage") is True
-    return Asked(model, options, chat, stream, include_usage)
+    n = fields.number("n", int, 1, MOST_CHOICES) or 1
+    if len(options) * n > MOST_CHOICES:
+        raise InputError(f"there are {len(options)} prompts with {n} answers each", f"ask for {MOST_CHOICES} at most")
+    if not chat and (fields.number("best_of", int, 1) or n) != n:
+        raise InputError(f"best_of has to be n here, which is {n}", "leave it out")
+    options = [one for each in options for one in several(each, n)]
+    stream = fields.flag("stream") is True
+    extras = fields.object("stream_options") or {}
+    ignored += parameters.check(extras, parameters.STREAM_OPTIONS, "stream_options")
+    return Asked(model, options, chat, stream, Fields(extras).flag("include_usage") is True, ignored, n)
 
 
 def read_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -138,31 +155,6 @@ def read_object(body: bytes | bytearray) -> dict[str, Any]:
         raise InputError("the body is not a JSON object", "send one JSON object")
     check_depth(document)
     return document
-
-
-class _Taker:
-    """Values of a document, each checked against its kind."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        self._document = document
-
-    def __call__(
-        self, name: str, kind: Callable[..., Any], least: float | None = None, most: float | None = None
-    ) -> Any:
-        value = self._document.get(name)
-        if value is None:
-            return None
-        good = isinstance(value, int) or (kind is float and isinstance(value, float))
-        in_bounds = good and (least is None or value >= least) and (most is None or value <= most)
-        if not in_bounds or isinstance(value, bool):
-            word = "a whole number" if kind is int else "a number"
-            bound = "" if least is None else f" of at least {least:g}"
-            bound += "" if most is None else f" and at most {most:g}"
-            raise InputError(f"{name} has to be {word}{bound}", "change it, or leave it out")
-        try:
-            return kind(value)
-        except OverflowError:
-            raise InputError(f"{name} is too large a number", "send a smaller one") from None
 
 
 def _messages(messages: Any) -> tuple[list[Any], list[str]]:
@@ -207,13 +199,13 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
         or not all(isinstance(each, str) or is_tokens(each) for each in prompt)
     ):
         raise InputError("prompt has to be text, token ids, or a list of either", 'send "prompt": "text"')
-    if len(prompt) > MOST_PROMPTS:
-        raise InputError(f"there are {len(prompt)} prompts", f"send at most {MOST_PROMPTS} at once")
+    if len(prompt) > MOST_CHOICES:
+        raise InputError(f"there are {len(prompt)} prompts", f"send at most {MOST_CHOICES} at once")
     return prompt
 
 
-def _lora(wanted: Any) -> dict[str, float] | None:
-    """Adapters and scales, as llama-server and wllama spell them: ``[{"id": name, "scale": 0.5}]``."""
+def _lora(wanted: Any, adapters: Sequence[str]) -> dict[str, float] | None:
+    """Adapters and scales, as llama-server and wllama spell them: ``[{"id": name or number, "scale": 0.5}]``."""
     if wanted is None:
         return None
     if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
@@ -221,8 +213,18 @@ def _lora(wanted: Any) -> dict[str, float] | None:
     check_adapters(len(wanted))
     scales: dict[str, float] = {}
     for each in wanted:
-        name, scale = each.get("id"), _Taker(each)("scale", float, 0)
-        if not isinstance(name, str):
-            raise InputError("an entry of lora has no id", "name an adapter")
-        scales[name] = 1.0 if scale is None else scale
+        scale = Fields(each).number("scale", float, 0)
+        scales[_adapter(each.get("id"), adapters)] = 1.0 if scale is None else scale
     return scales
+
+
+def _adapter(given: Any, adapters: Sequence[str]) -> str:
+    """The name of an adapter that is given by name, or by its number in GET /lora-adapters."""
+    if isinstance(given, str):
+        return given
+    if type(given) is not int:
+        raise InputError("an entry of lora has no id", "give an adapter's name, or its number in GET /lora-adapters")
+    if not 0 <= given < len(adapters):
+        said = f"there is no adapter with the number {given:.10g}"
+        raise InputError(said, "GET /lora-adapters lists them; or give a name")
+    return adapters[given]

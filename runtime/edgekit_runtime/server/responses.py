@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit_runtime.server.requests import Asked
+from edgekit_runtime.server.tool_responses import answer_message
 
 # A token with its log-probability and the likeliest others, as the worker sends them: bytes as lists of numbers.
 Score = list[Any]
@@ -12,29 +13,38 @@ Result = dict[str, Any]
 
 
 def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dict[str, Any]:
-    """The whole answer, one choice for each prompt."""
+    """The whole answer, the choices of each prompt in turn."""
     choices = []
     for index, (result, scored) in enumerate(zip(results, scores, strict=True)):
         choice: dict[str, Any] = {"index": index, "finish_reason": result["finish_reason"], "logprobs": None}
         if asked.chat:
-            choice["message"] = {"role": "assistant", "content": result["text"]}
+            choice["message"] = answer_message(result, reasons=asked.reasons)
             if asked.logprobs:
                 choice["logprobs"] = chat_logprobs(scored)
         else:
             echoed = result["echoed"]
-            prompt = b"".join(bytes(data) for data, _, _ in echoed)
-            choice["text"] = prompt.decode(errors="replace") + result["text"]
+            choice["text"] = _text_of(echoed) + result["text"]
             if asked.logprobs:
                 choice["logprobs"] = completion_logprobs(echoed + scored)
         choices.append(choice)
     kind = "chat.completion" if asked.chat else "text_completion"
-    timings = results[0]["timings"] if len(results) == 1 else [result["timings"] for result in results]
-    return _envelope(asked, kind, choices) | {"usage": usage(results), "timings": timings}
+    return _envelope(asked, kind, choices) | _figures(asked, results)
 
 
-def chunk(asked: Asked, text: str | None, scores: list[Score], finish_reason: str | None = None) -> dict[str, Any]:
-    """A piece of a streamed answer; ``text`` None for the last, which says why it ended."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason, "logprobs": None}
+def chunks(asked: Asked, index: int, deltas: list[dict[str, Any]], scores: list[Score]) -> list[dict[str, Any]]:
+    """What a piece of a streamed chat brings, its scores with the first of it."""
+    told = [each for each in deltas if asked.reasons or "reasoning_content" not in each]
+    made = [chunk(asked, index, "", scores if number == 0 else []) for number in range(len(told) or bool(scores))]
+    for each, delta in zip(made, told, strict=False):
+        each["choices"][0]["delta"] = delta
+    return made
+
+
+def chunk(
+    asked: Asked, index: int, text: str | None, scores: list[Score], finish_reason: str | None = None
+) -> dict[str, Any]:
+    """A piece of a streamed choice; ``text`` None for the last, which says why it ended."""
+    choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason, "logprobs": None}
     if asked.chat:
         choice["delta"] = {} if text is None else {"content": text}
         if scores:
@@ -46,23 +56,44 @@ def chunk(asked: Asked, text: str | None, scores: list[Score], finish_reason: st
     return _envelope(asked, _chunk_kind(asked), [choice])
 
 
-def first_chunk(asked: Asked) -> dict[str, Any]:
-    """What a streamed chat begins with."""
-    delta = {"role": "assistant", "content": ""}
-    return _envelope(asked, _chunk_kind(asked), [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}])
+def echoed_in(event: dict[str, Any]) -> list[Score]:
+    """The prompt's tokens, where an event of a stream brings them: its first text, or its end."""
+    found: list[Score] = event["value"]["echoed"] if event["op"] == "done" else event.get("echoed", [])
+    return found
 
 
-def usage_chunk(asked: Asked, result: Result) -> dict[str, Any]:
+def echo_chunk(asked: Asked, index: int, echoed: list[Score]) -> dict[str, Any]:
+    """The prompt, before its completion."""
+    return chunk(asked, index, _text_of(echoed), echoed if asked.logprobs else [])
+
+
+def first_chunk(asked: Asked, index: int) -> dict[str, Any]:
+    """What a streamed choice of a chat begins with."""
+    choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None, "logprobs": None}
+    return _envelope(asked, _chunk_kind(asked), [choice])
+
+
+def usage_chunk(asked: Asked, results: list[Result]) -> dict[str, Any]:
     """The last piece, when ``stream_options.include_usage`` asks for it."""
-    return _envelope(asked, _chunk_kind(asked), []) | {"usage": usage([result]), "timings": result["timings"]}
+    return _envelope(asked, _chunk_kind(asked), []) | _figures(asked, results)
 
 
-def usage(results: list[Result]) -> dict[str, Any]:
-    """Token counts of all prompts together."""
-    names = ("prompt_tokens", "completion_tokens", "total_tokens")
-    sums: dict[str, Any] = {name: sum(result["usage"][name] for result in results) for name in names}
-    cached = sum(result["usage"]["cached_tokens"] for result in results)
-    return sums | {"prompt_tokens_details": {"cached_tokens": cached}}
+def _figures(asked: Asked, results: list[Result]) -> dict[str, Any]:
+    timings = results[0]["timings"] if len(results) == 1 else [result["timings"] for result in results]
+    return {"usage": usage(results, asked.n), "timings": timings}
+
+
+def usage(results: list[Result], n: int = 1) -> dict[str, Any]:
+    """Token counts of all prompts, each of which has ``n`` answers and counts once."""
+    read = sum(result["usage"]["prompt_tokens"] for result in results[::n])
+    cached = sum(result["usage"]["cached_tokens"] for result in results[::n])
+    written = sum(result["usage"]["completion_tokens"] for result in results)
+    return {
+        "prompt_tokens": read,
+        "completion_tokens": written,
+        "total_tokens": read + written,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 def error_document(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
@@ -96,6 +127,10 @@ def completion_logprobs(scores: list[Score]) -> dict[str, Any]:
         "top_logprobs": top,
         "text_offset": offsets,
     }
+
+
+def _text_of(scores: list[Score]) -> str:
+    return b"".join(bytes(data) for data, _, _ in scores).decode(errors="replace")
 
 
 def _spell(data: list[int]) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.ending import ending_as_told, leave_within
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import Connections
-from edgekit_runtime.server.origins import is_loopback
+from edgekit_runtime.server.origins import check_origin, is_loopback
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.systemd import notify, tell_alive
 from edgekit_runtime.store import Store, is_store
@@ -52,6 +52,7 @@ def serve(
     adapter_memory: int | None = None,
     chat_memory: int = DEFAULT_CHAT_MEMORY,
     allow_special: bool = False,
+    cors: Sequence[str] = (),
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; requests that are being answered end first.
 
@@ -71,6 +72,7 @@ def serve(
         adapter_memory: bytes.
         chat_memory: bytes.
         allow_special: control tokens that are spelt in messages are some, not text.
+        cors: sites whose pages may ask, as browsers name them: ``https://app.example``; ``*`` for all.
 
     Raises:
         UsageError: an address that others can reach, without a key, or one that can't be had.
@@ -79,6 +81,7 @@ def serve(
     key = None if api_key_file is None else _read_key(api_key_file)
     if key is None and not is_loopback(host):
         raise UsageError(f"others can reach {host}, and there is no API key", "give --api-key-file, or use 127.0.0.1")
+    origins = [check_origin(each) for each in cors]
     store = Store(subject) if is_store(subject) else None
     with contextlib.ExitStack() as held:
         held.enter_context(ending_as_told(STOP_SECONDS - SPARE_SECONDS))
@@ -115,6 +118,7 @@ def serve(
                     timeout=timeout,
                     images=images,
                     connections=counts,
+                    cors=origins,
                 )
                 await _serve(app, supervisor, adapters, listener, counts)
             finally:

@@ -161,6 +161,10 @@ class Supervisor:
             if self._requests.pop(request.number, None) is not None and self._writer is not None:
                 self._writer.write(pack({"op": "cancel", "id": request.number}))
 
+    async def inspect(self, what: str, options: Message) -> Any:
+        """What a method of Runtime.texts gives for these arguments; raises as it does."""
+        return await self._command({"op": "inspect", "what": what, "options": options})
+
     async def load(self, model: Message, path: str) -> None:
         """Load an adapter file, now and into every later worker; raises InputError when it is refused.
 
@@ -359,11 +363,12 @@ class Supervisor:
 
     def _answering(self) -> dict[str, Message]:
         """By name, what the worker has, or will have as soon as it has read what it was told at its start."""
-        running = {model["name"]: model for model in self._running}
-        loaded = {
-            name: {key: message[key] for key in ("name", "version", "digest")} for name, message in self._added.items()
-        }
-        return running | loaded
+        models = {model["name"]: model for model in self._running}
+        for name, message in self._added.items():
+            model = {key: message[key] for key in ("name", "version", "digest")}
+            if not model.items() <= models.get(name, {}).items():
+                models[name] = model
+        return models
 
     def _give_up(self, restarts: int) -> None:
         """No worker has come in the place of one that died: nobody waits any longer."""

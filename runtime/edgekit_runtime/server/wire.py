@@ -4,6 +4,9 @@ Front to worker::
 
     {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream; of each image "width",
                                                     "height" and "rgb", the number of bytes that follow the line
+    {"op": "inspect", "id": n, "what": …, "options": {…}}
+                                                    a method of Runtime.texts and its arguments; answered by "done"
+                                                    or "error"
     {"op": "cancel", "id": n}
     {"op": "load", "id": n, "path": …, "digest": …, "name": …, "version": …}
                                                     answered by "done" or "error", as are the next two
@@ -15,8 +18,11 @@ Front to worker::
 Worker to front::
 
     {"op": "ready"} or {"op": "error", "id": 0, …}   once, when the base is loaded or can't be
-    {"op": "accepted", "id": n}                      a request is sound and queued
+    {"op": "accepted", "id": n, "thinking": …}       a request is sound and queued; how reasoning is told in its answer;
+                                                     with "calls", how they are read, where some may come
     {"op": "text", "id": n, "text": …, "scores": […]}
+                                                     calls as the model writes them; the first one has the prompt's
+                                                     scores as "echoed"
     {"op": "done", "id": n, "value": …}              the whole Generation, or a command's answer
     {"op": "error", "id": n, "type": …, "problem": …, "hint": …}
     {"op": "models", "models": […], "bundle": {…}}   when they change

@@ -13,12 +13,14 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgekit_runtime.errors import EdgekitError, TargetError
 from edgekit_runtime.intake.child_limits import end_with_parent
 from edgekit_runtime.machine import rss_mb
+from edgekit_runtime.prompts.reasoning import trained_mode
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler import TokenScore
@@ -85,9 +87,13 @@ class Worker:
         for number, made in self._preparing.done():
             if isinstance(made, Stream):
                 self._streams[number] = made
-                self._say({"op": "accepted", "id": number})
-            else:
+                thinking = None if made.thinking is None else asdict(made.thinking)
+                calls = {} if made.reading is None else {"calls": made.reading.as_json()}
+                self._say({"op": "accepted", "id": number, "thinking": thinking} | calls)
+            elif isinstance(made, Exception):
                 self._refuse(number, made)
+            else:
+                self._say({"op": "done", "id": number, "value": made})
 
     def _refuse(self, number: int, error: Exception) -> None:
         """The request of one must not take the engine from all."""
@@ -104,6 +110,8 @@ class Worker:
             match message["op"]:
                 case "start":
                     self._preparing.start(number, message["options"])
+                case "inspect":
+                    self._preparing.call(number, lambda: self._inspect(message["what"], message["options"]))
                 case "cancel":
                     self._preparing.cancel(number)
                     if number in self._streams:
@@ -122,18 +130,46 @@ class Worker:
         except Exception as error:
             self._refuse(number, error)
 
+    def _inspect(self, what: str, options: Message) -> Any:
+        texts = self._runtime.texts
+        match what:
+            case "tokenize":
+                return texts.tokenize(**options)
+            case "encode":
+                return texts.encode(**options)
+            case "render":
+                return texts.render(**options)
+            case "pieces":
+                return [list(data) for data in texts.pieces(**options)]
+            case _:
+                return texts.facts()
+
     def _done(self, number: int, value: Any) -> None:
         self._tell_models()
         self._say({"op": "done", "id": number, "value": value})
 
     def _tell_models(self) -> None:
         manifest = self._runtime.manifest
-        models = [{"name": each.name, "version": each.version, "digest": each.digest} for each in manifest.adapters]
+        models = [
+            {
+                "name": each.name,
+                "version": each.version,
+                "digest": each.digest,
+                "reasoning": trained_mode(each.template_arguments),
+            }
+            for each in manifest.adapters
+        ]
         bundle = {
             "name": manifest.name,
             "version": manifest.version,
-            "base": {"family": manifest.base.family, "quantization": manifest.base.quantization},
+            "base": {
+                "family": manifest.base.family,
+                "quantization": manifest.base.quantization,
+                "reasoning": trained_mode(manifest.base.template_arguments),
+            },
             "default_adapter": manifest.default_adapter,
+            "created": manifest.created,
+            "context": self._runtime.engine.context,
         }
         self._say({"op": "models", "models": models, "bundle": bundle})
 
@@ -155,10 +191,11 @@ class Worker:
                 self._say(error_message(number, error))
                 continue
             if pieces:
+                echoed = {} if number in self._begun else {"echoed": self._scores(stream.echoed)}
                 self._begun.add(number)
                 text = "".join(piece.text for piece in pieces)
                 scores = [score for piece in pieces for score in piece.scores]
-                self._say({"op": "text", "id": number, "text": text, "scores": self._scores(scores)})
+                self._say({"op": "text", "id": number, "text": text, "scores": self._scores(scores)} | echoed)
             if stream.result is not None:
                 self._forget(number)
                 value = stream.result.as_dict() | {"echoed": self._scores(stream.echoed)}

@@ -11,8 +11,9 @@ import pytest
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import Bundle, open_bundle
 from edgekit_runtime.formats.manifest import BASE
-from edgekit_runtime.runtime.asking import Asker, Options
+from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
+from edgekit_runtime.runtime.options import Options
 from tests.goods import Goods
 
 

@@ -67,9 +67,9 @@ def test_an_adapter_comes_and_goes_while_the_service_runs(service: Service, good
 def test_a_bad_adapter_file_changes_nothing(service: Service, goods: Goods, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(goods.two.read_bytes()[:-64])
-    for path in (cut, goods.other_family, tmp_path / "nowhere.gguf"):
-        answer = service.http.post("/v1/load_lora_adapter", json={"lora_name": "one", "lora_path": str(path)})
-        assert answer.status_code == 400, path
+    for path, status in ((cut, 404), (goods.other_family, 400), (tmp_path / "nowhere.gguf", 404)):
+        body = {"lora_name": "one", "lora_path": str(path), "load_inplace": True}
+        assert service.http.post("/v1/load_lora_adapter", json=body).status_code == status, path
     assert service.chat().status_code == 200
 
 
@@ -93,11 +93,19 @@ def test_a_schema_holds_the_answer(service: Service) -> None:
         ({"max_tokens": 0}, "max_tokens has to be a whole number of at least 1"),
         ({"max_tokens": 100_000}, "exceed the context"),
         ({"temperature": "hot"}, "temperature has to be a number"),
-        ({"n": 2}, "n has to be 1"),
+        ({"n": 65}, "n has to be a whole number of at least 1 and at most 64"),
+        ({"min_p": 2}, "min_p has to be a number of at least 0 and at most 1"),
+        ({"repetition_penalty": 0}, "repetition_penalty has to be"),
+        ({"repetition_penalty": 1.1, "repeat_penalty": 1.2}, "are the same"),
+        ({"presence_penalty": 2.5}, "presence_penalty has to be"),
+        ({"logit_bias": {"x": 1}}, "no token id"),
+        ({"logit_bias": {"5": 101}}, "at most 100"),
+        ({"logit_bias": {"99999999": 1}}, "which the base doesn't know"),
+        ({"min_tokens": 7}, "min_tokens is more than the 6"),
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"logprobs": True, "top_logprobs": 99}, "at most 20"),
-        ({"tools": [{}]}, "tools is not available"),
-        ({"seed": -1}, "seed has to be"),
+        ({"tools": [{}]}, "tool 1 has no name"),
+        ({"seed": -2}, "seed has to be"),
         ({"lora": [{"id": "one", "scale": 5}]}, "scale of 5"),
         ({"lora": [{"scale": 1}]}, "no id"),
         ({"stop": [1]}, "stop has to be"),

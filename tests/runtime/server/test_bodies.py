@@ -262,7 +262,7 @@ def test_threads_that_read_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most, lock = 0, 0, threading.Lock()
     whole = app_module.read_completion
 
-    def counted(document: dict[str, Any]) -> Any:
+    def counted(*given: Any) -> Any:
         nonlocal at_once, most
         with lock:
             at_once += 1
@@ -270,7 +270,7 @@ def test_threads_that_read_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
         threading.Event().wait(0.05)
         with lock:
             at_once -= 1
-        return whole(document)
+        return whole(*given)
 
     monkeypatch.setattr(app_module, "read_completion", counted)
 

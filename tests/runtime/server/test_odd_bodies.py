@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.bounds import TO_CONTEXT
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
 from edgekit_runtime.server.wire import pack, unpack
 
@@ -60,7 +61,7 @@ COMMON = {
     "temperature": SHARE,
     "top_p": SHARE,
     "top_k": COUNT,
-    "seed": st.integers(0, 2**33),
+    "seed": st.integers(-1, 2**33),
     "stop": st.lists(WORDS, max_size=3) | WORDS,
     "response_format": FORMAT,
     "structured_outputs": STRUCTURED,
@@ -70,7 +71,17 @@ COMMON = {
     "max_tokens": COUNT,
     "stream": st.booleans(),
     "stream_options": some(include_usage=st.booleans()),
-    "n": st.just(1),
+    "n": st.integers(0, 5),
+    "min_p": SHARE,
+    "repetition_penalty": SHARE,
+    "repeat_penalty": SHARE,
+    "repeat_last_n": COUNT,
+    "frequency_penalty": SHARE,
+    "presence_penalty": SHARE,
+    "logit_bias": st.dictionaries(st.integers(-1, 99).map(str), SHARE, max_size=3),
+    "ignore_eos": st.booleans(),
+    "min_tokens": COUNT,
+    "odd": ANYTHING,
 }
 CHATS = some(
     **COMMON,
@@ -93,7 +104,8 @@ def check(asked: Asked, *, chat: bool) -> None:
     assert asked.chat == chat
     assert isinstance(asked.model, str)
     assert asked.model
-    assert len(asked.options) == 1 or not (chat or asked.stream)
+    assert asked.n >= 1
+    assert len(asked.options) % asked.n == 0
     for options in asked.options:
         assert unpack(pack(options)) == options
         assert all(type(each) is str and each for each in options["stop"])
@@ -105,7 +117,8 @@ def check(asked: Asked, *, chat: bool) -> None:
             ("max_tokens", int),
         ):
             value = options[name]
-            assert value is None or (type(value) is kind and value >= 0), (name, value)
+            least = TO_CONTEXT if name == "max_tokens" else 0
+            assert value is None or (type(value) is kind and value >= least), (name, value)
         forms = {name: options[name] for name in ("schema", "regex", "grammar", "choice") if name in options}
         assert len(forms) <= 1
         assert all(isinstance(each, dict | bool | str | list) for each in forms.values())

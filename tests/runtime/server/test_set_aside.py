@@ -94,7 +94,7 @@ def test_an_adapter_that_was_loaded_over_http_is_set_aside_until_it_is_loaded_ag
     goods: Goods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deadly = Deadly(tmp_path / "hook", WORKER, monkeypatch)
-    load = {"lora_name": "one", "lora_path": str(goods.two)}
+    load = {"lora_name": "one", "lora_path": str(goods.two), "load_inplace": True}
     with serving(goods.bundle) as service:
         ours = service.text()
         assert service.http.post("/v1/load_lora_adapter", json=load).status_code == 200

@@ -10,7 +10,7 @@ from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.engines.base import PREFILL_CHUNK, Part, Sampling
 from edgekit_runtime.engines.llama.library import clear_errors, reason
-from edgekit_runtime.engines.llama.samplers import sampler_chain
+from edgekit_runtime.engines.llama.samplers import Said, sampler_chain
 from edgekit_runtime.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ class LlamaContext:
 class LlamaSampler:
     """A chain of llama.cpp's samplers for one request."""
 
-    def __init__(self, context: LlamaContext, sampling: Sampling) -> None:
+    def __init__(self, context: LlamaContext, sampling: Sampling, said: Said) -> None:
         """Build the chain; it knows no grammar."""
         self._context = context
-        self._chain = sampler_chain(sampling)
+        self._chain = sampler_chain(sampling, said)
 
     def sample(self, row: int) -> int:
         """The next token, from a row of logits of the last decode."""

@@ -27,7 +27,7 @@ from edgekit_runtime.engines.llama.context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama.images import LlamaImages
 from edgekit_runtime.engines.llama.library import clear_errors, engine_info, model_parameters, reason, start_backend
 from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
-from edgekit_runtime.engines.llama.samplers import LogitsSampler
+from edgekit_runtime.engines.llama.samplers import LogitsSampler, Said
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import read_gguf
@@ -143,15 +143,15 @@ class LlamaEngine(VocabularyUser):
         """
         self._open.decode(parts)
 
-    def sampler(self, sampling: Sampling) -> LlamaSampler | LogitsSampler:
-        """A sampler for one request.
+    def sampler(self, sampling: Sampling, prompt: Sequence[int] = ()) -> LlamaSampler | LogitsSampler:
+        """A sampler for one request with this prompt.
 
         Raises:
             InputError: llguidance refuses the grammar.
         """
-        if sampling.grammar is None:
-            return LlamaSampler(self._open, sampling)
-        return LogitsSampler(self._vocabulary, sampling, self.row)
+        if not sampling.looks_at_each:
+            return LlamaSampler(self._open, sampling, Said(prompt, self.context, self._vocabulary.size))
+        return LogitsSampler(self._vocabulary, sampling, self.row, prompt, self.context)
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""

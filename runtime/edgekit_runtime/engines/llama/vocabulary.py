@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,9 @@ class LlamaVocabulary:
             InputError: its metadata names tokens that end an answer, and there are no such.
         """
         self.handle = llama.llama_model_get_vocab(model)
+        self.size = int(llama.llama_vocab_n_tokens(self.handle))
         self._model = model if owned else None
-        self._piece = ctypes.create_string_buffer(MAX_PIECE_BYTES)
-        self._ends = end_tokens_of(
-            _metadata(model, KEY_END_TOKENS), llama.llama_vocab_n_tokens(self.handle), "the base"
-        )
+        self._ends = end_tokens_of(_metadata(model, KEY_END_TOKENS), self.size, "the base")
         self._tokens: Tokens | None = None
         self._reading = threading.Lock()
 
@@ -71,12 +70,22 @@ class LlamaVocabulary:
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, none for special ones."""
-        length = llama.llama_token_to_piece(self.handle, token, self._piece, MAX_PIECE_BYTES, 0, False)
-        return self._piece.raw[: max(length, 0)]
+        buffer = ctypes.create_string_buffer(MAX_PIECE_BYTES)  # of this call: any thread may ask
+        length = llama.llama_token_to_piece(self.handle, token, buffer, MAX_PIECE_BYTES, 0, False)
+        return buffer.raw[: max(length, 0)]
+
+    def spelt(self, token: int) -> bytes:
+        """The bytes of a token; of a special one, those that spell it."""
+        return self.piece(token) or llama.llama_vocab_get_text(self.handle, token) or b""
 
     def is_end(self, token: int) -> bool:
         """Whether this token ends a generation, by the vocabulary's marks or by the base's own list."""
         return token in self._ends or self.marks_end(token)
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """All tokens that end a generation."""
+        return tuple(token for token in range(self.size) if self.is_end(token))
 
     def marks_end(self, token: int) -> bool:
         """Whether llama.cpp by itself takes this token for an end."""
@@ -94,10 +103,10 @@ class LlamaVocabulary:
         return Matcher(self._tokens, grammar)
 
     def _read_tokens(self) -> Tokens:
-        """All tokens, through a buffer that no other thread writes to."""
+        """All tokens."""
         buffer = ctypes.create_string_buffer(MAX_PIECE_BYTES)
         pieces, control, ends = [], [], []
-        for token in range(llama.llama_vocab_n_tokens(self.handle)):
+        for token in range(self.size):
             length = llama.llama_token_to_piece(self.handle, token, buffer, MAX_PIECE_BYTES, 0, False)
             piece = buffer.raw[: max(length, 0)]
             if self.is_end(token):

@@ -152,13 +152,13 @@ class OnnxEngine(VocabularyUser):
                 rows += self._run_part(part)
         self._rows = rows
 
-    def sampler(self, sampling: Sampling) -> LogitsSampler:
-        """A sampler for one request.
+    def sampler(self, sampling: Sampling, prompt: Sequence[int] = ()) -> LogitsSampler:
+        """A sampler for one request with this prompt.
 
         Raises:
             InputError: llguidance refuses the grammar.
         """
-        return LogitsSampler(self._vocabulary, sampling, self.row)
+        return LogitsSampler(self._vocabulary, sampling, self.row, prompt, self.context)
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""

@@ -1,0 +1,138 @@
+"""The reference of the HTTP service, docs/api.md, from the tables by which it reads requests.
+
+``make docs-commands`` writes it; a test compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+from edgekit_runtime.server import parameters
+from edgekit_runtime.server.parameters import Parameter, Table
+
+HEAD = """# HTTP API
+
+What `edgekit-runtime serve` answers.  `make docs-commands` writes this page from the code.  [operate.md](operate.md)
+says how to run the service.
+
+A field of a request is done, refused with 400 and its name, or, where nobody knows it, named in the header
+`X-Edgekit-Ignored` of the answer.  Nothing else is left out.  Errors have OpenAI's form; `error.code` is
+`context_length_exceeded` where prompt and answer don't fit the context.
+
+Where the service has a key, clients send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.  Pages of other sites
+may ask where `--cors ORIGIN` names their site.
+
+## Paths
+
+| Path | |
+|---|---|
+"""
+ROUTES = {
+    "/": "a status page, for people",
+    "/health": "200 when the engine can answer, else 503",
+    "/status": "what the service does now, as JSON",
+    "/metrics": "figures for Prometheus",
+    "/v1/models": "the base and each adapter; `reasoning` says what an adapter was trained for",
+    "/v1/models/{name}": "one of them",
+    "/v1/chat/completions": "[answers a conversation](#chat-and-completions)",
+    "/v1/completions": "[continues a text](#chat-and-completions)",
+    "/v1/load_lora_adapter": "[loads an adapter](#adapters), as vLLM does",
+    "/v1/unload_lora_adapter": "[unloads one](#adapters)",
+    "/lora-adapters": "adapters with the numbers that `lora` may name them by, as at llama-server",
+    "/tokenize": "[token ids](#texts-and-tokens) of a text or a conversation",
+    "/detokenize": "[the text](#texts-and-tokens) of token ids",
+    "/apply-template": "[the prompt](#texts-and-tokens) that a conversation becomes",
+    "/tokenizer_info": "chat template, special tokens and the number of tokens",
+}
+ASKING = """
+There is no `/v1/embeddings`: the graphs of ONNX bundles give logits alone, and llama.cpp would need a second context.
+
+## Chat and completions
+
+Tokens are chosen in this order, by llama.cpp's samplers on every engine: `logit_bias`, `repetition_penalty`,
+`frequency_penalty` and `presence_penalty`, `top_k`, `top_p`, `min_p`, `temperature`, the draw.  `repetition_penalty`
+looks at prompt and answer, the other two at the answer alone.  The same seed gives the same answer, whoever else asks.
+
+| Field | Chat | Completions | |
+|---|---|---|---|
+"""
+NEUTRAL = """
+These fields are known and not done.  They are taken with the value that changes nothing, and refused with others.
+
+| Field | Value |
+|---|---|
+"""
+ADAPTERS = """
+## Adapters
+
+A success is JSON with `message` in vLLM's words, which `Accept: text/plain` gets alone.  A name that is taken is 400
+without `load_inplace`; a path without an adapter is 404.
+
+| Field | Load | Unload | |
+|---|---|---|---|
+"""
+TEXTS = """
+## Texts and tokens
+
+`/tokenize` takes one of `prompt`, `content` and `messages`.
+
+| Field | Tokenize | Detokenize | Apply-template | |
+|---|---|---|---|---|
+"""
+YES, NO = "yes", ""
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    paths = "".join(f"| `{path}` | {text} |\n" for path, text in ROUTES.items())
+    asked = [parameters.CHAT, parameters.COMPLETION]
+    return (
+        f"{HEAD}{paths}{ASKING}{_done(asked)}{NEUTRAL}{_neutral(asked)}"
+        f"{ADAPTERS}{_done([parameters.LOAD, parameters.UNLOAD])}"
+        f"{TEXTS}{_done([parameters.TOKENIZE, parameters.DETOKENIZE, parameters.TEMPLATE])}"
+    )
+
+
+def _done(tables: list[Table]) -> str:
+    rows = []
+    for parameter in _all(tables):
+        found = [table.get(parameter.name) for table in tables]
+        if any(each is not None and each.only is None for each in found):
+            marks = [NO if each is None or each.only is not None else YES for each in found]
+            rows.append(f"| `{parameter.name}` | {' | '.join(marks)} | {_cell(parameter.does)} |\n")
+    return "".join(rows)
+
+
+def _neutral(tables: list[Table]) -> str:
+    rows = []
+    for parameter in _all(tables):
+        found = [table[parameter.name] for table in tables if parameter.name in table]
+        values = [value for each in found if each.only is not None for value in _shown(each)]
+        if values:
+            rows.append(f"| `{parameter.name}` | {_cell(', '.join(dict.fromkeys(values)))} |\n")
+    return "".join(rows)
+
+
+def _shown(parameter: Parameter) -> Iterator[str]:
+    """The values that change nothing; null always does."""
+    if parameter.only is not None and not parameters.is_nothing(parameter):
+        yield from (f"`{json.dumps(value)}`" for value in parameter.only)
+    else:
+        yield "none"
+
+
+def _all(tables: list[Table]) -> Iterator[Parameter]:
+    """Each parameter once, with what it does where it is done."""
+    for name in dict.fromkeys(name for table in tables for name in table):
+        found = [table[name] for table in tables if name in table]
+        yield next((each for each in found if each.only is None), found[0])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
