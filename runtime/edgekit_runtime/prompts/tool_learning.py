@@ -6,12 +6,14 @@ only if calls with values of all kinds, rendered and read back, are what they we
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts import tool_syntax as forms
+from edgekit_runtime.prompts.budget import SECONDS
 from edgekit_runtime.prompts.template import Message, TemplateOverBudget
 from edgekit_runtime.prompts.tool_arguments import read_bare, read_keywords, read_object, read_tagged
 from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, ToolFormat
@@ -106,6 +108,7 @@ def learnt(render: Render) -> ToolFormat:
         TemplateOverBudget: it takes too much.
     """
     strange = None
+    render = _within(2 * SECONDS, render)
     for tools in ((PROBED_TOOL,), ()):
         probe = _Probe(render, tools)
         one = probe.called(Call(_FIRST, _ARGUMENTS))
@@ -117,6 +120,26 @@ def learnt(render: Render) -> ToolFormat:
             return replace(found, wants_content=probe.wants_content(), short_ids=probe.wants_short_ids())
         strange = ToolFormat(None, why=_STRANGE)
     return strange or replace(DEFAULT_FORMAT, why=_ABSENT)
+
+
+def _within(seconds: float, render: Render) -> Render:
+    """The same, as long as all renderings together take no longer, in CPU time of this thread."""
+    left = seconds
+
+    def bounded(messages: list[Message], **options: Any) -> str:
+        nonlocal left
+        if left <= 0:
+            raise TemplateOverBudget(
+                f"the base's chat template takes more than {seconds:g} s for a few calls of functions",
+                "use a base with another template, or give one as chat_template: in edgekit.yaml",
+            )
+        began = time.thread_time()
+        try:
+            return render(messages, **options)
+        finally:
+            left -= time.thread_time() - began
+
+    return bounded
 
 
 def _form(probe: _Probe, one: str) -> ToolFormat | None:
