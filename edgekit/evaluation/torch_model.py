@@ -22,7 +22,7 @@ from edgekit.project.folders import trained_folder
 from edgekit.training.finished import trained_reasoning, trained_weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.connector import trained_connector
-from edgekit_exporters.peft.intake import attach, take_in
+from edgekit_exporters.peft.intake import attach, take_in_any
 from edgekit_exporters.progress import Stage, stage, staged
 
 BATCH_ROWS = 32
@@ -55,7 +55,7 @@ class TorchModel:
     ) -> None:
         """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster."""
         self._name = name
-        taken = None if adapter is None else take_in(adapter, base)  # before anything is loaded
+        taken = None if adapter is None else take_in_any(adapter, base)  # before anything is loaded
         self.encoder = Encoder(base.folder, images=images, reasoning=reasoning)
         with stage(f"loading {name or 'the base'} in torch at {weights.label}"):
             if weights.blocks is not None:

@@ -29,11 +29,12 @@ from edgekit.training.finished import adapter_source, shipped_base, trained_weig
 from edgekit.training.kept import as_trained
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
-from edgekit_exporters.gguf.adapter import AdapterSource, canonical_adapter
+from edgekit_exporters.gguf.adapter import AdapterSource, separate_adapter
 from edgekit_exporters.gguf.base import gguf_from_folder
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_exporters.onnx.base import onnx_from_folder
+from edgekit_exporters.peft.canonical import CanonicalAdapter
 from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.merge import merge_to_folder
 from edgekit_exporters.peft.ways_out import check_mergeable
@@ -147,9 +148,9 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
         with stage(f"reading adapter {adapter.name}"):
             trained_weights(project, adapter, base)
             if settings.mode == "separate":
-                canonical = canonical_adapter(source, base, onnx=weights.format == ONNX)
-                if weights.format != ONNX:
-                    check_adapted(canonical.layers, base)
+                separate = separate_adapter(source, base, onnx=weights.format == ONNX)
+                if isinstance(separate, CanonicalAdapter) and weights.format != ONNX:
+                    check_adapted(separate.layers, base)
             else:
                 check_mergeable(take_in(source.folder, base))
     longest = None if weights.format == ONNX else exact_context(base)

@@ -17,6 +17,7 @@ from edgekit_runtime.engines.base import (
     forced_logits,
     generate,
     last_place,
+    with_virtual_tokens,
     working_from,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "forced_logits",
     "generate",
     "last_place",
+    "with_virtual_tokens",
     "working_from",
 ]

@@ -135,8 +135,8 @@ class Asker:
         asking = _asking(entry, tools, template_arguments)
         asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
-        self._check_limits(asked.tokens, limit, echo=echo)
         stack, files = self._catalogue.stack(name, lora)
+        self._check_limits(asked.tokens, limit, echo=echo, virtual=self._catalogue.virtual_tokens(name, lora))
         work = Work(
             prompt=asked.tokens,
             stack=stack,
@@ -208,15 +208,17 @@ class Asker:
         with self._laying_out:
             return [reader.layout(picture) for picture in pictures]
 
-    def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool) -> None:
+    def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool, virtual: int) -> None:
         context = self._loaded.engine.context
         if not tokens:
             raise InputError("the prompt is empty", "pass a non-empty prompt")
         if max_tokens < 0 or (max_tokens == 0 and not echo):
             raise UsageError(f"max_tokens {max_tokens} leaves no room for an answer", "ask for at least 1")
-        if len(tokens) + max_tokens > context:
+        if virtual + len(tokens) + max_tokens > context:
+            own = f", the adapter's {virtual} virtual ones" if virtual else ""
             raise InputError(
-                f"the prompt's {len(tokens)} tokens and {max_tokens} for the answer exceed the context of {context}",
+                f"the prompt's {len(tokens)} tokens{own} and {max_tokens} for the answer exceed the context of"
+                f" {context}",
                 "shorten the prompt, lower max_tokens or ask for a larger context",
             )
 

@@ -11,7 +11,10 @@ from edgekit_runtime.scheduler import Piece, Request, TokenScore
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts; ``cached_tokens`` of the prompt were in the KV cache already."""
+    """Token counts; ``cached_tokens`` of the prompt were in the KV cache already.
+
+    Cells of images and virtual tokens of a prompt adapter count as tokens of the prompt.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -136,7 +139,7 @@ class Stream(Iterator[str]):
 
 def generation_of(request: Request, text: str, adapter: str | None) -> Generation:
     """The answer of a request that has ended."""
-    prompt, count = len(request.work.prompt), len(request.tokens)
+    prompt, count = len(request.prompt.tokens), len(request.tokens)
     decode = request.ended - request.first
     prefill = request.first - request.ready - request.encoding
     return Generation(
