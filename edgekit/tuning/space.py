@@ -42,14 +42,14 @@ class Space:
         """Learning rates to try before anything else is changed, the adapter's own first."""
         if RATE not in self.searched:
             return []
-        own = self.adapter.learning_rate
+        own = self.adapter.highest_rate
         rates = [own, *(min(max(own * factor, RATES[0]), RATES[1]) for factor in FIRST_RATES[1:])]
         return list(dict.fromkeys(float(f"{rate:.3g}") for rate in rates))
 
     def own(self) -> dict[str, Any]:
         """What a trial draws that has the adapter's own settings."""
         values: dict[str, Any] = {
-            RATE: self.adapter.learning_rate,
+            RATE: self.adapter.highest_rate,
             "rank": self.adapter.rank,
             "targets": self.adapter.targets,
             ALPHA: self.adapter.lora_alpha / self.adapter.rank,
@@ -68,7 +68,7 @@ class Space:
         drawn: dict[str, Any] = {}
         if RATE in self.searched:
             low, high = RATES if best_rate is None else (best_rate / NEAR, best_rate * NEAR)
-            low, high = min(low, self.adapter.learning_rate), max(high, self.adapter.learning_rate)
+            low, high = min(low, self.adapter.highest_rate), max(high, self.adapter.highest_rate)
             drawn[RATE] = float(f"{trial.suggest_float(RATE, low, min(high, 1.0), log=True):.3g}")
             if best_rate is None:
                 return drawn
