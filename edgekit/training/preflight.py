@@ -55,14 +55,14 @@ def check_virtual(project: Project, adapter: Adapter) -> None:
             "train captions with another method",
         ),
         (
-            export.format == "onnx",
-            "an ONNX base takes token ids alone, its graph holds the embeddings",
-            "set export.format: gguf, or train a LoRA",
-        ),
-        (
             export.mode == "merged",
             "virtual tokens stand before the prompt, they change no weight to merge into",
             "set export.mode: separate, or train a LoRA",
+        ),
+        (
+            export.format == "onnx",
+            "an ONNX base takes token ids alone, its graph holds the embeddings",
+            "set export.format: gguf, or train a LoRA",
         ),
         (
             browser,
