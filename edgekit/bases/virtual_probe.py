@@ -109,7 +109,7 @@ def _rows(written: Written) -> torch.Tensor:
     """Rows about as large as the embeddings that layers get, and none of them."""
     ids = torch.tensor(PROMPT[-ROWS:])
     with torch.no_grad():
-        near = written.model.get_input_embeddings()(ids)
+        near: torch.Tensor = written.model.get_input_embeddings()(ids)
     noise = torch.randn(near.shape, generator=torch.Generator().manual_seed(2))
     return near + 0.5 * near.std() * noise
 

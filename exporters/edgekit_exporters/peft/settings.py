@@ -110,9 +110,10 @@ def checked_settings(raw: Mapping[str, Any], file: Path) -> Settings:
         if raw.get("peft_type") is None:
             problem = f"{file}: peft_type is missing, so this is no config of PEFT"
             raise InputError(problem, "turn the adapter into PEFT's form, which the tool that wrote it can mostly do")
-        if raw["peft_type"] in OTHER_VECTORS:
+        reason = OTHER_VECTORS.get(str(raw["peft_type"]))
+        if reason is not None:
             raise InputError(
-                f"{file}: peft_type: {_shown(raw['peft_type'])} can't be exported: {OTHER_VECTORS[raw['peft_type']]}",
+                f"{file}: peft_type: {_shown(raw['peft_type'])} can't be exported: {reason}",
                 f"train it as {' or '.join(PROMPT_TYPES)}, whose vectors stand before the prompt, or as LoRA",
             )
         problem = f"{file}: peft_type: {_shown(raw['peft_type'])} is not 'LORA'"
