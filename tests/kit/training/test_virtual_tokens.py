@@ -34,15 +34,8 @@ from .test_run import _interrupt_at
 
 MakeProject = Callable[..., Path]
 WEIGHTS = "adapter_model.safetensors"
+pytestmark = pytest.mark.usefixtures("one_thread")
 PLAIN: dict[str, Any] = {"rank": 16, "virtual_tokens": 5}  # the tiny project has a rank otherwise
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _rows(folder: Path) -> torch.Tensor:
