@@ -52,7 +52,7 @@ VIRTUAL = (PROMPT_TUNING, P_TUNING)  # methods that train virtual tokens, and no
 METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED, PREFERENCE, *VIRTUAL)
 # Learning rates where the project names none.  A row of an embedding has to move further than a matrix of a layer.
 LAYER_RATE = 2e-4
-VIRTUAL_RATES = {PROMPT_TUNING: 0.1, P_TUNING: 1e-3}
+VIRTUAL_RATES = {PROMPT_TUNING: 0.1, P_TUNING: 0.01}
 VIRTUAL_TOKENS = 16
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at

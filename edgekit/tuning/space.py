@@ -22,7 +22,7 @@ SEARCHABLE = (RATE, "rank", "targets", "alpha", "dropout", "epochs")
 DEFAULT_SEARCH = SEARCHABLE[:-1]
 
 RATES = (2e-5, 5e-3)
-RATES_OF = {PROMPT_TUNING: (5e-3, 1.0), P_TUNING: (1e-4, 5e-2)}  # of virtual tokens
+RATES_OF = {PROMPT_TUNING: (5e-3, 1.0), P_TUNING: (1e-3, 0.1)}  # of virtual tokens
 OF_LAYERS = ("rank", "targets", "alpha", "dropout")
 FIRST_RATES = (1, 3, 9, 1 / 3, 27)  # times the adapter's own
 NEAR = 3.0  # the factor around the best rate within which it is searched together with the others

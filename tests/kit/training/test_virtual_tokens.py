@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from edgekit.bases.resolve import resolve_base
+from edgekit.cli import main
 from edgekit.encoding.asking import asked
 from edgekit.encoding.encoder import Encoder
 from edgekit.evaluation.evaluate import evaluate
@@ -55,7 +56,7 @@ def test_it_trains_on_every_kind_of_base_what_peft_loads(
     assert torch.equal(model.get_prompt(1)[0].detach(), _rows(folder))
     settings = json.loads((folder / "run.json").read_text())["hyperparameters"]
     assert settings["virtual_tokens"] == 5
-    assert settings["learning_rate"] == (0.1 if method == "prompt-tuning" else 1e-3)
+    assert settings["learning_rate"] == (0.1 if method == "prompt-tuning" else 0.01)
     assert {"rank", "targets"}.isdisjoint(settings)
     assert str(tiny_chat_base.parent) not in (folder / "adapter_config.json").read_text()
 
@@ -171,6 +172,12 @@ def test_a_target_that_cannot_use_it_is_told_before_training(
         check_train(project, ["small"])
     with pytest.raises(UsageError, match="change no weight to merge into"):
         check_merge(project, None)
+
+
+def test_a_plan_for_a_page_tells_it(tiny_project: MakeProject, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_project(method="p-tuning", **PLAIN)
+    assert main(["plan", "--device", "phone-browser", "--project", str(folder)]) == 2
+    assert "takes no embeddings" in capsys.readouterr().err
 
 
 def test_rows_and_virtual_tokens_share_the_context(tiny_project: MakeProject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -19,8 +20,11 @@ from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_runtime import BASE, InputError, Runtime
+from edgekit_runtime.cli import main
+from edgekit_runtime.cli.doctor import examine
 from edgekit_runtime.formats.bundle import read_manifest
 from edgekit_runtime.runtime.generation import Stream
+from edgekit_runtime.store import Store
 from tests.adapters import save_random_lora, save_random_prompt
 from tests.service import serving
 
@@ -198,6 +202,38 @@ def test_a_manifest_that_contradicts_the_file_is_refused(bundle: Path, tmp_path:
     (other / "manifest.json").write_bytes(replace(manifest, adapters=adapters).dump())
     with pytest.raises(InputError, match="has 9 virtual tokens in the manifest, and 12 in its file"):
         opened(other)
+
+
+def test_a_store_takes_it_as_any_other(bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.install(bundle)
+    guest = tmp_path / "guest.gguf"
+    shutil.copyfile(runtime.adapter_path("other"), guest)
+    store.install(guest)  # the same file once more, which changes nothing
+    found = {each.name: (each.active, each.rank, each.virtual_tokens) for each in store.installed()}
+    assert found == {"lora": (True, 4, None), "prompt": (True, 0, COUNT), "other": (True, 0, OTHER)}
+    with Runtime(store.root, threads=1, context=128) as stored:
+        expected = runtime.generate("scratch", adapter="other", max_tokens=5).text
+        assert stored.generate("scratch", adapter="other", max_tokens=5).text == expected
+
+
+def test_doctor_run_and_bench_know_it(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checks = {check.what: check for check in examine(bundle)}
+    assert all(check.ok for check in checks.values()), checks
+    assert checks["effect of prompt"].found == "its logits are others than the base's"
+    assert main(["run", str(bundle), "--prompt", "scratch", "--adapter", "prompt", "--max-tokens", "5"]) == 0
+    with Runtime(bundle) as alone:
+        expected = alone.generate("scratch", adapter="prompt", max_tokens=5).text
+    assert capsys.readouterr().out.strip() == expected.strip()
+    assert main(["bench", str(bundle), "--quick", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [each["adapter"] for each in results] == NAMES
+
+
+def test_an_onnx_base_refuses_it_with_the_reason(tiny_onnx_bundle: Path, runtime: Runtime) -> None:
+    with Runtime(tiny_onnx_bundle, threads=1) as other:
+        with pytest.raises(InputError, match="takes token ids alone: its graph holds the embeddings"):
+            other.add_adapter(runtime.adapter_path("other"))
 
 
 def test_one_service_answers_with_both_kinds_and_loads_another(bundle: Path, runtime: Runtime) -> None:
