@@ -205,7 +205,7 @@ def test_a_manifest_that_contradicts_the_file_is_refused(bundle: Path, tmp_path:
 
 
 def test_a_store_takes_it_as_any_other(bundle: Path, runtime: Runtime, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+    store = Store(tmp_path / "store", create=True)
     store.install(bundle)
     guest = tmp_path / "guest.gguf"
     shutil.copyfile(runtime.adapter_path("other"), guest)
@@ -231,9 +231,9 @@ def test_doctor_run_and_bench_know_it(bundle: Path, capsys: pytest.CaptureFixtur
 
 
 def test_an_onnx_base_refuses_it_with_the_reason(tiny_onnx_bundle: Path, runtime: Runtime) -> None:
-    with Runtime(tiny_onnx_bundle, threads=1) as other:
-        with pytest.raises(InputError, match="takes token ids alone: its graph holds the embeddings"):
-            other.add_adapter(runtime.adapter_path("other"))
+    why = "takes token ids alone: its graph holds the embeddings"
+    with Runtime(tiny_onnx_bundle, threads=1) as other, pytest.raises(InputError, match=why):
+        other.add_adapter(runtime.adapter_path("other"))
 
 
 def test_one_service_answers_with_both_kinds_and_loads_another(bundle: Path, runtime: Runtime) -> None:
