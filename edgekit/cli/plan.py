@@ -74,9 +74,11 @@ def plan(
     from edgekit.targets.devices import device_profile
     from edgekit.targets.plan import make_plan, report
     from edgekit.targets.subject import subject_of_bundle, subject_of_name
+    from edgekit.training.preflight import check_virtual
     from edgekit_exporters.gguf.split import joined
 
-    profile = device_profile(device or _projects_device(folder, is_needed=bundle is None and base is None))
+    named = device or _projects_device(folder, is_needed=bundle is None and base is None)
+    profile = device_profile(named)
     if memory_mb is not None:
         profile = dataclasses.replace(profile, memory_mb=memory_mb)
     if bundle is not None:
@@ -90,6 +92,9 @@ def plan(
     else:
         project = load_project(folder)
         check_project_base(project)
+        aimed = dataclasses.replace(project, export=dataclasses.replace(project.export, device=named))
+        for adapter in project.adapters.values():
+            check_virtual(aimed, adapter)
         subject = subject_of_name(project.base, quantize, project)
     planned = make_plan(
         profile,

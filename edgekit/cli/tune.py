@@ -81,7 +81,7 @@ def tune(
     space = space_of(adapter, keys)
     found = search(project, space, trials=trials, seconds=time, resume=resume, weighs_size=weigh_size, rows=limit)
     where = study_folder(project, adapter.name)
-    save(found, where, adapter.learning_rate)
+    save(found, where, adapter.highest_rate)
     changed = not no_write and apply(project, adapter.name, found)
     if as_json:
         print_json(as_document(found))

@@ -14,6 +14,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from edgekit.bases.torch_model import compute_dtype, load_base, load_dense
 from edgekit.bases.weights import Weights
 from edgekit.data import Row
+from edgekit.encoding.asking import asked
 from edgekit.encoding.encoder import Encoder
 from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.evaluation.finite import not_finite
@@ -22,7 +23,7 @@ from edgekit.project.folders import trained_folder
 from edgekit.training.finished import trained_reasoning, trained_weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.connector import trained_connector
-from edgekit_exporters.peft.intake import attach, take_in
+from edgekit_exporters.peft.intake import attach, take_in_any
 from edgekit_exporters.progress import Stage, stage, staged
 
 BATCH_ROWS = 32
@@ -55,7 +56,7 @@ class TorchModel:
     ) -> None:
         """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster."""
         self._name = name
-        taken = None if adapter is None else take_in(adapter, base)  # before anything is loaded
+        taken = None if adapter is None else take_in_any(adapter, base)  # before anything is loaded
         self.encoder = Encoder(base.folder, images=images, reasoning=reasoning)
         with stage(f"loading {name or 'the base'} in torch at {weights.label}"):
             if weights.blocks is not None:
@@ -108,7 +109,7 @@ class TorchModel:
         ):
             ids = torch.tensor([self.encoder.model_ids(prompt) + answer], device=self._model.device)
             with torch.inference_mode(), self._with(with_adapter):
-                logits = self._model(input_ids=ids).logits[0].float()
+                logits = self._model(input_ids=ids).logits[0, -ids.shape[1] :].float()  # none of virtual tokens
             if not torch.isfinite(logits).all():
                 raise not_finite("torch", name, row)
             yield torch.log_softmax(logits[len(prompt) - 1 : -1], -1).cpu().numpy()
@@ -123,23 +124,20 @@ class TorchModel:
     ) -> list[str | None]:
         """Answers; None in the place of one that was computed from what are no numbers."""
         pad = int(self.encoder.tokenizer.pad_token_id)
-        width = max(map(len, prompts))
-        ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         watch = _Watch()
         with torch.inference_mode(), self._with(with_adapter):
-            output = self._model.generate(
-                input_ids=ids.to(self._model.device),
-                attention_mask=mask.to(self._model.device),
+            batch = asked(self._model, prompts, pad, with_adapter=with_adapter)
+            output = batch.model.generate(
+                **batch.inputs,
                 max_new_tokens=max_tokens,
                 do_sample=False,
                 eos_token_id=sorted(self.encoder.end_tokens()),
                 pad_token_id=pad,
                 logits_processor=LogitsProcessorList([watch]),
-                stopping_criteria=StoppingCriteriaList([_Answered(width, self.encoder.end_tokens(), tell)]),
+                stopping_criteria=StoppingCriteriaList([_Answered(batch.width, self.encoder.end_tokens(), tell)]),
             )
         broken = watch.broken(len(prompts))
-        texts = (self.encoder.decode(row[width:]) for row in output.tolist())
+        texts = (self.encoder.decode(row[batch.width :]) for row in output.tolist())
         return [None if bad else text for text, bad in zip(texts, broken, strict=True)]
 
 

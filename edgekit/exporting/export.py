@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import project_base
+from edgekit.bases.virtual_probe import check_virtual_tokens
 from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, tell_requantized, with_blocks
 from edgekit.exporting.options import ExportOptions
 from edgekit.exporting.preflight import check_export, default_adapter
@@ -29,13 +30,14 @@ from edgekit.training.finished import adapter_source, shipped_base, trained_weig
 from edgekit.training.kept import as_trained
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
-from edgekit_exporters.gguf.adapter import AdapterSource, canonical_adapter
+from edgekit_exporters.gguf.adapter import AdapterSource, separate_adapter
 from edgekit_exporters.gguf.base import gguf_from_folder
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_exporters.onnx.base import onnx_from_folder
 from edgekit_exporters.peft.intake import take_in
 from edgekit_exporters.peft.merge import merge_to_folder
+from edgekit_exporters.peft.prompts import TakenPrompt
 from edgekit_exporters.peft.ways_out import check_mergeable
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import UsageError
@@ -147,9 +149,11 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
         with stage(f"reading adapter {adapter.name}"):
             trained_weights(project, adapter, base)
             if settings.mode == "separate":
-                canonical = canonical_adapter(source, base, onnx=weights.format == ONNX)
-                if weights.format != ONNX:
-                    check_adapted(canonical.layers, base)
+                separate = separate_adapter(source, base, onnx=weights.format == ONNX)
+                if isinstance(separate, TakenPrompt):
+                    check_virtual_tokens(base)
+                elif weights.format != ONNX:
+                    check_adapted(separate.layers, base)
             else:
                 check_mergeable(take_in(source.folder, base))
     longest = None if weights.format == ONNX else exact_context(base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgekit.bases.resolve import check_project_base
@@ -13,6 +14,7 @@ from edgekit.project import AUTO, Adapter, Project
 from edgekit.project.folders import bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.targets.devices import device_profile
 from edgekit.training.kept import as_trained
+from edgekit.training.preflight import check_virtual
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.builder import require_onnx
@@ -31,6 +33,7 @@ def check_merge(project: Project, names: Sequence[str] | None, *, output: Path |
     """
     adapters = project.named(names) if names else [project.adapter()]
     for adapter in adapters:
+        check_virtual(replace(project, export=replace(project.export, mode="merged")), adapter)
         trained_folder(project, adapter)
     check_replaceable(merged_folder(project, adapters, output), is_merged_folder)
     check_project_base(project)
@@ -55,6 +58,8 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     adapters = project.named(names or list(project.adapters))
     if settings.mode == "merged" and len(adapters) != 1:
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
+    for adapter in adapters:
+        check_virtual(project, adapter)
     check_replaceable(bundle_folder(project, options.output), is_bundle)
     _check_trained(project, adapters)
     if settings.mode == "separate":

@@ -40,13 +40,20 @@ from edgekit.project.schedulers import SCHEDULERS, check_arguments
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
+from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
 PROJECT_FILE = "edgekit.yaml"
 ACTIVATED = "alora"
 PREFERENCE = "dpo"
-METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED, PREFERENCE)
+PROMPT_TUNING, P_TUNING = "prompt-tuning", "p-tuning"
+VIRTUAL = (PROMPT_TUNING, P_TUNING)  # methods that train virtual tokens, and no layer
+METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVATED, PREFERENCE, *VIRTUAL)
+# Learning rates where the project names none.  A row of an embedding has to move further than a matrix of a layer.
+LAYER_RATE = 2e-4
+VIRTUAL_RATES = {PROMPT_TUNING: 0.1, P_TUNING: 0.01}
+VIRTUAL_TOKENS = 16
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
@@ -58,6 +65,18 @@ KEPT = ("last", "best")
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 AUTO = "auto"  # export.quantize: choose by measurement
 _INT32_MAX = 2**31 - 1
+
+# Keys of methods that train layers, and what they are where nobody has set them.
+_OF_LAYERS: Mapping[str, Any] = {
+    "rank": 16,
+    "alpha": None,
+    "dropout": 0.0,
+    "targets": "all-linear",
+    "connector": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "neftune_noise_alpha": None,  # its size is meant for the embeddings of a text
+}
 
 _Ranks = Mapping[Key, Whole]
 _Types = Mapping[Key, Text]
@@ -101,6 +120,17 @@ class Adapter:
     beta: Number | None = Field(
         default=None, gt=0, description="Of dpo: how near to the base the adapter stays; else 0.1"
     )
+    virtual_tokens: Whole | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_VIRTUAL_TOKENS,
+        description=f"Of prompt-tuning and p-tuning: how many embeddings are trained; else {VIRTUAL_TOKENS}",
+    )
+    init_text: Text | None = Field(
+        default=None,
+        min_length=1,
+        description="Of prompt-tuning: the text whose embeddings training starts from; else system, or random tokens",
+    )
     rank: Whole = Field(default=16, ge=1, le=1024, description="Rank of the update's two matrices")
     alpha: Whole | None = Field(default=None, ge=1, description="The update is scaled by alpha / rank; else 2 x rank")
     dropout: Number = Field(default=0.0, ge=0, le=0.9, description="Share of inputs left out in training")
@@ -122,7 +152,13 @@ class Adapter:
     )
     epochs: Number = Field(default=3.0, gt=0, description="How often to go through the rows")
     max_steps: Whole | None = Field(default=None, ge=1, description="Bound on training steps; goes before epochs")
-    learning_rate: Number = Field(default=2e-4, gt=0, le=1, description="Highest learning rate")
+    learning_rate: Number | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description=f"Highest learning rate; else {LAYER_RATE:g}, of prompt-tuning {VIRTUAL_RATES[PROMPT_TUNING]:g}, "
+        f"of p-tuning {VIRTUAL_RATES[P_TUNING]:g}",
+    )
     scheduler: Annotated[Text, OneOf(SCHEDULERS)] = Field(
         default="cosine", description="How the learning rate goes down"
     )
@@ -182,6 +218,16 @@ class Adapter:
         return self.alpha or 2 * self.rank
 
     @property
+    def highest_rate(self) -> float:
+        """``learning_rate``, or what suits the method."""
+        return self.learning_rate or VIRTUAL_RATES.get(self.method, LAYER_RATE)
+
+    @property
+    def token_count(self) -> int:
+        """Virtual tokens that its method trains; 0 for methods that train layers."""
+        return (self.virtual_tokens or VIRTUAL_TOKENS) if self.method in VIRTUAL else 0
+
+    @property
     def keeps_best(self) -> bool:
         """Whether the adapter of the lowest evaluation loss is kept, not the last one."""
         return self.keep == "best" or (self.keep is None and self.early_stopping is not None)
@@ -196,6 +242,22 @@ class Adapter:
         if self.invocation is not None and self.method != ACTIVATED:
             error = refused("only an activated LoRA has one", f"method: {ACTIVATED}")
             raise refused_at(("invocation",), error, self.invocation)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_virtual_tokens(self) -> Adapter:
+        if self.init_text is not None and self.method != PROMPT_TUNING:
+            error = refused("it is where prompt tuning starts", f"method: {PROMPT_TUNING}, or leave it out")
+            raise refused_at(("init_text",), error, self.init_text)
+        if self.method not in VIRTUAL:
+            if self.virtual_tokens is not None:
+                error = refused("only virtual tokens are counted by it", f"method: {PROMPT_TUNING} or {P_TUNING}")
+                raise refused_at(("virtual_tokens",), error, self.virtual_tokens)
+            return self
+        for key, idle in _OF_LAYERS.items():
+            if getattr(self, key) != idle:
+                error = refused(f"method: {self.method} trains no layer", "leave it out")
+                raise refused_at((key,), error, getattr(self, key))
         return self
 
     @model_validator(mode="after")

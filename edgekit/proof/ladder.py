@@ -118,10 +118,11 @@ def _decode_tps(artifact: Artifact, adapter: str | None) -> float:
     if adapter is not None:
         engine.load_adapter(adapter, artifact.runtime.adapter_path(adapter))
     engine.select(BARE if adapter is None else ((adapter, 1.0),))
+    before = None if adapter is None else engine.virtual_tokens(adapter)
     prompt = artifact.runtime.prompt_tokens("part " * SPEED_PROMPT)[:SPEED_PROMPT]
     speeds = []
     for _ in range(SPEED_REPEATS + 1):
-        generation = generate(engine, prompt, Sampling())
+        generation = generate(engine, prompt, Sampling(), before)
         next(generation)
         start = time.perf_counter()
         for _ in range(SPEED_TOKENS):

@@ -29,7 +29,7 @@ from edgekit.site.colours import COLOURS_FILE, colour, colours_sheet
 from edgekit.site.examples import example_prompts
 from edgekit.site.policy import BUNDLE_POLICY, content_security_policy, response_headers
 from edgekit.site.probes import template_facts
-from edgekit.targets.devices import device_profile
+from edgekit.targets.devices import BROWSER_ENGINE, device_profile
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.files.atomic import check_replaceable, publish
 from edgekit_runtime.formats.adapter import AdapterFacts
@@ -40,7 +40,6 @@ from edgekit_runtime.intake.adapters import take_in_bundle
 
 SITE_SCHEMA = "edgekit.site/1"
 SITE_FILE = "site.json"
-BROWSER_ENGINE = "browser"  # of device profiles
 SERVICE_WORKER = "sw.js"
 BUNDLE_FOLDER = "bundle"
 LARGEST_BASE = 7 * 2**29  # bytes: the engine's memory ends at 4 GiB, and KV cache, adapters and sums need some of it
@@ -141,7 +140,12 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
         )
     take_in_bundle(bundle, read_gguf(bundle.base_files.header))
     for entry in manifest.adapters:
-        if AdapterFacts.read(bundle.adapter_path(entry.name)).invocation:
+        facts = AdapterFacts.read(bundle.adapter_path(entry.name))
+        if facts.rows is not None:
+            raise InputError(
+                f"{entry.name} is a prompt adapter, and a page's engine takes no embeddings", "train it as a LoRA"
+            )
+        if facts.invocation:
             raise InputError(
                 f"{entry.name} is an activated LoRA, which a page's engine can't switch on", "train it as a plain LoRA"
             )

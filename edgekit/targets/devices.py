@@ -10,6 +10,8 @@ from edgekit.targets.ssh import Device, connect, parse_target
 from edgekit_devices import Found, Profile
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 
+BROWSER_ENGINE = "browser"  # of a profile: what runs bundles in a page
+
 
 def device_profile(name: str) -> Profile:
     """The profile called ``name``, or the one in the TOML file of that path.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.project import PREFERENCE
+from edgekit.project import PREFERENCE, VIRTUAL
 from edgekit.training.record import PLOT_FILE, RunRecord, final_losses, versions
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import EdgekitError
@@ -140,7 +140,12 @@ def _front_matter(folder: Path) -> Mapping[str, Any]:
 
 
 def _header(record: RunRecord, base: Base, task: str, license: str | None) -> str:
-    tags = ["lora", "edgekit", *([f"base_model:adapter:{base.name}"] if base.on_hub else [])]
+    virtual = record.hyperparameters.get("method") in VIRTUAL
+    tags = [
+        "prompt-tuning" if virtual else "lora",
+        "edgekit",
+        *([f"base_model:adapter:{base.name}"] if base.on_hub else []),
+    ]
     lines = [f"base_model: {json.dumps(base.name)}"] if base.on_hub else []
     lines += ["library_name: peft"]
     lines += [f"license: {json.dumps(license)}"] if license else []

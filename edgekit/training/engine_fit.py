@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from edgekit.bases.onnx_findings import onnx_findings
 from edgekit.bases.probe.findings import Findings, findings, fitting
 from edgekit.bases.probe.window import missing_window
-from edgekit.project import Adapter, Project
+from edgekit.bases.virtual_probe import check_virtual_tokens
+from edgekit.project import VIRTUAL, Adapter, Project
 from edgekit.training.targets import ALL, QUERY_VALUE
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
@@ -57,6 +58,9 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
         )
         return ()
     check_base(base, found, max_length, engine)
+    if adapter.method in VIRTUAL:
+        check_virtual_tokens(base)
+        return ()
     if project.export.mode != "separate":
         return ()
     if adapter.targets != ALL:

@@ -26,7 +26,7 @@ def optimisation(adapter: Adapter) -> dict[str, Any]:
     if adapter.optim in OF_BITSANDBYTES and not on_gpu:
         raise UsageError(f"optim: {adapter.optim} needs a GPU, and there is none here", "use adamw_torch")
     return {
-        "learning_rate": adapter.learning_rate,
+        "learning_rate": adapter.highest_rate,
         "lr_scheduler_type": adapter.scheduler,
         "lr_scheduler_kwargs": dict(adapter.lr_scheduler_kwargs),
         # below 1 it is a share of all steps
@@ -50,14 +50,14 @@ def own_optimizer(model: Any, adapter: Adapter) -> torch.optim.Optimizer | None:
         why = "connector: true" if adapter.connector else f"method: {adapter.method}"
         raise UsageError(f"optim: {adapter.optim} doesn't go with {why}", "leave optim out")
     if adapter.connector:
-        groups = _with_connector(model, adapter.learning_rate)
+        groups = _with_connector(model, adapter.highest_rate)
         return torch.optim.AdamW(groups, weight_decay=adapter.weight_decay)
     from peft.optimizers import create_loraplus_optimizer
 
     made: torch.optim.Optimizer = create_loraplus_optimizer(
         model,
         torch.optim.AdamW,
-        lr=adapter.learning_rate,
+        lr=adapter.highest_rate,
         loraplus_lr_ratio=LORAPLUS_RATIO,
         loraplus_weight_decay=adapter.weight_decay,
     )

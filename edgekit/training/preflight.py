@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from edgekit.bases.resolve import check_project_base
 from edgekit.data import load_rows
-from edgekit.project import PREFERENCE, Adapter, Project
+from edgekit.project import PREFERENCE, VIRTUAL, Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit.targets.devices import BROWSER_ENGINE, device_profile
 from edgekit.training.trackers import check_trackers
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files.atomic import check_replaceable
@@ -29,11 +30,48 @@ def check_train(project: Project, names: Sequence[str]) -> None:
             )
         check_trackers(adapter)
         _check_preferences(project, adapter)
+        check_virtual(project, adapter)
         files = project.data_for(name)
         load_rows(files.train)
         load_rows(files.eval)
         check_replaceable(adapter_folder(project, adapter), is_adapter_folder)
     check_project_base(project)
+
+
+def check_virtual(project: Project, adapter: Adapter) -> None:
+    """Refuse virtual tokens where nothing that the project names can use them.
+
+    Raises:
+        UsageError: it exports for an engine without embedding input, or merged, or for captions.
+    """
+    if adapter.method not in VIRTUAL:
+        return
+    export, method = project.export, f"adapter {adapter.name} has method: {adapter.method}"
+    browser = export.device is not None and device_profile(export.device).engine == BROWSER_ENGINE
+    for refused, reason, hint in (
+        (
+            project.task == "caption",
+            "PEFT puts images in the places that virtual tokens shift",
+            "train captions with another method",
+        ),
+        (
+            export.mode == "merged",
+            "virtual tokens stand before the prompt, they change no weight to merge into",
+            "set export.mode: separate, or train a LoRA",
+        ),
+        (
+            export.format == "onnx",
+            "an ONNX base takes token ids alone, its graph holds the embeddings",
+            "set export.format: gguf, or train a LoRA",
+        ),
+        (
+            browser,
+            f"the engine of a page ({export.device}) takes no embeddings",
+            "choose another export.device, or train a LoRA",
+        ),
+    ):
+        if refused:
+            raise UsageError(f"{method}, and {reason}", hint)
 
 
 def _check_preferences(project: Project, adapter: Adapter) -> None:

@@ -18,7 +18,7 @@ from edgekit.data.holdout import SEED, SHARE
 from edgekit.encoding.completions import default_reasoning
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.encoding.images import RowImages, row_images
-from edgekit.project import Adapter, Project
+from edgekit.project import VIRTUAL, Adapter, Project
 from edgekit.project.folders import adapter_folder, told
 from edgekit.training.checkpoints import work_folder
 from edgekit.training.engine_fit import layers_left_out
@@ -88,7 +88,8 @@ def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], out
     files = project.data_for(adapter.name)
     train_rows, eval_rows = load_rows(files.train), load_rows(files.eval)
     base = project_base(project)
-    check_targets_on(base, adapter, project.export)
+    if adapter.method not in VIRTUAL:
+        check_targets_on(base, adapter, project.export)
     limit = _max_length(adapter, base, project.export.format)
     left_out = layers_left_out(project, adapter, base, limit)
     weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))
@@ -135,7 +136,11 @@ def hyperparameters(adapter: Adapter) -> dict[str, Any]:
     settings = asdict(adapter)
     for key in ("name", "path", "data", "version", "schema", "generation", "samples", "report_to"):
         settings.pop(key, None)
-    return settings | {"alpha": adapter.lora_alpha}
+    if adapter.method in VIRTUAL:
+        for key in ("rank", "targets"):
+            settings.pop(key)
+        return settings | {"learning_rate": adapter.highest_rate, "virtual_tokens": adapter.token_count}
+    return settings | {"learning_rate": adapter.highest_rate, "alpha": adapter.lora_alpha}
 
 
 def _tell_of_reasoning(adapter: Adapter, encoder: Encoder) -> None:
@@ -167,7 +172,9 @@ def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:
 def _max_length(adapter: Adapter, base: Base, format: str) -> int:
     """The adapter's own, else what devices serve."""
     context = transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False).max_position_embeddings
-    if adapter.max_length and adapter.max_length > context:
-        raise InputError(f"max_length {adapter.max_length} is more than the base's context of {context}", "lower it")
+    virtual = adapter.token_count
+    if adapter.max_length and adapter.max_length + virtual > context:
+        own = f" and {virtual} virtual tokens are" if virtual else " is"
+        raise InputError(f"max_length {adapter.max_length}{own} more than the base's context of {context}", "lower it")
     longest = exact_context(base) if format == GGUF and not adapter.max_length else None
-    return int(adapter.max_length or min(context, longest or context))
+    return int(adapter.max_length or min(context, longest or context) - virtual)

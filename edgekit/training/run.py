@@ -15,7 +15,7 @@ import transformers
 from edgekit.bases.resolve import base_label, loading_name
 from edgekit.bases.torch_model import load_base
 from edgekit.encoding.images import let_see
-from edgekit.project import PREFERENCE, Project, with_settings
+from edgekit.project import P_TUNING, PREFERENCE, VIRTUAL, Project, with_settings
 from edgekit.project.folders import is_adapter_folder
 from edgekit.training.card import write_card
 from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_adapter, save_initial
@@ -32,6 +32,7 @@ from edgekit.training.record import PLOT_FILE, RunRecord, curve, plot_losses
 from edgekit.training.samples import Samples
 from edgekit.training.trackers import tracking, tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
+from edgekit.training.virtual_tokens import KeptEncoder, wrap_with_virtual_tokens
 from edgekit_runtime.files.atomic import publish
 
 log = logging.getLogger(__name__)
@@ -80,15 +81,20 @@ def train(
 def wrapped_model(prepared: Prepared) -> Any:
     """The base at the weights of this training, with the adapter to be trained around it."""
     transformers.set_seed(prepared.adapter.seed)
-    model = wrap(
-        let_see(load_base(prepared.base, prepared.weights), prepared.images),
-        prepared.adapter,
-        prepared.weights.precision,
-        checkpointing=uses_checkpointing(),
-        invocation=prepared.invocation,
-        left_out=prepared.left_out,
-        reads_images=prepared.base.vision is not None,
-    )
+    base, adapter, precision = load_base(prepared.base, prepared.weights), prepared.adapter, prepared.weights.precision
+    checkpointing = uses_checkpointing()
+    if adapter.method in VIRTUAL:
+        model = wrap_with_virtual_tokens(base, adapter, precision, prepared.encoder, checkpointing=checkpointing)
+    else:
+        model = wrap(
+            let_see(base, prepared.images),
+            adapter,
+            precision,
+            checkpointing=checkpointing,
+            invocation=prepared.invocation,
+            left_out=prepared.left_out,
+            reads_images=prepared.base.vision is not None,
+        )
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
     model.peft_config["default"].base_model_name_or_path = str(prepared.base.folder)
     return model
@@ -119,7 +125,8 @@ def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None
             *(adapter.name, model.num_parameters(only_trainable=True), prepared.base.name, prepared.weights.label),
         )
         progress = Progress.install(trainer, adapter.name)
-        for callback in (interrupt, watched, samples, TimeTold(adapter.name)):
+        kept = [KeptEncoder(model, checkpoint)] if adapter.method == P_TUNING else []
+        for callback in (*kept, interrupt, watched, samples, TimeTold(adapter.name)):
             trainer.add_callback(callback)
         begun, status, result = time.monotonic(), FAILED, {}
         try:

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from edgekit.data import Row
+from edgekit.encoding.asking import asked
 from edgekit.encoding.encoder import Encoder
 
 log = logging.getLogger(__name__)
@@ -49,18 +50,18 @@ class Samples(TrainerCallback):
         model.train(was_training)
 
     def _answer(self, model: Any, prompt: list[int], tokens: int) -> str:
-        ids = torch.tensor([prompt], device=model.device)
+        pad = int(self._encoder.tokenizer.pad_token_id)
         with torch.inference_mode():
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
+            batch = asked(model, [prompt], pad)
+            output = batch.model.generate(
+                **batch.inputs,
                 max_new_tokens=tokens,
                 do_sample=False,
                 use_cache=True,
                 eos_token_id=sorted(self._encoder.end_tokens()),
-                pad_token_id=int(self._encoder.tokenizer.pad_token_id),
+                pad_token_id=pad,
             )
-        return self._encoder.decode(output[0, len(prompt) :].tolist())
+        return self._encoder.decode(output[0, batch.width :].tolist())
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,7 @@ import transformers
 from edgekit.bases.torch_model import device, fast_bfloat16
 from edgekit.encoding.encoder import IGNORED, Encoded, Encoder
 from edgekit.project import Adapter
-from edgekit.project.model import ACTIVATED
+from edgekit.project.model import ACTIVATED, VIRTUAL
 from edgekit.training.evaluations import evaluations, patience
 from edgekit.training.optimisation import optimisation, own_optimizer
 from edgekit.training.smoothing import SmoothedLoss
@@ -47,8 +47,8 @@ def adapter_trainer(
     train_set, eval_set = datasets
     collator = transformers.DataCollatorForSeq2Seq(encoder.tokenizer, label_pad_token_id=IGNORED, pad_to_multiple_of=8)
     smoothing = adapter.label_smoothing_factor
-    # Of packed rows none has its own place or length.
-    packs = adapter.method != ACTIVATED and adapter.neftune_noise_alpha is None
+    # Of packed rows none has its own place or length, and PEFT puts virtual tokens before each.
+    packs = adapter.method not in (ACTIVATED, *VIRTUAL) and adapter.neftune_noise_alpha is None
     step = quick_step(model, collator, train_set, packs=packs, label_smoothing=smoothing)
     return transformers.Trainer(
         model=model,

@@ -213,7 +213,7 @@ class _Work:
         ended = self._complete(study)
         best = min(ended, key=lambda trial: trial.values[0], default=None) if ended else None
         settings = {} if best is None else best.user_attrs[SETTINGS]
-        return float(settings.get(RATE, self.space.adapter.learning_rate))
+        return float(settings.get(RATE, self.space.adapter.highest_rate))
 
     def _complete(self, study: optuna.Study) -> list[FrozenTrial]:
         return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 
-from edgekit.project import TARGET_WORDS, Adapter
+from edgekit.project import P_TUNING, PROMPT_TUNING, TARGET_WORDS, VIRTUAL, Adapter
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.hints import did_you_mean
 
@@ -22,6 +22,8 @@ SEARCHABLE = (RATE, "rank", "targets", "alpha", "dropout", "epochs")
 DEFAULT_SEARCH = SEARCHABLE[:-1]
 
 RATES = (2e-5, 5e-3)
+RATES_OF = {PROMPT_TUNING: (5e-3, 1.0), P_TUNING: (1e-3, 0.1)}  # of virtual tokens
+OF_LAYERS = ("rank", "targets", "alpha", "dropout")
 FIRST_RATES = (1, 3, 9, 1 / 3, 27)  # times the adapter's own
 NEAR = 3.0  # the factor around the best rate within which it is searched together with the others
 RANKS = (4, 8, 16, 32, 64)
@@ -38,18 +40,23 @@ class Space:
     searched: tuple[str, ...]
 
     @property
+    def rates(self) -> tuple[float, float]:
+        """The lowest and the highest learning rate."""
+        return RATES_OF.get(self.adapter.method, RATES)
+
+    @property
     def first_rates(self) -> list[float]:
         """Learning rates to try before anything else is changed, the adapter's own first."""
         if RATE not in self.searched:
             return []
-        own = self.adapter.learning_rate
-        rates = [own, *(min(max(own * factor, RATES[0]), RATES[1]) for factor in FIRST_RATES[1:])]
+        own = self.adapter.highest_rate
+        rates = [own, *(min(max(own * factor, self.rates[0]), self.rates[1]) for factor in FIRST_RATES[1:])]
         return list(dict.fromkeys(float(f"{rate:.3g}") for rate in rates))
 
     def own(self) -> dict[str, Any]:
         """What a trial draws that has the adapter's own settings."""
         values: dict[str, Any] = {
-            RATE: self.adapter.learning_rate,
+            RATE: self.adapter.highest_rate,
             "rank": self.adapter.rank,
             "targets": self.adapter.targets,
             ALPHA: self.adapter.lora_alpha / self.adapter.rank,
@@ -67,8 +74,8 @@ class Space:
         """
         drawn: dict[str, Any] = {}
         if RATE in self.searched:
-            low, high = RATES if best_rate is None else (best_rate / NEAR, best_rate * NEAR)
-            low, high = min(low, self.adapter.learning_rate), max(high, self.adapter.learning_rate)
+            low, high = self.rates if best_rate is None else (best_rate / NEAR, best_rate * NEAR)
+            low, high = min(low, self.adapter.highest_rate), max(high, self.adapter.highest_rate)
             drawn[RATE] = float(f"{trial.suggest_float(RATE, low, min(high, 1.0), log=True):.3g}")
             if best_rate is None:
                 return drawn
@@ -119,6 +126,14 @@ def space_of(adapter: Adapter, searched: Sequence[str] | None) -> Space:
             raise UsageError(f"{name!r} is not searched", did_you_mean(name, SEARCHABLE))
         if names.count(name) > 1:
             raise UsageError(f"{name} is named twice", "name it once")
+    if adapter.method in VIRTUAL:
+        kept = tuple(name for name in names if name not in OF_LAYERS)
+        if searched is not None and kept != names:
+            other = next(name for name in names if name in OF_LAYERS)
+            raise UsageError(
+                f"method: {adapter.method} trains no layer, and has no {other}", f"search {RATE} or epochs"
+            )
+        names = kept
     if not names:
         raise UsageError("nothing is to be searched", f"name some of {', '.join(SEARCHABLE)}")
     if adapter.rank_pattern or adapter.alpha_pattern:

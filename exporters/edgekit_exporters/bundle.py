@@ -18,6 +18,8 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.onnx import base as onnx
 from edgekit_exporters.onnx.graph_map import MAP_FILE
+from edgekit_exporters.peft.canonical import CanonicalAdapter
+from edgekit_exporters.peft.prompts import TakenPrompt
 from edgekit_exporters.progress import stage
 from edgekit_exporters.requantized import requantized_from
 from edgekit_runtime.engines.memory import MIB, ONNX_RUNTIME_BYTES, default_context, running_bytes
@@ -39,6 +41,7 @@ from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.formats.onnx_adapter import SUFFIX
 from edgekit_runtime.formats.onnx_base import DATA_FILE, MIXED_FILE, MODEL_FILE, VOCABULARY_FILE
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX_ENGINE
+from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
 
 BASE_FOLDER = "base"
 BASE_FILE = f"{BASE_FOLDER}/model.gguf"
@@ -151,9 +154,10 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
     if plan.is_onnx:
         from edgekit_exporters.onnx.adapter import write_adapter_onnx
 
-        canonical = write_adapter_onnx(source, base, folder / file, plan.base_file)
+        canonical: CanonicalAdapter | TakenPrompt = write_adapter_onnx(source, base, folder / file, plan.base_file)
     else:
         canonical = write_adapter_gguf(source, base, folder / file)
+    prompt = canonical.virtual_tokens is not None
     return AdapterEntry(
         name=source.name,
         version=source.version,
@@ -166,6 +170,8 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
         generation=source.generation,
         schema=source.output_schema,
         template_arguments=source.template_arguments,
+        kind=PROMPT_KIND if prompt else None,
+        virtual_tokens=canonical.virtual_tokens,
     )
 
 

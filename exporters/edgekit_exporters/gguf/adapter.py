@@ -13,10 +13,13 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.conversion.tensor_map import tensor_map
 from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.gguf.prompt import write_prompt
 from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalize
-from edgekit_exporters.peft.intake import take_in
+from edgekit_exporters.peft.intake import take_in, take_in_any
+from edgekit_exporters.peft.prompts import TakenPrompt
 from edgekit_exporters.peft.refit import refit
 from edgekit_exporters.peft.ways_out import refuse_ends
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats import adapter as keys
 
 log = logging.getLogger(__name__)
@@ -70,20 +73,45 @@ def canonical_adapter(source: AdapterSource, base: Base, *, onnx: bool = False) 
     return canonical
 
 
+def separate_adapter(source: AdapterSource, base: Base, *, onnx: bool = False) -> CanonicalAdapter | TakenPrompt:
+    """What a separate file holds: pairs, or the virtual tokens of a prompt adapter.
+
+    Raises:
+        InputError: as :func:`canonical_adapter`, or a prompt adapter for an engine that takes no embeddings.
+    """
+    taken = take_in_any(source.folder, base)
+    if not isinstance(taken, TakenPrompt):
+        return canonical_adapter(source, base, onnx=onnx)
+    if onnx:
+        raise InputError(
+            f"{source.name} is a prompt adapter, and an ONNX base takes token ids alone: its graph holds the"
+            " embeddings",
+            "export it with --format gguf",
+        )
+    return taken
+
+
 def write_adapter_gguf(
     source: AdapterSource, base: Base, destination: Path, *, float_type: str = "F16"
-) -> CanonicalAdapter:
-    """Write ``destination``, a LoRA GGUF that stock llama.cpp tools load too.
+) -> CanonicalAdapter | TakenPrompt:
+    """Write ``destination``: a LoRA GGUF that stock llama.cpp tools load too, or a prompt adapter's GGUF.
 
-    F16 becomes F32 where half precision can't hold the numbers.
+    F16 becomes F32 where half precision can't hold the numbers.  Virtual tokens are F32.
 
     Returns:
-        The canonical adapter whose pairs are in the file.
+        The canonical adapter whose pairs are in the file, or the prompt adapter whose rows are.
 
     Raises:
         InputError: the adapter isn't low-rank additive, is damaged, or is of another base.
     """
-    canonical = canonical_adapter(source, base)
+    canonical = separate_adapter(source, base)
+    if isinstance(canonical, TakenPrompt):
+        architecture = tensor_map(base.folder).architecture
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".adapter-") as scratch:
+            plain = Path(scratch, "adapter.gguf")
+            write_prompt(canonical.rows, architecture, plain)
+            rewrite_metadata(plain, destination, _metadata(source, base, canonical))
+        return canonical
     if float_type == "F16" and not canonical.fits_f16:
         log.info("%s is written at F32: F16 can't hold its numbers", source.name)
         float_type = "F32"
@@ -94,15 +122,15 @@ def write_adapter_gguf(
     return canonical
 
 
-def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter | TakenPrompt) -> dict[str, Any]:
     """What an adapter file of any format says of itself, by key; what was not given is left out."""
     facts = {
         keys.KEY_SCHEMA: keys.ADAPTER_SCHEMA,
         keys.KEY_NAME: source.name,
         keys.KEY_VERSION: source.version,
         keys.KEY_FAMILY: base.family,
-        keys.KEY_RANK: canonical.rank,
-        keys.KEY_TARGETS: canonical.targets,
+        keys.KEY_RANK: canonical.rank or None,
+        keys.KEY_TARGETS: canonical.targets or None,
         keys.KEY_SYSTEM: source.system,
         keys.KEY_GENERATION: source.generation,
         keys.KEY_OUTPUT_SCHEMA: source.output_schema,
@@ -112,7 +140,7 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
     return {key: value for key, value in facts.items() if value is not None}
 
 
-def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter) -> dict[str, Any]:
+def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter | TakenPrompt) -> dict[str, Any]:
     """The facts as GGUF can hold them: documents as JSON text."""
     facts = adapter_facts(source, base, canonical)
     for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA, keys.KEY_TEMPLATE_ARGUMENTS):

@@ -18,7 +18,7 @@ import torch
 from edgekit_exporters.base import SETTINGS, Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.projector import projector_gguf
-from edgekit_exporters.peft.intake import take_in
+from edgekit_exporters.peft.intake import take_in_any
 from edgekit_runtime.errors import InputError
 
 WEIGHT = "connector.modality_projection.proj.weight"  # end of its name in the whole model
@@ -47,7 +47,7 @@ def trained_connector(path: Path, base: Base) -> torch.Tensor | None:
     Raises:
         InputError: not a sound adapter of this base.
     """
-    return take_in(path, base).connector
+    return take_in_any(path, base).connector
 
 
 def with_connector(base: Base, weight: torch.Tensor) -> Base:

@@ -109,6 +109,8 @@ class CanonicalAdapter:
     layers: dict[str, LowRank]
     invocation: tuple[int, ...] = ()
 
+    virtual_tokens = None
+
     @property
     def rank(self) -> int:
         """The largest rank of any layer."""

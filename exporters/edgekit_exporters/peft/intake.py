@@ -21,6 +21,7 @@ from edgekit_exporters.peft.files import AdapterFiles, find_adapter, stamp, tell
 from edgekit_exporters.peft.lora_gguf import read_lora_gguf
 from edgekit_exporters.peft.names import PREFIX, TensorName, normalization, understand
 from edgekit_exporters.peft.places import Resolved, resolve
+from edgekit_exporters.peft.prompts import TakenPrompt, attach_prompt, checked_prompt, is_prompt
 from edgekit_exporters.peft.settings import Settings, checked_settings
 from edgekit_runtime.errors import EdgekitError, InputError
 
@@ -79,24 +80,41 @@ class TakenAdapter:
         )
 
 
+Taken = TakenAdapter | TakenPrompt
+
+
 def take_in(path: Path, base: Base) -> TakenAdapter:
     """Read the adapter that ``path`` names and check it against ``base``; see :func:`find_adapter` for what it may be.
 
     Raises:
         InputError: not a sound LoRA adapter, or not one of this base; the message names file and key or tensor.
     """
+    taken = take_in_any(path, base)
+    if isinstance(taken, TakenPrompt):
+        raise InputError(
+            f"{path} is a prompt adapter: its {taken.virtual_tokens} virtual tokens stand before the prompt, and no"
+            " weight of the base changes",
+            "export it with --mode separate",
+        )
+    return taken
+
+
+def take_in_any(path: Path, base: Base) -> Taken:
+    """As :func:`take_in`, prompt adapters too."""
     files = find_adapter(path)
     return _taken(files, tuple(stamp(files)), base)
 
 
 @functools.lru_cache(maxsize=4)  # a command takes an adapter in several times; the stamp changes with the files
-def _taken(files: AdapterFiles, _stamp: tuple[tuple[str, int, int], ...], base: Base) -> TakenAdapter:
+def _taken(files: AdapterFiles, _stamp: tuple[tuple[str, int, int], ...], base: Base) -> Taken:
     modules = base_modules(base)
     if files.is_gguf:
         raw, tensors = read_lora_gguf(files.weights_file, base)
     else:
         raw, tensors = files.config(), files.weights()
     _check_finite(tensors, files.weights_file)
+    if is_prompt(raw):
+        return _taken_prompt(raw, tensors, modules, files, base)
     raw, tensors = as_lora(raw, tensors, modules.parameters, files.config_file or files.weights_file)
     settings = checked_settings(raw, files.config_file or files.weights_file)
     tensors = _once(tensors)
@@ -126,7 +144,21 @@ def is_dead(adapter: TakenAdapter) -> bool:
     return not any((adapter.weights[b].double() @ adapter.weights[a].double()).any() for a, b in pairs.values())
 
 
-def attach(model: Any, adapter: TakenAdapter) -> Any:
+def _taken_prompt(
+    raw: dict[str, Any], tensors: dict[str, torch.Tensor], modules: BaseModules, files: AdapterFiles, base: Base
+) -> TakenPrompt:
+    if base.vision is not None:
+        raise InputError(
+            f"{files.path} is a prompt adapter, and PEFT puts images of {base.name} in the places that the virtual"
+            " tokens shift",
+            "train it as LoRA",
+        )
+    width = modules.parameters[f"{modules.embedding}.weight"][1]
+    config_file = files.config_file or files.weights_file
+    return TakenPrompt(files.path, base, checked_prompt(raw, tensors, width, config_file, files.weights_file))
+
+
+def attach(model: Any, adapter: Taken) -> Any:
     """``model``, which is the adapter's base at any precision, wrapped by PEFT with the adapter at work.
 
     Raises:
@@ -134,6 +166,8 @@ def attach(model: Any, adapter: TakenAdapter) -> Any:
     """
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
+    if isinstance(adapter, TakenPrompt):
+        return attach_prompt(model, adapter)
     weights = dict(adapter.weights)
     if adapter.connector is not None:
         weights[next(_connector_keys(model))] = adapter.connector

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit_exporters.peft.prompts import OTHER_VECTORS, PROMPT_TYPES
 from edgekit_runtime.errors import InputError
 
 INVOCATION = "alora_invocation_tokens"  # config key of activated LoRA
@@ -46,8 +47,8 @@ TOLD = (
 
 
 OTHER_KINDS = (
-    "LoRA, AdaLoRA and VeRA adapters can be exported; where the kind changes weights, PEFT's merge_and_unload makes a "
-    "model of it that can be the base"
+    "LoRA, AdaLoRA, VeRA, prompt tuning and P-tuning can be exported; where the kind changes weights, PEFT's "
+    "merge_and_unload makes a model of it that can be the base"
 )
 
 
@@ -109,6 +110,12 @@ def checked_settings(raw: Mapping[str, Any], file: Path) -> Settings:
         if raw.get("peft_type") is None:
             problem = f"{file}: peft_type is missing, so this is no config of PEFT"
             raise InputError(problem, "turn the adapter into PEFT's form, which the tool that wrote it can mostly do")
+        reason = OTHER_VECTORS.get(str(raw["peft_type"]))
+        if reason is not None:
+            raise InputError(
+                f"{file}: peft_type: {_shown(raw['peft_type'])} can't be exported: {reason}",
+                f"train it as {' or '.join(PROMPT_TYPES)}, whose vectors stand before the prompt, or as LoRA",
+            )
         problem = f"{file}: peft_type: {_shown(raw['peft_type'])} is not 'LORA'"
         raise InputError(problem, OTHER_KINDS)
     for key, reason in REFUSED.items():

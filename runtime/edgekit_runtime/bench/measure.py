@@ -145,10 +145,11 @@ def _subject(
         engine.load_adapter(name, path)
         result |= _switches(engine, name, prompts[0], count=1 if quick else SWITCHES)
     engine.select(BARE if name is None else ((name, 1.0),))
+    before = None if name is None else engine.virtual_tokens(name)
     ttft, prefill, decode = [], [], []
     for number, prompt in enumerate(prompts):
         start = time.perf_counter()
-        generation = generate(engine, prompt, Sampling())
+        generation = generate(engine, prompt, Sampling(), before)
         next(generation)
         first = time.perf_counter()
         for _ in range(decode_tokens):

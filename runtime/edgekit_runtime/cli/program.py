@@ -272,7 +272,8 @@ def _show_store(store: Store, said: list[str], notes: list[str], *, as_json: boo
     print(f"generation {generation.number}, base {base.family} {base.quantization}")
     for each in adapters:
         mark = "*" if each.active else " "
-        print(f"{mark} {each.name:24} {each.version:12} rank {each.rank}{'' if each.verified else '  unverified'}")
+        size = f"{each.virtual_tokens} virtual tokens" if each.virtual_tokens else f"rank {each.rank}"
+        print(f"{mark} {each.name:24} {each.version:12} {size}{'' if each.verified else '  unverified'}")
         if each.refused is not None:
             print(f"  {'':24} does not answer: {one_line(each.refused)}")
 

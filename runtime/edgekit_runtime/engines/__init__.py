@@ -18,6 +18,7 @@ from edgekit_runtime.engines.base import (
     forced_logits,
     generate,
     last_place,
+    with_virtual_tokens,
     working_from,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "forced_logits",
     "generate",
     "last_place",
+    "with_virtual_tokens",
     "working_from",
 ]

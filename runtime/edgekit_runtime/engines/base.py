@@ -133,8 +133,8 @@ class Part:
         start: position of the first token; what the sequence held from there on has been forgotten.
         tokens: at least one.
         every: logits after each token are wanted, not after the last alone.
-        embeddings: [len(tokens), width] of an image's cells, which take the place of token embeddings; such a part is
-            decoded alone.
+        embeddings: [len(tokens), width] of an image's or a prompt adapter's cells, which take the place of token
+            embeddings; such a part is decoded alone.
         stack: adapters for this part, where the engine mixes them; None for the selected ones.
     """
 
@@ -147,11 +147,11 @@ class Part:
 
 
 class Frame(Protocol):
-    """An image as the model sees it, or a tile of one."""
+    """An image as the model sees it, or a tile of one; or the virtual tokens of a prompt adapter."""
 
     @property
     def cells(self) -> Sequence[int]:
-        """Negative ids, one for each embedding; the same for the same pixels, and for no others."""
+        """Negative ids, one for each embedding; the same for the same pixels or rows, and for no others."""
 
     @property
     def encoded(self) -> bool:
@@ -194,6 +194,12 @@ class Prompt:
                 frames.append((len(tokens), each))
                 tokens += each.cells
         return cls(tokens, tuple(frames))
+
+    def after(self, frame: Frame) -> Prompt:
+        """The prompt with a frame before it."""
+        shift = len(frame.cells)
+        frames = ((first + shift, each) for first, each in self.frames)
+        return Prompt([*frame.cells, *self.tokens], ((0, frame), *frames))
 
     def followed_by(self, tokens: Sequence[int]) -> Prompt:
         """The prompt with more tokens after it."""
@@ -248,8 +254,11 @@ class Engine(Protocol):
     def invocation(self, name: str) -> list[int]:
         """The tokens that switch an activated LoRA on; none for any other adapter."""
 
+    def virtual_tokens(self, name: str) -> Frame | None:
+        """What a loaded prompt adapter puts before each prompt; None for any other adapter."""
+
     def select(self, stack: Stack) -> None:
-        """Use these loaded adapters for what is decoded next."""
+        """Use these loaded adapters for what is decoded next; a prompt adapter has nothing to use there."""
 
     def batches_exactly(self, stack: Stack) -> bool:
         """Whether, under ``stack``, logits are the same to the bit however many sequences are decoded at once."""
@@ -294,15 +303,22 @@ class Engine(Protocol):
         """Free everything."""
 
 
-def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-    """The plain loop, on sequence 0: prefill, then one token after another, the ending token included, without end."""
+def generate(engine: Engine, prompt: Sequence[int], sampling: Sampling, before: Frame | None = None) -> Iterator[int]:
+    """The plain loop, on sequence 0: prefill, then one token after another, the ending token included, without end.
+
+    ``before`` are the virtual tokens of a prompt adapter.
+    """
     sampler = engine.sampler(sampling, prompt)
     engine.holder = None
+    whole = Prompt(list(prompt)) if before is None else Prompt(list(prompt)).after(before)
     try:
         engine.forget(0)
-        for start in range(0, len(prompt), PREFILL_CHUNK):
-            engine.decode([Part(0, start, prompt[start : start + PREFILL_CHUNK])])
-        position = len(prompt)
+        position = 0
+        while position < len(whole.tokens):
+            end = min(edge for edge in (*whole.edges(), len(whole.tokens)) if edge > position)
+            stop = min(position + PREFILL_CHUNK, end)
+            engine.decode([whole.part(0, position, stop)])
+            position = stop
         while True:
             token = sampler.sample(0)
             yield token
@@ -320,6 +336,23 @@ def working_from(engine: Engine, stack: Stack, tokens: Sequence[int]) -> int | N
     return last_place(tokens, call) if call else 0
 
 
+def with_virtual_tokens(engine: Engine, stack: Stack, prompt: Prompt) -> tuple[Prompt, Stack]:
+    """What the engine reads of a prompt under loaded adapters, and those of them that work in its layers.
+
+    A prompt adapter's virtual tokens stand before everything else, the token that begins a text included, as in PEFT.
+    Layers have nothing of it.
+
+    Raises:
+        UsageError: a prompt adapter that is not alone, or scaled.
+    """
+    frames = [frame for name, _ in stack if (frame := engine.virtual_tokens(name)) is not None]
+    if not frames:
+        return prompt, stack
+    if len(stack) > 1 or stack[0][1] != 1:
+        raise UsageError("a prompt adapter works alone, at a scale of 1", "ask for it by its name")
+    return prompt.after(frames[0]), BARE
+
+
 def last_place(tokens: Sequence[int], call: Sequence[int]) -> int | None:
     """Where ``call`` stands last in ``tokens``; None when it doesn't."""
     starts = range(len(tokens) - len(call), -1, -1)
@@ -327,10 +360,15 @@ def last_place(tokens: Sequence[int], call: Sequence[int]) -> int | None:
 
 
 def forced_logits(engine: Engine, tokens: Sequence[int] | Prompt, stack: Stack = BARE) -> NDArray[np.float32]:
-    """Teacher-forced logits under loaded adapters, [len(tokens), vocabulary], float32, on sequence 0."""
+    """Teacher-forced logits under loaded adapters, [len(tokens), vocabulary], float32, on sequence 0.
+
+    Those after virtual tokens are left out.
+    """
     import numpy as np
 
     prompt = tokens if isinstance(tokens, Prompt) else Prompt(list(tokens))
+    count = len(prompt.tokens)
+    prompt, stack = with_virtual_tokens(engine, stack, prompt)
     works = working_from(engine, stack, prompt.tokens)
     works = len(prompt.tokens) if works is None else works
     edges = [works, *prompt.edges(), len(prompt.tokens)]
@@ -342,4 +380,4 @@ def forced_logits(engine: Engine, tokens: Sequence[int] | Prompt, stack: Stack =
         engine.select(stack if start >= works else BARE)
         engine.decode([prompt.part(0, start, stop, every=True)])
         rows += [engine.row(number).copy() for number in range(stop - start)]
-    return np.stack(rows)
+    return np.stack(rows[-count:])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgekit_runtime.engines.base import Engine, Part, Prompt, Stack, forced_logits
+from edgekit_runtime.engines.base import Engine, Part, Prompt, Stack, forced_logits, with_virtual_tokens
 from edgekit_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,8 +60,9 @@ def run_trial(engine: Engine, prompt: Sequence[int] | Prompt, stack: Stack, *, t
     start = time.perf_counter()
     logits = forced_logits(engine, prompt, stack)
     check_numbers(logits, who)
-    last, position = logits[-1], len(logits)
-    token = int(np.argmax(last))
+    before, _ = with_virtual_tokens(engine, stack, Prompt([]))
+    position = len(before.tokens) + len(logits)
+    token = int(np.argmax(logits[-1]))
     first = time.perf_counter()
     for offset in range(tokens):
         engine.decode([Part(0, position + offset, [token])])

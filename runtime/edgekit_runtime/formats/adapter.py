@@ -1,4 +1,4 @@
-"""What an adapter file (LoRA GGUF or .onnx_adapter) says of itself."""
+"""What an adapter file (LoRA GGUF, prompt adapter or .onnx_adapter) says of itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ from edgekit_runtime.formats.matrix_values import MATRIX_TYPES
 from edgekit_runtime.formats.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.formats.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
 from edgekit_runtime.formats.onnx_base import FUSED, FUSED_PARTS, LORA_A, LORA_B
+from edgekit_runtime.formats.prompt_adapter import (
+    KEY_GENERAL_TYPE,
+    PROMPT_KIND,
+    is_prompt_adapter,
+    rows_tensor,
+    unsound,
+)
 from edgekit_runtime.formats.sampling_defaults import check_generation
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
@@ -30,7 +37,6 @@ KEY_GENERATION = "edgekit.generation"
 KEY_OUTPUT_SCHEMA = "edgekit.output_schema"
 KEY_TEMPLATE_ARGUMENTS = "edgekit.template_arguments"
 # llama.cpp's own keys (gguf-py, class Keys.Adapter)
-KEY_KIND = "general.type"
 KEY_ARCHITECTURE = "general.architecture"
 KEY_ADAPTER_TYPE = "adapter.type"
 KEY_ALPHA = "adapter.lora.alpha"
@@ -51,7 +57,8 @@ class AdapterFacts:
 
     ``pairs`` maps what is changed, the base's tensor or the ONNX graph's layer, to (input width, output width, rank),
     and ``matrices`` to where A and B are in the file; ``stated_rank`` is the rank of the trained adapter;
-    ``invocation`` are the tokens from which an activated LoRA works, none for any other.
+    ``invocation`` are the tokens from which an activated LoRA works, none for any other.  Of a prompt adapter, which
+    changes no tensor, ``rows`` is where its virtual tokens are in the file.
     """
 
     path: Path
@@ -69,11 +76,17 @@ class AdapterFacts:
     template_arguments: dict[str, Any] | None = None
     invocation: tuple[int, ...] = ()
     onnx: bool = False
+    rows: TensorInfo | None = None
 
     @property
     def rank(self) -> int:
-        """The rank of the trained adapter, or the largest in the file where that doesn't say."""
-        return self.stated_rank or max(rank for _, _, rank in self.pairs.values())
+        """The rank of the trained adapter, or the largest in the file where that doesn't say; 0 without pairs."""
+        return self.stated_rank or max((rank for _, _, rank in self.pairs.values()), default=0)
+
+    @property
+    def virtual_tokens(self) -> int | None:
+        """How many virtual tokens it puts before a prompt; None for a LoRA."""
+        return None if self.rows is None else self.rows.shape[1]
 
     @property
     def knows_rank(self) -> bool:
@@ -85,7 +98,7 @@ class AdapterFacts:
         """Read an adapter file.
 
         Raises:
-            InputError: not a sound LoRA GGUF or ``.onnx_adapter``.
+            InputError: not a sound LoRA GGUF, prompt adapter or ``.onnx_adapter``.
         """
         if is_onnx_adapter(Path(path)):
             return _onnx_facts(read_onnx_adapter(path))
@@ -126,6 +139,8 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
         schema=facts.output_schema,
         template_arguments=facts.template_arguments,
         quality=None if facts.family else UNVERIFIED,
+        kind=PROMPT_KIND if facts.rows else None,
+        virtual_tokens=facts.virtual_tokens,
     )
 
 
@@ -205,26 +220,30 @@ def _unsound_onnx(file: OnnxAdapter, problem: str) -> InputError:
 
 def _gguf_facts(gguf: GgufFile) -> AdapterFacts:
     metadata = gguf.metadata
-    if metadata.get(KEY_KIND) != "adapter" or metadata.get(KEY_ADAPTER_TYPE) != "lora":
+    if is_prompt_adapter(gguf):
+        return _told(gguf, alpha=1.0, pairs={}, matrices={}, stated_rank=None, rows=rows_tensor(gguf))
+    if metadata.get(KEY_GENERAL_TYPE) != "adapter" or metadata.get(KEY_ADAPTER_TYPE) != "lora":
         raise InputError(
-            f"{gguf.path} is not a LoRA adapter but a {metadata.get(KEY_KIND, 'nameless file')}",
-            "give a LoRA GGUF, as `edgekit export` makes it",
+            f"{gguf.path} is not a LoRA adapter but a {metadata.get(KEY_GENERAL_TYPE, 'nameless file')}",
+            "give an adapter's GGUF, as `edgekit export` makes it",
         )
     matrices = _matrices(gguf)
     pairs = {target: _sizes(gguf, target, *pair) for target, pair in matrices.items()}
     rank = _rank(gguf.path, metadata.get(KEY_RANK))
     largest = max(each for _, _, each in pairs.values())
     if rank not in (None, largest):
-        raise _unsound(gguf, f"{KEY_RANK} is {rank}, and its matrices have rank {largest}")
+        raise unsound(gguf, f"{KEY_RANK} is {rank}, and its matrices have rank {largest}")
     if gguf.types.get(KEY_INVOCATION, "[U32]") != "[U32]":
-        raise _unsound(gguf, f"{KEY_INVOCATION} is stored as {gguf.types[KEY_INVOCATION]}, and llama.cpp reads [U32]")
+        raise unsound(gguf, f"{KEY_INVOCATION} is stored as {gguf.types[KEY_INVOCATION]}, and llama.cpp reads [U32]")
+    invocation = _tokens(gguf.path, metadata.get(KEY_INVOCATION))
+    return _told(gguf, alpha=_alpha(gguf), pairs=pairs, matrices=matrices, stated_rank=rank, invocation=invocation)
+
+
+def _told(gguf: GgufFile, **found: Any) -> AdapterFacts:
+    """What was found in a file, and what it tells besides."""
     return AdapterFacts(
         path=gguf.path,
         architecture=_text(gguf, KEY_ARCHITECTURE) or "",
-        alpha=_alpha(gguf),
-        pairs=pairs,
-        matrices=matrices,
-        stated_rank=rank,
         name=_text(gguf, KEY_NAME),
         version=_text(gguf, KEY_VERSION),
         family=_text(gguf, KEY_FAMILY),
@@ -232,7 +251,7 @@ def _gguf_facts(gguf: GgufFile) -> AdapterFacts:
         generation=_defaults(gguf.path, _json(gguf, KEY_GENERATION)),
         output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
         template_arguments=_json(gguf, KEY_TEMPLATE_ARGUMENTS),
-        invocation=_tokens(gguf.path, metadata.get(KEY_INVOCATION)),
+        **found,
     )
 
 
@@ -241,18 +260,18 @@ def _matrices(gguf: GgufFile) -> dict[str, Pair]:
     found: dict[str, Pair] = {}
     for name, tensor in gguf.tensors.items():
         if name.endswith(NORM):
-            raise _unsound(gguf, f"llama.cpp would leave out its tensor {name}")
+            raise unsound(gguf, f"llama.cpp would leave out its tensor {name}")
         if not name.endswith((SUFFIX_A, SUFFIX_B)):
-            raise _unsound(gguf, f"tensor {name} is no half of a LoRA pair")
+            raise unsound(gguf, f"tensor {name} is no half of a LoRA pair")
         target = name[: -len(SUFFIX_A)]
         a, b = gguf.tensors.get(target + SUFFIX_A), gguf.tensors.get(target + SUFFIX_B)
         if a is None or b is None:
-            raise _unsound(gguf, f"{target} has no {'A' if a is None else 'B'} matrix")
+            raise unsound(gguf, f"{target} has no {'A' if a is None else 'B'} matrix")
         if tensor.type_name not in MATRIX_TYPES:
-            raise _unsound(gguf, f"{name} is stored as {tensor.type_name}, and may be {', '.join(MATRIX_TYPES)}")
+            raise unsound(gguf, f"{name} is stored as {tensor.type_name}, and may be {', '.join(MATRIX_TYPES)}")
         found[target] = (a, b)
     if not found:
-        raise _unsound(gguf, "it holds no LoRA pair")
+        raise unsound(gguf, "it holds no LoRA pair")
     return found
 
 
@@ -263,10 +282,10 @@ def _sizes(gguf: GgufFile, target: str, a: TensorInfo, b: TensorInfo) -> tuple[i
     """
     embedding = target.endswith(EMBEDDING)
     if len(a.shape) not in ((2,) if embedding else (2, 3)) or a.shape[2:] != b.shape[2:] or len(b.shape) < 2:
-        raise _unsound(gguf, f"{target} is no pair of matrices: A is {list(a.shape)}, B is {list(b.shape)}")
+        raise unsound(gguf, f"{target} is no pair of matrices: A is {list(a.shape)}, B is {list(b.shape)}")
     (rank, outputs), inputs = (a.shape, b.shape[1]) if embedding else ((a.shape[1], b.shape[1]), a.shape[0])
     if rank != b.shape[0]:
-        raise _unsound(gguf, f"the ranks of {target} differ: A has {rank}, B has {b.shape[0]}")
+        raise unsound(gguf, f"the ranks of {target} differ: A has {rank}, B has {b.shape[0]}")
     return inputs, outputs, rank
 
 
@@ -279,19 +298,19 @@ def _rank(path: Path, value: Any) -> int | None:
 def _text(gguf: GgufFile, key: str) -> str | None:
     value = gguf.metadata.get(key)
     if value is not None and not isinstance(value, str):
-        raise _unsound(gguf, f"{key} is not text")
+        raise unsound(gguf, f"{key} is not text")
     return value
 
 
 def _alpha(gguf: GgufFile) -> float:
     """llama.cpp aborts over an alpha of another type, and takes 0 for none at all."""
     if KEY_ALPHA not in gguf.types:
-        raise _unsound(gguf, f"it has no {KEY_ALPHA}")
+        raise unsound(gguf, f"it has no {KEY_ALPHA}")
     if gguf.types[KEY_ALPHA] != "F32":
-        raise _unsound(gguf, f"{KEY_ALPHA} is stored as {gguf.types[KEY_ALPHA]}, and llama.cpp reads F32")
+        raise unsound(gguf, f"{KEY_ALPHA} is stored as {gguf.types[KEY_ALPHA]}, and llama.cpp reads F32")
     value = float(gguf.metadata[KEY_ALPHA])
     if not 0 < abs(value) < MAX_ALPHA:  # false for NaN too, which would make every logit NaN
-        raise _unsound(gguf, f"{KEY_ALPHA} is {value:g}, which is no sensible number")
+        raise unsound(gguf, f"{KEY_ALPHA} is {value:g}, which is no sensible number")
     return value
 
 
@@ -301,7 +320,7 @@ def _json(gguf: GgufFile, key: str) -> dict[str, Any] | None:
         return None
     value = json_object(text)
     if value is None:
-        raise _unsound(gguf, f"{key} is not a JSON object")
+        raise unsound(gguf, f"{key} is not a JSON object")
     return value
 
 
@@ -320,7 +339,3 @@ def _tokens(path: Path, value: Any) -> tuple[int, ...]:
 
 def _is_token(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
-
-
-def _unsound(gguf: GgufFile, problem: str) -> InputError:
-    return InputError(f"{gguf.path} is not a sound adapter: {problem}", "copy or export it again")

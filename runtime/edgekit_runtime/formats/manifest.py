@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.files.strict_json import strict_json
+from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
 from edgekit_runtime.formats.sampling_defaults import check_generation
 from edgekit_runtime.hints import did_you_mean
 
@@ -70,7 +71,8 @@ class BaseEntry:
 @dataclass(frozen=True)
 class AdapterEntry:
     """One adapter file: ``schema`` is the JSON schema of its answers, ``generation`` its sampling defaults,
-    ``template_arguments`` are variables that the chat template gets, ``enable_thinking`` say.
+    ``template_arguments`` are variables that the chat template gets, ``enable_thinking`` say.  ``kind`` is None for a
+    LoRA; a prompt adapter has no rank and no targets, and ``virtual_tokens`` before each prompt.
     """
 
     name: str
@@ -85,6 +87,8 @@ class AdapterEntry:
     schema: dict[str, Any] | None = None
     template_arguments: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
+    kind: str | None = None
+    virtual_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,7 @@ _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "str": _plain(str),
     "int": _plain(int),
     "str | None": _plain(str, optional=True),
+    "int | None": _plain(int, optional=True),
     "dict[str, Any]": _plain(dict),
     "dict[str, Any] | None": _plain(dict, optional=True),
     "tuple[str, ...]": _many(_plain(str)),
@@ -297,6 +302,13 @@ def _check_adapter(entry: AdapterEntry, where: str) -> None:
     if not all(map(is_word, (entry.family, *entry.targets))):
         raise InputError(f"{where}: adapter {entry.name}: family and targets have to be lines of text", _MEND)
     check_generation(entry.generation, f"{where}: adapter {entry.name}")
+    if entry.kind not in (None, PROMPT_KIND):
+        raise InputError(
+            f"{where}: adapter {entry.name} is of the kind {shown(entry.kind)}, which this version doesn't know",
+            "update edgekit-runtime",
+        )
+    if (entry.kind == PROMPT_KIND) != bool(entry.virtual_tokens):
+        raise InputError(f"{where}: adapter {entry.name}: a prompt adapter, and no other, has virtual tokens", _MEND)
 
 
 def check_version(version: str, where: str) -> None:

@@ -17,6 +17,7 @@ from edgekit_runtime.formats.matrix_values import check_values
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX
 from edgekit_runtime.formats.onnx_base import KEY_LAYERS, MIXED_FILE
 from edgekit_runtime.formats.onnx_graph import check_graph
+from edgekit_runtime.formats.prompt_adapter import check_rows
 from edgekit_runtime.prompts.rendering import chat_template
 from edgekit_runtime.prompts.template import KEY_TEMPLATE
 
@@ -27,7 +28,7 @@ def take_in(path: Path, base: GgufFile, *, family: str | None) -> AdapterFacts:
     """Read an adapter file that comes new, and check all that can be known of it without an engine.
 
     Args:
-        path: a LoRA GGUF or an ``.onnx_adapter``.
+        path: a LoRA GGUF, a prompt adapter's or an ``.onnx_adapter``.
         base: the header of the base that it shall run on.
         family: of that base.
 
@@ -36,7 +37,10 @@ def take_in(path: Path, base: GgufFile, *, family: str | None) -> AdapterFacts:
     """
     facts = AdapterFacts.read(path)
     check_fits(facts, base, family=family)
-    check_values(path, facts.matrices.values())
+    if facts.rows is not None:
+        check_rows(path, facts.rows)
+    else:
+        check_values(path, facts.matrices.values())
     return facts
 
 
@@ -64,6 +68,12 @@ def take_in_bundle(bundle: Bundle, base: GgufFile) -> None:
                 "export it with its own base",
             )
         facts = take_in(bundle.root / entry.file, base, family=family)
+        if entry.virtual_tokens != facts.virtual_tokens:
+            raise InputError(
+                f"adapter {entry.name} has {entry.virtual_tokens or 'no'} virtual tokens in the manifest, and"
+                f" {facts.virtual_tokens or 'none'} in its file",
+                "export the bundle again",
+            )
         if entry.rank != facts.rank and facts.knows_rank:
             raise InputError(
                 f"adapter {entry.name} has rank {entry.rank} in the manifest, and {facts.rank} in its file",
@@ -99,6 +109,12 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
             f"{adapter.path} was trained for the base {adapter.family}, and this base is {family}",
             "use the adapter with its own base, or train it for this one",
         )
+    if adapter.rows is not None and KEY_LAYERS in base.metadata:
+        raise InputError(
+            f"{adapter.path} is a prompt adapter, and an ONNX base takes token ids alone: its graph holds the"
+            " embeddings",
+            "export the base with --format gguf",
+        )
     if adapter.onnx != (KEY_LAYERS in base.metadata):
         wanted = "gguf" if adapter.onnx else "onnx"  # what this base runs
         raise InputError(f"{adapter.path} is for another engine than this base", f"export it with --format {wanted}")
@@ -116,6 +132,8 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
             f"{adapter.path} is for the architecture {adapter.architecture}, and the base is {architecture}",
             "use the adapter with its own base",
         )
+    if adapter.rows is not None:
+        _check_width(adapter, base)
     for name, (inputs, outputs, _) in adapter.pairs.items():
         tensor = base.tensors.get(name)
         shape = (inputs, outputs, *adapter.matrices[name][0].shape[2:])
@@ -131,6 +149,17 @@ def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = No
         raise InputError(
             f"{adapter.path} changes {EMBEDDING}, which is this base's output matrix too, and llama.cpp can't do that",
             "train it without embed_tokens, or merge it into the base",
+        )
+
+
+def _check_width(adapter: AdapterFacts, base: GgufFile) -> None:
+    """Virtual tokens stand in the place of the base's embeddings."""
+    width, embedding = adapter.rows.shape[0] if adapter.rows else 0, base.tensors.get(EMBEDDING)
+    if embedding is None or embedding.shape[0] != width:
+        found = "none" if embedding is None else embedding.shape[0]
+        raise InputError(
+            f"{adapter.path} has rows of {width} numbers, and an embedding of the base has {found}",
+            "use the adapter with its own base",
         )
 
 

@@ -192,8 +192,9 @@ def _try_all(base: BaseFiles, adapters: Sequence[str]) -> None:
     from edgekit_runtime.engines.trial import Trial, run_trial
     from edgekit_runtime.formats.adapter import AdapterFacts
 
-    calls = {each: AdapterFacts.read(each).invocation for each in adapters}
-    longest = max(map(len, calls.values()), default=0)
+    facts = {each: AdapterFacts.read(each) for each in adapters}
+    calls = {each: found.invocation for each, found in facts.items()}
+    longest = max((len(found.invocation) + (found.virtual_tokens or 0) for found in facts.values()), default=0)
     model = str(base.model)
     _say(trying=model)
     limit_memory(sum(path.stat().st_size for path in [*_files(base), *map(Path, adapters)] if path.exists()))

@@ -120,13 +120,14 @@ class Asker:
         if raw is not None and tools:
             raise UsageError("a raw prompt has no tools", "send messages, or leave them out")
         asked, preamble, end = self._prompt(prompt, messages, raw, asking, self._layouts(image))
+        stack, files = self._catalogue.stack(name, lora)
+        virtual = self._catalogue.virtual_tokens(name, lora)
         limit = int(first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         if limit == TO_CONTEXT:
-            limit = max(self._loaded.engine.context - len(asked.tokens), 1)
-        self._check_limits(asked.tokens, limit, echo=echo)
+            limit = max(self._loaded.engine.context - virtual - len(asked.tokens), 1)
+        self._check_limits(asked.tokens, limit, echo=echo, virtual=virtual)
         if first(sampling.get("min_tokens"), 0) > limit:
             raise UsageError(f"min_tokens is more than the {limit} that max_tokens allows", "lower it")
-        stack, files = self._catalogue.stack(name, lora)
         thinking = None if raw is not None else self._thinking(end, messages, asking)
         formed = any(each is not None for each in (schema, regex, grammar, choice))
         grammar, reading = self._held(called, end, schema=schema, regex=regex, grammar=grammar, choice=choice)
@@ -253,15 +254,17 @@ class Asker:
         with self._laying_out:
             return [reader.layout(picture) for picture in pictures]
 
-    def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool) -> None:
+    def _check_limits(self, tokens: Sequence[int], max_tokens: int, *, echo: bool, virtual: int) -> None:
         context = self._loaded.engine.context
         if not tokens:
             raise InputError("the prompt is empty", "pass a non-empty prompt")
         if max_tokens < 0 or (max_tokens == 0 and not echo):
             raise UsageError(f"max_tokens {max_tokens} leaves no room for an answer", "ask for at least 1")
-        if len(tokens) + max_tokens > context:
+        if virtual + len(tokens) + max_tokens > context:
+            own = f", the adapter's {virtual} virtual ones" if virtual else ""
             raise ContextExceeded(
-                f"the prompt's {len(tokens)} tokens and {max_tokens} for the answer exceed the context of {context}",
+                f"the prompt's {len(tokens)} tokens{own} and {max_tokens} for the answer exceed the context of"
+                f" {context}",
                 "shorten the prompt, lower max_tokens or ask for a larger context",
             )
 

@@ -10,6 +10,7 @@ from edgekit_runtime.engines import Stack
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import Bundle
 from edgekit_runtime.formats.manifest import BASE, AdapterEntry, BaseEntry, Manifest
+from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
 
 LARGEST_SCALE = 2.0
 
@@ -81,12 +82,13 @@ class Catalogue:
             lora: several with their scales instead.
 
         Raises:
-            InputError: an unknown name, or a scale that is too large.
+            InputError: an unknown name, a scale that is too large, or a prompt adapter that is scaled or not alone.
         """
         wanted = lora if lora is not None else {} if name is None else {name: 1.0}
         for each, scale in wanted.items():
             if not 0 <= scale <= LARGEST_SCALE:
                 raise InputError(f"adapter {each} can't have a scale of {scale:g}", f"use 0 to {LARGEST_SCALE:g}")
+        self._check_prompt_adapters({each: scale for each, scale in wanted.items() if scale})
         scales: dict[str, float] = {}
         files: dict[str, Path] = {}
         for each, scale in wanted.items():
@@ -95,3 +97,24 @@ class Catalogue:
                 scales[entry.digest] = scales.get(entry.digest, 0.0) + float(scale)
                 files[entry.digest] = self.path(each)
         return tuple(sorted(scales.items())), files
+
+    def virtual_tokens(self, name: str | None, lora: Mapping[str, float] | None = None) -> int:
+        """How many virtual tokens the adapters of :meth:`stack` put before a prompt."""
+        wanted = lora if lora is not None else {} if name is None else {name: 1.0}
+        return sum(self.manifest.adapter(each).virtual_tokens or 0 for each, scale in wanted.items() if scale)
+
+    def _check_prompt_adapters(self, wanted: Mapping[str, float]) -> None:
+        """Virtual tokens were trained on the base alone: under a LoRA, or scaled, they are others than those."""
+        for each, scale in wanted.items():
+            if self.manifest.adapter(each).kind != PROMPT_KIND:
+                continue
+            if len(wanted) > 1:
+                raise InputError(
+                    f"{each} is a prompt adapter: its virtual tokens were trained on the base alone, and mean nothing"
+                    " beside another adapter",
+                    "ask for it alone",
+                )
+            if scale != 1:
+                raise InputError(
+                    f"{each} is a prompt adapter: virtual tokens can't have a scale of {scale:g}", "use 1, or leave it"
+                )

@@ -15,7 +15,10 @@ from edgekit_runtime.scheduler import Piece, Request, TokenScore
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts; ``cached_tokens`` of the prompt were in the KV cache already."""
+    """Token counts; ``cached_tokens`` of the prompt were in the KV cache already.
+
+    Cells of images and virtual tokens of a prompt adapter count as tokens of the prompt.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -167,7 +170,7 @@ def generation_of(request: Request, text: str, adapter: str | None, reading: Rea
     if reading is not None:
         text, calls = reading.form.parse(text, reading.tools, thinking=reading.thinking)
     finish_reason = request.finish_reason or "stop"
-    prompt, count = len(request.work.prompt), len(request.tokens)
+    prompt, count = len(request.prompt.tokens), len(request.tokens)
     decode = request.ended - request.first
     prefill = request.first - request.ready - request.encoding
     return Generation(

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
+from edgekit_runtime.engines import BARE, Engine, Part, Stack, with_virtual_tokens, working_from
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.parked import Parked, ParkedChats
 from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody, watched
@@ -174,11 +174,12 @@ class Loop:
                 self.pool.release(request.work.files)
 
     def _start(self, request: Request) -> None:
-        stack = request.work.stack
-        works = working_from(self._engine, stack, request.work.prompt)
-        request.works_from = len(request.work.prompt) + request.work.max_tokens if works is None else works
+        request.begin_with(*with_virtual_tokens(self._engine, request.work.stack, request.prompt))
+        stack, length = request.stack, len(request.prompt.tokens)
+        works = working_from(self._engine, stack, request.prompt.tokens)
+        request.works_from = length + request.work.max_tokens if works is None else works
         exact = self._engine.cuts_exactly(stack) and (not request.works_from or self._engine.cuts_exactly(BARE))
-        keys = request.keys(0, len(request.work.prompt))
+        keys = request.keys(0, length)
         free = {
             slot.sequence: self._reusable(slot, request, keys, exact) for slot in self._slots if slot.request is None
         }
@@ -197,7 +198,7 @@ class Loop:
             reused = 0
         del slot.held[reused:]
         slot.cuts = [cut for cut in slot.cuts if cut < reused] + [reused] * bool(reused)
-        preamble = request.work.preamble
+        preamble = request.preamble
         if reused < preamble and preamble >= LEAST_TOKENS and not request.work.echo:
             reused = self._restore(slot, request, keys[:preamble], reused)
         request.decoded = request.reused = reused
@@ -212,7 +213,7 @@ class Loop:
         Best is next to one's own kind, then where both sides are left to one's own kind.
         """
         sides = [slot.request for slot in self._slots if abs(slot.sequence - sequence) == 1]
-        own = any(request is not None and request.work.stack == stack for request in sides)
+        own = any(request is not None and request.stack == stack for request in sides)
         return own, -sum(request is not None for request in sides)
 
     def _park(self, slot: Slot, reused: int) -> None:
@@ -258,7 +259,7 @@ class Loop:
         if common == start:
             return common
         kept = min(common, min(end, len(keys)) - LEAST_CHUNK)
-        return kept if kept - start >= LEAST_CHUNK or not request.work.frames else start
+        return kept if kept - start >= LEAST_CHUNK or not request.prompt.frames else start
 
     def _restore(self, slot: Slot, request: Request, keys: list[Key], reused: int) -> int:
         state = self.prefixes.get(keys)
@@ -342,8 +343,8 @@ class Loop:
         request.decoded = stop
         self.counts.prompt_tokens += stop - start
         if work.echo:
-            request.echoed += scores(self._engine, work.prompt, start, stop, work.alternatives or 0)
-        if stop == work.preamble and stop >= LEAST_TOKENS:
+            self._echo(request, start, stop)
+        if stop == request.preamble and stop >= LEAST_TOKENS:
             self.prefixes.put(slot.held, self._engine.save(slot.sequence))
         if not request.prefilled:
             self._prefilling.append(slot)
@@ -353,11 +354,17 @@ class Loop:
             request.finish("length")
             self._free(slot)
 
+    def _echo(self, request: Request, start: int, stop: int) -> None:
+        """Scores of the prompt's own tokens; virtual ones have none."""
+        work, before = request.work, request.virtual
+        if start >= before:
+            found = scores(self._engine, work.prompt, start - before, stop - before, work.alternatives or 0)
+            request.echoed += found
+
     def _chunk_end(self, request: Request, start: int) -> int:
         """Where the chunk of a prompt ends that begins at ``start``."""
-        work = request.work
-        preamble = work.preamble if work.preamble - start >= LEAST_CHUNK else 0
-        ends = (len(work.prompt), preamble, request.works_from, *request.prompt.edges())
+        preamble = request.preamble if request.preamble - start >= LEAST_CHUNK else 0
+        ends = (len(request.prompt.tokens), preamble, request.works_from, *request.prompt.edges())
         end = min(end for end in ends if end > start)
         left = end - start - self._chunk
         return end if left <= 0 else start + self._chunk - max(LEAST_CHUNK - left, 0)

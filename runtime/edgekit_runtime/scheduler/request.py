@@ -73,7 +73,9 @@ class Request:
     def __init__(self, work: Work, sampler: Sampler) -> None:
         """Start the clock."""
         self.work = work
-        self.prompt = Prompt(list(work.prompt), work.frames)
+        self.prompt = Prompt(list(work.prompt), work.frames)  # as the engine reads it
+        self.stack = work.stack  # that works in the engine's layers
+        self.preamble = work.preamble
         self.sampler = sampler
         self.pieces: deque[Piece] = deque()
         self.finish_reason: str | None = None  # "stop", "length" or "cancelled"
@@ -99,15 +101,28 @@ class Request:
     @property
     def prefilled(self) -> bool:
         """Whether the whole prompt has gone through the model."""
-        return self.decoded >= len(self.work.prompt)
+        return self.decoded >= len(self.prompt.tokens)
+
+    @property
+    def virtual(self) -> int:
+        """How many virtual tokens stand before the prompt."""
+        return len(self.prompt.tokens) - len(self.work.prompt)
+
+    def begin_with(self, prompt: Prompt, stack: Stack) -> None:
+        """Read ``prompt``, which is the work's with virtual tokens before it, under ``stack``.
+
+        Virtual tokens are a part of the preamble: all requests for their adapter begin with them.
+        """
+        self.prompt, self.stack = prompt, stack
+        self.preamble = self.virtual + self.work.preamble
 
     def stack_at(self, position: int) -> Stack:
         """The adapters at work at a position."""
-        return self.work.stack if position >= self.works_from else BARE
+        return self.stack if position >= self.works_from else BARE
 
     def keys(self, start: int, stop: int) -> list[Key]:
         """What the prompt's cells from ``start`` to ``stop`` are computed from."""
-        return [(self.work.prompt[position], self.stack_at(position)) for position in range(start, stop)]
+        return [(self.prompt.tokens[position], self.stack_at(position)) for position in range(start, stop)]
 
     def accept(self, token: int, data: bytes, *, ends: bool, score: TokenScore | None = None) -> None:
         """Take the next token, which stands for ``data``."""

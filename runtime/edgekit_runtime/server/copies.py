@@ -15,10 +15,11 @@ from pathlib import Path
 
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.files.private_folder import PrivateFolder
-from edgekit_runtime.formats.adapter import KEY_KIND, adapter_entry
+from edgekit_runtime.formats.adapter import adapter_entry
 from edgekit_runtime.formats.gguf import ADAPTER_METADATA, GgufFile, read_gguf
 from edgekit_runtime.formats.manifest import AdapterEntry
 from edgekit_runtime.formats.onnx_adapter import IDENTIFIER
+from edgekit_runtime.formats.prompt_adapter import GENERAL_TYPE, KEY_GENERAL_TYPE
 from edgekit_runtime.intake.adapters import take_in
 from edgekit_runtime.store import Store
 from edgekit_runtime.store.incoming import Incoming, take_file
@@ -138,7 +139,7 @@ def _says_adapter(path: Path) -> bool:
         if stream.read(8)[4:] == IDENTIFIER:
             return True
     try:
-        return read_gguf(path, budget=ADAPTER_METADATA).metadata.get(KEY_KIND) == "adapter"
+        return read_gguf(path, budget=ADAPTER_METADATA).metadata.get(KEY_GENERAL_TYPE) in ("adapter", GENERAL_TYPE)
     except InputError:
         return False
 

@@ -62,6 +62,7 @@ class Installed:
     digest: str
     verified: bool
     refused: str | None = None
+    virtual_tokens: int | None = None  # of a prompt adapter
 
 
 def default_store() -> Path:
@@ -192,6 +193,7 @@ class Store:
                 entry.digest,
                 (entry.quality or {}).get("verified", True) is not False,
                 self.refusals.why(entry.digest, base, engine),
+                entry.virtual_tokens,
             )
             for entry in sorted(generation.installed, key=lambda entry: (entry.name, version_key(entry.version)))
         ]

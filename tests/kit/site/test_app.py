@@ -13,6 +13,7 @@ import pytest
 from edgekit.site import build_site
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.formats.adapter import KEY_INVOCATION
+from edgekit_runtime.formats.prompt_adapter import GENERAL_TYPE
 from tests.browser import needs_chromium
 from tests.goods import Goods, with_report, with_two_adapters
 from tests.screen import begin, check
@@ -120,6 +121,8 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
     (site / "more").mkdir()
     activated = tmp_path / "activated.gguf"
     rewrite_metadata(goods.two, activated, {KEY_INVOCATION: [1, 2]})
+    prompt = tmp_path / "prompt.gguf"
+    rewrite_metadata(goods.two, prompt, {"general.type": GENERAL_TYPE})
     for_onnx = tmp_path / "other.onnx_adapter"
     for_onnx.write_bytes(b"\x18\0\0\0TORT" + bytes(64))
     (site / "more/two.gguf").write_bytes(goods.two.read_bytes())
@@ -137,6 +140,8 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
         assert "another-base" in page.inner_text("#installing")
         page.set_input_files("#adapter-file", activated)
         expect(page.locator("#installing")).to_contain_text("activated LoRA")
+        page.set_input_files("#adapter-file", prompt)
+        expect(page.locator("#installing")).to_contain_text("this page's engine takes no embeddings")
         page.set_input_files("#adapter-file", for_onnx)
         expect(page.locator("#installing")).to_contain_text("export it with --format gguf")
         page.fill("#adapter-url", "https://elsewhere.example/x.gguf")

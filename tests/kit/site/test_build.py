@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from edgekit.cli import main
 from edgekit.site import assets, build_site, policy
 from edgekit.site import build as building
 from edgekit.site.colours import colour
 from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.gguf.prompt import write_prompt
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 from edgekit_runtime.formats.adapter import KEY_INVOCATION
 from edgekit_runtime.formats.bundle import verify_bundle
@@ -130,6 +132,8 @@ def test_what_can_not_become_a_site_is_told(goods: Goods, tmp_path: Path, monkey
         build_site(goods.bundle, tmp_path / "site", adapters_from=["adapters.example.com"])
     with pytest.raises(InputError, match="one is an activated LoRA"):
         build_site(change_adapter(goods.bundle, tmp_path, _activate), tmp_path / "site")
+    with pytest.raises(InputError, match="one is a prompt adapter, and a page's engine takes no embeddings"):
+        build_site(change_adapter(goods.bundle, tmp_path / "prompt", _to_prompt), tmp_path / "site")
     monkeypatch.setattr(building, "LARGEST_BASE", 1000)
     with pytest.raises(InputError, match="of 4 GiB"):
         build_site(goods.bundle, tmp_path / "site")
@@ -141,6 +145,14 @@ def _activate(adapter: Path, manifest: dict[str, Any]) -> None:
     adapter.rename(plain)
     rewrite_metadata(plain, adapter, {KEY_INVOCATION: [1, 2]})
     plain.unlink()
+
+
+def _to_prompt(adapter: Path, manifest: dict[str, Any]) -> None:
+    plain = adapter.with_suffix(".plain")
+    write_prompt(torch.ones(3, 64), "llama", plain)
+    rewrite_metadata(plain, adapter, {"edgekit.family": manifest["base"]["family"]})
+    plain.unlink()
+    manifest["adapters"][0] |= {"kind": "prompt", "virtual_tokens": 3, "rank": 0, "targets": []}
 
 
 def test_a_missing_npm_or_a_damaged_cache_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

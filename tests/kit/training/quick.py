@@ -65,10 +65,16 @@ WITH_STATE: dict[str, dict[str, Any]] = {
 TARGETS = {"mamba": ["in_proj", "x_proj"]}
 
 
+def bare(kind: str, settings: dict[str, Any]) -> Any:
+    """A model of ``kind`` in training."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **COMMON, **settings)
+    return transformers.AutoModelForCausalLM.from_config(config).train()
+
+
 def adapted(kind: str, settings: dict[str, Any], **lora: Any) -> Any:
     """A model of ``kind`` in training with LoRA layers that change its answers."""
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **COMMON, **settings))
+    model = bare(kind, settings)
     options = {"r": 4, "target_modules": TARGETS.get(kind, "all-linear"), "init_lora_weights": False, **lora}
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options)).train()
 

@@ -80,3 +80,14 @@ def test_ranks_of_single_layers_are_kept() -> None:
     assert "rank" not in space_of(adapter, None).searched
     with pytest.raises(UsageError, match="rank_pattern"):
         space_of(adapter, ["rank"])
+
+
+def test_virtual_tokens_have_a_rate_to_search_and_nothing_of_layers() -> None:
+    adapter = Adapter(name="one", method="prompt-tuning")
+    space = space_of(adapter, None)
+    assert space.searched == (RATE,)
+    assert space.first_rates[0] == adapter.highest_rate == 0.1
+    assert max(space.first_rates) > 0.2
+    assert space_of(adapter, ["epochs", RATE]).searched == ("epochs", RATE)
+    with pytest.raises(UsageError, match="trains no layer, and has no rank"):
+        space_of(adapter, [RATE, "rank"])

@@ -28,9 +28,11 @@ from edgekit_runtime.engines.llama.images import LlamaImages
 from edgekit_runtime.engines.llama.library import clear_errors, engine_info, model_parameters, reason, start_backend
 from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
 from edgekit_runtime.engines.llama.samplers import LogitsSampler, Said
+from edgekit_runtime.engines.llama.virtual_tokens import VirtualTokens
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.prompt_adapter import is_prompt_adapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class LlamaEngine(VocabularyUser):
-    """A base GGUF and any number of LoRA GGUFs."""
+    """A base GGUF and any number of adapters: LoRA GGUFs, and those of virtual tokens."""
 
     splits_at_gaps = True
 
@@ -52,6 +54,7 @@ class LlamaEngine(VocabularyUser):
         self.context, self.threads, self.sequences = context, threads, sequences
         self.holder: object = None
         self._adapters: dict[str, Any] = {}
+        self._prompts: dict[str, VirtualTokens] = {}
         self._selected: Stack | None = BARE
         self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
         self._exact: dict[tuple[int, ...], bool] = {}
@@ -76,11 +79,14 @@ class LlamaEngine(VocabularyUser):
         return LlamaImages(projector, self._model, threads=self.threads)
 
     def load_adapter(self, name: str, path: Path) -> int:
-        """Read a LoRA GGUF into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
+        """Read an adapter's GGUF into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
 
         Raises:
             InputError: llama.cpp refuses the file.
         """
+        header = read_gguf(path)
+        if is_prompt_adapter(header):
+            return self._load_prompt(name, header)
         with with_odd_rank(path, wanted=self.sequences > 1) as file:
             tensors = read_gguf(file).tensors
             self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
@@ -92,12 +98,24 @@ class LlamaEngine(VocabularyUser):
                 self._adapters[name] = handle
         return sum(tensor.size for tensor in tensors.values())
 
+    def _load_prompt(self, name: str, header: GgufFile) -> int:
+        """Virtual tokens never reach llama.cpp as an adapter: they are decoded as embeddings."""
+        if name not in self._prompts:
+            width = int(llama.llama_model_n_embd_inp(self._model))
+            self._prompts[name] = VirtualTokens.read(header, width=width)
+        return self._prompts[name].size
+
+    def virtual_tokens(self, name: str) -> VirtualTokens | None:
+        """What a loaded prompt adapter puts before each prompt; None for a LoRA."""
+        return self._prompts.get(name)
+
     def unload_adapter(self, name: str) -> None:
         """Free an adapter's memory.
 
         The context must not know it any more then.  The next adapter may come to lie at the same address: llama.cpp
         would take it for this one, and compute its graph over freed tensors once more.
         """
+        self._prompts.pop(name, None)
         if name not in self._adapters:
             return
         if self._selected is None or any(name == each for each, _ in self._selected):
@@ -106,12 +124,15 @@ class LlamaEngine(VocabularyUser):
 
     def invocation(self, name: str) -> list[int]:
         """The tokens that switch an activated LoRA (aLoRA) on; none for any other adapter."""
+        if name in self._prompts:
+            return []
         handle = self._adapters[name]
         count = llama.llama_adapter_get_alora_n_invocation_tokens(handle)
         return list(llama.llama_adapter_get_alora_invocation_tokens(handle)[:count]) if count else []
 
     def select(self, stack: Stack) -> None:
         """Use these loaded adapters for what comes."""
+        stack = self._loras(stack)
         if stack != self._selected:
             adapters = [(self._adapters[name], scale) for name, scale in stack]
             self._selected = None  # unknown, should the switch fail
@@ -122,6 +143,7 @@ class LlamaEngine(VocabularyUser):
         """Whether logits are the same to the bit for any number of sequences and any cut of a prompt into parts of
         two tokens and more; tried once for adapters of the same shapes.
         """
+        stack = self._loras(stack)
         shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
         if shapes not in self._exact:
             self._exact[shapes] = self.sequences > 1 and self._probe(stack)
@@ -190,6 +212,10 @@ class LlamaEngine(VocabularyUser):
             llama.llama_model_free(self._model)
             self._model = None
         self._adapters.clear()
+        self._prompts.clear()
+
+    def _loras(self, stack: Stack) -> Stack:
+        return tuple(each for each in stack if each[0] not in self._prompts)
 
     @property
     def _open(self) -> LlamaContext:

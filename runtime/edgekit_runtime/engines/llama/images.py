@@ -7,7 +7,6 @@ of that is done anywhere else, in training neither.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import weakref
 from collections import OrderedDict
 from pathlib import Path
@@ -17,6 +16,7 @@ from llama_cpp import llama_cpp as llama
 from llama_cpp import mtmd_cpp as mtmd
 
 from edgekit_runtime.engines.base import Frame, Layout
+from edgekit_runtime.engines.cells import cell_ids
 from edgekit_runtime.engines.llama.library import clear_errors, log_callback, reason, start_backend
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.formats.base_header import check_projector
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT_LIMIT = 64 * 1024 * 1024  # bytes of embeddings that are kept
-MOST_CELLS = 1 << 16  # of a frame; larger than any context
 FLOAT_BYTES = 4
 ENCODINGS = 3  # of one chunk, until all of it is numbers
 KEY_WIDTH = "clip.vision.projection_dim"
@@ -194,9 +193,7 @@ class _Frame:
     """See :class:`~edgekit_runtime.engines.base.Frame`."""
 
     def __init__(self, seen: _Seen, images: LlamaImages, chunk: Any, name: str) -> None:
-        first = (int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) >> 1) * MOST_CELLS  # fits 64 bits
-        count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
-        self.cells = range(-first - 1, -first - 1 - count, -1)
+        self.cells = cell_ids(name, int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)))
         self._seen, self._images, self._chunk = seen, images, chunk  # the chunk is the image's
         self._embeddings: NDArray[np.float32] | None = None
 

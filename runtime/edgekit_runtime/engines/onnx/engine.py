@@ -103,6 +103,9 @@ class OnnxEngine(VocabularyUser):
         self._sets.remove(name)
         self._bindings.drop(name)
 
+    def virtual_tokens(self, name: str) -> None:
+        """None: the graph holds its embeddings, and takes token ids alone."""
+
     def invocation(self, name: str) -> list[int]:
         """The tokens that switch an activated LoRA (aLoRA) on; none for any other adapter."""
         return list(self._adapters[name].invocation)

@@ -43,6 +43,13 @@ export async function readAdapter(file, label) {
   }
   const gguf = await readGguf(file, label, ADAPTER_METADATA);
   const { metadata } = gguf;
+  if (metadata.get("general.type") === "prompt adapter") {
+    throw new EdgekitError(
+      "unsupported",
+      `${label} is a prompt adapter, and this page's engine takes no embeddings`,
+      "use a LoRA",
+    );
+  }
   if (metadata.get("general.type") !== "adapter" || metadata.get("adapter.type") !== "lora") {
     throw new EdgekitError(
       "damaged",
