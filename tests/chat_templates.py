@@ -421,3 +421,111 @@ TEMPLATES: dict[str, str | dict[str, str]] = {
 # A template that leaves system messages out and says nothing, as some early ones do.
 SILENT = """{% for message in messages %}{% if message['role'] == 'user' %}{{ '### User: ' + message['content'] + '
 ' }}{% elif message['role'] == 'assistant' %}{{ '### Assistant: ' + message['content'] + eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Assistant: ' }}{% endif %}"""
+
+# More ways to write calls, each in the style of a family.
+_TURNS = """{%- for message in messages %}
+    {%- if message.role == 'tool' %}{{- '<|im_start|>tool\\n' + message.content + '<|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\\n' }}
+        {%- if message.content %}{{- message.content }}{%- endif %}"""
+_TURN_ENDS = """{{- '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
+LFM2 = (
+    """{%- if tools %}{{- '<|im_start|>system\\nList of tools: [' }}{%- for tool in tools %}{{- tool | tojson }}{%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}{{- ']<|im_end|>\\n' }}{%- endif %}
+"""
+    + _TURNS
+    + """{%- if message.tool_calls %}
+            {{- '<|tool_call_start|>[' }}
+            {%- for call in message.tool_calls %}
+                {{- call.function.name + '(' }}
+                {%- for key, value in call.function.arguments.items() %}
+                    {{- key + '=' + (value | tojson) }}{%- if not loop.last %}{{- ', ' }}{%- endif %}
+                {%- endfor %}
+                {{- ')' }}{%- if not loop.last %}{{- ', ' }}{%- endif %}
+            {%- endfor %}
+            {{- ']<|tool_call_end|>' }}
+        {%- endif %}"""
+    + _TURN_ENDS
+)
+
+PYTHON_CALLS = _TURNS + (
+    """{%- for call in message.tool_calls | default([]) %}
+            {{- '<|python_start|>' + call.function.name + '(' }}
+            {%- for key, value in call.function.arguments.items() %}{{- key + '=' }}{%- if value is string %}{{- "'" + value.replace('\\\\', '\\\\\\\\').replace("'", "\\\\'").replace('\\n', '\\\\n') + "'" }}{%- else %}{{- value }}{%- endif %}{%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}
+            {{- ')<|python_end|>' }}
+        {%- endfor %}"""
+    + _TURN_ENDS
+)
+
+FUNCTION_GEMMA = """{%- macro said(value) -%}
+    {%- if value is string -%}{{- '<escape>' + value + '<escape>' -}}
+    {%- elif value is boolean -%}{{- 'true' if value else 'false' -}}
+    {%- elif value is none -%}{{- 'null' -}}
+    {%- elif value is mapping -%}{{- '{' -}}{%- for key, each in value | dictsort -%}{{- key + ':' + said(each) -}}{%- if not loop.last -%}{{- ',' -}}{%- endif -%}{%- endfor -%}{{- '}' -}}
+    {%- elif value is iterable -%}{{- '[' -}}{%- for each in value -%}{{- said(each) -}}{%- if not loop.last -%}{{- ',' -}}{%- endif -%}{%- endfor -%}{{- ']' -}}
+    {%- else -%}{{- value -}}
+    {%- endif -%}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- if tools -%}{{- '<start_of_turn>developer\\n' -}}{%- for tool in tools -%}{{- '<start_function_declaration>declaration:' + tool.function.name + said(tool.function.parameters) + '<end_function_declaration>' -}}{%- endfor -%}{{- '<end_of_turn>\\n' -}}{%- endif -%}
+{%- for message in messages -%}
+    {%- if message.role == 'tool' -%}{{- '<start_function_response>response:' + message.content + '<end_function_response>' -}}
+    {%- else -%}
+        {{- '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) + '\\n' -}}
+        {%- if message.content -%}{{- message.content | trim -}}{%- endif -%}
+        {%- for call in message.tool_calls | default([]) -%}{{- '<start_function_call>call:' + call.function.name + said(call.function.arguments) + '<end_function_call>' -}}{%- endfor -%}
+        {%- if message.tool_calls -%}{{- '<start_function_response>' -}}{%- else -%}{{- '<end_of_turn>\\n' -}}{%- endif -%}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
+"""
+
+QWEN3_CODER = (
+    _QWEN_TOOLS
+    + """{%- for message in messages if message.role != 'system' %}
+    {%- if message.role == 'tool' %}{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' }}
+    {%- else %}
+        {{- '<|im_start|>' + message.role + '\\n' }}
+        {%- if message.content %}{{- message.content | trim }}{%- endif %}
+        {%- for call in message.tool_calls | default([]) %}
+            {{- '\\n<tool_call>\\n<function=' + call.function.name + '>\\n' }}
+            {%- for key, value in call.function.arguments | items %}
+                {{- '<parameter=' + key + '>\\n' }}{{- value | tojson if value is mapping or (value is iterable and value is not string) else value | string }}{{- '\\n</parameter>\\n' }}
+            {%- endfor %}
+            {{- '</function>\\n</tool_call>' }}
+        {%- endfor %}"""
+    + _TURN_ENDS
+)
+
+# Each call in an envelope, in one list; the template knows no tools.
+ENVELOPES = _TURNS + (
+    """{%- if message.tool_calls %}
+            {{- '<calls>[' }}
+            {%- for call in message.tool_calls %}{{- '{"type": "function", "function": ' + call.function | tojson + '}' }}{%- if not loop.last %}{{- ', ' }}{%- endif %}{%- endfor %}
+            {{- ']</calls>' }}
+        {%- endif %}"""
+    + _TURN_ENDS
+)
+
+# Calls whose arguments can't be read back.
+IDS_BEFORE_NAMES = _TURNS + "{%- if message.tool_calls %}{{- message.tool_calls | tojson }}{%- endif %}" + _TURN_ENDS
+STRANGE_CALLS = _TURNS + (
+    "{%- for call in message.tool_calls | default([]) %}{{- 'I call ' + call.function.name + ' with ' + call.function.arguments | length | string }}{%- endfor %}"
+    + _TURN_ENDS
+)
+
+CALLING: dict[str, str | dict[str, str]] = {
+    **{
+        name: TEMPLATES[name]
+        for name in ("llama3", "mistral", "ministral", "qwen2.5", "qwen3", "granite", "command-r", "hermes")
+    },
+    "lfm2": LFM2,
+    "python": PYTHON_CALLS,
+    "function-gemma": FUNCTION_GEMMA,
+    "qwen3-coder": QWEN3_CODER,
+    "envelopes": ENVELOPES,
+}

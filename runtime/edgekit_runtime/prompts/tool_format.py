@@ -1,0 +1,318 @@
+"""How a model writes calls of functions in its answers, and calls read back from answers.
+
+What a base's chat template makes of calls in a conversation is how its answers have them: one form for training, for
+devices and for scores.  :mod:`~edgekit_runtime.prompts.tool_learning` finds the form out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from edgekit_runtime.prompts.reasoning import KNOWN_TAGS
+from edgekit_runtime.prompts.tool_arguments import read_bare, read_keywords, read_object, read_tagged
+
+if TYPE_CHECKING:
+    from edgekit_runtime.prompts.template import ChatTemplate
+
+# Kinds of syntax: {"name": …, "arguments": {…}}, name and JSON, name(a=1), name{a:1}, <parameter=a>1</parameter>.
+OBJECT, NAMED, KEYWORDS, BARE, TAGGED = "object", "named", "keywords", "bare", "tagged"
+_NAME = re.compile(r"[\w.-]+")
+_SPACE = re.compile(r"\s*")
+Tools = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a function: its name, its arguments as values, and its id where the model writes one."""
+
+    name: str
+    arguments: dict[str, Any]
+    id: str | None = None
+
+    def message_form(self, id: str | None = None) -> dict[str, Any]:
+        """The same as an entry of ``tool_calls`` in a message, with an id of its own or this one."""
+        named = self.id or id
+        return {
+            **({"id": named} if named else {}),
+            "type": "function",
+            "function": {"name": self.name, "arguments": self.arguments},
+        }
+
+
+@dataclass(frozen=True)
+class CallSyntax:
+    """How one call is written.
+
+    Attributes:
+        kind: one of ``object``, ``named``, ``keywords``, ``bare`` and ``tagged``.
+        head: what stands before the name.
+        middle: between name and arguments.
+        foot: behind the arguments, up to the id where there is one.
+        rest: behind the id.
+        keys: of an object: where it has the name, the arguments, and the id (or none).
+        constants: what else is in the object.
+        marks: what stands around texts (``bare``), or around names and values (``tagged``).
+    """
+
+    kind: str
+    head: str = ""
+    middle: str = ""
+    foot: str = ""
+    rest: str = ""
+    keys: tuple[str, ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+
+    def read(self, text: str, at: int, tools: Tools = ()) -> tuple[Call, int] | None:
+        """The call that begins at ``at`` and where it ends; None where none does, whatever the text is."""
+        try:
+            return self._object(text, at) if self.kind == OBJECT else self._named(text, at, tools)
+        except (ValueError, RecursionError):
+            return None
+
+    def _object(self, text: str, at: int) -> tuple[Call, int] | None:
+        value, end = read_object(text, at)
+        name_key, arguments_key, *id_key = self.keys
+        left = dict(value)
+        name, arguments = left.pop(name_key, None), left.pop(arguments_key, {})
+        named = left.pop(id_key[0], None) if id_key else None
+        known = all(key in self.constants and self.constants[key] == each for key, each in left.items())
+        if not isinstance(name, str) or not name or not isinstance(arguments, dict) or not known:
+            return None
+        return Call(name, arguments, named if isinstance(named, str) and named else None), end
+
+    def _named(self, text: str, at: int, tools: Tools) -> tuple[Call, int] | None:
+        name = _NAME.match(text, at)
+        if name is None:
+            return None
+        begin = loosely(text, name.end(), self.middle)
+        if begin is None:
+            return None
+        if self.kind == NAMED:
+            arguments, end = read_object(text, begin)
+        elif self.kind == KEYWORDS:
+            arguments, end = read_keywords(text, begin)
+            end += 1
+        elif self.kind == BARE:
+            arguments, end = read_bare(text, begin, self.marks[0])
+            end += 1
+        else:
+            before, between, behind = self.marks
+            arguments, end = read_tagged(text, begin, (before, between, behind), texts_of(tools, name[0]))
+        return Call(name[0], arguments), end
+
+    @cached_property
+    def json_begun(self) -> re.Pattern[str] | None:
+        """What an unfinished call has to match for its arguments to have begun as JSON: the name is group 1."""
+        if self.kind == OBJECT:
+            head, middle = self.head.removesuffix('"'), self.middle.removeprefix('"')
+            return re.compile(rf'{_loose(head)}\s*"((?:[^"\\]|\\.)*)"{_loose(middle)}\s*(?=\{{)')
+        return re.compile(rf"([\w.-]+){_loose(self.middle)}\s*(?=\{{)") if self.kind == NAMED else None
+
+
+@dataclass(frozen=True)
+class ToolFormat:
+    """How calls stand in an answer.
+
+    Attributes:
+        syntax: how one is written; None where the template writes calls in a way that is not understood.
+        opening: what stands before the first call.
+        closing: behind the last call, or behind each one in blocks of their own.
+        between: what stands between two calls.
+        blocks: each call has its own opening and closing.
+        gap: what stands between a text and the opening of calls that follow it.
+        parallel: an answer may have several calls.
+        own: it is the template's, not edgekit's.
+        why: the template's calls are not taken; nothing where they are.
+    """
+
+    syntax: CallSyntax | None
+    opening: str = ""
+    closing: str = ""
+    between: str = ""
+    blocks: bool = True
+    gap: str = "\n"
+    parallel: bool = True
+    own: bool = True
+    why: str = ""
+
+    @classmethod
+    def of(cls, template: ChatTemplate) -> ToolFormat:
+        """The form in which a base calls functions.
+
+        It is edgekit's own (:data:`DEFAULT_FORMAT`) where the template renders no calls, as ``why`` tells.
+        """
+        from edgekit_runtime.prompts.tool_learning import learnt
+
+        return learnt(template.render)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ToolFormat:
+        """From what :meth:`as_json` gave."""
+        given = dict(document)
+        syntax = given.pop("syntax")
+        if syntax is not None:
+            parts: dict[str, Any] = {
+                key: tuple(each) if isinstance(each, list) else each for key, each in syntax.items()
+            }
+            syntax = CallSyntax(**parts)
+        return cls(syntax, **given)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return asdict(self)
+
+    @property
+    def needle(self) -> str:
+        """What tells that calls begin; empty where only the call itself does."""
+        return self.opening.strip()
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """All texts around names and arguments, for the control tokens in them."""
+        syntax = self.syntax
+        inner = () if syntax is None else (syntax.head, syntax.middle, syntax.foot, syntax.rest, *syntax.marks)
+        return tuple(dict.fromkeys(each for each in (self.opening, self.between, self.closing, *inner) if each))
+
+    def parse(self, text: str, tools: Tools = (), *, thinking: bool | None = None) -> tuple[str, list[Call]]:
+        """An answer's text without its calls, and the calls.
+
+        What only looks like a call stays text.  Nothing is taken for a call in reasoning.
+
+        Args:
+            text: an answer, with the control tokens of :attr:`literals` in it.
+            tools: descriptions of functions, which tell texts from numbers where calls write both alike.
+            thinking: whether the prompt has begun a reasoning that the answer goes on with; None where that isn't
+                known, and an end tag alone tells it.
+        """
+        calls: list[Call] = []
+        said, done = "", 0  # what is said beside the calls so far, and up to where
+        at = self.begin(text, reasoning_end(text, thinking=thinking))
+        while at is not None:
+            found = self.calls_at(text, at, tools)
+            if found is not None:
+                calls += found[0]
+                said += text[done:at].removesuffix(self.gap)
+                done = at = found[1]
+            at = self.begin(text, at + (found is None)) if self.needle else None
+        said += text[done:]
+        return (said if said.strip() else "", calls) if calls else (text, calls)
+
+    def begin(self, text: str, start: int) -> int | None:
+        """Where calls may begin, at ``start`` or behind it."""
+        if self.syntax is None:
+            return None
+        if self.needle:
+            at = text.find(self.needle, start)
+            return at if at >= 0 else None
+        return _skip(text, start)
+
+    def calls_at(self, text: str, at: int, tools: Tools = ()) -> tuple[list[Call], int] | None:
+        """The calls whose opening is at ``at``, and where the last closing ends; None where there is no whole call."""
+        assert self.syntax is not None
+        calls: list[Call] = []
+        end = at
+        start: int | None = at + len(self.needle)
+        while start is not None:
+            read = self.syntax.read(text, _skip(text, start), tools)
+            if read is None:
+                break
+            calls.append(read[0])
+            end, start = self.behind(text, read[1])
+        if not calls or (not self.needle and end < len(text.rstrip())):
+            return None
+        return calls, end
+
+    def behind(self, text: str, at: int) -> tuple[int, int | None]:
+        """Where the closing behind the call that ends at ``at`` ends, and where another call begins, if one does."""
+        closed = loosely(text, at, self.closing)
+        if self.blocks:
+            if closed is None:
+                return at, None
+            again = loosely(text, closed, self.needle) if self.needle else None
+            return closed, again
+        again = loosely(text, at, self.between)
+        return (at, again) if again is not None else (at if closed is None else closed, None)
+
+
+# As Hermes models have it, and Qwen's and many others after them.
+DEFAULT_FORMAT = ToolFormat(
+    CallSyntax(OBJECT, '{"name": "', '", "arguments": ', "}", keys=("name", "arguments")),
+    opening="<tool_call>\n",
+    closing="\n</tool_call>",
+    between="\n</tool_call>\n<tool_call>\n",
+    own=False,
+)
+
+
+def default_text(calls: Sequence[Call]) -> str:
+    """Calls as :data:`DEFAULT_FORMAT` writes them."""
+    form = DEFAULT_FORMAT
+    written = (json.dumps({"name": each.name, "arguments": each.arguments}, ensure_ascii=False) for each in calls)
+    return f"{form.opening}{form.between.join(written)}{form.closing}"
+
+
+def reasoning_end(text: str, *, thinking: bool | None) -> int:
+    """Where an answer goes on behind its reasoning: at its end where that is open, at the beginning where it has none.
+
+    ``thinking`` is that of :meth:`ToolFormat.parse`.
+    """
+    if thinking:
+        found = (text.find(tags.end) + len(tags.end) for tags in KNOWN_TAGS if tags.end in text)
+        return min(found, default=len(text))
+    for tags in KNOWN_TAGS:
+        begun = text.lstrip().startswith(tags.start)
+        end = text.find(tags.end)
+        if begun:
+            return len(text) if end < 0 else end + len(tags.end)
+        alone = thinking is None and end >= 0 and tags.start not in text[:end]
+        if alone and (end == 0 or text[end - 1] == "\n"):
+            return end + len(tags.end)
+    return 0
+
+
+def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A function's description, in an envelope or without one."""
+    function = tool.get("function", tool)
+    return function if isinstance(function, Mapping) else {}
+
+
+def texts_of(tools: Tools, name: str) -> frozenset[str]:
+    """Arguments of a function that are texts."""
+    found = next((function_of(each) for each in tools if function_of(each).get("name") == name), {})
+    parameters = found.get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    if not isinstance(properties, Mapping):
+        return frozenset()
+    return frozenset(key for key, each in properties.items() if isinstance(each, Mapping) and _is_text(each))
+
+
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if isinstance(values, list):
+        return all(isinstance(each, str) for each in values)
+    return schema.get("type") == "string"
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def loosely(text: str, at: int, literal: str) -> int | None:
+    """Behind a literal, whatever white space stands around it; None where it isn't there."""
+    bare = literal.strip()
+    if text.startswith(literal, at):
+        return at + len(literal)
+    at = _skip(text, at)
+    return at + len(bare) if text.startswith(bare, at) else None
+
+
+def _loose(literal: str) -> str:
+    """A pattern of a literal in which white space may be more, less or none."""
+    return r"\s*".join(re.escape(each) for each in re.findall(r'"(?:[^"\\]|\\.)*"|[\w<>|=/]+|[^\s]', literal))

@@ -1,0 +1,267 @@
+"""Finds out how a chat template writes calls of functions, by rendering conversations whose calls are known.
+
+What stands around the names and arguments of one call, of two, and of a text with a call, is the form.  It is taken
+only if calls with values of all kinds, rendered and read back, are what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts import tool_format as forms
+from edgekit_runtime.prompts.template import Message
+from edgekit_runtime.prompts.tool_arguments import read_bare, read_keywords, read_object, read_tagged
+from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, CallSyntax, ToolFormat
+
+Render = Callable[..., str]
+MARK = "\N{SNOWMAN}9027160435\N{SNOWMAN}"  # a text that begins as no call does
+_FIRST, _SECOND = "probe_gauge", "probe_valve"
+_KEYS, _VALUES = ("first_key", "second_key"), ("firsttext", "secondtext")
+_ARGUMENTS = dict(zip(_KEYS, _VALUES, strict=True))
+_IDS = ("abcdefgh1", "abcdefgh2")  # of nine signs: Mistral's templates take no others
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "probe_tool",
+        "description": "a probe",
+        "parameters": {"type": "object", "properties": {"size": {"type": "number", "description": "a size"}}},
+    },
+}
+# Values of all kinds; what has no quotes can't tell a number from its text, so texts here look like texts.
+_TRIALS: tuple[dict[str, Any], ...] = (
+    {},
+    {"text": 'it\'s "so", 4 > 3 & 50%', "lines": "one\n two"},
+    {"whole": -3, "half": 0.5, "yes": True, "no": False, "none": None},
+    {"list": ["a", 1, [True]], "inner": {"deep": {"text": "x"}, "list": []}},
+    {"sign": "检 \U0001f527"},
+)
+_ABSENT = "the base's chat template renders no calls"
+_STRANGE = "the base's chat template writes calls in a way that can't be read back"
+
+
+class _Place(NamedTuple):
+    """Where a call stands in a text, and how it is written."""
+
+    start: int
+    end: int
+    syntax: CallSyntax
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Renders answers to one question."""
+
+    render: Render
+    tools: Sequence[Mapping[str, Any]]
+
+    def said(self, **answer: Any) -> str | None:
+        """The conversation with this answer; None where the template refuses it."""
+        messages: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", **answer}]
+        return self._text(messages, add_generation_prompt=False)
+
+    def called(self, *calls: Call, content: str | None = None) -> str | None:
+        """The conversation with calls; some templates want a content beside them."""
+        entries = [call.message_form(identity) for call, identity in zip(calls, _IDS, strict=False)]
+        for each in [content] if content is not None else [None, ""]:
+            text = self.said(content=each, tool_calls=entries)
+            if text is not None:
+                return text
+        return None
+
+    def prompt(self) -> str | None:
+        return self._text([{"role": "user", "content": "?"}], add_generation_prompt=True)
+
+    def _text(self, messages: list[Message], **options: Any) -> str | None:
+        try:
+            return self.render(messages, tools=self.tools, **options)
+        except InputError:
+            return None
+
+
+def learnt(render: Render) -> ToolFormat:
+    """The form of a template; edgekit's own where it renders no calls.
+
+    Args:
+        render: messages to text, with ``tools`` and ``add_generation_prompt`` as
+            :meth:`~edgekit_runtime.prompts.template.ChatTemplate.render` has them.
+    """
+    strange = None
+    for tools in ((_TOOL,), ()):
+        probe = _Probe(render, tools)
+        one = probe.called(Call(_FIRST, _ARGUMENTS))
+        if one is None or _FIRST not in one:
+            continue
+        found = _form(probe, one)
+        if found is not None and _reads_back(probe, found):
+            return found
+        strange = ToolFormat(None, why=_STRANGE)
+    return strange or replace(DEFAULT_FORMAT, why=_ABSENT)
+
+
+def _form(probe: _Probe, one: str) -> ToolFormat | None:
+    turn = _turn(probe, one)
+    answer = one[turn.begun :]
+    place = _located(answer, _FIRST, _ARGUMENTS, _IDS[0])
+    if place is None or _IDS[0] in answer[: place.start] + answer[place.end :]:
+        return None
+    opening, rest = answer[: place.start].lstrip(), answer[place.end :]
+    between = _between(probe.called(Call(_FIRST, _ARGUMENTS), Call(_SECOND, _ARGUMENTS)))
+    form = ToolFormat(place.syntax, opening, parallel=between is not None, blocks=between is None)
+    if between is not None and between.endswith(opening):
+        shut = between[: len(between) - len(opening)]
+        closing = shut[: _common(shut, rest)]
+        form = replace(form, blocks=True, between=between, closing=closing.rstrip())
+    else:
+        form = replace(form, between=between or "", closing=turn.without_end(rest).rstrip())
+    return replace(form, gap=_gap(probe, form))
+
+
+class _Turn(NamedTuple):
+    """Where the answer begins in a rendered conversation, and what a text is followed by at its end."""
+
+    begun: int
+    tail: str
+
+    def without_end(self, text: str) -> str:
+        """Without the token that ends the turn; where calls end with another one, it is the last in angle brackets."""
+        if self.tail and text.endswith(self.tail):
+            return text.removesuffix(self.tail)
+        bare = text.rstrip()
+        return bare[: bare.rindex("<")] if bare.endswith(">") and "<" in bare else text
+
+
+def _turn(probe: _Probe, one: str) -> _Turn:
+    text, prompt = probe.said(content=MARK), probe.prompt()
+    begun = len(prompt) if prompt is not None and one.startswith(prompt) else 0
+    if text is None or MARK not in text:
+        return _Turn(begun, "")
+    return _Turn(max(begun, _common(one, text)), text[text.rindex(MARK) + len(MARK) :])
+
+
+def _between(two: str | None) -> str | None:
+    """What stands between two calls; None where the template takes one at a time."""
+    if two is None:
+        return None
+    first = _located(two, _FIRST, _ARGUMENTS, _IDS[0])
+    second = _located(two, _SECOND, _ARGUMENTS, _IDS[1])
+    return None if first is None or second is None or second.start < first.end else two[first.end : second.start]
+
+
+def _gap(probe: _Probe, form: ToolFormat) -> str:
+    """What stands between a text and calls."""
+    both = probe.called(Call(_FIRST, _ARGUMENTS), content=MARK)
+    behind = both[both.rindex(MARK) + len(MARK) :] if both is not None and MARK in both else ""
+    place = _located(behind, _FIRST, _ARGUMENTS, _IDS[0])
+    before = "" if place is None else behind[: place.start]
+    return before.removesuffix(form.opening) if before.endswith(form.opening) else ""
+
+
+def _reads_back(probe: _Probe, form: ToolFormat) -> bool:
+    """Whether calls with all kinds of values come back as they were."""
+    for number, arguments in enumerate(_TRIALS):
+        calls = [Call(_FIRST, arguments)]
+        if form.parallel:
+            calls.append(Call(_SECOND, _TRIALS[number - 1]))
+        text = probe.called(*calls)
+        if text is None:
+            return False
+        turn = _turn(probe, text)
+        found = form.parse(turn.without_end(text[turn.begun :]))[1]
+        if [(each.name, each.arguments) for each in found] != [(each.name, each.arguments) for each in calls]:
+            return False
+    return True
+
+
+def _located(text: str, name: str, arguments: dict[str, Any], identity: str) -> _Place | None:
+    """A call in a text, by what it has to hold."""
+    at = text.find(name)
+    if at < 0:
+        return None
+    for find in (_as_object, _as_named, _as_keywords, _as_bare, _as_tagged):
+        try:
+            place = find(text, at, name, arguments, identity)
+        except (ValueError, RecursionError):
+            continue
+        if place is not None:
+            return place
+    return None
+
+
+def _as_object(text: str, at: int, name: str, arguments: dict[str, Any], identity: str) -> _Place | None:
+    """The innermost object that holds both."""
+    start = at
+    while (start := text.rfind("{", 0, start)) >= 0:
+        try:
+            value, end = read_object(text, start)
+        except ValueError:
+            continue
+        keys = [next((key for key, each in value.items() if each == known), None) for known in (name, arguments)]
+        if end <= at or None in keys:
+            continue
+        id_key = next((key for key, each in value.items() if each == identity), None)
+        known = [*(key for key in keys if key is not None), *([id_key] if id_key else [])]
+        begun = text.index("{", at)
+        ended = read_object(text, begun)[1]
+        foot, _, rest = text[ended:end].partition(identity) if id_key else (text[ended:end], "", "")
+        constants = {key: each for key, each in value.items() if key not in known}
+        middle = text[at + len(name) : begun]
+        return _Place(start, end, CallSyntax(forms.OBJECT, text[start:at], middle, foot, rest, tuple(known), constants))
+    return None
+
+
+def _as_named(text: str, at: int, name: str, arguments: dict[str, Any], _: str) -> _Place | None:
+    begun = text.index("{", at)
+    value, end = read_object(text, begun)
+    middle = text[at + len(name) : begun]
+    good = value == arguments and middle
+    return _Place(at, end, CallSyntax(forms.NAMED, middle=middle)) if good else None
+
+
+def _as_keywords(text: str, at: int, name: str, arguments: dict[str, Any], _: str) -> _Place | None:
+    behind = at + len(name)
+    if not text.startswith("(", behind):
+        return None
+    value, end = read_keywords(text, behind + 1)
+    good = value == arguments
+    return _Place(at, end + 1, CallSyntax(forms.KEYWORDS, middle="(", foot=")")) if good else None
+
+
+def _as_bare(text: str, at: int, name: str, arguments: dict[str, Any], _: str) -> _Place | None:
+    behind = at + len(name)
+    key, value = next(iter(arguments.items()))
+    begun = text.index(f"{key}:", behind) + len(key) + 1
+    mark = text[begun : text.index(value, begun)]
+    if not text.startswith("{", behind) or not mark.strip() or mark != mark.strip():
+        return None
+    found, end = read_bare(text, behind + 1, mark)
+    good = found == arguments
+    return _Place(at, end + 1, CallSyntax(forms.BARE, middle="{", foot="}", marks=(mark,))) if good else None
+
+
+def _as_tagged(text: str, at: int, name: str, arguments: dict[str, Any], _: str) -> _Place | None:
+    """Tags are what stands before each key, between key and value, and behind each value."""
+    (key, value), (other_key, other_value) = arguments.items()
+    key_at = text.index(key, at + len(name))
+    value_at = text.index(value, key_at)
+    other_at = text.index(other_key, value_at)
+    before, apart = text[at + len(name) : key_at], text[value_at + len(value) : other_at]
+    shared = _common(before[::-1], apart[::-1])
+    tag = before[len(before) - shared :].lstrip()
+    tag = tag[max(tag.rfind("<"), 0) :]
+    behind, between = apart[: len(apart) - len(tag)], text[key_at + len(key) : value_at]
+    middle = before[: len(before) - len(tag)]
+    marks = (tag, between, behind)
+    if not all(each.strip() for each in marks):
+        return None
+    found, end = read_tagged(text, at + len(name) + len(middle), marks, arguments)
+    good = found == arguments and text.startswith(behind, text.index(other_value, other_at) + len(other_value))
+    return _Place(at, end, CallSyntax(forms.TAGGED, middle=middle, marks=marks)) if good else None
+
+
+def _common(one: str, other: str) -> int:
+    """How long the beginning is that two texts share."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
