@@ -12,6 +12,7 @@ from edgekit.cli.data_options import (
     Adapter,
     AnswerSchema,
     Concurrency,
+    Count,
     Endpoint,
     IgnoreNumbers,
     KeyVariable,
@@ -24,6 +25,8 @@ from edgekit.cli.data_options import (
     Temperature,
     Tokens,
     adapter_of,
+    budget_of,
+    schema_of,
     written_lines,
 )
 from edgekit.cli.frame import Json, command
@@ -45,10 +48,7 @@ def generate(
         Path | None,
         typer.Argument(parser=Path, metavar="SEEDS", help="rows that show what to write (default: the adapter's)"),
     ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option("--rows", parser=read(whole()), metavar="N", help="end when FILE has so many rows"),
-    ] = None,
+    count: Count = None,
     tokens: Tokens = None,
     minutes: Minutes = None,
     vary: Annotated[
@@ -88,11 +88,10 @@ def generate(
 
     Rows that break the schema, or are near one that is there, are refused.
     """
-    from edgekit.curation.asking import Budget
     from edgekit.curation.generate import Request
     from edgekit.curation.generate import generate as generate_rows
     from edgekit.curation.similar import LIKENESS
-    from edgekit.curation.subjects import read_about, read_schema
+    from edgekit.curation.subjects import read_about
     from edgekit.curation.teacher import KEY_VARIABLE, TeacherOptions
     from edgekit.curation.variation import read_axes, read_plan
     from edgekit.data import load_rows
@@ -112,7 +111,7 @@ def generate(
         seeds=seeds,
         about=read_about(about) or told,
         system=None if ours is None else ours.system,
-        schema=read_schema(schema) if schema is not None else None if ours is None else ours.schema,
+        schema=schema_of(schema, ours),
         axes=axes,
         avoid=[] if held_out is None else load_rows(held_out),
         shots=shots,
@@ -128,6 +127,5 @@ def generate(
         max_tokens=max_tokens,
         temperature=temperature,
     )
-    budget = Budget(count, tokens, None if minutes is None else 60 * minutes)
-    done = generate_rows(request, options, output, budget, concurrency=concurrency)
+    done = generate_rows(request, options, output, budget_of(count, tokens, minutes), concurrency=concurrency)
     print_json(done.as_dict()) if as_json else print(written_lines(done))

@@ -12,6 +12,7 @@ from edgekit.cli.data_options import (
     Adapter,
     AnswerSchema,
     Concurrency,
+    Count,
     Endpoint,
     KeyVariable,
     MaxTokens,
@@ -22,11 +23,12 @@ from edgekit.cli.data_options import (
     Temperature,
     Tokens,
     adapter_of,
+    budget_of,
+    schema_of,
     written_lines,
 )
 from edgekit.cli.frame import Json, command
-from edgekit.cli.options import ProjectFolder, read
-from edgekit_runtime.cli.arguments import whole
+from edgekit.cli.options import ProjectFolder
 from edgekit_runtime.cli.parser import print_json
 
 
@@ -47,10 +49,7 @@ def label(
         list[str] | None,
         typer.Option(metavar="COLUMN", help="a column that is no part of prompts (repeatable, * for all)"),
     ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option("--rows", parser=read(whole()), metavar="N", help="end when FILE has so many rows"),
-    ] = None,
+    count: Count = None,
     tokens: Tokens = None,
     minutes: Minutes = None,
     response_format: ResponseFormat = "json_schema",
@@ -66,10 +65,9 @@ def label(
 
     In a project the teacher gets the adapter's system prompt, and its answers are held to the adapter's schema.
     """
-    from edgekit.curation.asking import Budget
     from edgekit.curation.label import Request
     from edgekit.curation.label import label as label_rows
-    from edgekit.curation.subjects import read_about, read_schema
+    from edgekit.curation.subjects import read_about
     from edgekit.curation.teacher import KEY_VARIABLE, TeacherOptions
     from edgekit.data import load_prompts
 
@@ -79,7 +77,7 @@ def label(
         prompts=load_prompts(prompts, ignore or ()),
         about=read_about(about),
         system=None if ours is None else ours.system,
-        schema=read_schema(schema) if schema is not None else None if ours is None else ours.schema,
+        schema=schema_of(schema, ours),
     )
     options = TeacherOptions(
         endpoint=endpoint,
@@ -89,6 +87,5 @@ def label(
         max_tokens=max_tokens,
         temperature=temperature,
     )
-    budget = Budget(count, tokens, None if minutes is None else 60 * minutes)
-    done = label_rows(request, options, output, budget, concurrency=concurrency)
+    done = label_rows(request, options, output, budget_of(count, tokens, minutes), concurrency=concurrency)
     print_json(done.as_dict()) if as_json else print(written_lines(done))

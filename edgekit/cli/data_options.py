@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from edgekit.cli.options import one_of, read
 from edgekit_runtime.cli.arguments import number, whole
 
 if TYPE_CHECKING:
+    from edgekit.curation.asking import Budget
     from edgekit.curation.run import Written
     from edgekit.project import Adapter as ProjectAdapter
     from edgekit.project import Project
@@ -57,6 +59,10 @@ ResponseFormat = Annotated[
         **one_of("--response-format", lambda: ["json_schema", "json_object", "none"]),
     ),
 ]
+Count = Annotated[
+    int | None,
+    typer.Option("--rows", parser=read(whole()), metavar="N", help="end when FILE has so many rows"),
+]
 Tokens = Annotated[
     int | None,
     typer.Option(parser=read(whole()), metavar="N", help="end after so many tokens, of all runs on FILE"),
@@ -90,6 +96,22 @@ def adapter_of(folder: str, name: str | None) -> tuple[Project, ProjectAdapter] 
         return None
     project = load_project(folder)
     return project, project.adapter(name)
+
+
+def schema_of(file: Path | None, adapter: ProjectAdapter | None) -> Mapping[str, Any] | None:
+    """The JSON schema that answers have to fit: a file's, else an adapter's, if either is given."""
+    from edgekit.curation.subjects import read_schema
+
+    if file is not None:
+        return read_schema(file)
+    return None if adapter is None else adapter.schema
+
+
+def budget_of(rows: int | None, tokens: int | None, minutes: float | None) -> Budget:
+    """What ends a teacher's work; whatever is reached first."""
+    from edgekit.curation.asking import Budget
+
+    return Budget(rows, tokens, None if minutes is None else 60 * minutes)
 
 
 def written_lines(done: Written) -> str:

@@ -131,22 +131,19 @@ class _Writer:
         self.run.count(reply)
 
     def _keep(self, job: _Job, reply: Reply, origin: dict[str, Any]) -> None:
-        row, problem = self._row(reply)
-        if problem is None:
-            one = sample(read_row(Record(row, "the row"), Path(), Columns()))
-            problem = self._known_already(one)
-            if problem is None:
-                self._know(one)
-                self._variation.took(job.combination)
-                self.run.take({**row, PROVENANCE: origin})
-                return
-        self._variation.refused(job.combination)
-        self.run.refuse({**row, PROVENANCE: origin}, problem)
+        row, one = self._row(reply)
+        if isinstance(one, str):
+            self._variation.refused(job.combination)
+            self.run.refuse({**row, PROVENANCE: origin}, one)
+            return
+        self._know(one)
+        self._variation.took(job.combination)
+        self.run.take({**row, PROVENANCE: origin})
 
-    def _row(self, reply: Reply) -> tuple[dict[str, Any], str | None]:
+    def _row(self, reply: Reply) -> tuple[dict[str, Any], Sample | str]:
         """The row that a reply is; or what was said, and what is wrong with it."""
         if reply.text is None:
-            return {}, reply.problem
+            return {}, reply.problem or "no answer"
         said = {"reply": reply.text}
         try:
             value = parse_json(unfenced(reply.text))
@@ -165,10 +162,10 @@ class _Writer:
         row = {QUESTION: question.strip(), ANSWER: answer.strip()}
         row |= {} if self._system is None else {"system": self._system}
         try:
-            read_row(Record(row, "the row"), Path(), Columns())
+            one = sample(read_row(Record(row, "the row"), Path(), Columns()))
         except InputError as error:
             return said, f"no row: {error.problem}"
-        return row, None
+        return row, self._known_already(one) or one
 
     def _known_already(self, one: Sample) -> str | None:
         if one.key in self._exact:

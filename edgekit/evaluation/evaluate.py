@@ -92,7 +92,7 @@ def evaluate(
         InputError: no trained adapter, bad rows, or a bundle without this adapter.
     """
     check_evaluate(project, name, artifact=artifact)
-    project = as_trained(project)
+    project = as_trained(project, tell=True)
     adapter = project.adapter(name)
     base, rows, max_tokens, free_text = questions(project, adapter, limit)
     if artifact is not None:

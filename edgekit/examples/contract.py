@@ -20,7 +20,7 @@ import random
 from collections.abc import Sequence
 
 from edgekit.examples.answers import answer_schema, one_line, one_of
-from edgekit.examples.drawing import Rows, draw_rows, sentence
+from edgekit.examples.drawing import Recipe, sentence
 
 SYSTEM = "Review."
 
@@ -72,19 +72,6 @@ def answer(clause: str, party: str, force: str, days: int) -> str:
     return one_line({"type": clause, "party": party, "days": days, "force": force, "flag": FLAGS[party, force]})
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(CLAUSES, PARTIES, FORCES)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     clause, party, force = combination
     days = chosen.choice((5, 7, 10, 14, 21, 30, 45, 60, 90))
@@ -96,3 +83,7 @@ def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Seque
         number=chosen.randint(1, 19),
     )
     return sentence(text), answer(clause, party, force, days)
+
+
+COMBINATIONS = tuple(itertools.product(CLAUSES, PARTIES, FORCES))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

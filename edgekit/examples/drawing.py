@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 Combination = TypeVar("Combination")
 Rows = list[dict[str, object]]
@@ -12,48 +13,50 @@ Rows = list[dict[str, object]]
 Draw = Callable[[random.Random, Combination, Sequence[str]], tuple[str, str] | None]
 
 
-def draw_rows(
-    draw: Draw[Combination],
-    combinations: Sequence[Combination],
-    wordings: Sequence[str],
-    counts: tuple[int, int],
-    seed: int,
-    *,
-    held_out_share: float,
-    unseen_wordings: int,
-) -> tuple[Rows, Rows]:
-    """Training and evaluation rows: chat messages without a system prompt, and no question twice.
+@dataclass(frozen=True)
+class Recipe(Generic[Combination]):
+    """How the rows of an example are drawn.
 
-    Args:
+    Attributes:
         draw: makes one row.
         combinations: what rows are about.
         wordings: frames of questions; training lacks the last ``unseen_wordings``.
-        counts: of training and evaluation rows.
-        seed: the same gives the same rows.
         held_out_share: of the combinations, for evaluation alone.
         unseen_wordings: for evaluation alone.
     """
-    chosen = random.Random(seed)
-    shuffled = list(combinations)
-    chosen.shuffle(shuffled)
-    held_out = int(held_out_share * len(shuffled))
-    seen: set[str] = set()
 
-    def rows(count: int, of: Sequence[Combination], frames: Sequence[str]) -> Rows:
-        found: Rows = []
-        while len(found) < count:
-            drawn = draw(chosen, chosen.choice(of), frames)
-            if drawn is None or drawn[0] in seen:
-                continue
-            question, answer = drawn
-            seen.add(question)
-            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            found.append({"messages": messages})
-        return found
+    draw: Draw[Combination]
+    combinations: Iterable[Combination]
+    wordings: Sequence[str]
+    held_out_share: float
+    unseen_wordings: int
 
-    train, evaluate = counts
-    evaluation = rows(evaluate, shuffled[:held_out], wordings)
-    return rows(train, shuffled[held_out:], wordings[: len(wordings) - unseen_wordings]), evaluation
+    def generate(self, train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
+        """So many training and evaluation rows: chat messages without a system prompt, and no question twice.
+
+        The same seed gives the same rows.
+        """
+        chosen = random.Random(seed)
+        shuffled = list(self.combinations)
+        chosen.shuffle(shuffled)
+        held_out = int(self.held_out_share * len(shuffled))
+        seen: set[str] = set()
+
+        def rows(count: int, of: Sequence[Combination], frames: Sequence[str]) -> Rows:
+            found: Rows = []
+            while len(found) < count:
+                drawn = self.draw(chosen, chosen.choice(of), frames)
+                if drawn is None or drawn[0] in seen:
+                    continue
+                question, answer = drawn
+                seen.add(question)
+                messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+                found.append({"messages": messages})
+            return found
+
+        evaluation = rows(evaluate, shuffled[:held_out], self.wordings)
+        known = self.wordings[: len(self.wordings) - self.unseen_wordings]
+        return rows(train, shuffled[held_out:], known), evaluation
 
 
 def sentence(text: str) -> str:

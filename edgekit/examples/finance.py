@@ -20,7 +20,7 @@ import random
 from collections.abc import Sequence
 
 from edgekit.examples.answers import TEXT, answer_schema, one_line, one_of
-from edgekit.examples.drawing import Rows, draw_rows, sentence
+from edgekit.examples.drawing import Recipe, sentence
 
 SYSTEM = "Rate."
 
@@ -74,19 +74,6 @@ def answer(company: str, event: str, status: str) -> str:
     return one_line({"company": company, "event": event, "status": status, "risk": judged, "reason": reason})
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(COMPANIES, EVENTS, STATUSES)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     company, event, status = combination
     text = chosen.choice(frames).format(
@@ -96,3 +83,7 @@ def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Seque
         amount=chosen.choice(AMOUNTS).format(amount=chosen.randint(2, 99)),
     )
     return sentence(text), answer(company, event, status)
+
+
+COMBINATIONS = tuple(itertools.product(COMPANIES, EVENTS, STATUSES))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

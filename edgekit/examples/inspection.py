@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.examples.answers import NUMBER_OR_NULL, TEXT, answer_schema, one_line, one_of
-from edgekit.examples.drawing import Rows, draw_rows, sentence
+from edgekit.examples.drawing import Recipe, sentence
 
 SYSTEM = "Inspect."
 
@@ -113,19 +113,6 @@ def answer(finding: Finding) -> str:
     )
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(PARTS, DEFECTS, PLACES)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     part, defect, place = combination
     looks = chosen.choice(list(SEVERITIES))
@@ -140,3 +127,7 @@ def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Seque
         station=chosen.randint(1, 9),
     )
     return sentence(text), answer(Finding(part, defect, place, looks, size if measured else None))
+
+
+COMBINATIONS = tuple(itertools.product(PARTS, DEFECTS, PLACES))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.examples.answers import TEXT, answer_schema, one_of
-from edgekit.examples.drawing import Rows, draw_rows
+from edgekit.examples.drawing import Recipe
 
 SYSTEM = "You are a quality inspector. Judge the finding as JSON."
 
@@ -135,19 +135,6 @@ def answer(finding: Finding) -> str:
     return json.dumps(fields)
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(PARTS, DEFECTS, LOCATIONS)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     finding = _finding(chosen, *combination)
     return _wording(chosen, finding, frames), answer(finding)
@@ -176,3 +163,7 @@ def _wording(chosen: random.Random, finding: Finding, frames: Sequence[str]) -> 
         tolerance=stated,
     )
     return text + chosen.choice(NOTES)
+
+
+COMBINATIONS = tuple(itertools.product(PARTS, DEFECTS, LOCATIONS))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

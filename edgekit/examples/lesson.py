@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.examples.answers import TEXT, answer_schema, one_line, one_of
-from edgekit.examples.drawing import Rows, draw_rows
+from edgekit.examples.drawing import Recipe
 
 SYSTEM = "Mark."
 TRAIN_ROWS, EVAL_ROWS = 400, 100
@@ -88,19 +88,6 @@ def answer(topic: str, reply: str) -> str:
     return one_line({"topic": topic, "mark": mark, "hint": hint})
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(TOPICS, KINDS, STYLES)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     topic, kind, style = combination
     known = TOPICS[topic]
@@ -110,3 +97,7 @@ def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Seque
         question=known.question, reply=style.format(reply=reply), number=chosen.randint(1, 99)
     )
     return text, answer(topic, reply)
+
+
+COMBINATIONS = tuple(itertools.product(TOPICS, KINDS, STYLES))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

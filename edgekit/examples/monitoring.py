@@ -20,7 +20,7 @@ import random
 from collections.abc import Sequence
 
 from edgekit.examples.answers import TEXT, answer_schema, one_line, one_of
-from edgekit.examples.drawing import Rows, draw_rows, sentence
+from edgekit.examples.drawing import Recipe, sentence
 
 SYSTEM = "Monitor."
 
@@ -73,19 +73,6 @@ def answer(machine: str, symptom: str, state: str) -> str:
     return one_line({"machine": machine, "state": state, "cause": cause, "action": action})
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(MACHINES, itertools.chain(*SYMPTOMS.values()), STATES)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     kind, symptom, state = combination
     machine = f"{kind} {chosen.randint(1, 20)}"
@@ -94,3 +81,7 @@ def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Seque
         machine=machine, symptom=symptom, degree=chosen.choice(STATES[state]), reading=reading
     )
     return sentence(text), answer(machine, symptom, state)
+
+
+COMBINATIONS = tuple(itertools.product(MACHINES, itertools.chain(*SYMPTOMS.values()), STATES))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

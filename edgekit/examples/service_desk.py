@@ -21,7 +21,7 @@ import random
 from collections.abc import Sequence
 
 from edgekit.examples.answers import TEXT, answer_schema, one_line, one_of
-from edgekit.examples.drawing import Rows, draw_rows, sentence
+from edgekit.examples.drawing import Recipe, sentence
 
 SYSTEM = "Serve."
 
@@ -91,19 +91,6 @@ def answer(language: str, intent: str, product: str, order: str | None) -> str:
     return one_line({"language": language, "intent": intent, "order": order, "product": product, "reply": reply})
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(WISHES, PRODUCTS)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _named(product: str, language: str) -> str:
     return product if language == "en" else PRODUCTS[product]
 
@@ -116,3 +103,7 @@ def _row(chosen: random.Random, combination: tuple[str, str], frames: Sequence[s
     order = f"{chosen.choice('ABCD')}{chosen.randint(100, 999)}"
     text = frame.format(wish=wish, order=order)
     return sentence(text), answer(language, intent, product, order if "{order}" in frame else None)
+
+
+COMBINATIONS = tuple(itertools.product(WISHES, PRODUCTS))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

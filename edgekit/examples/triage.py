@@ -23,7 +23,7 @@ import random
 from collections.abc import Sequence
 
 from edgekit.examples.answers import answer_schema, one_line, one_of
-from edgekit.examples.drawing import Rows, draw_rows, sentence
+from edgekit.examples.drawing import Recipe, sentence
 
 SYSTEM = "Triage."
 NOTICE = "an example with made-up rules, no medical device: nobody's health may depend on its answers"
@@ -93,22 +93,13 @@ def answer(who: str, symptom: str, sign: str) -> str:
     return one_line({"who": who, "symptom": symptom, "sign": sign, "triage": judged, "safety": SAFETY[judged]})
 
 
-def generate(train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
-    """Training and evaluation rows (chat messages without the system prompt); the same seed gives the same rows."""
-    return draw_rows(
-        _row,
-        list(itertools.product(WHO, SYMPTOMS, SIGNS)),
-        FRAMES,
-        (train, evaluate),
-        seed,
-        held_out_share=HELD_OUT_SHARE,
-        unseen_wordings=UNSEEN_FRAMES,
-    )
-
-
 def _row(chosen: random.Random, combination: tuple[str, str, str], frames: Sequence[str]) -> tuple[str, str]:
     who, symptom, sign = combination
     text = chosen.choice(frames).format(
         who=chosen.choice(WHO[who]), symptom=chosen.choice(SYMPTOMS[symptom]), sign=chosen.choice(SIGNS[sign][1])
     )
     return sentence(text), answer(who, symptom, sign)
+
+
+COMBINATIONS = tuple(itertools.product(WHO, SYMPTOMS, SIGNS))
+generate = Recipe(_row, COMBINATIONS, FRAMES, HELD_OUT_SHARE, UNSEEN_FRAMES).generate

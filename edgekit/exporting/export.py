@@ -106,7 +106,7 @@ def export(
         min_decode_tps=min_decode_tps,
     )
     check_export(project, names, options)
-    project = as_trained(project)
+    project = as_trained(project, tell=True)
     prepared = _prepare(options.applied_to(project), names, options)
     references = _references(prepared.project, prepared.adapters)
     folder = bundle_folder(project, output)

@@ -29,11 +29,11 @@ class PageFrame:
 
 @functools.cache
 def page_frame(package: str) -> PageFrame:
-    """The frame of pages whose templates lie in ``templates`` of ``package``."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    """The frame of pages whose templates lie in ``templates`` of ``package``, beside those that all pages have."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("edgekit.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

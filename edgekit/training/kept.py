@@ -14,8 +14,12 @@ log = logging.getLogger(__name__)
 TRAVELS = ("data", "system", "schema", "generation", "version")  # keys of an adapter that matter after training too
 
 
-def as_trained(project: Project) -> Project:
+def as_trained(project: Project, *, tell: bool = False) -> Project:
     """The project with those settings of its adapters that their trainings were given beside the project file.
+
+    Args:
+        project: a loaded project file.
+        tell: log which ones these are.
 
     Raises:
         InputError: such a setting can't be right any longer: a file that it names is gone, say.
@@ -29,7 +33,7 @@ def as_trained(project: Project) -> Project:
             problem = f"adapter {adapter.name} was trained with {error.problem}"
             raise InputError(problem, "put back what that needs, or train it again") from None
         kept = [key for key in TRAVELS if getattr(changed.adapters[adapter.name], key) != getattr(adapter, key)]
-        if kept:
+        if kept and tell:
             log.info("%s: %s as in its training (--set)", adapter.name, ", ".join(kept))
         project = changed
     return project

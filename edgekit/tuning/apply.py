@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import re
 import shutil
 from collections.abc import Mapping
@@ -83,8 +84,6 @@ def write_settings(project: Project, name: str, settings: Mapping[str, Any], com
 
 
 def _dumped(yaml: YAML, document: Any) -> str:
-    import io
-
     out = io.StringIO()
     yaml.dump(document, out)
     return out.getvalue()

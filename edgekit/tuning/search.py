@@ -29,14 +29,9 @@ from edgekit_runtime.errors import EdgekitError, InputError
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TRIALS = 12
 FINALISTS = 3
 WITHIN = 1.0  # points of the score (0-100) that a smaller adapter may be worse
 SETTINGS, SECONDS, PROBLEM = "settings", "seconds", "problem"  # what is kept of a trial
-
-
-class Pruned(Exception):
-    """A trial is not worth going on with."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def search(
     project: Project,
     space: Space,
     *,
-    trials: int = DEFAULT_TRIALS,
+    trials: int,
     seconds: float | None = None,
     resume: bool = False,
     weighs_size: bool = False,
@@ -163,7 +158,7 @@ class _Work:
         log.info("%s: trial %d of %d, %s", self.name, trial.number + 1, trials, told)
         try:
             loss = self._trained(trial, settings, folder)
-        except Pruned:
+        except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except KeyboardInterrupt:
             study.tell(trial, state=TrialState.FAIL)
@@ -192,11 +187,11 @@ class _Work:
             nonlocal count
             count += 1
             if not math.isfinite(loss):
-                raise Pruned
+                raise optuna.TrialPruned
             if not self.weighs_size:
                 trial.report(loss, count)
                 if trial.should_prune():
-                    raise Pruned
+                    raise optuna.TrialPruned
 
         fidelity = {"eval_steps": self._eval_steps(settings)}
         train(self.project, self.name, settings=settings | fidelity, output=folder, on_evaluation=told)
@@ -204,7 +199,7 @@ class _Work:
         assert record is not None  # training has just written it
         loss = final_losses(record["losses"], record["kept_step"]).get("eval_loss", math.nan)
         if not math.isfinite(loss):
-            raise Pruned
+            raise optuna.TrialPruned
         return float(loss)
 
     def _eval_steps(self, settings: dict[str, Any]) -> int:

@@ -5,25 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from edgekit.cli import main
 from edgekit.project import load_project
 from edgekit.training.history import begin_run, find_runs, read_runs
 from edgekit_runtime.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MakeProject = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def files_of(folder: Path) -> set[str]:

@@ -24,15 +24,8 @@ from edgekit_runtime.errors import InputError, UsageError
 
 pytest.importorskip("trl", reason="the extra is not installed: pip install 'edgekit[preference]'")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MakeProject = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -26,15 +26,8 @@ from edgekit.training.kept import as_trained
 from edgekit.training.run import train
 from edgekit_runtime.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MakeProject = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("precision", ["gguf", "nf4", "int8", "bf16", "fp32"])

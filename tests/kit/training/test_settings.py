@@ -25,15 +25,8 @@ from edgekit.training.run import train
 from edgekit.training.smoothing import SmoothedLoss
 from edgekit_runtime.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MakeProject = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trained(folder: Path, **settings: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from optuna.trial import TrialState
 
 from edgekit.project import Project, load_project
@@ -25,16 +24,9 @@ from edgekit.tuning.search import Found, search
 from edgekit.tuning.space import space_of
 from edgekit_runtime.errors import InputError, UsageError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 MakeProject = Callable[..., Path]
 SEARCHED = ["learning_rate", "rank"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -99,7 +91,7 @@ def test_a_search_goes_on_where_it_was_stopped(project: Project, monkeypatch: py
 
 def test_a_study_of_other_data_is_not_gone_on_with(project: Project) -> None:
     with pytest.raises(InputError, match="no search in"):
-        searched(project, resume=True)
+        searched(project, trials=1, resume=True)
     searched(project, trials=1)
     rows = project.folder / "data/train.jsonl"
     rows.write_text(rows.read_text() * 2)
@@ -111,7 +103,7 @@ def test_a_new_search_does_not_take_the_place_of_one_under_way(project: Project)
     study = studies.open_study(project, "small", {}, resume=False, weighs_size=False, seed=0)
     studies.mark(study.ask())
     with pytest.raises(UsageError, match=f"process {os.getpid()} on .* is at work"):
-        searched(project)
+        searched(project, trials=1)
 
 
 def test_trials_of_a_killed_process_begin_anew(project: Project) -> None:
