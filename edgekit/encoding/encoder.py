@@ -27,6 +27,7 @@ from edgekit_runtime.prompts.chat import ImageTemplate, Message, TextTemplate, a
 from edgekit_runtime.prompts.reasoning import DROP, tags_of, template_arguments
 from edgekit_runtime.prompts.specials import Asked, Disguise, Specials, is_control
 from edgekit_runtime.prompts.template import ChatTemplate
+from edgekit_runtime.prompts.tool_format import ToolFormat
 
 if TYPE_CHECKING:
     from edgekit.encoding.images import RowImages
@@ -95,7 +96,7 @@ class Encoder:
         row = without_reasoning(row) if self.reasoning == DROP else row
         if not reply_of(row).get(TOOL_CALLS):
             return row
-        return replace(row, answer=self.decode(self.answer_ids(row, system)))
+        return replace(row, answer=self.decode(self.answer_ids(row, system), calls=bool(row.tools)))
 
     def prompt_ids(self, row: Row, system: str | None) -> list[int]:
         """The text that the model continues as token ids; cells of images are negative, the same as on the device.
@@ -159,9 +160,35 @@ class Encoder:
         """Tokens that end an answer, on the device too; see :func:`~edgekit_exporters.hf.end_tokens.end_tokens`."""
         return self._ends
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Answer text of generated ids, up to the end of the turn."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    def decode(self, ids: Iterable[int], *, calls: bool = False) -> str:
+        """Answer text of generated ids, up to the end of the turn.
+
+        Args:
+            ids: of tokens.
+            calls: tools may be called in it: control tokens around calls and reasoning are text, as on devices.
+        """
+        kept = list(ids)
+        if calls and self._call_marks:
+            kept = [each for each in kept if each in self._call_marks or each not in self._special]
+            return str(self.tokenizer.decode(kept)).strip()
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
+
+    @functools.cached_property
+    def call_form(self) -> ToolFormat:
+        """How calls of tools stand in answers."""
+        return ToolFormat.of(self.template)
+
+    @functools.cached_property
+    def _special(self) -> frozenset[int]:
+        """What a decoder leaves out of texts."""
+        return frozenset(at for at, token in self.tokenizer.added_tokens_decoder.items() if token.special)
+
+    @functools.cached_property
+    def _call_marks(self) -> frozenset[int]:
+        """Of these, what stands around calls and reasoning."""
+        texts = [*self.call_form.literals, *tags_of(self.template)]
+        spelt = {at: str(self.tokenizer.added_tokens_decoder[at]) for at in self._special}
+        return frozenset(at for at, token in spelt.items() if any(token in text for text in texts))
 
     def encode(
         self, row: Row, system: str | None, max_length: int, *, every_turn: bool = False, join: bool = True

@@ -11,7 +11,6 @@ from edgekit.data import Row
 from edgekit.encoding.completions import TOOL_CALLS, reply_of
 from edgekit.evaluation.answers import same, token_f1
 from edgekit_runtime.prompts.reasoning import answer_part
-from edgekit_runtime.prompts.template import ChatTemplate
 from edgekit_runtime.prompts.tool_format import Call, ToolFormat, Tools
 
 log = logging.getLogger(__name__)
@@ -89,19 +88,18 @@ def call_reader(form: ToolFormat) -> ReadCalls:
     return read
 
 
-def call_reader_for(rows: Sequence[Row], template: ChatTemplate) -> ReadCalls | None:
+def call_reader_for(rows: Sequence[Row], form: ToolFormat) -> ReadCalls | None:
     """What understands answers to rows, where one of them calls tools.
 
     None where none does, and (which is said) where the text that the template makes of a row's calls doesn't tell them.
 
     Args:
         rows: with answers as the template writes them.
-        template: of the base.
+        form: of calls, in the base's answers.
     """
     calling = [row for row in rows if reply_of(row).get(TOOL_CALLS)]
     if not calling:
         return None
-    form = ToolFormat.of(template)
     read = call_reader(form)
     lost = next((row for row in calling if not _says_calls(read(answer_part(row.answer), row.tools), row)), None)
     if lost is None:

@@ -170,7 +170,7 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> Question
     encoder = row_encoder(project, adapter, base)
     rows = [encoder.settled(row, adapter.system) for row in rows]
     yardstick = Yardstick(
-        free_text_fields([row.answer for row in rows], adapter.schema), call_reader_for(rows, encoder.template)
+        free_text_fields([row.answer for row in rows], adapter.schema), call_reader_for(rows, encoder.call_form)
     )
     return Questions(base, rows[:limit], answer_limit(rows[:limit], adapter, encoder), yardstick)
 
