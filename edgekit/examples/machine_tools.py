@@ -27,6 +27,7 @@ from edgekit.examples.answers import one_of
 from edgekit.examples.drawing import Answer, Recipe, sentence
 
 SYSTEM = "Operate."
+TRAIN_ROWS = 600
 
 KINDS = ("press", "lathe", "mill", "saw", "oven", "robot")
 # As the tool has it -> how it is said.
