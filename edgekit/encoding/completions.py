@@ -146,7 +146,7 @@ def _checked(text: str, reply: Message) -> str:
         if not isinstance(name, str) or name not in text:
             raise InputError(
                 "the base's chat template leaves the answer's tool calls out",
-                "choose a base whose template renders tool_calls, or give such a template as chat_template:",
+                "leave the text beside the calls out, or give another template as chat_template:",
             )
     return text
 

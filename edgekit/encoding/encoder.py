@@ -78,7 +78,6 @@ class Encoder:
         self._form = ImageTemplate(self.template) if self._sees else TextTemplate(self.template)
         self._specials = Specials(control_tokens(self.tokenizer), self.template.literals)
         self._told_of_specials = False
-        self._looked_for_tools = False
         # Some tokenizers put BOS before any text; the device does so too, unless the template has written it.
         self._adds_bos = self.tokenizer.bos_token_id is not None and self.tokenizer("a").input_ids[:1] == [
             self.tokenizer.bos_token_id
@@ -96,7 +95,7 @@ class Encoder:
         row = without_reasoning(row) if self.reasoning == DROP else row
         if not reply_of(row).get(TOOL_CALLS):
             return row
-        return replace(row, answer=self.decode(self.answer_ids(row, system), calls=bool(row.tools)))
+        return replace(row, answer=self.decode(self.answer_ids(row, system)))
 
     def prompt_ids(self, row: Row, system: str | None) -> list[int]:
         """The text that the model continues as token ids; cells of images are negative, the same as on the device.
@@ -160,35 +159,33 @@ class Encoder:
         """Tokens that end an answer, on the device too; see :func:`~edgekit_exporters.hf.end_tokens.end_tokens`."""
         return self._ends
 
-    def decode(self, ids: Iterable[int], *, calls: bool = False) -> str:
-        """Answer text of generated ids, up to the end of the turn.
+    def decode(self, ids: Iterable[int]) -> str:
+        """Answer text of generated ids, up to the end of the turn; control tokens around calls are part of it."""
+        kept, texts, run = self._call_tokens, [], list[int]()
+        for token in ids:
+            if token in kept:
+                texts += [self._plain(run), kept[token]]
+                run = []
+            else:
+                run.append(token)
+        return "".join([*texts, self._plain(run)]).strip()
 
-        Args:
-            ids: of tokens.
-            calls: tools may be called in it: control tokens around calls and reasoning are text, as on devices.
-        """
-        kept = list(ids)
-        if calls and self._call_marks:
-            kept = [each for each in kept if each in self._call_marks or each not in self._special]
-            return str(self.tokenizer.decode(kept)).strip()
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True)).strip()
+    def _plain(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
 
-    @functools.cached_property
+    @property
     def call_form(self) -> ToolFormat:
         """How calls of tools stand in answers."""
-        return ToolFormat.of(self.template)
+        return self._form.tools.form
 
     @functools.cached_property
-    def _special(self) -> frozenset[int]:
-        """What a decoder leaves out of texts."""
-        return frozenset(at for at, token in self.tokenizer.added_tokens_decoder.items() if token.special)
-
-    @functools.cached_property
-    def _call_marks(self) -> frozenset[int]:
-        """Of these, what stands around calls and reasoning."""
-        texts = [*self.call_form.literals, *tags_of(self.template)]
-        spelt = {at: str(self.tokenizer.added_tokens_decoder[at]) for at in self._special}
-        return frozenset(at for at, token in spelt.items() if any(token in text for text in texts))
+    def _call_tokens(self) -> dict[int, str]:
+        """Control tokens that stand around calls, by their numbers."""
+        literals = self.call_form.literals
+        ids = (self.tokenizer(each, add_special_tokens=False).input_ids for each in literals)
+        found = {token for each in ids for token in each} - self._ends
+        added = self.tokenizer.added_tokens_decoder
+        return {token: str(added[token]) for token in found if token in added and added[token].special}
 
     def encode(
         self, row: Row, system: str | None, max_length: int, *, every_turn: bool = False, join: bool = True
@@ -277,22 +274,7 @@ class Encoder:
             messages = [*self._messages(row, system), *answer]
             options = {"arguments": self.arguments, "add_generation_prompt": add_generation_prompt}
             texts = self._form.render(messages, count, tools=row.tools, **options)
-            texts = texts if disguise is None else disguise.mended(texts)
-            if row.tools and not self._looked_for_tools:
-                self._looked_for_tools = True
-                if self._leaves_out_tools(texts, messages, count, options):
-                    log.warning(
-                        "%s: the base's chat template leaves tools out; the model learns without them", row.where
-                    )
-        return texts
-
-    def _leaves_out_tools(
-        self, texts: tuple[str, ...], messages: list[Message], images: int, options: dict[str, Any]
-    ) -> bool:
-        try:
-            return texts == self._form.render(messages, images, **options)
-        except InputError:  # it wants other messages without them
-            return False
+            return texts if disguise is None else disguise.mended(texts)
 
     def _following(self, prompt: str, text: str, disguise: Disguise | None, *, starts_text: bool) -> list[int]:
         """Token ids of ``text`` after a prompt, which is tokenised alone when it is asked.

@@ -11,7 +11,7 @@ from typing import Any
 from edgekit.data import Row
 from edgekit.evaluation.finite import not_finite
 from edgekit_exporters.progress import staged
-from edgekit_runtime.runtime import BASE, Runtime
+from edgekit_runtime.runtime import AS_TEXT, BASE, Runtime
 
 DEVICE = "the device engine"
 
@@ -71,6 +71,7 @@ class Artifact:
                 image=row.images,
                 logprobs=0,
                 tools=row.tools,
+                tool_choice=AS_TEXT,
                 template_arguments=template_arguments if adapter is None else None,
             )
             answers.append("".join(stream).strip())

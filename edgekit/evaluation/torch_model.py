@@ -85,11 +85,11 @@ class TorchModel:
             for start in range(0, len(order), BATCH_ROWS):
                 batch = order[start : start + BATCH_ROWS]
                 tell = functools.partial(_reach, shown, start)
-                found = self._batch([prompts[index] for index in batch], max_tokens, with_adapter, tell)
-                for index, ids in zip(batch, found, strict=True):
-                    if ids is None:
+                texts = self._batch([prompts[index] for index in batch], max_tokens, with_adapter, tell)
+                for index, text in zip(batch, texts, strict=True):
+                    if text is None:
                         raise not_finite("torch", name, rows[index])
-                    answers[index] = self.encoder.decode(ids, calls=bool(rows[index].tools))
+                    answers[index] = text
                 shown.reach(start + len(batch))
         return answers
 
@@ -120,8 +120,8 @@ class TorchModel:
 
     def _batch(
         self, prompts: list[list[int]], max_tokens: int, with_adapter: bool, tell: Callable[[int], None]
-    ) -> list[list[int] | None]:
-        """Tokens of answers; None in the place of one that was computed from what are no numbers."""
+    ) -> list[str | None]:
+        """Answers; None in the place of one that was computed from what are no numbers."""
         pad = int(self.encoder.tokenizer.pad_token_id)
         width = max(map(len, prompts))
         ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
@@ -139,7 +139,8 @@ class TorchModel:
                 stopping_criteria=StoppingCriteriaList([_Answered(width, self.encoder.end_tokens(), tell)]),
             )
         broken = watch.broken(len(prompts))
-        return [None if bad else row[width:] for row, bad in zip(output.tolist(), broken, strict=True)]
+        texts = (self.encoder.decode(row[width:]) for row in output.tolist())
+        return [None if bad else text for text, bad in zip(texts, broken, strict=True)]
 
 
 class _Watch(LogitsProcessor):

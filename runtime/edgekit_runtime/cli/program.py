@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, filled, number, whole
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
+from edgekit_runtime.cli.tools import call_lines, tool_options
 from edgekit_runtime.errors import InputError, UsageError, one_line
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.hints import nearest
@@ -69,6 +70,8 @@ def _add_run(program: Program) -> None:
     add("--regex", type=filled, metavar="PATTERN", help="regular expression that the whole answer has to match")
     add("--grammar", type=Path, metavar="FILE", help="GBNF or Lark grammar that the answer has to follow")
     add("--choice", type=filled, action="append", metavar="TEXT", help="a text the answer may be (can be repeated)")
+    add("--tools", type=Path, metavar="FILE", help="functions that the model may call: a JSON list as OpenAI has it")
+    add("--tool-choice", type=filled, metavar="WHICH", help="auto (the default), none, required, or a function's name")
     add("--stream", action="store_true", help="print the answer as it comes")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--context", type=whole(), help="tokens of prompt and answer together")
@@ -87,6 +90,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.prompt = IMAGE_QUESTION
     prompt = _prompt(arguments.prompt)
     schema = _read_schema(arguments.schema)
+    tools = tool_options(arguments.tools, arguments.tool_choice)
     grammar = None if arguments.grammar is None else _read_text(arguments.grammar)
     options = {"threads": arguments.threads, "context": arguments.context, "allow_special": arguments.allow_special}
     with Runtime(subject, **options, probe=True) as runtime:
@@ -107,6 +111,7 @@ def _run(arguments: argparse.Namespace) -> None:
             grammar=grammar,
             choice=arguments.choice,
             image=images or None,
+            **tools,
         )
         for piece in stream:
             if arguments.stream:
@@ -115,7 +120,9 @@ def _run(arguments: argparse.Namespace) -> None:
         if arguments.json:
             print_json(stream.result.as_dict())
         else:
-            print("" if arguments.stream else stream.result.text)
+            text, calls = stream.result.text, call_lines(stream.result.tool_calls)
+            shown = "" if arguments.stream else text
+            print(f"{shown}\n" if text or not calls else "", calls, sep="", end="")
 
 
 def _check_adapter(subject: Path, name: str | None) -> None:

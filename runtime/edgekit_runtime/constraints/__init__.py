@@ -4,8 +4,15 @@ llguidance holds it: :mod:`compiling` makes its grammar of what is asked for, :c
 may come next.  What can't be held is refused (:mod:`keywords`), never ignored.
 """
 
-from edgekit_runtime.constraints.compiling import FORMS, check_schema, compiled
+from edgekit_runtime.constraints.compiling import (
+    FORMS,
+    check_schema,
+    compiled,
+    compiled_rules,
+    held_schema,
+    inline_schema,
+)
 from edgekit_runtime.constraints.matcher import Matcher
 from edgekit_runtime.constraints.tokens import Tokens
 
-__all__ = ["FORMS", "Matcher", "Tokens", "check_schema", "compiled"]
+__all__ = ["FORMS", "Matcher", "Tokens", "check_schema", "compiled", "compiled_rules", "held_schema", "inline_schema"]

@@ -20,6 +20,7 @@ FORMS = ("schema", "regex", "grammar", "choice")
 SPACE = r"( |\n[ \t]{0,20})"
 # Without \u, which could spell a property's name in a second way.
 ESCAPES = '"\\bfnrt'
+OPTIONS = {"whitespace_pattern": SPACE, "json_allowed_escapes": ESCAPES}
 FIRST_STEPS = 16  # bytes of an answer that are tried
 BLANK, END = 0x20, 256
 
@@ -58,19 +59,52 @@ def check_schema(schema: dict[str, Any] | bool) -> None:
     compiled(schema=schema)
 
 
+def held_schema(schema: Any) -> Any:
+    """A schema of which nothing is left out, as llguidance gets it.
+
+    Raises:
+        InputError: answers can't be held to it; names the keyword.
+    """
+    try:
+        held = holdable(json.loads(json.dumps(schema, allow_nan=False)))
+        check_schema_effort(held)
+        return narrowed(held)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the schema is no JSON ({error})", "correct it") from None
+
+
+def inline_schema(schema: Any) -> str:
+    """A schema as it stands behind ``%json`` in a grammar.
+
+    Raises:
+        InputError: as :func:`held_schema`.
+    """
+    held = held_schema(schema)
+    return json.dumps({**(held if isinstance(held, dict) else {}), "x-guidance": OPTIONS}, ensure_ascii=False)
+
+
+def compiled_rules(grammar: str, tried: str, what: str) -> str:
+    """A grammar of llguidance's from one of ours in its dialect of Lark.
+
+    Args:
+        grammar: with a base's control tokens by their numbers.
+        tried: the same with their texts, whose first steps are followed here.
+        what: its name in errors.
+
+    Raises:
+        InputError: it can't be held, or llguidance is not installed.
+    """
+    module = llguidance()
+    _try(str(module.grammar_from("grammar", tried)), what)
+    return str(module.grammar_from("grammar", grammar))
+
+
 def _made(
     schema: dict[str, Any] | bool | None, regex: str | None, grammar: str | None, choice: Sequence[str] | None
 ) -> str:
     module = llguidance()
     if schema is not None:
-        options = {"whitespace_pattern": SPACE, "json_allowed_escapes": ESCAPES}
-        try:
-            held = holdable(schema)
-            check_schema_effort(held)
-            text = json.dumps(narrowed(held), allow_nan=False)
-            return str(module.LLMatcher.grammar_from_json_schema(text, overrides=options))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"the schema is no JSON ({error})", "correct it") from None
+        return str(module.LLMatcher.grammar_from_json_schema(json.dumps(held_schema(schema)), overrides=OPTIONS))
     if regex is not None:
         return str(module.LLMatcher.grammar_from_regex(regex))
     if grammar is not None:

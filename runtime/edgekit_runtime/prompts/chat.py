@@ -13,8 +13,10 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.system import folded, takes_system
 from edgekit_runtime.prompts.template import ChatTemplate
 from edgekit_runtime.prompts.template import Message as Message
+from edgekit_runtime.prompts.tool_messages import ToolMessages, Tools, checked_calls
 
 ROLES = ("system", "user", "assistant", "tool")
+DEVELOPER = "developer"  # OpenAI's later name of the first one
 IMAGE_PART = {"type": "image"}
 # What templates write for an image, whatever the model puts around it included (mtmd writes that itself).
 PLACEHOLDERS = ("<|vision_start|><|image_pad|><|vision_end|>", "<image>", "[IMG]", "<start_of_image>", "<|image|>")
@@ -41,6 +43,7 @@ class ImageTemplate:
 
     Attributes:
         placeholder: what stands in its text for an image.
+        tools: what the template does with tools and calls.
         takes_parts: whether it takes contents in parts; if not, the placeholder is put into the text.
     """
 
@@ -59,19 +62,25 @@ class ImageTemplate:
         self.takes_parts = found is not None and _NEEDLE in probe and "'type'" not in probe
         self.placeholder = found if found and self.takes_parts else PLACEHOLDERS[1]
         self._takes_system = takes_system(lambda each: template.render(self._given(each)))
+        self.tools = ToolMessages(lambda each, **options: template.render(self._given(each), **options))
 
-    def render(self, messages: Sequence[Message], images: int = 0, **options: Any) -> tuple[str, ...]:
+    def render(
+        self, messages: Sequence[Message], images: int = 0, *, tools: Tools = (), **options: Any
+    ) -> tuple[str, ...]:
         """The text before, between and after the images: one more than there are images.
 
         Args:
             messages: the conversation.
             images: how many are in it.
-            **options: those of :meth:`~edgekit_runtime.prompts.template.ChatTemplate.render`.
+            tools: descriptions of functions that the model may call.
+            **options: the others of :meth:`~edgekit_runtime.prompts.template.ChatTemplate.render`.
 
         Raises:
             InputError: the template refuses these messages, or a text in them looks like an image to it.
         """
-        text = self._template.render(self._given(messages if self._takes_system else folded(messages)), **options)
+        given, tools = self.tools.given(messages, tools)
+        given = given if self._takes_system else folded(given)
+        text = self._template.render(self._given(given), tools=tools, **options)
         texts = text.split(self.placeholder)
         if len(texts) != images + 1:
             raise InputError(
@@ -90,14 +99,21 @@ class ImageTemplate:
 
 
 class TextTemplate:
-    """A chat template for conversations in text alone."""
+    """A chat template for conversations in text alone.
+
+    Attributes:
+        tools: what the template does with tools and calls.
+    """
 
     def __init__(self, template: ChatTemplate) -> None:
         """Find out whether the template has a place for system prompts."""
         self._template = template
         self._takes_system = takes_system(template.render)
+        self.tools = ToolMessages(template.render)
 
-    def render(self, messages: Sequence[Message], images: int = 0, **options: Any) -> tuple[str, ...]:
+    def render(
+        self, messages: Sequence[Message], images: int = 0, *, tools: Tools = (), **options: Any
+    ) -> tuple[str, ...]:
         """The text; see :meth:`ImageTemplate.render`.
 
         Raises:
@@ -105,8 +121,9 @@ class TextTemplate:
         """
         if images:
             raise InputError("this is a text bundle", "send images to a caption bundle")
-        given = messages if self._takes_system else folded(messages)
-        return (self._template.render([_with_content(each, text_of) for each in given], **options),)
+        given, tools = self.tools.given(messages, tools)
+        given = given if self._takes_system else folded(given)
+        return (self._template.render([_with_content(each, text_of) for each in given], tools=tools, **options),)
 
 
 def _with_content(message: Message, content: Callable[[Message], Any]) -> Message:
@@ -119,7 +136,8 @@ def check_messages(messages: Sequence[Any], images: int = 0) -> list[Message]:
 
     The content of a message is a text, or a list of parts ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
     When no part stands for an image, all of them come first in the last message of the user.  It is None in a message
-    of the assistant that calls tools instead; their arguments are objects then, as chat templates write them.
+    of the assistant that calls tools instead.  Arguments of calls are objects, or their JSON text as OpenAI's clients
+    send it; chat templates get objects.  The role ``developer`` is ``system``.
 
     Args:
         messages: the conversation.
@@ -130,34 +148,26 @@ def check_messages(messages: Sequence[Any], images: int = 0) -> list[Message]:
     """
     if not messages:
         raise InputError("there are no messages", "give at least one with role user")
-    for number, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise InputError(f"message {number} has no known role", f"use one of {', '.join(ROLES)}")
-        content = message.get("content")
-        if content is None and _calls_tools(message):
-            continue
-        if not (isinstance(content, str) or (isinstance(content, list) and content and all(map(_is_part, content)))):
-            raise InputError(f"message {number} has no text", 'give it as "content"')
-    return _with_images([{"content": None, **message} for message in messages], images)
+    return _with_images([_checked(message, number) for number, message in enumerate(messages, 1)], images)
 
 
-def _calls_tools(message: Message) -> bool:
-    """Whether the message is calls in the form that templates take; text as arguments they would quote once more."""
-    calls = message.get("tool_calls")
-    return (
-        message["role"] == "assistant"
-        and isinstance(calls, list)
-        and bool(calls)
-        and all(isinstance(call, dict) and _is_call(call.get("function")) for call in calls)
-    )
-
-
-def _is_call(function: Any) -> bool:
-    return (
-        isinstance(function, dict)
-        and isinstance(function.get("name"), str)
-        and isinstance(function.get("arguments"), dict)
-    )
+def _checked(message: Any, number: int) -> Message:
+    role = message.get("role") if isinstance(message, dict) else None
+    role = "system" if role == DEVELOPER else role
+    if role not in ROLES:
+        raise InputError(f"message {number} has no known role", f"use one of {', '.join(ROLES)}")
+    given = {"content": None, **message, "role": role}
+    calls = given.pop("tool_calls", None)
+    if calls:
+        if role != "assistant":
+            raise InputError(f"message {number} has tool_calls and is not the assistant's", "leave them out")
+        given["tool_calls"] = checked_calls(calls, f"message {number}")
+    content = given["content"]
+    if content is None and calls:
+        return given
+    if not (isinstance(content, str) or (isinstance(content, list) and content and all(map(_is_part, content)))):
+        raise InputError(f"message {number} has no text", 'give it as "content"')
+    return given
 
 
 def _is_part(part: Any) -> bool:

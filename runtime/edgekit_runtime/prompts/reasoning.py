@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
-
 from edgekit_runtime.prompts.chat import Message, text_of
+from edgekit_runtime.prompts.reasoning_tags import KNOWN_TAGS as KNOWN_TAGS
+from edgekit_runtime.prompts.reasoning_tags import Tags as Tags
 from edgekit_runtime.prompts.template import REASONING, ChatTemplate
 
 KEEP, DROP = "keep", "drop"
 MODES = (KEEP, DROP)
 # Variables by which published templates are told: Qwen3, SmolLM3, GLM; Granite, DeepSeek-V3.1.
 SWITCHES = ("enable_thinking", "thinking")
-
-
-class Tags(NamedTuple):
-    """What stands around reasoning."""
-
-    start: str
-    end: str
-
-    @property
-    def tail(self) -> re.Pattern[str]:
-        """A block at the end of a prompt, open or (group 1) closed."""
-        return re.compile(rf"{re.escape(self.start)}\s*({re.escape(self.end)}\s*)?\Z")
-
-    @property
-    def block(self) -> re.Pattern[str]:
-        """A whole block at the beginning of an answer."""
-        return re.compile(rf"\s*{re.escape(self.start)}.*?{re.escape(self.end)}\s*", re.DOTALL)
-
-
-KNOWN_TAGS = (Tags("<think>", "</think>"), Tags("[THINK]", "[/THINK]"), Tags("<seed:think>", "</seed:think>"))
 
 
 def tags_of(template: ChatTemplate) -> Tags:

@@ -12,6 +12,7 @@ from edgekit_runtime.formats.gguf import GgufFile
 from edgekit_runtime.prompts.chat import Asking, ImageTemplate, Message, TextTemplate, apply_system, check_messages
 from edgekit_runtime.prompts.specials import Asked, Disguise, specials_of
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
+from edgekit_runtime.prompts.tool_format import ToolFormat
 
 # Two questions with no beginning in common: what their prompts share is what all prompts share.
 _PROBES = ("0", "?")
@@ -58,13 +59,30 @@ class Prompts:
         Raises:
             InputError: messages that the chat template refuses.
         """
+        return self.chat_and_end(messages, asking, images)[0]
+
+    def chat_and_end(
+        self, messages: Sequence[Message], asking: Asking, images: Sequence[Layout] = ()
+    ) -> tuple[Prompt, str]:
+        """A conversation's prompt as :meth:`chat` gives it, and the text behind its last image."""
         checked = apply_system(check_messages(messages, len(images)), asking.system)
         asked = Asked(checked, asking.tools, asking.arguments)
-        (first, *rest), disguise = self._rendered(asked, len(images))
+        texts, disguise = self._rendered(asked, len(images))
+        first, *rest = texts
         layout: list[int | Frame] = list(self._ids(first, disguise, starts_text=True))
         for image, text in zip(images, rest, strict=True):
             layout += [*image, *self._ids(text, disguise, starts_text=False)]
-        return Prompt.of(layout)
+        return Prompt.of(layout), texts[-1]
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The base's."""
+        return self._template
+
+    @property
+    def calls(self) -> ToolFormat:
+        """How the base writes calls of functions."""
+        return self._form.tools.form
 
     def _rendered(self, asked: Asked, images: int) -> tuple[tuple[str, ...], Disguise | None]:
         def render(each: Asked) -> tuple[str, ...]:

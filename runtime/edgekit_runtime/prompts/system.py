@@ -49,13 +49,13 @@ def folded(messages: Sequence[Message]) -> list[Message]:
         return list(messages)
     told = system.get("content")
     if told:
-        rest[at] = {**rest[at], "content": _joined(told, rest[at].get("content") or "")}
+        rest[at] = {**rest[at], "content": joined(told, rest[at].get("content") or "", BETWEEN)}
     return rest
 
 
-def _joined(told: str | list[Message], asked: str | list[Message]) -> str | list[Message]:
-    """Two contents as one: a text, or a list of parts where one of them is."""
+def joined(told: str | list[Message], asked: str | list[Message], between: str) -> str | list[Message]:
+    """Two contents as one, with a text between: a text, or a list of parts where one of them is."""
     if isinstance(told, str) and isinstance(asked, str):
-        return f"{told}{BETWEEN}{asked}"
-    parts = ([{"type": "text", "text": each}] if isinstance(each, str) else each for each in (told, BETWEEN, asked))
+        return f"{told}{between}{asked}"
+    parts = ([{"type": "text", "text": each}] if isinstance(each, str) else each for each in (told, between, asked))
     return [part for each in parts for part in each]

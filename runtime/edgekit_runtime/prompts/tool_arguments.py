@@ -44,6 +44,15 @@ def read_object(text: str, at: int) -> tuple[dict[str, Any], int]:
     return value, end
 
 
+def whole_object(text: str) -> dict[str, Any]:
+    """The JSON object that a text is; an empty text is an empty one."""
+    text = text.strip() or "{}"
+    value, end = read_object(text, 0)
+    if end < len(text):
+        raise ValueError("more than an object")
+    return value
+
+
 def read_keywords(text: str, at: int) -> tuple[dict[str, Any], int]:
     """``a="x", b=[1, True]`` up to the bracket that closes them; values as Python or as JSON spell them."""
     return _pairs(text, at, ")", "=", _KEYWORD, lambda where: _literal(text, where, 0))

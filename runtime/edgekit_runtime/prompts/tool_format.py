@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.prompts.reasoning import KNOWN_TAGS
+from edgekit_runtime.prompts.reasoning_tags import KNOWN_TAGS
 from edgekit_runtime.prompts.tool_arguments import read_bare, read_keywords, read_object, read_tagged
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Kinds of syntax: {"name": …, "arguments": {…}}, name and JSON, name(a=1), name{a:1}, <parameter=a>1</parameter>.
 OBJECT, NAMED, KEYWORDS, BARE, TAGGED = "object", "named", "keywords", "bare", "tagged"
+ID_SIGNS = 9  # Mistral's templates take ids of nine letters and digits alone; others take any
 _NAME = re.compile(r"[\w.-]+")
 _SPACE = re.compile(r"\s*")
 Tools = Sequence[Mapping[str, Any]]
@@ -56,7 +57,8 @@ class CallSyntax:
         rest: behind the id.
         keys: of an object: where it has the name, the arguments, and the id (or none).
         constants: what else is in the object.
-        marks: what stands around texts (``bare``), or around names and values (``tagged``).
+        marks: what stands around texts, and the words for null, true and false (``keywords``, ``bare``); or what stands
+            before a name, behind it, and behind its value (``tagged``).
     """
 
     kind: str
@@ -128,6 +130,8 @@ class ToolFormat:
         gap: what stands between a text and the opening of calls that follow it.
         parallel: an answer may have several calls.
         own: it is the template's, not edgekit's.
+        wants_content: the template wants a text beside calls, be it empty.
+        short_ids: it wants ids of nine letters and digits.
         why: the template's calls are not taken; nothing where they are.
     """
 
@@ -139,6 +143,8 @@ class ToolFormat:
     gap: str = "\n"
     parallel: bool = True
     own: bool = True
+    wants_content: bool = False
+    short_ids: bool = False
     why: str = ""
 
     @classmethod

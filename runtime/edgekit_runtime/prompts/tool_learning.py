@@ -22,10 +22,12 @@ _FIRST, _SECOND = "probe_gauge", "probe_valve"
 _KEYS, _VALUES = ("first_key", "second_key"), ("firsttext", "secondtext")
 _ARGUMENTS = dict(zip(_KEYS, _VALUES, strict=True))
 _IDS = ("abcdefgh1", "abcdefgh2")  # of nine signs: Mistral's templates take no others
-_TOOL = {
+_LONG_ID = "call_abcdefgh1"
+PROBED = "probe_tool"
+PROBED_TOOL = {
     "type": "function",
     "function": {
-        "name": "probe_tool",
+        "name": PROBED,
         "description": "a probe",
         "parameters": {"type": "object", "properties": {"size": {"type": "number", "description": "a size"}}},
     },
@@ -64,12 +66,16 @@ class _Probe:
 
     def called(self, *calls: Call, content: str | None = None) -> str | None:
         """The conversation with calls; some templates want a content beside them."""
-        entries = [call.message_form(identity) for call, identity in zip(calls, _IDS, strict=False)]
-        for each in [content] if content is not None else [None, ""]:
-            text = self.said(content=each, tool_calls=entries)
-            if text is not None:
-                return text
-        return None
+        text = self.said(content=content, tool_calls=_entries(calls))
+        return self.said(content="", tool_calls=_entries(calls)) if text is None and content is None else text
+
+    def wants_content(self) -> bool:
+        """Whether calls have to have a text beside them, be it empty."""
+        return self.said(content=None, tool_calls=_entries([Call(_FIRST, _ARGUMENTS)])) is None
+
+    def wants_short_ids(self) -> bool:
+        """Whether ids have to have nine signs."""
+        return self.said(content="", tool_calls=[Call(_FIRST, _ARGUMENTS).message_form(_LONG_ID)]) is None
 
     def prompt(self) -> str | None:
         return self._text([{"role": "user", "content": "?"}], add_generation_prompt=True)
@@ -81,6 +87,10 @@ class _Probe:
             return None
 
 
+def _entries(calls: Sequence[Call]) -> list[dict[str, Any]]:
+    return [call.message_form(identity) for call, identity in zip(calls, _IDS, strict=False)]
+
+
 def learnt(render: Render) -> ToolFormat:
     """The form of a template; edgekit's own where it renders no calls.
 
@@ -89,14 +99,15 @@ def learnt(render: Render) -> ToolFormat:
             :meth:`~edgekit_runtime.prompts.template.ChatTemplate.render` has them.
     """
     strange = None
-    for tools in ((_TOOL,), ()):
+    for tools in ((PROBED_TOOL,), ()):
         probe = _Probe(render, tools)
         one = probe.called(Call(_FIRST, _ARGUMENTS))
         if one is None or _FIRST not in one:
             continue
         found = _form(probe, one)
+        found = None if found is None else _with_words(probe, found)
         if found is not None and _reads_back(probe, found):
-            return found
+            return replace(found, wants_content=probe.wants_content(), short_ids=probe.wants_short_ids())
         strange = ToolFormat(None, why=_STRANGE)
     return strange or replace(DEFAULT_FORMAT, why=_ABSENT)
 
@@ -157,6 +168,22 @@ def _gap(probe: _Probe, form: ToolFormat) -> str:
     place = _located(behind, _FIRST, _ARGUMENTS, _IDS[0])
     before = "" if place is None else behind[: place.start]
     return before.removesuffix(form.opening) if before.endswith(form.opening) else ""
+
+
+def _with_words(probe: _Probe, form: ToolFormat) -> ToolFormat | None:
+    """A form with its words for null, true and false, where they may be others than JSON's."""
+    syntax = form.syntax
+    if syntax is None or syntax.kind not in (forms.KEYWORDS, forms.BARE):
+        return form
+    words = []
+    for value in (None, True, False):
+        text = probe.called(Call(_FIRST, {_KEYS[0]: value}))
+        at = -1 if text is None else text.find(_KEYS[0], text.find(_FIRST))
+        if text is None or at < 0:
+            return None
+        begun = at + len(_KEYS[0]) + 1
+        words.append(text[begun : text.index(syntax.foot, begun)])
+    return replace(form, syntax=replace(syntax, marks=(*syntax.marks, *words)))
 
 
 def _reads_back(probe: _Probe, form: ToolFormat) -> bool:
@@ -225,8 +252,9 @@ def _as_keywords(text: str, at: int, name: str, arguments: dict[str, Any], _: st
     if not text.startswith("(", behind):
         return None
     value, end = read_keywords(text, behind + 1)
-    good = value == arguments
-    return _Place(at, end + 1, CallSyntax(forms.KEYWORDS, middle="(", foot=")")) if good else None
+    spelt = text.index(next(iter(arguments.values())), behind)
+    syntax = CallSyntax(forms.KEYWORDS, middle="(", foot=")", marks=(text[spelt - 1],))
+    return _Place(at, end + 1, syntax) if value == arguments else None
 
 
 def _as_bare(text: str, at: int, name: str, arguments: dict[str, Any], _: str) -> _Place | None:

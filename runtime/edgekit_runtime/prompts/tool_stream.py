@@ -9,9 +9,17 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edgekit_runtime.prompts.tool_arguments import read_json, read_object
-from edgekit_runtime.prompts.tool_format import OBJECT, TAGGED, Call, ToolFormat, Tools, loosely, reasoning_end
+from edgekit_runtime.prompts.tool_format import (
+    ID_SIGNS,
+    OBJECT,
+    TAGGED,
+    Call,
+    ToolFormat,
+    Tools,
+    loosely,
+    reasoning_end,
+)
 
-ID_SIGNS = 9  # Mistral's templates take ids of nine letters and digits alone; others take any
 _ALPHABET = string.ascii_letters + string.digits
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from functools import cached_property
+from typing import Any, NamedTuple, TypedDict
 
 from edgekit_runtime.constraints import compiled
 from edgekit_runtime.engines import Layout, Prompt, Sampling
@@ -14,8 +15,12 @@ from edgekit_runtime.formats.images import Source, listed, read_pictures
 from edgekit_runtime.formats.manifest import AdapterEntry, BaseEntry
 from edgekit_runtime.prompts.bounds import check_adapters, check_form, check_schema, check_stops
 from edgekit_runtime.prompts.chat import Asking, Message
+from edgekit_runtime.prompts.reasoning import tags_of
 from edgekit_runtime.prompts.rendering import Prompts
 from edgekit_runtime.prompts.tokenizing import BoundedTokenizer
+from edgekit_runtime.prompts.tool_grammar import NONE
+from edgekit_runtime.runtime import calling
+from edgekit_runtime.runtime.calling import Choice
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
 from edgekit_runtime.scheduler import Work
@@ -49,7 +54,11 @@ class Options(TypedDict, total=False):
         image: for caption bundles: a file, its bytes or a :class:`~edgekit_runtime.formats.images.Picture`, or
             several, in the order of their places in ``messages``; without places they come before the last
             question.
-        tools: descriptions of functions that the model may call, for the chat template.
+        tools: descriptions of functions that the model may call, as OpenAI's clients send them.
+        tool_choice: ``auto`` (the default: the model decides), ``none`` (no call can come), ``required`` (one has to),
+            or ``{"type": "function", "function": {"name": …}}`` (a call of this one).  Arguments are held to the
+            functions' parameters.  ``text`` holds nothing and leaves calls in the text, as the model writes them.
+        parallel_tool_calls: False for one call at most.
         template_arguments: variables that the chat template gets, ``{"enable_thinking": False}`` say; the
             adapter's when None.
     """
@@ -72,7 +81,23 @@ class Options(TypedDict, total=False):
     echo: bool
     image: Source | Sequence[Source] | None
     tools: Sequence[Mapping[str, Any]]
+    tool_choice: Choice | None
+    parallel_tool_calls: bool | None
     template_arguments: Mapping[str, Any] | None
+
+
+class Asked(NamedTuple):
+    """A request that has been read.
+
+    Attributes:
+        work: for the loop.
+        adapter: that does it; None for the bare base.
+        reading: how calls are read from its answer, where some may come.
+    """
+
+    work: Work
+    adapter: str | None
+    reading: calling.Reading | None
 
 
 class Asker:
@@ -111,9 +136,11 @@ class Asker:
         echo: bool = False,
         image: Source | Sequence[Source] | None = None,
         tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: Choice | None = None,
+        parallel_tool_calls: bool | None = None,
         template_arguments: Mapping[str, Any] | None = None,
-    ) -> tuple[Work, str | None]:
-        """Work for the loop, and the adapter that does it (None for the bare base).
+    ) -> Asked:
+        """Read a request.
 
         Raises:
             UsageError: arguments that make no sense together.
@@ -133,10 +160,14 @@ class Asker:
         if listed(image) and (raw is not None or echo):
             raise UsageError("a raw prompt or an echo can't have images", "send messages")
         asking = _asking(entry, tools, template_arguments)
-        asked, preamble = self._prompt(prompt, messages, raw, asking, self._layouts(image))
+        called = calling.Asked.of(tools, tool_choice, parallel_tool_calls)
+        if raw is not None and tools:
+            raise UsageError("a raw prompt has no tools", "send messages, or leave them out")
+        asked, preamble, end = self._prompt(prompt, messages, raw, asking, self._layouts(image))
         limit = int(_first(max_tokens, defaults.get("max_tokens"), DEFAULT_MAX_TOKENS))
         self._check_limits(asked.tokens, limit, echo=echo)
         stack, files = self._catalogue.stack(name, lora)
+        grammar, reading = self._held(called, end, schema=schema, regex=regex, grammar=grammar, choice=choice)
         work = Work(
             prompt=asked.tokens,
             stack=stack,
@@ -146,7 +177,7 @@ class Asker:
                 top_k=int(_first(top_k, defaults.get("top_k"), Sampling.top_k)),
                 top_p=float(_first(top_p, defaults.get("top_p"), Sampling.top_p)),
                 seed=secrets.randbits(32) if seed is None else seed,
-                grammar=compiled(schema=schema, regex=regex, grammar=grammar, choice=choice),
+                grammar=grammar,
             ),
             max_tokens=limit,
             stop=tuple(stop),
@@ -154,8 +185,25 @@ class Asker:
             alternatives=logprobs,
             echo=echo,
             frames=asked.frames,
+            shown={token: text.encode() for text, token in self._controls.items()} if tools else {},
         )
-        return work, name
+        return Asked(work, name, reading)
+
+    def _held(self, called: calling.Asked | None, end: str, **forms: Any) -> tuple[str | None, calling.Reading | None]:
+        """What the answer is held to, and how calls are read from it."""
+        others = [name for name, each in forms.items() if each is not None and name != "schema"]
+        if called is None or (called.choice == NONE and (others or forms["schema"] is not None)):
+            return compiled(**forms), None
+        if others:
+            raise UsageError(f"an answer can't follow {others[0]} and call tools", "send a schema, or tool_choice none")
+        return called.grammar(self._prompts.template, self._prompts.calls, end, self._controls, forms["schema"])
+
+    @cached_property
+    def _controls(self) -> dict[str, int]:
+        """Control tokens around calls and reasoning."""
+        texts = [*self._prompts.calls.literals, *tags_of(self._prompts.template)]
+        spelt = self._loaded.header.metadata.get("tokenizer.ggml.tokens", [])
+        return calling.control_tokens(texts, self._loaded.engine.tokenize, self._loaded.engine.piece, spelt)
 
     def encode(
         self,
@@ -184,18 +232,18 @@ class Asker:
         raw: str | Sequence[int] | None,
         asking: Asking,
         images: Sequence[Layout],
-    ) -> tuple[Prompt, int]:
-        """The prompt, and how many of its tokens are the preamble."""
+    ) -> tuple[Prompt, int, str]:
+        """The prompt, how many of its tokens are the preamble, and the end of a conversation's text."""
         if raw is None:
             given = messages if messages is not None else [{"role": "user", "content": prompt}]
-            asked = self._prompts.chat(given, asking, images)
-            return asked, self._prompts.preamble(asked.tokens, asking)
+            asked, end = self._prompts.chat_and_end(given, asking, images)
+            return asked, self._prompts.preamble(asked.tokens, asking), end
         if isinstance(raw, str):
-            return Prompt(self._prompts.text(raw)), 0
+            return Prompt(self._prompts.text(raw)), 0, ""
         known = len(self._loaded.header.metadata.get("tokenizer.ggml.tokens", ()))
         if not all(0 <= token < known for token in raw):
             raise InputError("the prompt has token ids that the base doesn't know", f"use ids from 0 to {known - 1}")
-        return Prompt(list(raw)), 0
+        return Prompt(list(raw)), 0, ""
 
     def _layouts(self, image: Source | Sequence[Source] | None) -> list[Layout]:
         """Images as the base sees them."""

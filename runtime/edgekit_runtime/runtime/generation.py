@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgekit_runtime.prompts.tool_format import Call
+from edgekit_runtime.prompts.tool_stream import CallReader, Delta, Said, new_id
+from edgekit_runtime.runtime.calling import Reading
 from edgekit_runtime.scheduler import Piece, Request, TokenScore
 
 
@@ -39,17 +42,27 @@ class Timings:
 
 @dataclass(frozen=True)
 class Generation:
-    """An answer; ``finish_reason`` is "stop" or "length", ``adapter`` None for the bare base."""
+    """An answer.
+
+    Attributes:
+        text: what is said, without calls.
+        adapter: whose answer it is; None for the bare base.
+        finish_reason: "stop", "length", or "tool_calls" where the model calls tools.
+        tool_calls: its calls, in the form of a message's ``tool_calls``; arguments are objects.
+    """
 
     text: str
     adapter: str | None
     finish_reason: str
     usage: Usage
     timings: Timings
+    tool_calls: tuple[dict[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON document."""
-        return asdict(self)
+        """The JSON document; ``tool_calls`` is there where there are some."""
+        document = asdict(self)
+        calls = document.pop("tool_calls")
+        return document | ({"tool_calls": list(calls)} if calls else {})
 
 
 class Stream(Iterator[str]):
@@ -57,6 +70,7 @@ class Stream(Iterator[str]):
 
     Attributes:
         result: the whole answer; there after the last piece.
+        reading: how calls are read from the answer, where some may come.
         scores: log-probabilities of the answer's tokens so far, when they were asked for.
         echoed: of the prompt's tokens, likewise.
     """
@@ -67,9 +81,12 @@ class Stream(Iterator[str]):
         adapter: str | None,
         pull: Callable[[Request], Piece | None],
         drop: Callable[[Request], None],
+        reading: Reading | None = None,
     ):
         """Pieces of ``request`` come from ``pull``, which gives None after the last; ``drop`` ends it early."""
         self._request, self._adapter, self._pull, self._drop = request, adapter, pull, drop
+        self.reading = reading
+        self._reader = None if reading is None else CallReader(reading.form, reading.tools, thinking=reading.thinking)
         self._text: list[str] = []
         self.result: Generation | None = None
         self.scores: list[TokenScore] = []
@@ -97,13 +114,16 @@ class Stream(Iterator[str]):
     def __next__(self) -> str:
         while self.result is None and (piece := self._pull(self._request)) is not None:
             self._take(piece)
-            if piece.text:
-                return piece.text
+            if said := piece.text if self._reader is None else _said(self._reader.feed(piece.text)):
+                return said
         self._end()
+        reader, self._reader = self._reader, None
+        if reader is not None and (said := _said(reader.finish())):
+            return said
         raise StopIteration
 
     def poll(self) -> list[Piece]:
-        """What is there, without waiting; ``result`` is set when that was all.
+        """What is there, without waiting, calls as the model writes them; ``result`` is set when that was all.
 
         Raises:
             InputError: the request has failed.
@@ -128,21 +148,29 @@ class Stream(Iterator[str]):
 
     def _end(self) -> None:
         if self.result is None and self._request.finish_reason != "cancelled":
-            self.result = generation_of(self._request, "".join(self._text), self._adapter)
+            self.result = generation_of(self._request, "".join(self._text), self._adapter, self.reading)
 
     def __del__(self) -> None:
         self._drop(self._request)
 
 
-def generation_of(request: Request, text: str, adapter: str | None) -> Generation:
+def _said(deltas: list[Delta]) -> str:
+    return "".join(each.text for each in deltas if isinstance(each, Said))
+
+
+def generation_of(request: Request, text: str, adapter: str | None, reading: Reading | None = None) -> Generation:
     """The answer of a request that has ended."""
+    calls: list[Call] = []
+    if reading is not None:
+        text, calls = reading.form.parse(text, reading.tools, thinking=reading.thinking)
+    finish_reason = request.finish_reason or "stop"
     prompt, count = len(request.work.prompt), len(request.tokens)
     decode = request.ended - request.first
     prefill = request.first - request.ready - request.encoding
     return Generation(
         text=text,
         adapter=adapter,
-        finish_reason=request.finish_reason or "stop",
+        finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
         usage=Usage(prompt, count, prompt + count, request.reused),
         timings=Timings(
             queue_ms=1e3 * (request.picked - request.submitted),
@@ -154,4 +182,5 @@ def generation_of(request: Request, text: str, adapter: str | None) -> Generatio
             decode_tps=request.steps / decode if decode > 0 else 0.0,
             encode_ms=1e3 * request.encoding,
         ),
+        tool_calls=tuple(each.message_form(new_id()) for each in calls),
     )

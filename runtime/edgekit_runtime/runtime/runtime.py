@@ -201,7 +201,7 @@ class Runtime:
         return stream.result
 
     def stream(self, prompt: str | None = None, **options: Unpack[Options]) -> Stream:
-        """Queue a request and answer piece by piece; whole characters only.
+        """Queue a request and answer piece by piece; whole characters only, and without calls of tools.
 
         Reading the prompt and the schema takes place here, beside what other threads do.
 
@@ -214,10 +214,10 @@ class Runtime:
             InputError: unknown adapter, bad messages, a prompt that doesn't fit the context, or a request larger than
                 :mod:`~edgekit_runtime.prompts.bounds` allows.
         """
-        work, name = self._asker.work(prompt, **options)
-        request = self.loop.request(work)
+        asked = self._asker.work(prompt, **options)
+        request = self.loop.request(asked.work)
         self._coming.append(request)
-        return Stream(request, name, self._pull, self._dropped.append)
+        return Stream(request, asked.adapter, self._pull, self._dropped.append, asked.reading)
 
     def step(self) -> bool:
         """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""

@@ -34,6 +34,7 @@ class Work:
         alternatives: log-probabilities are wanted, and of how many likeliest tokens besides; None for none.
         echo: log-probabilities of the prompt's own tokens are wanted too.
         frames: where in the prompt each frame of an image begins.
+        shown: control tokens that are part of the answer's text, and what they are there.
     """
 
     prompt: Sequence[int]
@@ -46,6 +47,7 @@ class Work:
     alternatives: int | None = None
     echo: bool = False
     frames: tuple[tuple[int, Frame], ...] = ()
+    shown: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Request:
         self.tokens.append(token)
         if score is not None:
             self._scores.append(score)
-        self._say(self._stopper.feed(self._text.decode(data)))
+        self._say(self._stopper.feed(self._text.decode(self.work.shown.get(token, data))))
         if self._stopper.stopped:
             self.finish("stop")
         elif len(self.tokens) >= self.work.max_tokens:

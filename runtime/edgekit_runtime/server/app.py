@@ -40,6 +40,7 @@ from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
 from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.server.tool_responses import Deltas
 
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
@@ -199,11 +200,12 @@ class _Service:
             events = self._streamed(asked, here.pop_all())
             try:
                 async with heeding(request):
-                    await anext(events)  # accepted, or an error with a status of its own
+                    accepted = await anext(events)  # or an error with a status of its own
             except ClientGone:
                 await events.aclose()
                 raise
-        return StreamingResponse(self._sent(asked, events), media_type="text/event-stream")
+        deltas = Deltas(accepted.get("calls"))
+        return StreamingResponse(self._sent(asked, events, deltas), media_type="text/event-stream")
 
     def _refused(self, asked: Asked) -> Response | None:
         if not self._knows(asked.model):
@@ -252,16 +254,23 @@ class _Service:
         results, scores = zip(*answers, strict=True)
         return JSONResponse(replies.reply(asked, list(results), list(scores)))
 
-    async def _sent(self, asked: Asked, events: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[str, None]:
+    async def _sent(
+        self, asked: Asked, events: AsyncGenerator[dict[str, Any], None], deltas: Deltas
+    ) -> AsyncGenerator[str, None]:
         """Server-sent events; leaving stops the generation."""
         try:
             if asked.chat:
                 yield _event(replies.first_chunk(asked))
             async for event in events:
-                if event["op"] == "text":
+                if event["op"] == "text" and not asked.chat:
                     yield _event(replies.chunk(asked, event["text"], event["scores"]))
+                elif event["op"] == "text":
+                    for each in replies.chunks(asked, deltas.feed(event["text"]), event["scores"]):
+                        yield _event(each)
                 else:
                     result = event["value"]
+                    for each in replies.chunks(asked, deltas.finish(), []):
+                        yield _event(each)
                     yield _event(replies.chunk(asked, None, [], result["finish_reason"]))
                     if asked.include_usage:
                         yield _event(replies.usage_chunk(asked, result))

@@ -14,9 +14,10 @@ from edgekit_runtime.formats.images import check_count
 from edgekit_runtime.prompts.bounds import check_adapters, check_depth, check_messages_count, check_stops
 from edgekit_runtime.prompts.chat import IMAGE_PART
 from edgekit_runtime.server.forms import read_form
+from edgekit_runtime.server.tool_requests import read_tools, refuse_tools
 
 # What of OpenAI's protocol this service does not do; asked for, it is refused rather than ignored.
-REFUSED = ("tools", "functions", "audio", "logit_bias", "suffix")
+REFUSED = ("audio", "logit_bias", "suffix")
 REFUSED_UNLESS = {"n": 1, "best_of": 1, "presence_penalty": 0, "frequency_penalty": 0}
 MOST_ALTERNATIVES = 20
 MOST_PROMPTS = 64
@@ -59,11 +60,15 @@ def read_chat(document: dict[str, Any]) -> Asked:
     messages, image_urls = _messages(document.get("messages"))
     check_count(len(image_urls))
     limit = take("max_completion_tokens", int, 1)
-    options = _common(document, take) | {
-        "messages": messages,
-        "image": image_urls or None,
-        "max_tokens": limit if limit is not None else take("max_tokens", int, 1),
-    }
+    options = (
+        _common(document, take)
+        | read_tools(document)
+        | {
+            "messages": messages,
+            "image": image_urls or None,
+            "max_tokens": limit if limit is not None else take("max_tokens", int, 1),
+        }
+    )
     if document.get("logprobs"):
         options["logprobs"] = take("top_logprobs", int, 0, MOST_ALTERNATIVES) or 0
     elif document.get("top_logprobs"):
@@ -78,6 +83,7 @@ def read_completion(document: dict[str, Any]) -> Asked:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
     take = _Taker(document)
+    refuse_tools(document)
     echo = document.get("echo") is True
     limit = take("max_tokens", int, 0 if echo else 1)
     options = _common(document, take) | {"max_tokens": COMPLETION_TOKENS if limit is None else limit}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit_runtime.server.requests import Asked
+from edgekit_runtime.server.tool_responses import answer_message
 
 # A token with its log-probability and the likeliest others, as the worker sends them: bytes as lists of numbers.
 Score = list[Any]
@@ -17,7 +18,7 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
     for index, (result, scored) in enumerate(zip(results, scores, strict=True)):
         choice: dict[str, Any] = {"index": index, "finish_reason": result["finish_reason"], "logprobs": None}
         if asked.chat:
-            choice["message"] = {"role": "assistant", "content": result["text"]}
+            choice["message"] = answer_message(result)
             if asked.logprobs:
                 choice["logprobs"] = chat_logprobs(scored)
         else:
@@ -30,6 +31,14 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
     kind = "chat.completion" if asked.chat else "text_completion"
     timings = results[0]["timings"] if len(results) == 1 else [result["timings"] for result in results]
     return _envelope(asked, kind, choices) | {"usage": usage(results), "timings": timings}
+
+
+def chunks(asked: Asked, deltas: list[dict[str, Any]], scores: list[Score]) -> list[dict[str, Any]]:
+    """What a piece of a streamed chat brings, its scores with the first of it."""
+    made = [chunk(asked, "", scores if number == 0 else []) for number in range(len(deltas) or bool(scores))]
+    for each, delta in zip(made, deltas, strict=False):
+        each["choices"][0]["delta"] = delta
+    return made
 
 
 def chunk(asked: Asked, text: str | None, scores: list[Score], finish_reason: str | None = None) -> dict[str, Any]:

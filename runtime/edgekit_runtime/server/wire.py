@@ -15,8 +15,10 @@ Front to worker::
 Worker to front::
 
     {"op": "ready"} or {"op": "error", "id": 0, …}   once, when the base is loaded or can't be
-    {"op": "accepted", "id": n}                      a request is sound and queued
+    {"op": "accepted", "id": n}                      a request is sound and queued; with "calls", how they are read,
+                                                     where some may come
     {"op": "text", "id": n, "text": …, "scores": […]}
+                                                     calls as the model writes them
     {"op": "done", "id": n, "value": …}              the whole Generation, or a command's answer
     {"op": "error", "id": n, "type": …, "problem": …, "hint": …}
     {"op": "models", "models": […], "bundle": {…}}   when they change

@@ -85,7 +85,8 @@ class Worker:
         for number, made in self._preparing.done():
             if isinstance(made, Stream):
                 self._streams[number] = made
-                self._say({"op": "accepted", "id": number})
+                reading = made.reading
+                self._say({"op": "accepted", "id": number} | ({"calls": reading.as_json()} if reading else {}))
             else:
                 self._refuse(number, made)
 

@@ -183,26 +183,30 @@ def test_calls_of_functions_are_learnt_as_the_template_writes_them(encoder_of: C
         assert encoder.settled(row, None).answer == written
         assert written + "<|im_end|>" in _learnt(encoder, row)
         assert "measure" in encoder.prompt(row, None)[0]
-    with pytest.raises(InputError, match=r"data/train\.jsonl:7: the base's chat template"):
-        encoder_of(forms.CHATML).answer_ids(row, None)
-    silent = (
-        "{% for m in messages %}{{ m.role }}:{{ m.content }};{% endfor %}"
-        "{% if add_generation_prompt %}assistant:{% endif %}"
-    )
+    either = forms.CHATML.replace("message['content']", "(message['content'] or message['tool_calls'] | tojson)")
     with pytest.raises(InputError, match="leaves the answer's tool calls out"):
-        encoder_of(silent).answer_ids(row, None)
+        encoder_of(either).answer_ids(dataclasses.replace(row, reply={**row.reply, "content": "I look."}), None)
 
 
-def test_tools_that_a_template_leaves_out_are_told_once(
-    encoder_of: Callable[..., Encoder], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("form", [forms.CHATML, forms.SILENT, forms.GEMMA])
+def test_a_template_without_calls_and_tools_learns_edgekits_form_of_them(
+    encoder_of: Callable[..., Encoder], inference: Callable[[Encoder, Row], list[int]], form: str
 ) -> None:
-    encoder = encoder_of(forms.CHATML)
-    row = _row(tools=({"type": "function", "function": {"name": "measure"}},))
-    for _ in range(2):
-        encoder.prompt(row, None)
-    assert [each.getMessage() for each in caplog.records if "leaves tools out" in each.getMessage()] == [
-        "data/train.jsonl:7: the base's chat template leaves tools out; the model learns without them"
-    ]
+    call = {"id": "c1", "type": "function", "function": {"name": "measure", "arguments": {"part": "B"}}}
+    tool = {"type": "function", "function": {"name": "measure", "parameters": {"type": "object", "properties": {}}}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "3 mm"}
+    written = '<tool_call>\n{"name": "measure", "arguments": {"part": "B"}}\n</tool_call>'
+    encoder = encoder_of(form)
+    row = _row(USER, answer="", reply=calling, tools=(tool,))
+    assert encoder.settled(row, None).answer.startswith(written)
+    after = _row(USER, calling, result, tools=(tool,))
+    (prompt,) = encoder.prompt(after, None)
+    assert json.dumps(tool) in prompt
+    assert written in prompt
+    assert "<tool_response>\n3 mm\n</tool_response>" in prompt
+    for each in (row, after):
+        assert encoder.prompt_ids(each, None) == inference(encoder, each)
 
 
 def test_a_system_prompt_that_moves_when_an_answer_follows_does_not_matter(encoder_of: Callable[..., Encoder]) -> None:

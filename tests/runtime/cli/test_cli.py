@@ -48,6 +48,8 @@ def test_json_is_one_document_with_the_fields_of_a_generation(demo_bundle: Path)
         (["run", ".", "--prompt", "x", "--json", "--stream"], 2, "exclude each other"),
         (["run", ".", "--prompt", "  "], 3, "the prompt is empty"),
         (["run", ".", "--prompt", "x", "--schema", "missing.json"], 3, "missing.json is no readable JSON schema"),
+        (["run", ".", "--prompt", "x", "--tools", "missing.json"], 3, "missing.json is no readable list of tools"),
+        (["run", ".", "--prompt", "x", "--tool-choice", "auto"], 2, "no tools to choose from"),
         (["bench", "compare", "a.json"], 2, "compare takes two"),
         (["bench", "compare", "a.json", "b.json"], 3, "a.json can't be read"),
         (["nonsense"], 2, "nonsense"),
@@ -62,6 +64,20 @@ def test_errors_are_one_line_with_the_right_code(arguments: list[str], code: int
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert re.search(message, done.stderr)
+
+
+def test_calls_are_printed_one_a_line_and_stand_in_the_document(demo_bundle: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools.json"
+    parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    tools.write_text(json.dumps([{"type": "function", "function": {"name": "alarm", "parameters": parameters}}]))
+    asked = ["run", demo_bundle, "--prompt", "x", "--tools", tools, "--tool-choice", "alarm", "--max-tokens", "60"]
+    (line,) = run(*asked).stdout.splitlines()
+    function = json.loads(line)
+    assert function["name"] == "alarm"
+    assert isinstance(function["arguments"]["on"], bool)
+    document = json.loads(run(*asked, "--json").stdout)
+    assert (document["text"], document["finish_reason"]) == ("", "tool_calls")
+    assert [call["function"] for call in document["tool_calls"]] == [function]
 
 
 @pytest.mark.parametrize("command", ["run", "bench"])

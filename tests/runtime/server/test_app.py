@@ -96,7 +96,7 @@ def test_a_schema_holds_the_answer(service: Service) -> None:
         ({"n": 2}, "n has to be 1"),
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"logprobs": True, "top_logprobs": 99}, "at most 20"),
-        ({"tools": [{}]}, "tools is not available"),
+        ({"tools": [{}]}, "tool 1 has no name"),
         ({"seed": -1}, "seed has to be"),
         ({"lora": [{"id": "one", "scale": 5}]}, "scale of 5"),
         ({"lora": [{"scale": 1}]}, "no id"),
