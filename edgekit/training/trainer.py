@@ -14,7 +14,6 @@ from edgekit.project import Adapter
 from edgekit.project.model import ACTIVATED
 from edgekit.training.evaluations import evaluations, patience
 from edgekit.training.optimisation import optimisation, own_optimizer
-from edgekit.training.packing import pack
 from edgekit.training.smoothing import SmoothedLoss
 from edgekit.training.step import quick_step
 
@@ -54,7 +53,7 @@ def adapter_trainer(
     return transformers.Trainer(
         model=model,
         args=transformers.TrainingArguments(
-            **training_arguments(adapter, len(train_set), work, pads=step.collator is not pack), **reporting
+            **training_arguments(adapter, len(train_set), work, pads=step.pads), **reporting
         ),
         train_dataset=train_set,
         eval_dataset=eval_set,
