@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.evaluation.calls import Said, call_reader, call_shares, mark_calls
+from edgekit.data import Row
+from edgekit.evaluation.calls import Said, call_reader, call_reader_for, call_shares, mark_calls
+from edgekit.evaluation.evaluate import Evaluation
 from edgekit.evaluation.scoring import Score, Yardstick, score
-from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, default_text
+from edgekit.evaluation.table import evaluation_table
+from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, ToolFormat, default_text
 
 OK = "You're welcome."
 NOTHING = Said("", (), parsable=False)
@@ -119,3 +124,35 @@ def test_a_share_of_no_rows_is_none() -> None:
 def test_reasoning_before_a_call_is_no_part_of_it() -> None:
     right = default_text([call(n=1)])
     assert scored((right, f"<think>\nwhat?\n</think>\n\n{right}")).exact == 1
+
+
+def test_the_table_of_an_evaluation_shows_each_share() -> None:
+    right = default_text([call(n=1)])
+    base, trained = scored((right, "no"), (right, "no")), scored((right, right), (right, right[:-20]))
+    table = evaluation_table([Evaluation("operator", "torch", "Q4_0", 2, 40, base, trained, [])])
+    heading, *rows = (re.split(r"\s{2,}", line.strip()) for line in table.splitlines()[1:])
+    named = {cells[0]: dict(zip(heading, cells[1:], strict=False)) for cells in rows}
+    assert (named["base"]["calls right"], named["base"]["parsable"]) == ("0.0", "100.0")
+    shown = {name: named["operator"][name] for name in ("tool accuracy", "calls right", "names right", "parsable")}
+    assert set(shown.values()) == {"50.0"}
+
+
+def test_calls_of_rows_are_read_where_the_answer_tells_them_and_texts_are_compared_otherwise() -> None:
+    reply = {"role": "assistant", "content": None, "tool_calls": [call(n=1).message_form()]}
+    asked = ({"role": "user", "content": "?"},)
+    row = Row(asked, default_text([call(n=1)]), (), "rows.jsonl:1", (), reply)
+    assert call_reader_for([Row(asked, "fine", (), "")], DEFAULT_FORMAT) is None
+    read = call_reader_for([row], DEFAULT_FORMAT)
+    assert read is not None
+    assert read(row.answer, ()).calls == [call(n=1)]
+    assert call_reader_for([row], ToolFormat(None, why="strange")) is None
+    assert call_reader_for([replace(row, answer=default_text([call(n=2)]))], DEFAULT_FORMAT) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "parsable"),
+    [("fine", True), ("", False), (" \n", False), ('{"name": "read", "argum', False), ('see {"name": 1}', True)],
+)
+def test_without_a_sign_half_a_call_is_told_by_how_calls_begin(text: str, parsable: bool) -> None:
+    form = replace(DEFAULT_FORMAT, opening="", closing="", between="")
+    assert call_reader(form)(text, ()).parsable == parsable
