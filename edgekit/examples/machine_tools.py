@@ -12,6 +12,7 @@ The rules, all of which a model has to learn from examples:
   of haste are there (``URGENT``).
 * What no tool can do is refused, and thanks are answered.
 
+Values inside and outside the limits are asked of the same parameters and machines: these tell nothing of the answer.
 Evaluation rows use (case, subject, kind of machine) combinations that no training row has, and also wordings that
 training lacks.
 """
@@ -39,7 +40,14 @@ SENSORS = {
     "level": ("oil", "oil level"),
     "current": ("current", "amps"),
 }
-PARAMETERS = {"speed": ("speed",), "pressure": ("pressure",), "temperature": ("temperature", "heat"), "feed": ("feed",)}
+PARAMETERS = {
+    "speed": ("speed",),
+    "pressure": ("pressure",),
+    "temperature": ("temperature", "heat"),
+    "feed": ("feed",),
+    "torque": ("torque",),
+    "flow": ("flow",),
+}
 PROBLEMS = {
     "leak": ("leaks", "drips"),
     "noise": ("squeals", "rattles"),
@@ -51,28 +59,19 @@ PROBLEMS = {
 URGENT = {True: ("urgent", "at once", "right now"), False: ("no hurry", "some day", "next week")}
 WISHES = ("switch off", "clean")
 LIMITS = (10, 100)  # percent
-STEP = 5
+INSIDE = range(LIMITS[0], LIMITS[1] + 1, 5)
+OUTSIDE = [each for each in range(0, 2 * LIMITS[1] + 1, 5) if each not in INSIDE]
+INSIDE_SHARE = 0.6
 HELD_OUT_SHARE = 0.25
 
-READ, SET, TICKET, LIMIT, WHICH, WISH, THANKS = "read", "set", "ticket", "limit", "which", "wish", "thanks"
+READ, SET, TICKET, WHICH, WISH, THANKS = "read", "set", "ticket", "which", "wish", "thanks"
 WORDS: dict[str, Mapping[str, Sequence[str]]] = {
     READ: SENSORS,
     WHICH: SENSORS,
     SET: PARAMETERS,
-    LIMIT: PARAMETERS,
     TICKET: PROBLEMS,
 }
 # Sentences, a wording in each place; the last ones are kept for evaluation.
-_SET = (
-    "Set the {subject} of {machine} to {percent} %.",
-    "{machine}: {subject} to {percent} percent.",
-    "Please change the {subject} at {machine} to {percent}%.",
-    "Put {machine} at {percent} % {subject}.",
-    "Run {machine} with {percent} percent {subject}.",
-    "New {subject} for {machine}: {percent} %.",
-    "Can you bring the {subject} of {machine} to {percent} %?",
-    "I want {percent} percent {subject} on {machine}.",
-)
 SENTENCES = {
     READ: (
         "Read the {subject} of {machine}.",
@@ -84,8 +83,16 @@ SENTENCES = {
         "Can you look up the {subject} of {machine}?",
         "I want to know the {subject} on {machine}.",
     ),
-    SET: _SET,
-    LIMIT: _SET,
+    SET: (
+        "Set the {subject} of {machine} to {percent} %.",
+        "{machine}: {subject} to {percent} percent.",
+        "Please change the {subject} at {machine} to {percent}%.",
+        "Put {machine} at {percent} % {subject}.",
+        "Run {machine} with {percent} percent {subject}.",
+        "New {subject} for {machine}: {percent} %.",
+        "Can you bring the {subject} of {machine} to {percent} %?",
+        "I want {percent} percent {subject} on {machine}.",
+    ),
     TICKET: (
         "{machine} {subject}, {haste}.",
         "{machine}: it {subject}, {haste}!",
@@ -117,11 +124,11 @@ SENTENCES = {
         "I thank you, {machine} is fine.",
     ),
 }
-WORDINGS = tuple(map(str, range(len(_SET))))
+WORDINGS = tuple(map(str, range(len(SENTENCES[SET]))))
 UNSEEN_WORDINGS = 2
 
+REFUSAL = f"I can only set {LIMITS[0]} to {LIMITS[1]} percent."
 REPLIES = {
-    LIMIT: f"I can only set {LIMITS[0]} to {LIMITS[1]} percent.",
     WHICH: "Which machine?",
     WISH: "I have no tool for that.",
     THANKS: "You're welcome.",
@@ -164,6 +171,8 @@ def answer(case: str, subject: str, machine: str, *, percent: int, urgent: bool)
     """The reference answer by the rules above."""
     if case == READ:
         return _call("read_sensor", machine=machine, sensor=subject)
+    if case == SET and not LIMITS[0] <= percent <= LIMITS[1]:
+        return REFUSAL
     if case == SET:
         return _call("set_parameter", machine=machine, parameter=subject, percent=percent)
     if case == TICKET:
@@ -174,9 +183,7 @@ def answer(case: str, subject: str, machine: str, *, percent: int, urgent: bool)
 def _row(chosen: random.Random, combination: Combination, wordings: Sequence[str]) -> tuple[str, Answer]:
     case, subject, kind = combination
     machine = kind if case == WHICH else f"{kind} {chosen.randint(1, 20)}"
-    low, high = LIMITS
-    inside = range(low, high + 1, STEP)
-    percent = chosen.choice([each for each in range(0, 2 * high + 1, STEP) if (each in inside) == (case == SET)])
+    percent = chosen.choice(INSIDE if chosen.random() < INSIDE_SHARE else OUTSIDE)
     urgent = chosen.choice((True, False))
     frame = SENTENCES[READ if case == WHICH else case][int(chosen.choice(wordings))]
     text = frame.format(

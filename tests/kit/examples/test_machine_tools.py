@@ -28,6 +28,7 @@ PROBLEMS = {
     "crack": "has a crack|is cracked",
     "power": "is dead|has no power",
 }
+PARAMETERS = ("speed", "pressure", "temperature", "feed", "torque", "flow")
 Case = tuple[str, Any]  # the question, and the arguments with the tool's name, or a text
 
 
@@ -60,7 +61,7 @@ def _expected(text: str) -> Any:
     if percent is not None:
         if not 10 <= int(percent[1]) <= 100:
             return "I can only set 10 to 100 percent."
-        parameters = {name: SENSORS.get(name, name) for name in ("speed", "pressure", "temperature", "feed")}
+        parameters = {name: SENSORS.get(name, name) for name in PARAMETERS}
         named |= {"tool": "set_parameter", "parameter": _named(parameters, text)}
         return named | {"percent": int(percent[1])}
     if haste := re.search("urgent|at once|right now|no hurry|some day|next week", text):
