@@ -74,7 +74,8 @@ def template_facts(base: Path, *, with_images: bool) -> dict[str, Any]:
     Returns:
         ``probes``: each conversation with the texts before, between and after its images, None where the template
         refuses, and where there are some the ``tools`` and ``arguments`` it was asked with; ``moment``: what a template
-        that reads the clock saw; ``image``: how the template takes images, None for bases that read none.
+        that reads the clock saw; ``image``: how the template takes images, None for bases that read none; ``tools``:
+        how calls are written, and what the template does with tools and results.
 
     Raises:
         InputError: the base has no template, or a broken one.
@@ -100,6 +101,11 @@ def template_facts(base: Path, *, with_images: bool) -> dict[str, Any]:
     image = seeing and {"placeholder": seeing.placeholder, "parts": seeing.takes_parts}
     return {
         "image": image,
+        "tools": {
+            "form": form.tools.form.as_json(),
+            "lists": form.tools.lists_tools,
+            "results": form.tools.renders_results,
+        },
         "probes": probes,
         "moment": moment.isoformat(timespec="seconds") if template.moment else None,
     }

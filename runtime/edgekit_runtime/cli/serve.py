@@ -40,6 +40,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "MB",
         "help": "memory for loaded adapters (default: no limit)",
     },
+    "chat_memory": {
+        "type": number(0),
+        "default": 128.0,
+        "metavar": "MB",
+        "help": "memory for chats that wait for their next turn while others are answered (128; 0 for none)",
+    },
     "threads": {"type": whole(1, MOST_THREADS), "help": "default: physical cores"},
     "context": {"type": whole(), "help": "tokens of prompt and answer together, for each request"},
     "allow_special": {"action": "store_true", "help": ALLOW_SPECIAL},
@@ -101,6 +107,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         context=arguments.context,
         parallel=arguments.parallel,
         adapter_memory=None if memory is None else int(memory * 1e6),
+        chat_memory=int(arguments.chat_memory * 1e6),
         allow_special=arguments.allow_special,
     )
 

@@ -16,6 +16,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])")
 _KEYWORD = re.compile(r"[^\W\d][\w.-]*")
 _BARE_KEY = r"[^\s:,{}\[\]]+"
 _STRING = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.DOTALL)
+_ESCAPED = {"\n": "\\n", "\r": "\\r", "\0": "\\x00"}
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _WORD = re.compile(rf"(?:{'|'.join(_WORDS)})(?!\w)")
 _SPACE = re.compile(r"\s*")
@@ -159,9 +160,11 @@ def _unquoted(spelt: str) -> str:
     try:
         value = json.loads(spelt)
     except ValueError:
+        for sign, escaped in _ESCAPED.items():  # templates may leave them as they are
+            spelt = spelt.replace(sign, escaped)
         try:
             value = ast.literal_eval(spelt)
-        except (SyntaxError, MemoryError):  # a line ends in it, say
+        except (SyntaxError, MemoryError):
             raise ValueError("no text") from None
     str(value).encode()
     return str(value)

@@ -15,7 +15,8 @@ from typing import Any
 from edgekit_runtime.constraints import inline_schema
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.prompts.reasoning_tags import Tags
-from edgekit_runtime.prompts.tool_format import ID_SIGNS, KEYWORDS, NAMED, OBJECT, CallSyntax, ToolFormat, function_of
+from edgekit_runtime.prompts.tool_format import ToolFormat
+from edgekit_runtime.prompts.tool_syntax import ID_SIGNS, KEYWORDS, NAMED, OBJECT, CallSyntax, function_of
 from edgekit_runtime.prompts.tool_values import FREE, Rules, Spelling, pattern_of
 
 NONE, AUTO, REQUIRED = "none", "auto", "required"

@@ -6,15 +6,18 @@ only if calls with values of all kinds, rendered and read back, are what they we
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.prompts import tool_format as forms
-from edgekit_runtime.prompts.template import Message
+from edgekit_runtime.prompts import tool_syntax as forms
+from edgekit_runtime.prompts.budget import SECONDS
+from edgekit_runtime.prompts.template import Message, TemplateOverBudget
 from edgekit_runtime.prompts.tool_arguments import read_bare, read_keywords, read_object, read_tagged
-from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, CallSyntax, ToolFormat
+from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, ToolFormat
+from edgekit_runtime.prompts.tool_syntax import Call, CallSyntax
 
 Render = Callable[..., str]
 MARK = "\N{SNOWMAN}9027160435\N{SNOWMAN}"  # a text that begins as no call does
@@ -40,6 +43,7 @@ _TRIALS: tuple[dict[str, Any], ...] = (
     {"list": ["a", 1, [True]], "inner": {"deep": {"text": "x"}, "list": []}},
     {"sign": "检 \U0001f527"},
 )
+_LONGEST = 2000  # characters around names and arguments
 _ABSENT = "the base's chat template renders no calls"
 _STRANGE = "the base's chat template writes calls in a way that can't be read back"
 
@@ -83,6 +87,8 @@ class _Probe:
     def _text(self, messages: list[Message], **options: Any) -> str | None:
         try:
             return self.render(messages, tools=self.tools, **options)
+        except TemplateOverBudget:  # and so would the next one
+            raise
         except InputError:
             return None
 
@@ -97,19 +103,43 @@ def learnt(render: Render) -> ToolFormat:
     Args:
         render: messages to text, with ``tools`` and ``add_generation_prompt`` as
             :meth:`~edgekit_runtime.prompts.template.ChatTemplate.render` has them.
+
+    Raises:
+        TemplateOverBudget: it takes too much.
     """
     strange = None
+    render = _within(2 * SECONDS, render)
     for tools in ((PROBED_TOOL,), ()):
         probe = _Probe(render, tools)
         one = probe.called(Call(_FIRST, _ARGUMENTS))
         if one is None or _FIRST not in one:
             continue
         found = _form(probe, one)
-        found = None if found is None else _with_words(probe, found)
+        found = None if found is None or sum(map(len, found.literals)) > _LONGEST else _with_words(probe, found)
         if found is not None and _reads_back(probe, found):
             return replace(found, wants_content=probe.wants_content(), short_ids=probe.wants_short_ids())
         strange = ToolFormat(None, why=_STRANGE)
     return strange or replace(DEFAULT_FORMAT, why=_ABSENT)
+
+
+def _within(seconds: float, render: Render) -> Render:
+    """The same, as long as all renderings together take no longer, in CPU time of this thread."""
+    left = seconds
+
+    def bounded(messages: list[Message], **options: Any) -> str:
+        nonlocal left
+        if left <= 0:
+            raise TemplateOverBudget(
+                f"the base's chat template takes more than {seconds:g} s for a few calls of functions",
+                "use a base with another template, or give one as chat_template: in edgekit.yaml",
+            )
+        began = time.thread_time()
+        try:
+            return render(messages, **options)
+        finally:
+            left -= time.thread_time() - began
+
+    return bounded
 
 
 def _form(probe: _Probe, one: str) -> ToolFormat | None:

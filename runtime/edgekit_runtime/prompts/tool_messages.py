@@ -16,10 +16,11 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.prompts.system import BETWEEN, joined
-from edgekit_runtime.prompts.template import Message
+from edgekit_runtime.prompts.template import Message, TemplateOverBudget
 from edgekit_runtime.prompts.tool_arguments import whole_object
-from edgekit_runtime.prompts.tool_format import ID_SIGNS, Call, ToolFormat, default_text
+from edgekit_runtime.prompts.tool_format import ToolFormat, default_text
 from edgekit_runtime.prompts.tool_learning import PROBED, PROBED_TOOL, learnt
+from edgekit_runtime.prompts.tool_syntax import ID_SIGNS, Call
 
 Tools = Sequence[Mapping[str, Any]]
 _SHORT_ID = re.compile(rf"[A-Za-z0-9]{{{ID_SIGNS}}}")
@@ -50,6 +51,8 @@ class ToolMessages:
         asked: list[Message] = [{"role": "user", "content": "?"}]
         try:
             return PROBED in self._render(asked, tools=[PROBED_TOOL], add_generation_prompt=True)
+        except TemplateOverBudget:
+            raise
         except InputError:
             return True
 
@@ -66,6 +69,8 @@ class ToolMessages:
         ]
         try:
             return _RESULT in self._render(messages, tools=[PROBED_TOOL], add_generation_prompt=True)
+        except TemplateOverBudget:
+            raise
         except InputError:
             return True
 

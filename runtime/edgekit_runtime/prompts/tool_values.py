@@ -14,7 +14,7 @@ from typing import Any
 from edgekit_runtime.constraints import held_schema, inline_schema
 from edgekit_runtime.constraints.keywords import NOTES
 from edgekit_runtime.errors import InputError, shown
-from edgekit_runtime.prompts.tool_format import BARE, KEYWORDS, TAGGED, CallSyntax
+from edgekit_runtime.prompts.tool_syntax import BARE, KEYWORDS, TAGGED, CallSyntax
 
 _HELD = frozenset(
     {"type", "enum", "const", "properties", "required", "additionalProperties", "items", "minItems", "maxItems"}
@@ -153,8 +153,7 @@ class _Values:
         if isinstance(node, dict) and node.get("type") == "string":
             _refuse(node, {"type"}, "a text")
             return self._rules.until("raw", behind)
-        kinds = node.get("type") if isinstance(node, dict) else None
-        if not isinstance(kinds, str):
+        if not isinstance(node, dict) or not (isinstance(node.get("type"), str) or _has_no_text(node)):
             raise _unheld("anything but one type", "an argument")
         return f"{self._json(node)} {self._literal(behind)}"
 
@@ -270,6 +269,12 @@ def _texts(node: Any) -> list[str] | None:
         return None
     values = [node["const"]] if "const" in node else node.get("enum")
     return values if isinstance(values, list) and all(isinstance(each, str) for each in values) else None
+
+
+def _has_no_text(node: Mapping[str, Any]) -> bool:
+    """Whether a value is one of some that are no texts."""
+    values = [node["const"]] if "const" in node else node.get("enum")
+    return isinstance(values, list) and not any(isinstance(each, str) for each in values)
 
 
 def _refuse(node: Mapping[str, Any], known: frozenset[str] | set[str], place: str) -> None:

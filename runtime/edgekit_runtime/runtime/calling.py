@@ -12,8 +12,9 @@ from edgekit_runtime.errors import InputError, UsageError, shown
 from edgekit_runtime.prompts.bounds import check_form, check_schema
 from edgekit_runtime.prompts.reasoning import tags_of
 from edgekit_runtime.prompts.template import ChatTemplate
-from edgekit_runtime.prompts.tool_format import ToolFormat, function_of
+from edgekit_runtime.prompts.tool_format import ToolFormat
 from edgekit_runtime.prompts.tool_grammar import AUTO, CHOICES, NONE, REQUIRED, Held, call_grammar
+from edgekit_runtime.prompts.tool_syntax import function_of
 
 AS_TEXT = "text"  # calls stay in the text, and nothing holds them: what the model says by itself
 Tools = Sequence[Mapping[str, Any]]

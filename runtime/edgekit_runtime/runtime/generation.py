@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgekit_runtime.prompts.tool_format import Call
 from edgekit_runtime.prompts.tool_stream import CallReader, Delta, Said, new_id
+from edgekit_runtime.prompts.tool_syntax import Call
 from edgekit_runtime.runtime.calling import Reading
 from edgekit_runtime.scheduler import Piece, Request, TokenScore
 

@@ -24,7 +24,7 @@ from edgekit_runtime.runtime.asking import Asker, Options
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
-from edgekit_runtime.scheduler import AdapterPool, Loop, Piece, PrefixCache, Request
+from edgekit_runtime.scheduler import DEFAULT_CHAT_MEMORY, AdapterPool, Loop, ParkedChats, Piece, PrefixCache, Request
 from edgekit_runtime.store import Store, is_store
 
 CACHE_FOLDER = "cache"  # in a store
@@ -45,6 +45,7 @@ class Runtime:
         context: int | None = None,
         parallel: int = 1,
         adapter_memory: int | None = None,
+        chat_memory: int = DEFAULT_CHAT_MEMORY,
         cache: Path | None = None,
         allow_special: bool = False,
         probe: bool = False,
@@ -60,6 +61,7 @@ class Runtime:
                 2048 with more than one request at once.
             parallel: requests that are answered at once.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
+            chat_memory: bytes for the KV cache of conversations that wait for their next turn; 0 for none.
             cache: folder for the KV cache of system prompts; a store has its own.
             allow_special: control tokens that are spelt in messages (``<|im_end|>``) are some, not text.
             probe: run a base that is new here once in a process of its own before, as commands do: a file that makes
@@ -93,7 +95,7 @@ class Runtime:
             folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
-            self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag))
+            self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag), ParkedChats(chat_memory))
         except BaseException:
             self._open.close()
             raise

@@ -1,8 +1,19 @@
 """Continuous batching: many requests, each with its own adapters, over one engine."""
 
 from edgekit_runtime.scheduler.loop import Loop
+from edgekit_runtime.scheduler.parked import DEFAULT_CHAT_MEMORY, ParkedChats
 from edgekit_runtime.scheduler.pool import AdapterPool
 from edgekit_runtime.scheduler.prefixes import PrefixCache
 from edgekit_runtime.scheduler.request import Piece, Request, TokenScore, Work
 
-__all__ = ["AdapterPool", "Loop", "Piece", "PrefixCache", "Request", "TokenScore", "Work"]
+__all__ = [
+    "DEFAULT_CHAT_MEMORY",
+    "AdapterPool",
+    "Loop",
+    "ParkedChats",
+    "Piece",
+    "PrefixCache",
+    "Request",
+    "TokenScore",
+    "Work",
+]

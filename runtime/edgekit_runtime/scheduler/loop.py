@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, working_from
 from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.scheduler.parked import Parked, ParkedChats
 from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody, watched
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
 from edgekit_runtime.scheduler.request import Key, Request, Work
@@ -26,6 +27,7 @@ ALONE_CHUNK = 256  # with one sequence: nobody waits but the watchdog, for whom 
 # Tokens that each request gets before the adapters are switched: llama.cpp plans its memory anew after a switch, which
 # costs as much as half a token of a small base.
 BURST = 4
+LEAST_PARKED = 64  # tokens; fewer are read again about as fast
 LEAST_CHUNK = 2  # a matrix times one column is summed in another order than times several
 
 
@@ -58,10 +60,13 @@ class Counts:
 class Loop:
     """Requests over one engine.  Not thread-safe: one thread submits, steps and cancels."""
 
-    def __init__(self, engine: Engine, pool: AdapterPool, prefixes: PrefixCache) -> None:
+    def __init__(
+        self, engine: Engine, pool: AdapterPool, prefixes: PrefixCache, parked: ParkedChats | None = None
+    ) -> None:
         """Take over an engine's KV sequences."""
         self.pool = pool
         self.prefixes = prefixes
+        self.parked = parked or ParkedChats()
         self.counts = Counts()
         self._engine = engine
         self._slots = [Slot(sequence) for sequence in range(engine.sequences)]
@@ -143,6 +148,7 @@ class Loop:
         """Begin with empty sequences: somebody has used the engine past the loop."""
         for slot in self._slots:
             self._abort(slot, EdgekitError("the engine was used for something else in the middle of a request"))
+        self.parked.clear()
         self._engine.holder = self
 
     def _admit(self) -> None:
@@ -178,6 +184,15 @@ class Loop:
         }
         slot = self._slots[max(free, key=lambda each: (free[each], self._room(each, stack), -self._slots[each].used))]
         reused = free[slot.sequence]
+        found = {each: self._reusable(each, request, keys, exact) for each in self.parked}
+        best = max(found, key=lambda each: found[each], default=None)
+        if best is not None and found[best] - reused >= LEAST_PARKED:
+            slot = self._slots[max(free, key=lambda each: (self._room(each, stack), -self._slots[each].used))]
+            self._park(slot, 0)
+            reused = found[best] if self._unpark(slot, best) else 0
+        else:
+            self._park(slot, reused)
+            reused = min(reused, len(slot.held))
         if not self._engine.forget(slot.sequence, reused):
             reused = 0
         del slot.held[reused:]
@@ -200,8 +215,27 @@ class Loop:
         own = any(request is not None and request.work.stack == stack for request in sides)
         return own, -sum(request is not None for request in sides)
 
-    def _reusable(self, slot: Slot, request: Request, keys: list[Key], exact: bool) -> int:
-        """How many tokens of the prompt this slot holds.
+    def _park(self, slot: Slot, reused: int) -> None:
+        """Keep what a slot holds, unless little more than the first ``reused`` cells of it go."""
+        if len(slot.held) - reused < LEAST_PARKED or not self.parked.takes(len(slot.held)):
+            return
+        if self._engine.forget(slot.sequence, len(slot.held)):  # what was decoded
+            self.parked.put(Parked(list(slot.held), list(slot.cuts), self._engine.save(slot.sequence)))
+        else:
+            slot.held, slot.cuts = [], []
+
+    def _unpark(self, slot: Slot, chat: Parked) -> bool:
+        """Give a slot a parked conversation; False, and the slot is empty, when the engine doesn't take it."""
+        self.parked.take(chat)
+        self._engine.forget(slot.sequence)
+        slot.held, slot.cuts = [], []
+        if not self._engine.restore(slot.sequence, chat.state):
+            return False
+        slot.held, slot.cuts = list(chat.held), list(chat.cuts)
+        return True
+
+    def _reusable(self, slot: Slot | Parked, request: Request, keys: list[Key], exact: bool) -> int:
+        """How many tokens of the prompt this slot holds, or this parked conversation.
 
         Where the bits depend on how a prompt is cut, it holds the chunks that this prompt would be cut into as well;
         elsewhere nothing is left that would be decoded as a single token.

@@ -28,6 +28,7 @@ _WORKER = (
     ("adapters_loaded", "adapters_loaded", "Adapters in memory", False),
     ("adapter_bytes", "adapter_bytes", "Memory of loaded adapters", False),
     ("prefix_bytes", "prefix_bytes", "Memory of cached system prompts", False),
+    ("parked_bytes", "parked_bytes", "Memory of chats that wait for their next turn", False),
     ("rss_mb", "worker_rss_mebibytes", "Memory of the engine's process", False),
 )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.bundle import open_bundle
+from edgekit_runtime.scheduler import DEFAULT_CHAT_MEMORY
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
 from edgekit_runtime.server.copies import private_place
@@ -49,6 +50,7 @@ def serve(
     context: int | None = None,
     parallel: int = DEFAULT_PARALLEL,
     adapter_memory: int | None = None,
+    chat_memory: int = DEFAULT_CHAT_MEMORY,
     allow_special: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; requests that are being answered end first.
@@ -67,6 +69,7 @@ def serve(
         context: of each request.
         parallel: requests that are answered at once.
         adapter_memory: bytes.
+        chat_memory: bytes.
         allow_special: control tokens that are spelt in messages are some, not text.
 
     Raises:
@@ -89,6 +92,7 @@ def serve(
             "context": context,
             "parallel": parallel,
             "adapter_memory": adapter_memory,
+            "chat_memory": chat_memory,
             "allow_special": allow_special,
             "probe": True,
         }

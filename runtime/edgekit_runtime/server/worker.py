@@ -192,6 +192,7 @@ class Worker:
             "adapter_loads": loop.pool.loads,
             "adapter_evictions": loop.pool.evictions,
             "prefix_bytes": loop.prefixes.size,
+            "parked_bytes": loop.parked.size,
             "rss_mb": rss_mb(),
         }
 

@@ -208,19 +208,37 @@ def test_a_message_that_calls_tools_needs_no_text() -> None:
     assert text_of(checked[1]) == ""
 
 
+@pytest.mark.parametrize("arguments", ['{"part": 3}', ' {"part":3}\n', {"part": 3}])
+def test_arguments_become_objects(arguments: Any) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "measure", "arguments": arguments}}
+    (checked,) = check_messages([{"role": "assistant", "content": None, "tool_calls": [call]}])
+    assert checked["tool_calls"] == [{"id": "c1", **CALL}]
+
+
+def test_a_developer_is_the_system() -> None:
+    assert check_messages([{"role": "developer", "content": "x"}])[0]["role"] == "system"
+
+
 @pytest.mark.parametrize(
-    "message",
+    ("message", "words"),
     [
-        {"role": "assistant", "content": None},
-        {"role": "assistant", "content": None, "tool_calls": []},
-        {"role": "assistant", "content": None, "tool_calls": ["measure"]},
-        # As OpenAI's clients send it: a template would write this JSON as a text in quotes.
-        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "measure", "arguments": "{}"}}]},
-        {"role": "user", "content": None, "tool_calls": [CALL]},
+        ({"role": "assistant", "content": None}, "message 1 has no text"),
+        ({"role": "assistant", "content": None, "tool_calls": []}, "message 1 has no text"),
+        ({"role": "assistant", "content": None, "tool_calls": ["measure"]}, "call 1 has no function with a name"),
+        ({"role": "assistant", "content": "", "tool_calls": {}}, None),
+        ({"role": "assistant", "content": "", "tool_calls": {"a": 1}}, "tool_calls has to be a list"),
+        ({"role": "user", "content": None, "tool_calls": [CALL]}, "is not the assistant's"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}, "are no JSON object"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{} 1"}}]}, "are no JSON object"),
+        ({"role": "assistant", "tool_calls": [{**CALL, "id": 3}]}, "its id is no text"),
+        ({"role": "assistant", "tool_calls": [{**CALL, "type": "custom"}]}, "another type than function"),
     ],
 )
-def test_a_message_without_text_is_refused_unless_it_calls_tools(message: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="message 1 has no text"):
+def test_a_message_needs_a_text_or_calls(message: dict[str, Any], words: str | None) -> None:
+    if words is None:
+        assert "tool_calls" not in check_messages([message])[0]
+        return
+    with pytest.raises(InputError, match=words):
         check_messages([message])
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime.prompts.template import ChatTemplate
+from edgekit_runtime.prompts import tool_learning
+from edgekit_runtime.prompts.template import ChatTemplate, TemplateOverBudget
 from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, ToolFormat, default_text
 from edgekit_runtime.prompts.tool_stream import Argued, Begun, CallReader, Said
 from tests.chat_templates import CALLING, CHATML, IDS_BEFORE_NAMES, SMOLLM3, STRANGE_CALLS
@@ -123,6 +124,12 @@ def test_calls_that_cannot_be_read_back_are_said_to_be_so(source: str) -> None:
     assert form.syntax is None
     assert "can't be read back" in form.why
     assert form.parse('I call measure with 1 {"name": "measure"}') == ('I call measure with 1 {"name": "measure"}', [])
+
+
+def test_a_template_that_takes_long_for_each_conversation_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_learning, "SECONDS", 0.0001)
+    with pytest.raises(TemplateOverBudget, match="takes more than"):
+        ToolFormat.of(TEMPLATES["qwen2.5"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

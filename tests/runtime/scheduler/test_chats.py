@@ -76,3 +76,50 @@ def test_the_same_question_again_and_another_adapter_in_between(runtime: Runtime
     assert cached(stream) == 0
     assert between != first
     assert asked(runtime, messages)[0] == first
+
+
+def test_chats_in_turn_on_one_sequence_read_what_is_new_alone_to_the_bit(runtime: Runtime) -> None:
+    chosen = random.Random(5)
+    chats = {
+        adapter: [{"role": "user", "content": " ".join(chosen.choices(WORDS, k=words))}]
+        for adapter, words in (("one", 300), ("two", 350))
+    }
+    runtime.engine.holder = None
+    for turn in range(2):
+        for adapter, messages in chats.items():
+            found, stream = asked(runtime, messages, adapter)
+            if turn:
+                assert cached(stream) >= ALONE_CHUNK
+            chats[adapter] += [{"role": "assistant", "content": found[0]}, {"role": "user", "content": "more?"}]
+    assert runtime.loop.parked.size > 0
+    last = {adapter: asked(runtime, messages, adapter) for adapter, messages in chats.items()}
+    for adapter, messages in chats.items():
+        found, stream = last[adapter]
+        assert cached(stream) >= ALONE_CHUNK
+        runtime.engine.holder = None
+        fresh, stream = asked(runtime, messages, adapter)
+        assert cached(stream) < ALONE_CHUNK  # its system prompt
+        assert runtime.loop.parked.size == 0  # gone with what was cached
+        assert found == fresh
+
+
+def test_parked_chats_keep_within_their_memory_and_the_longest_unused_goes(demo_bundle: Path) -> None:
+    chosen = random.Random(6)
+    chats = [[{"role": "user", "content": " ".join(chosen.choices(WORDS, k=300))}] for _ in range(4)]
+    with Runtime(demo_bundle, threads=2, context=1024, parallel=1) as measured:
+        for each in chats[:2]:
+            asked(measured, each)
+        one = measured.loop.parked.size
+    assert one > 0
+    with Runtime(demo_bundle, threads=2, context=1024, parallel=1, chat_memory=int(2.5 * one)) as small:
+        for each in chats:
+            asked(small, each)
+            assert small.loop.parked.size <= 2.5 * one
+        assert small.loop.parked.size > one
+        assert cached(asked(small, chats[1])[1]) >= ALONE_CHUNK
+        assert cached(asked(small, chats[0])[1]) < ALONE_CHUNK
+    with Runtime(demo_bundle, threads=2, context=1024, parallel=1, chat_memory=0) as none:
+        asked(none, chats[0])
+        asked(none, chats[1])
+        assert none.loop.parked.size == 0
+        assert cached(asked(none, chats[0])[1]) < ALONE_CHUNK

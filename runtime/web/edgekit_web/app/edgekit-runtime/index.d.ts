@@ -31,7 +31,13 @@ export type Part = { type: "image" } | { type: "text"; text: string };
 
 export interface Message {
   role: "system" | "user" | "assistant" | "tool";
-  content: string | Part[];
+  /** May be left out beside calls. */
+  content?: string | Part[] | null;
+  /** Of the assistant: what it calls. */
+  tool_calls?: ToolCall[];
+  /** Of a tool: the call that it answers. */
+  tool_call_id?: string;
+  name?: string;
 }
 
 /** A file that the browser decodes (JPEG, PNG, WebP…), or pixels: an element, a canvas, a video's frame. */
@@ -139,8 +145,13 @@ export interface Request {
   prompt?: string;
   /** …or a whole conversation… */
   messages?: Message[];
-  /** Descriptions of functions that the model may call, for the chat template. */
+  /**
+   * Descriptions of functions that the model may call.  Nothing holds arguments to their schema in a browser: check what
+   * comes.  The answer comes in one piece then.
+   */
   tools?: object[];
+  /** "auto" reads calls from the answer; "text" leaves them in it, as the model writes them.  Others are refused. */
+  tool_choice?: "auto" | "text";
   /** Variables that the chat template gets; the adapter's when left out. */
   template_arguments?: Record<string, unknown>;
   /** …or text to continue as it is, without template or system prompt. */
@@ -175,11 +186,19 @@ export interface Request {
   reuse?: boolean;
 }
 
+export interface ToolCall {
+  id: string;
+  type: "function";
+  function: { name: string; arguments: Record<string, unknown> };
+}
+
 export interface Generation {
   text: string;
   /** null for the bare base. */
   adapter: string | null;
-  finish_reason: "stop" | "length" | "cancelled";
+  finish_reason: "stop" | "length" | "cancelled" | "tool_calls";
+  /** What the model calls; nothing holds arguments to a schema here. */
+  tool_calls: ToolCall[];
   usage: { prompt_tokens: number; completion_tokens: number; total_tokens: number; cached_tokens: number };
   /** Milliseconds and tokens per second; TTFT counts from the call to the first piece. */
   timings: {

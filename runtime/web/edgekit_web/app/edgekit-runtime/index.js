@@ -24,6 +24,7 @@ import { Prompts } from "./prompts.js";
 import { Site } from "./site.js";
 import { asText } from "./specials.js";
 import { Store } from "./store.js";
+import { checkForm, readCalls } from "./tool-calls.js";
 
 export { EdgekitError };
 
@@ -253,6 +254,7 @@ export class Runtime {
     const { system, generation, template_arguments } = entry ?? this.manifest.base;
     const defaults = generation ?? {};
     const asking = { tools: request.tools, arguments: request.template_arguments ?? template_arguments };
+    const calls = this.calls(request);
     const images = listed(image);
     if (images.length && raw !== undefined) {
       throw new EdgekitError("usage", "a raw prompt can't have images", "send messages");
@@ -267,6 +269,7 @@ export class Runtime {
       digest: entry?.digest,
       texts,
       images,
+      calls,
       maxTokens: max_tokens ?? defaults.max_tokens ?? DEFAULT_MAX_TOKENS,
       stop: stop ?? [],
       sampling: {
@@ -277,6 +280,22 @@ export class Runtime {
         schema,
       },
     };
+  }
+
+  /** How calls are read from the answer; undefined where none are.  @param {import("./index.js").Request} request */
+  calls({ tools, tool_choice: choice = "auto" }) {
+    if (!tools?.length && choice === "auto") return undefined;
+    if (!["auto", "text"].includes(choice)) {
+      throw new EdgekitError(
+        "unsupported",
+        "a browser can't hold answers to calls, nor keep them from calling",
+        "ask with tool_choice auto or text",
+      );
+    }
+    if (choice === "text" || !this.prompts.tools) return undefined;
+    const { form } = this.prompts.tools;
+    checkForm(form, (text) => this.prompts.specials.spans(text).length > 0);
+    return form;
   }
 
   /** @param {any} plan @param {import("./index.js").Request} request @param {number} started */
@@ -303,11 +322,14 @@ export class Runtime {
       finish = choice?.finish_reason ?? finish;
       if (choice?.text) {
         answer += choice.text;
-        yield choice.text;
+        if (!plan.calls) yield choice.text;
       }
     }
     if (signal?.aborted) finish = "cancelled";
-    return generation({ plan, text: answer, finish, last, started, began, first });
+    const { text: said, calls } = plan.calls ? readCalls(plan.calls, answer) : { text: answer, calls: [] };
+    if (plan.calls && said) yield said;
+    if (calls.length && finish !== "length" && finish !== "cancelled") finish = "tool_calls";
+    return { ...generation({ plan, text: said, finish, last, started, began, first }), tool_calls: calls };
   }
 
   /** Do something when no answer is being given. */

@@ -6,6 +6,7 @@ import { isObject, readJson } from "./json.js";
 import { Specials, controlTokens } from "./specials.js";
 import { folded, takesSystem } from "./system.js";
 import { Template } from "./template.js";
+import { given as givenTools } from "./tool-messages.js";
 
 const ROLES = ["system", "user", "assistant", "tool"];
 
@@ -16,6 +17,7 @@ const ROLES = ["system", "user", "assistant", "tool"];
  *   messages in parts; null for bases that read none
  * @property {{messages: Message[], tools?: object[], arguments?: object, texts: string[] | null}[]} probes
  *   conversations and what the template makes of them where adapters are trained
+ * @property {import("./tool-messages.js").ToolFacts} [tools] what it does with tools and calls
  * @property {string} [moment] what templates that read the clock saw there, local time
  */
 
@@ -36,7 +38,7 @@ export class Prompts {
    * @param {import("./gguf.js").GgufHeader} base
    * @param {TemplateFacts} facts
    */
-  constructor(base, { image, probes, moment }) {
+  constructor(base, { image, probes, moment, tools }) {
     const { metadata } = base;
     const source = metadata.get("tokenizer.chat_template");
     if (typeof source !== "string") {
@@ -45,6 +47,7 @@ export class Prompts {
     this.tokens = specialTokens(metadata);
     this.bos = this.tokens.bos_token ?? "";
     this.image = image;
+    this.tools = tools;
     this.knowsTools = true;
     this.template = compiled(source);
     const forTools =
@@ -83,8 +86,9 @@ export class Prompts {
    * @returns {string[]} the text before, between and after the images: one more than there are images
    */
   render(messages, asking = {}, moment) {
-    const { tools } = asking;
-    const given = this.takesSystem ? messages : folded(messages);
+    const taken = this.tools ? givenTools(this.tools, messages, asking.tools) : { messages, tools: asking.tools };
+    const { tools } = taken;
+    const given = this.takesSystem ? taken.messages : folded(taken.messages);
     const text = (tools?.length ? this.withTools : this.template).render({
       ...this.tokens,
       ...asking.arguments,
@@ -230,6 +234,7 @@ function imagesIn(messages) {
   return messages.flatMap(partsOf).filter(isImage).length;
 }
 
+/** @param {{content?: any}} message */
 function partsOf({ content }) {
   if (content == null) return [];
   return Array.isArray(content) ? content : [{ type: "text", text: content }];
