@@ -11,7 +11,8 @@ from edgekit.data import Row
 from edgekit.encoding.completions import TOOL_CALLS, reply_of
 from edgekit.evaluation.answers import same, token_f1
 from edgekit_runtime.prompts.reasoning import answer_part
-from edgekit_runtime.prompts.tool_format import Call, ToolFormat, Tools
+from edgekit_runtime.prompts.tool_format import ToolFormat
+from edgekit_runtime.prompts.tool_syntax import Call, Tools
 
 log = logging.getLogger(__name__)
 

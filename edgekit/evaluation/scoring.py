@@ -22,7 +22,7 @@ from edgekit.data import Row
 from edgekit.evaluation.answers import FieldPath, agreement, free_text_fields, json_object, same, token_f1
 from edgekit.evaluation.calls import CallShares, ReadCalls, call_shares, mark_calls
 from edgekit_runtime.prompts.reasoning import answer_part
-from edgekit_runtime.prompts.tool_format import Tools
+from edgekit_runtime.prompts.tool_syntax import Tools
 
 BOOTSTRAP_SAMPLES = 1000
 CONFIDENCE = 0.95
