@@ -7,12 +7,14 @@ The rules, all of which a model has to learn from examples:
 
 * The machine is copied ("press 3").  Where no machine is named, the answer asks for it, and nothing is called.
 * A reading is asked of ``read_sensor``.  Words are normalised: "oil" is the level (``SENSORS``).
-* A change goes to ``set_parameter``, in percent.  Below 10 and above 100 the answer is a refusal (``LIMITS``).
+* A change goes to ``set_parameter``, in percent, 10 to 100.  Where no value is named, the answer asks for it.
 * What is broken goes to ``open_ticket``: what is said of it is normalised (``PROBLEMS``), and it is urgent where words
   of haste are there (``URGENT``).
 * What no tool can do is refused, and thanks are answered.
 
-Values inside and outside the limits are asked of the same parameters and machines: these tell nothing of the answer.
+Whether a value is named is drawn for each row: parameter and machine tell nothing of the answer.  No row asks for
+values beyond the limits: a model of 135 million parameters does not learn in minutes to compare numbers.
+
 Evaluation rows use (case, subject, kind of machine) combinations that no training row has, and also wordings that
 training lacks.
 """
@@ -57,14 +59,13 @@ PROBLEMS = {
     "power": ("is dead", "has no power"),
 }
 URGENT = {True: ("urgent", "at once", "right now"), False: ("no hurry", "some day", "next week")}
-WISHES = ("switch off", "clean")
+WISHES = ("switch off", "clean", "sell", "paint")
 LIMITS = (10, 100)  # percent
-INSIDE = range(LIMITS[0], LIMITS[1] + 1, 5)
-OUTSIDE = [each for each in range(0, 2 * LIMITS[1] + 1, 5) if each not in INSIDE]
-INSIDE_SHARE = 0.6
+PERCENTS = range(LIMITS[0], LIMITS[1] + 1, 5)
+NAMED_SHARE = 0.75  # of the changes name their value
 HELD_OUT_SHARE = 0.25
 
-READ, SET, TICKET, WHICH, WISH, THANKS = "read", "set", "ticket", "which", "wish", "thanks"
+READ, SET, CHANGE, TICKET, WHICH, WISH, THANKS = "read", "set", "change", "ticket", "which", "wish", "thanks"
 WORDS: dict[str, Mapping[str, Sequence[str]]] = {
     READ: SENSORS,
     WHICH: SENSORS,
@@ -92,6 +93,16 @@ SENTENCES = {
         "New {subject} for {machine}: {percent} %.",
         "Can you bring the {subject} of {machine} to {percent} %?",
         "I want {percent} percent {subject} on {machine}.",
+    ),
+    CHANGE: (
+        "Set the {subject} of {machine}.",
+        "{machine}: another {subject}.",
+        "Please change the {subject} at {machine}.",
+        "Put {machine} at another {subject}.",
+        "Run {machine} with another {subject}.",
+        "New {subject} for {machine}.",
+        "Can you change the {subject} of {machine}?",
+        "I want another {subject} on {machine}.",
     ),
     TICKET: (
         "{machine} {subject}, {haste}.",
@@ -127,8 +138,8 @@ SENTENCES = {
 WORDINGS = tuple(map(str, range(len(SENTENCES[SET]))))
 UNSEEN_WORDINGS = 2
 
-REFUSAL = f"I can only set {LIMITS[0]} to {LIMITS[1]} percent."
 REPLIES = {
+    CHANGE: "How many percent?",
     WHICH: "Which machine?",
     WISH: "I have no tool for that.",
     THANKS: "You're welcome.",
@@ -171,8 +182,6 @@ def answer(case: str, subject: str, machine: str, *, percent: int, urgent: bool)
     """The reference answer by the rules above."""
     if case == READ:
         return _call("read_sensor", machine=machine, sensor=subject)
-    if case == SET and not LIMITS[0] <= percent <= LIMITS[1]:
-        return REFUSAL
     if case == SET:
         return _call("set_parameter", machine=machine, parameter=subject, percent=percent)
     if case == TICKET:
@@ -183,11 +192,14 @@ def answer(case: str, subject: str, machine: str, *, percent: int, urgent: bool)
 def _row(chosen: random.Random, combination: Combination, wordings: Sequence[str]) -> tuple[str, Answer]:
     case, subject, kind = combination
     machine = kind if case == WHICH else f"{kind} {chosen.randint(1, 20)}"
-    percent = chosen.choice(INSIDE if chosen.random() < INSIDE_SHARE else OUTSIDE)
+    percent = chosen.choice(PERCENTS)
     urgent = chosen.choice((True, False))
+    words = WORDS[case][subject] if case in WORDS else (subject,)
+    if case == SET and chosen.random() >= NAMED_SHARE:
+        case = CHANGE
     frame = SENTENCES[READ if case == WHICH else case][int(chosen.choice(wordings))]
     text = frame.format(
-        subject=chosen.choice(WORDS[case][subject] if case in WORDS else (subject,)),
+        subject=chosen.choice(words),
         machine=machine,
         percent=percent,
         haste=chosen.choice(URGENT[urgent]),

@@ -53,14 +53,14 @@ def _expected(text: str) -> Any:
     percent = re.search(r"(\d+) ?(%|percent)", text)
     if re.search("thank|well done|great", text, re.IGNORECASE):
         return "You're welcome."
-    if re.search("switch off|clean", text, re.IGNORECASE):
+    if re.search("switch off|clean|sell|paint", text, re.IGNORECASE):
         return "I have no tool for that."
     if machine is None:
         return "Which machine?"
     named = {"machine": machine[0].lower()}
+    if re.search(r"change|another|^new|^set", text, re.IGNORECASE) and percent is None:
+        return "How many percent?"
     if percent is not None:
-        if not 10 <= int(percent[1]) <= 100:
-            return "I can only set 10 to 100 percent."
         parameters = {name: SENSORS.get(name, name) for name in PARAMETERS}
         named |= {"tool": "set_parameter", "parameter": _named(parameters, text)}
         return named | {"percent": int(percent[1])}
