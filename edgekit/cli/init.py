@@ -20,8 +20,8 @@ def init(
         str,
         typer.Option(
             metavar="NAME",
-            help="inspection (default), monitoring, service-desk, finance, triage, contract, lesson, chat, caption or "
-            "inspection-numeric",
+            help="inspection (default), monitoring, service-desk, finance, triage, contract, lesson, tools, chat, "
+            "caption or inspection-numeric",
             autocompletion=templates,
         ),
     ] = "inspection",

@@ -9,10 +9,31 @@ from edgekit.data.json_file import parse_json
 from edgekit_runtime.errors import InputError
 
 _SHOWN = 120
+ValueJudge = Callable[[Any], str | None]
 
 
 def schema_judge(schema: Mapping[str, Any] | None) -> Callable[[str], str | None]:
     """What is wrong with an answer, in a line; None where it keeps to ``schema`` (without one, always).
+
+    Raises:
+        InputError: the schema is none.
+    """
+    if schema is None:
+        return lambda _: None
+    judge = value_judge(schema)
+
+    def judge_text(answer: str) -> str | None:
+        try:
+            value = parse_json(answer)
+        except ValueError as error:
+            return f"the answer is no JSON ({error})"
+        return judge(value)
+
+    return judge_text
+
+
+def value_judge(schema: Mapping[str, Any] | None) -> ValueJudge:
+    """The same for values of JSON.
 
     Raises:
         InputError: the schema is none.
@@ -30,11 +51,7 @@ def schema_judge(schema: Mapping[str, Any] | None) -> Callable[[str], str | None
         raise InputError(f"the schema is no JSON schema ({error.message[:_SHOWN]})", "correct it") from None
     validator = Draft202012Validator(schema, registry=Registry())
 
-    def judge(answer: str) -> str | None:
-        try:
-            value = parse_json(answer)
-        except ValueError as error:
-            return f"the answer is no JSON ({error})"
+    def judge(value: Any) -> str | None:
         try:
             wrong = best_match(validator.iter_errors(value))
         except Unresolvable as error:  # nothing is fetched

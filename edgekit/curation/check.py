@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.curation.answers import schema_judge
+from edgekit.curation.calls import CallJudge
 from edgekit.curation.findings import KINDS, NOTE, Finding
 from edgekit.curation.labels import ANSWER, Label, counted, find_labels, value_text
 from edgekit.curation.lengths import CHARACTERS, Lengths, Measure, characters, lengths_of
@@ -107,6 +108,8 @@ def check(
     evaluation = _read(subject.eval, findings)
     both = [*train, *evaluation]
     findings += (Finding("schema", each.row.where, wrong) for each in both if (wrong := judge(each.row.answer)))
+    calls = CallJudge()
+    findings += (Finding("tools", each.row.where, wrong) for each in both for wrong in calls.wrong(each.row))
     findings += _leaks(train, evaluation, likeness, ignore_numbers)
     findings += _contradictions(both)
     for part in (train, evaluation):

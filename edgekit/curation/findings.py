@@ -11,6 +11,7 @@ WRONG, DOUBTFUL, NOTE = "wrong", "doubtful", "note"
 KINDS = {
     "unreadable": (WRONG, "rows that training refuses"),
     "schema": (WRONG, "answers that break the JSON schema"),
+    "tools": (WRONG, "calls that don't fit the tools of their row"),
     "leak": (WRONG, "evaluation rows that training has too"),
     "near-leak": (WRONG, "evaluation rows that training has nearly"),
     "contradiction": (WRONG, "same question, another answer"),

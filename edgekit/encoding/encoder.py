@@ -27,6 +27,7 @@ from edgekit_runtime.prompts.chat import ImageTemplate, Message, TextTemplate, a
 from edgekit_runtime.prompts.reasoning import DROP, tags_of, template_arguments
 from edgekit_runtime.prompts.specials import Asked, Disguise, Specials, is_control
 from edgekit_runtime.prompts.template import ChatTemplate
+from edgekit_runtime.prompts.tool_format import ToolFormat
 
 if TYPE_CHECKING:
     from edgekit.encoding.images import RowImages
@@ -172,13 +173,19 @@ class Encoder:
     def _plain(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)) if ids else ""
 
+    @property
+    def call_form(self) -> ToolFormat:
+        """How calls of tools stand in answers."""
+        return self._form.tools.form
+
     @functools.cached_property
     def _call_tokens(self) -> dict[int, str]:
         """Control tokens that stand around calls, by their numbers."""
-        literals = self._form.tools.form.literals
+        literals = self.call_form.literals
         ids = (self.tokenizer(each, add_special_tokens=False).input_ids for each in literals)
-        special = {token for found in ids for token in found} & set(self.tokenizer.all_special_ids)
-        return {token: str(self.tokenizer.convert_ids_to_tokens(token)) for token in special - set(self._ends)}
+        found = {token for each in ids for token in each} - self._ends
+        added = self.tokenizer.added_tokens_decoder
+        return {token: str(added[token]) for token in found if token in added and added[token].special}
 
     def encode(
         self, row: Row, system: str | None, max_length: int, *, every_turn: bool = False, join: bool = True

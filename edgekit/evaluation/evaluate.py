@@ -15,11 +15,12 @@ from edgekit.bases.resolve import project_base, resolve_base, templated
 from edgekit.data import Row, load_rows
 from edgekit.encoding.encoder import Encoder
 from edgekit.encoding.images import row_images
-from edgekit.evaluation.answers import FieldPath, free_text_fields
+from edgekit.evaluation.answers import free_text_fields
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.bare import bare_answers
+from edgekit.evaluation.calls import call_reader_for
 from edgekit.evaluation.preflight import check_evaluate
-from edgekit.evaluation.scoring import Score, score
+from edgekit.evaluation.scoring import Score, Yardstick, score_rows
 from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, told
@@ -94,21 +95,20 @@ def evaluate(
     check_evaluate(project, name, artifact=artifact)
     project = as_trained(project, tell=True)
     adapter = project.adapter(name)
-    base, rows, max_tokens, free_text = questions(project, adapter, limit)
+    base, rows, max_tokens, yardstick = questions(project, adapter, limit)
     if artifact is not None:
         with _as_bundle(artifact, project, adapter) as bundle:
             engine, runs_on, base_answers, answers = _artifact_answers(bundle, adapter, rows, max_tokens, with_base)
     else:
         engine, runs_on, base_answers, answers = _torch_answers(project, adapter, base, rows, max_tokens, with_base)
-    references = [row.answer for row in rows]
     evaluation = Evaluation(
         adapter=adapter.name,
         engine=engine,
         runs_on=runs_on,
         rows=len(rows),
         max_tokens=max_tokens,
-        base_score=score(references, base_answers, free_text=free_text) if base_answers is not None else None,
-        adapter_score=score(references, answers, free_text=free_text),
+        base_score=score_rows(rows, base_answers, yardstick) if base_answers is not None else None,
+        adapter_score=score_rows(rows, answers, yardstick),
         samples=[
             {"where": row.where, "reference": row.answer, "answer": answer}
             for row, answer in zip(rows, answers, strict=True)
@@ -136,7 +136,7 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         InputError: bad rows or bundle.
     """
     adapter = project.adapter(name)
-    base, rows, max_tokens, free_text = questions(project, adapter, limit)
+    base, rows, max_tokens, yardstick = questions(project, adapter, limit)
     if artifact is not None:
         with Artifact(artifact) as opened:
             asked = row_encoder(project, adapter, base).arguments
@@ -145,20 +145,20 @@ def evaluate_base(project: Project, name: str, *, artifact: Path | None = None, 
         weights, reasoning = trained_weights(project, adapter, base), trained_reasoning(project, adapter)
         model = TorchModel(base, weights, None, row_images(project, base), reasoning=reasoning)
         answers = bare_answers(model, base, weights, rows, adapter.system, max_tokens)
-    return score([row.answer for row in rows], answers, free_text=free_text)
+    return score_rows(rows, answers, yardstick)
 
 
 class Questions(NamedTuple):
-    """What is asked: ``free_text`` is decided on all evaluation rows, however few of them are in ``rows``."""
+    """What is asked: ``yardstick`` is decided on all evaluation rows, however few of them are in ``rows``."""
 
     base: Base
     rows: list[Row]
     max_tokens: int
-    free_text: frozenset[FieldPath]
+    yardstick: Yardstick
 
 
 def questions(project: Project, adapter: Adapter, limit: int | None) -> Questions:
-    """The base, at most ``limit`` evaluation rows, how many tokens an answer may have, and which fields are free text.
+    """The base, at most ``limit`` evaluation rows, how many tokens an answer may have, and how answers are compared.
 
     Raises:
         InputError: bad rows, or no such base.
@@ -169,8 +169,10 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> Question
     base = project_base(project)
     encoder = row_encoder(project, adapter, base)
     rows = [encoder.settled(row, adapter.system) for row in rows]
-    free_text = free_text_fields([row.answer for row in rows], adapter.schema)
-    return Questions(base, rows[:limit], answer_limit(rows[:limit], adapter, encoder), free_text)
+    yardstick = Yardstick(
+        free_text_fields([row.answer for row in rows], adapter.schema), call_reader_for(rows, encoder.call_form)
+    )
+    return Questions(base, rows[:limit], answer_limit(rows[:limit], adapter, encoder), yardstick)
 
 
 def row_encoder(project: Project, adapter: Adapter, base: Base) -> Encoder:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from edgekit.evaluation.calls import SHARES
 from edgekit.evaluation.evaluate import Evaluation
 from edgekit.evaluation.scoring import Score
 from edgekit_runtime.bench.report import aligned
@@ -24,6 +26,8 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _headings(score: Score) -> list[str]:
+    if score.calls is not None:
+        return ["tool accuracy", "95 % interval", "exact", *SHARES.values()]
     if score.kind == "json":
         return ["fields right", "95 % interval", "exact", "valid JSON", *score.fields]
     return ["token F1", "95 % interval", "exact", "ROUGE-L"]
@@ -32,6 +36,9 @@ def _headings(score: Score) -> list[str]:
 def _cells(score: Score) -> list[str]:
     low, high = score.interval
     cells = [_percent(score.value), f"{_percent(low)} – {_percent(high)}", _percent(score.exact)]
+    if score.calls is not None:
+        shares = asdict(score.calls)
+        return [*cells, *("" if shares[name] is None else _percent(shares[name]) for name in SHARES)]
     rest = [score.valid_json, *score.fields.values()] if score.kind == "json" else [score.rouge_l]
     return [*cells, *(_percent(value) for value in rest if value is not None)]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Combination = TypeVar("Combination")
 Rows = list[dict[str, object]]
+Answer = str | dict[str, Any]  # a text, or a message that calls tools
 # From one combination and the wordings to choose from: the question and its answer, or None to draw again.
-Draw = Callable[[random.Random, Combination, Sequence[str]], tuple[str, str] | None]
+Draw = Callable[[random.Random, Combination, Sequence[str]], tuple[str, Answer] | None]
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Recipe(Generic[Combination]):
         wordings: frames of questions; training lacks the last ``unseen_wordings``.
         held_out_share: of the combinations, for evaluation alone.
         unseen_wordings: for evaluation alone.
+        tools: that each row names, as OpenAI's clients describe them.
     """
 
     draw: Draw[Combination]
@@ -30,6 +32,7 @@ class Recipe(Generic[Combination]):
     wordings: Sequence[str]
     held_out_share: float
     unseen_wordings: int
+    tools: Sequence[Mapping[str, Any]] = ()
 
     def generate(self, train: int, evaluate: int, seed: int) -> tuple[Rows, Rows]:
         """So many training and evaluation rows: chat messages without a system prompt, and no question twice.
@@ -50,8 +53,9 @@ class Recipe(Generic[Combination]):
                     continue
                 question, answer = drawn
                 seen.add(question)
-                messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-                found.append({"messages": messages})
+                reply = {"role": "assistant", "content": answer} if isinstance(answer, str) else answer
+                row: dict[str, object] = {"messages": [{"role": "user", "content": question}, reply]}
+                found.append(row | {"tools": list(self.tools)} if self.tools else row)
             return found
 
         evaluation = rows(evaluate, shuffled[:held_out], self.wordings)

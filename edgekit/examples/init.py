@@ -18,6 +18,7 @@ from edgekit.examples import (
     inspection,
     inspection_numeric,
     lesson,
+    machine_tools,
     monitoring,
     service_desk,
     triage,
@@ -80,6 +81,13 @@ FINANCE = Example("finance", finance.SYSTEM, finance.generate, finance.SCHEMA)
 TRIAGE = Example("triage", triage.SYSTEM, triage.generate, triage.SCHEMA, notice=triage.NOTICE)
 CONTRACT = Example("contract", contract.SYSTEM, contract.generate, contract.SCHEMA)
 LESSON = Example("lesson", lesson.SYSTEM, lesson.generate, lesson.SCHEMA, lesson.TRAIN_ROWS, lesson.EVAL_ROWS, epochs=2)
+TOOLS = Example(
+    "operator",
+    machine_tools.SYSTEM,
+    machine_tools.generate,
+    train_rows=machine_tools.TRAIN_ROWS,
+    learning_rate="1.0e-3",
+)
 CHAT = Example(
     "style", chat.SYSTEM, chat.generate, None, chat.TRAIN_ROWS, chat.EVAL_ROWS, epochs=3, learning_rate="1.0e-3"
 )
@@ -110,6 +118,7 @@ TEMPLATES: dict[str, Sequence[Example]] = {
     "triage": (TRIAGE,),
     "contract": (CONTRACT,),
     "lesson": (LESSON,),
+    "tools": (TOOLS,),
     "chat": (CHAT,),
     "caption": (REPORT, CASTINGS),
 }

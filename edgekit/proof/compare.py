@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import operator
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.data import Row
 from edgekit.evaluation.answers import FieldPath
 from edgekit.evaluation.artifact import Artifact
-from edgekit.evaluation.scoring import Score, bootstrap_interval, score
+from edgekit.evaluation.scoring import Score, bootstrap_interval, score_rows
 from edgekit.proof.pairs import mcnemar
 from edgekit.proof.reference import Reference
 from edgekit.proof.tokens import Tokens, compare_tokens, name_in
@@ -79,6 +79,8 @@ class Proof:
         token_kl: KL of each token.
         rows: row by row.
         free_text: fields of JSON answers that are scored as text.
+        calls: where rows call tools, what of it is right: of "base", "torch" and "device" the fields of
+            :class:`~edgekit.evaluation.calls.CallShares`, 0-100; empty where none does.
     """
 
     adapter: str
@@ -113,10 +115,11 @@ class Proof:
     token_kl: tuple[float, ...]
     rows: tuple[RowProof, ...]
     free_text: tuple[FieldPath, ...] = ()
+    calls: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """The figures without rows and tokens, rounded: what a manifest carries; null where there is no number."""
-        left_out = ("rows", "token_kl", "adapter", "free_text")
+        left_out = ("rows", "token_kl", "adapter", "free_text", *(() if self.calls else ("calls",)))
         figures = without_nan({key: value for key, value in vars(self).items() if key not in left_out})
         return {key: _rounded(value) for key, value in figures.items()} | {"rows": len(self.rows)}
 
@@ -134,6 +137,8 @@ class Proof:
 def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
     return round(value, 5) if isinstance(value, float) else value
 
 
@@ -162,10 +167,13 @@ def _proof(
 ) -> Proof:
     wanted = [row.answer for row in reference.rows]
     said = (reference.answers, answers, reference.base_answers)
-    torch, device, base = (score(wanted, given, free_text=reference.free_text) for given in said)
+    torch, device, base = (score_rows(reference.rows, given, reference.yardstick) for given in said)
     losses, gains = _points(torch, device), _points(device, base)
     exact = [
-        [score([want], [each]).exact == 1 for want, each in zip(wanted, given, strict=True)]
+        [
+            score_rows([row], [each], reference.yardstick).exact == 1
+            for row, each in zip(reference.rows, given, strict=True)
+        ]
         for given in (reference.answers, answers)
     ]
     kl = np.concatenate(tokens.kl)
@@ -211,8 +219,18 @@ def _proof(
         reach_interval=tokens.reach.interval,
         token_kl=tuple(float(value) for value in kl),
         rows=rows,
-        free_text=tuple(sorted(reference.free_text)),
+        free_text=tuple(sorted(reference.yardstick.free_text)),
+        calls=_call_figures({"base": base, "torch": torch, "device": device}),
     )
+
+
+def _call_figures(scores: Mapping[str, Score]) -> dict[str, dict[str, float | None]]:
+    """The shares of right calls in percent, of each side."""
+    return {
+        side: {name: None if share is None else 100 * share for name, share in asdict(each.calls).items()}
+        for side, each in scores.items()
+        if each.calls is not None
+    }
 
 
 def prompt_text(row: Row) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.evaluation.calls import SHARES
 from edgekit.proof.compare import Proof
 from edgekit.proof.words import METRICS, asked_gain, figure, points, spread
 
 STEPS = "base → trained → device"
 ARROW = "\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}"  # figures stay in one line
-DECISIVE = 5  # so many come first
+EXACT = "Exactly right"  # the last of those that decide
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def proof_figures(proof: Proof, quality: Mapping[str, Any], told: Mapping[str, A
             f"Allowed: {quality['max_mean_kl']:g}.",
             f"95 % of {proof.tokens} tokens are at or below {figure(proof.p95_kl, '.4f')}.",
         ),
-        Figure("Exactly right", f"{ARROW.join(exact)} %", f"{STEPS}: rows whose whole answer is right."),
+        *_calls(proof),
+        Figure(EXACT, f"{ARROW.join(exact)} %", f"{STEPS}: rows whose whole answer is right."),
         Figure(
             "McNemar p",
             figure(proof.mcnemar_p, ".2f"),
@@ -102,10 +104,47 @@ def proof_figures(proof: Proof, quality: Mapping[str, Any], told: Mapping[str, A
     ]
 
 
+CALLS = {
+    "whole": "rows whose calls are right as a whole: names, arguments, number and order.",
+    "names": "rows whose calls have the right names, in number and order.",
+    "arguments": "rows whose calls have the right arguments, by value.",
+    "parsable": "answers that are a text, or calls that can be read.",
+    "false_calls": "rows that shall not call, and do.",
+    "text": "the words of rows that shall not call, as in the expected text.",
+}
+
+
+def _calls(proof: Proof) -> list[Figure]:
+    """What of the calls is right, where rows call tools."""
+    sides = [proof.calls[side] for side in ("base", "torch", "device") if side in proof.calls]
+    asked = {name: [side[name] for side in sides] for name in CALLS if sides}
+    return [
+        Figure(
+            SHARES[name][:1].upper() + SHARES[name][1:],
+            f"{ARROW.join(figure(each, '.1f') for each in values)} %",
+            f"{STEPS}: {CALLS[name]}",
+        )
+        for name, values in asked.items()
+        if None not in values  # no row is of that kind
+    ]
+
+
+def decisive(figures: Sequence[Figure]) -> int:
+    """How many of the first figures are to be seen at once."""
+    return [each.label for each in figures].index(EXACT) + 1
+
+
 def figure_table(columns: Sequence[Sequence[Figure]], adapters: Sequence[str]) -> list[list[str]]:
-    """Heading and a row an adapter, as text."""
-    heading = ["adapter", *(each.label for each in columns[0])]
-    return [heading, *([name, *(each.value for each in row)] for name, row in zip(adapters, columns, strict=True))]
+    """Heading and a row an adapter, as text; adapters whose rows call tools have more figures than others."""
+    known = meanings(columns)
+    rows = [{each.label: each.value for each in row} for row in columns]
+    cells = [[name, *(row.get(label, "") for label in known)] for name, row in zip(adapters, rows, strict=True)]
+    return [["adapter", *known], *cells]
+
+
+def meanings(columns: Sequence[Sequence[Figure]]) -> dict[str, Figure]:
+    """Each figure that one of the adapters has, by its label."""
+    return {each.label: each for row in sorted(columns, key=len, reverse=True) for each in row}
 
 
 def _change(proof: Proof) -> Figure:

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.pages.signs import visible
 from edgekit.proof import words
 from edgekit.proof.compare import Proof, RowProof
-from edgekit.proof.figures import figure_table, proof_figures
+from edgekit.proof.figures import figure_table, meanings, proof_figures
 from edgekit.proof.rows import alike_rows, differing_rows
 
 WORST_ROWS = 8
@@ -41,7 +41,7 @@ def markdown(
         lines += [f"* {question}: {literal(said)}" for question, said in words.proof_lines(figures[proof.adapter])]
     measured = [proof_figures(proof, quality, figures[proof.adapter]) for proof in proofs]
     lines += ["", *_table(figure_table(measured, [proof.adapter for proof in proofs])), ""]
-    lines += [f"* {each.label}: {literal(f'{each.meaning}  {each.limit}')}" for each in measured[0]]
+    lines += [f"* {each.label}: {literal(f'{each.meaning}  {each.limit}')}" for each in meanings(measured).values()]
     if quality.get("ladder"):
         lines += ["", "## Quantizations measured", "", *_table(_ladder(quality["ladder"]))]
     for proof in proofs:

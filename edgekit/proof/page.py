@@ -11,7 +11,7 @@ from edgekit.pages import PageFrame, page_frame
 from edgekit.pages.signs import visible
 from edgekit.proof import plots, words
 from edgekit.proof.compare import Proof, RowProof
-from edgekit.proof.figures import DECISIVE, STEPS, Figure, proof_figures
+from edgekit.proof.figures import STEPS, Figure, decisive, proof_figures
 from edgekit.proof.marks import Marked, Piece, expected, marked, plain
 from edgekit.proof.rows import alike_rows, differing_rows
 
@@ -61,6 +61,7 @@ class Section:
     rows: str
     overview: Sequence[str]
     figures: Sequence[Figure]
+    decisive: int
     bars: Sequence[plots.Bar]
     spans: Sequence[plots.Span]
     histogram: plots.Histogram | None
@@ -123,6 +124,7 @@ def _section(number: int, proof: Proof, quality: Mapping[str, Any], told: Mappin
         rows=answers["rows"],
         overview=[each.value for each in shown[:OVERVIEW]],
         figures=shown,
+        decisive=decisive(shown),
         bars=plots.score_bars(proof),
         spans=plots.spans(proof, quality),
         histogram=plots.kl_histogram(proof, quality["max_mean_kl"]),
@@ -179,7 +181,7 @@ def _difference(row: RowProof) -> str:
 def _frame() -> PageFrame:
     made = page_frame("edgekit.proof")
     made.templates.filters |= {"figure": words.figure, "folded": _folded}
-    made.templates.globals |= {"STEPS": STEPS, "DECISIVE": DECISIVE, "OVERVIEW": OVERVIEW}
+    made.templates.globals |= {"STEPS": STEPS, "OVERVIEW": OVERVIEW}
     return made
 
 

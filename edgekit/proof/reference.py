@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data import Row
-from edgekit.evaluation.answers import FieldPath
 from edgekit.evaluation.bare import bare_answers
 from edgekit.evaluation.evaluate import questions
+from edgekit.evaluation.scoring import Yardstick
 from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.proof.alive import Change, Likeliest, token_kl
@@ -32,7 +32,7 @@ class Reference:
         rows: the evaluation rows asked.
         places: where each row stands, ``file:line`` from the project's folder on.
         max_tokens: where answers are cut off, on every engine alike.
-        free_text: fields of JSON answers that are scored as text.
+        yardstick: how answers are compared.
         prompts: token ids of each row's prompt.
         answers: greedy answers.
         base_answers: those of the bare base.
@@ -47,7 +47,7 @@ class Reference:
     rows: Sequence[Row]
     places: Sequence[str]
     max_tokens: int
-    free_text: frozenset[FieldPath]
+    yardstick: Yardstick
     prompts: Sequence[list[int]]
     answers: Sequence[str]
     base_answers: Sequence[str]
@@ -64,7 +64,7 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
         InputError: the adapter isn't trained, changes nothing or computes what are no numbers, or there are no
             evaluation rows.
     """
-    base, rows, max_tokens, free_text = questions(project, adapter, limit)
+    base, rows, max_tokens, yardstick = questions(project, adapter, limit)
     model, weights = trained_model(project, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
@@ -87,7 +87,7 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
         rows=rows,
         places=[row.where for row in rows],
         max_tokens=max_tokens,
-        free_text=free_text,
+        yardstick=yardstick,
         prompts=prompts,
         answers=answers,
         base_answers=bare_answers(model, base, weights, rows, adapter.system, max_tokens),

@@ -12,6 +12,7 @@ from edgekit_exporters.requantized import requantized_note
 MORE = "docs/fidelity.md, “The proof”"
 METRICS = {
     "field_accuracy": "field_accuracy, the share of JSON fields that are right",
+    "tool_accuracy": "tool_accuracy, the share of rows whose calls are right; where no call is due, the words count",
     "token_f1": "token_f1, how far the words are those of the expected answer",
 }
 QUESTIONS = {

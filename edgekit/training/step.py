@@ -22,10 +22,17 @@ KEPT_SHARE = 0.25  # of the free memory, at most, for weights that are unpacked 
 
 
 class Step(NamedTuple):
-    """What makes the batches, and whether the model now computes the loss, with smoothed labels where asked for."""
+    """How a step is computed.
+
+    Attributes:
+        collator: makes the batches.
+        has_loss: the model now computes the loss, with smoothed labels where asked for.
+        pads: batches are padded, so that rows of like lengths should stand in one.
+    """
 
     collator: Collator
     has_loss: bool
+    pads: bool = True
 
 
 def quick_step(
@@ -44,7 +51,8 @@ def quick_step(
         return Step(padded, False)
     compute_pairs_at_once(model)
     keep_floats(model)
-    return Step(collator_for(model, padded, examples) if packs else padded, True)
+    collator = collator_for(model, padded, examples) if packs else padded
+    return Step(collator, True, pads=collator is padded)
 
 
 def keep_floats(model: Any) -> bool:

@@ -52,7 +52,9 @@ def adapter_trainer(
     step = quick_step(model, collator, train_set, packs=packs, label_smoothing=smoothing)
     return transformers.Trainer(
         model=model,
-        args=transformers.TrainingArguments(**training_arguments(adapter, len(train_set), work), **reporting),
+        args=transformers.TrainingArguments(
+            **training_arguments(adapter, len(train_set), work, pads=step.pads), **reporting
+        ),
         train_dataset=train_set,
         eval_dataset=eval_set,
         data_collator=step.collator,
@@ -62,8 +64,11 @@ def adapter_trainer(
     )
 
 
-def training_arguments(adapter: Adapter, examples: int, work: Path) -> dict[str, Any]:
+def training_arguments(adapter: Adapter, examples: int, work: Path, *, pads: bool = True) -> dict[str, Any]:
     """Arguments of transformers' TrainingArguments, for so many examples.
+
+    Padded batches have rows of like lengths, which wastes no work.  Others are drawn at random: where the
+    length tells the kind of the answer, batches of one kind after batches of another undo what was learnt.
 
     Raises:
         UsageError: an optimizer that can't be here.
@@ -82,7 +87,7 @@ def training_arguments(adapter: Adapter, examples: int, work: Path) -> dict[str,
         "gradient_checkpointing": uses_checkpointing(),
         "bf16": fast_bfloat16(),
         "use_cpu": not on_gpu,
-        "train_sampling_strategy": "group_by_length",  # batches of like lengths waste no work on padding
+        "train_sampling_strategy": "group_by_length" if pads else "random",
         "logging_steps": max(1, steps // 50),
         "seed": adapter.seed,
         "remove_unused_columns": False,

@@ -66,6 +66,64 @@ def test_it_is_found_where_it_is(train: Any, kind: str, text: str, other: str | 
     assert one.other == (other and f"{tmp_path}/{other}")
 
 
+TOOL = {
+    "name": "set_speed",
+    "parameters": {"type": "object", "properties": {"rpm": {"type": "integer", "maximum": 900}}, "required": ["rpm"]},
+}
+
+
+def calling(*calls: dict[str, Any], tools: Any = (TOOL,), question: str = "faster") -> dict[str, Any]:
+    asked, reply = {"role": "user", "content": question}, {"role": "assistant", "tool_calls": list(calls)}
+    return {"messages": [asked, reply], "tools": list(tools)}
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (
+            calling({"name": "set_sped", "arguments": {"rpm": 9}}),
+            "set_sped is called, and the row's tools are set_speed",
+        ),
+        (calling({"name": "set_speed", "arguments": {"rpm": 9}}, tools=()), "the row's tools are none"),
+        (calling({"name": "set_speed", "arguments": {"rpm": 901}}), "arguments of set_speed: rpm: 901 is greater than"),
+        (calling({"name": "set_speed", "arguments": {}}), "arguments of set_speed: 'rpm' is a required property"),
+        (
+            calling({"name": "set_speed", "arguments": {"rpm": 9}}, {"name": "set_speed", "arguments": {"rpm": "9"}}),
+            "arguments of set_speed: rpm: '9' is not of type 'integer'",
+        ),
+        (
+            calling({"name": "f", "arguments": {}}, tools=[{"name": "f", "parameters": {"type": "objekt"}}]),
+            "the parameters of f: the schema is no JSON schema",
+        ),
+        (
+            calling(
+                {"name": "f", "arguments": {"a": 1}}, tools=[{"name": "f", "parameters": {"$ref": "#/$defs/none"}}]
+            ),
+            "the schema refers to",
+        ),
+    ],
+    ids=["name", "none", "limit", "missing", "second", "schema", "reference"],
+)
+def test_a_call_has_to_fit_the_tools_of_its_row(row: dict[str, Any], text: str, tmp_path: Path) -> None:
+    done = check(Subject("rows", [write(tmp_path / "train.jsonl", [row])]))
+    (found,) = (each for each in done.findings if each.kind == "tools")
+    assert text in found.text
+    assert found.where == f"{tmp_path}/train.jsonl:1"
+    assert found.level == "wrong"
+
+
+def test_calls_of_earlier_turns_are_looked_at_and_right_ones_pass(tmp_path: Path) -> None:
+    right = calling({"name": "set_speed", "arguments": {"rpm": 9}})
+    wrong = calling({"name": "set_speed", "arguments": {"rpm": -0.5}})["messages"]
+    later = {
+        "messages": [*wrong, *calling({"name": "set_speed", "arguments": {"rpm": 8}})["messages"]],
+        "tools": [TOOL],
+    }
+    free = calling({"name": "stop", "arguments": {"any": "thing"}}, tools=[{"name": "stop"}], question="stop")
+    done = check(Subject("rows", [write(tmp_path / "train.jsonl", [right, later, free])]))
+    assert [(each.where[-2:], each.kind) for each in done.findings if each.level == "wrong"] == [(":2", "tools")]
+
+
 def test_good_rows_have_nothing_to_mend(tmp_path: Path) -> None:
     done = checked(tmp_path, [], [pair(different(n), {"verdict": "accept"}) for n in range(30, 36)], schema=SCHEMA)
     assert (done.to_mend, done.counts) == (0, {"balance": 1})

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgekit.data import Row
 from edgekit.encoding.encoder import IGNORED, Encoder
+from edgekit.evaluation.calls import call_reader_for
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary
@@ -216,3 +217,15 @@ def test_texts_that_have_the_other_signs_keep_them(family: Callable[[str], Famil
         asked[0]["content"] += chr(0x100000 + ord(sign))
         with pytest.raises(InputError, match="private characters"):
             known.ids(asked, [])
+
+
+def test_calls_behind_a_control_token_are_read_from_the_answer(family: Callable[[str], Family]) -> None:
+    encoder = family("granite").encoder
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": 1}}}
+    reply = {"role": "assistant", "content": None, "tool_calls": [call]}
+    tools = ({"type": "function", "function": {"name": "look"}},)
+    row = encoder.settled(Row(({"role": "user", "content": "?"},), "-", (), "here", tools, reply), None)
+    assert row.answer.startswith("<|tool_call|>[")
+    read = call_reader_for([row], encoder.call_form)
+    assert read is not None
+    assert [(each.name, each.arguments) for each in read(row.answer, tools).calls] == [("look", {"at": 1})]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.evaluation.answers import ITEM, agreement, free_text_fields, json_object, same, token_f1
-from edgekit.evaluation.scoring import score
+from edgekit.evaluation.scoring import Yardstick, score
 
 REPORTS = [
     "scratch of 190 µm within 0.20 mm on underside: scrap",
@@ -116,7 +116,7 @@ def test_free_text_is_scored_as_text_and_exact_stays_exact() -> None:
     assert result.fields["verdict"] == 1
     assert 0.8 < result.fields["report"] < 1
     assert result.exact == 0.25  # one of the reports has no mm
-    assert score(references, answers, free_text=frozenset()).fields["report"] == 0.25
+    assert score(references, answers, Yardstick()).fields["report"] == 0.25
 
 
 def test_free_text_that_is_no_text_is_wrong() -> None:

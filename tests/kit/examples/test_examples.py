@@ -23,7 +23,7 @@ def test_init_writes_a_project_whose_files_load(template: str, tmp_path: Path) -
         assert load_rows(files.train)
         assert load_rows(files.eval)
         for row in load_rows(files.eval)[:1]:
-            answers_json = row.answer.startswith("{")
+            answers_json = row.reply is None and row.answer.startswith("{")
             assert (project.adapters[name].schema is not None) == answers_json
 
 

@@ -17,7 +17,9 @@ import numpy as np
 
 from edgekit.data import Row
 from edgekit.evaluation.answers import free_text_fields
-from edgekit.examples import chat, inspection, monitoring
+from edgekit.evaluation.calls import call_reader
+from edgekit.evaluation.scoring import Yardstick
+from edgekit.examples import chat, inspection, machine_tools, monitoring
 from edgekit.project import Adapter, Gate
 from edgekit.proof.alive import Change, Reach
 from edgekit.proof.compare import Proof, _proof
@@ -26,6 +28,7 @@ from edgekit.proof.reference import Reference
 from edgekit.proof.report import write_report
 from edgekit.proof.tokens import Tokens
 from edgekit.proof.verdict import remedy, unfaithful
+from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, default_text
 
 Pairs = Sequence[tuple[str, str]]  # prompts with their expected answers
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \x1b[31mred\x1b[0m \u202egnp.exe\u202c \x00 & \"'"
@@ -64,6 +67,7 @@ def proof(
     kl: float = 0.0008,
     quantization: str = "Q4_0",
     merged: bool = False,
+    yardstick: Yardstick | None = None,
 ) -> Proof:
     """The proof of an adapter that answered so; ``kl`` is about the mean KL of its tokens."""
     rows = [Row(({"role": "user", "content": asked},), answer, (), "") for asked, answer in pairs]
@@ -74,7 +78,7 @@ def proof(
         rows=rows,
         places=[f"data/{name}.eval.jsonl:{number}" for number in range(1, len(rows) + 1)],
         max_tokens=96,
-        free_text=free_text_fields([answer for _, answer in pairs]),
+        yardstick=yardstick or Yardstick(free_text_fields([answer for _, answer in pairs])),
         prompts=[[1]] * len(rows),
         answers=trained,
         base_answers=base,
@@ -187,6 +191,28 @@ def text_proof(name: str = "style", count: int = 8) -> Proof:
     return proof(name, pairs, trained, device, base)
 
 
+def calls_proof(name: str = "operator", count: int = 24) -> Proof:
+    """Calls of tools: the base talks, the trained model has some wrong, the device ends one in the middle."""
+    _, found = machine_tools.generate(40, count, 0)
+    messages: list[Any] = [row["messages"] for row in found]
+    pairs = [(asked["content"], call_text(said)) for asked, said in messages]
+    trained = [answer for _, answer in pairs]
+    called = [n for n, answer in enumerate(trained) if answer.startswith("<tool_call>")]
+    silent = [n for n in range(count) if n not in called]
+    trained[called[0]] = trained[called[1]]
+    device = list(trained)
+    device[called[2]] = device[called[2]][:-20]
+    device[silent[0]] = trained[called[1]]
+    base = ["I would be happy to help." for _ in pairs]
+    return proof(name, pairs, trained, device, base, yardstick=Yardstick(read_calls=call_reader(DEFAULT_FORMAT)))
+
+
+def call_text(message: dict[str, Any]) -> str:
+    """What a base without a form of its own answers."""
+    calls = [Call(**call["function"]) for call in message.get("tool_calls") or ()]
+    return default_text(calls) if calls else str(message["content"])
+
+
 def samples() -> dict[str, Sample]:
     """Of each kind one."""
     good = json_proof("inspection", inspection)
@@ -205,6 +231,7 @@ def samples() -> dict[str, Sample]:
             Gate(max_mean_kl=0.025),
             ladder=True,
         ),
+        "tools": sample([good, calls_proof()], Gate(max_loss_points=30)),
         "merged": sample([json_proof("inspection", inspection, merged=True)]),
     }
 

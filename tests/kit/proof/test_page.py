@@ -167,6 +167,28 @@ def test_each_adapter_s_metric_is_told_with_its_score(all_samples: dict[str, Sam
     assert shown.text.count("Measured is token_f1") == 1
 
 
+def test_a_report_tells_what_of_the_calls_is_right(all_samples: dict[str, Sample], tmp_path: Path) -> None:
+    all_samples["tools"].write(tmp_path)
+    shown = _Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    _, proof = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["adapters"]
+    assert shown.text.count("Measured is tool_accuracy, the share of rows whose calls are right") == 1
+    for label in ("Calls right", "Names right", "Arguments right", "Parsable", "False calls", "Text F1"):
+        assert label in shown.text
+        assert f"* {label}: " in text
+    called = sum("<tool_call>" in row["reference"] for row in proof["rows"])
+    device, silent = proof["calls"]["device"], len(proof["rows"]) - called
+    assert proof["calls"]["base"] == {
+        "whole": 0, "names": 0, "arguments": 0, "parsable": 100, "false_calls": 0, "text": pytest.approx(0, abs=30)
+    }  # fmt: skip
+    assert device["whole"] == pytest.approx(100 * (called - 2) / called)
+    assert device["parsable"] == pytest.approx(100 * (called + silent - 1) / (called + silent))
+    assert device["false_calls"] == pytest.approx(100 / silent)
+    assert proof["torch_score"] > proof["device_score"] > proof["base_score"]
+    rows = [line for line in text.splitlines() if line.startswith("| ")][:3]
+    assert len({line.count(" | ") for line in rows}) == 1  # the other adapter has no such figures, and its cells
+
+
 def test_a_page_of_very_many_rows_says_how_many_it_leaves_out() -> None:
     each = json_proof("inspection", inspection, 6)
     shown = _Reader(_page_of(replace(each, rows=each.rows * 50)))

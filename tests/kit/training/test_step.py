@@ -13,7 +13,7 @@ from edgekit.bases.quantized import QuantizedLinear
 from edgekit.bases.resolve import resolve_base
 from edgekit.bases.torch_model import load_base
 from edgekit.bases.weights import Weights
-from edgekit.project import load_project
+from edgekit.project import Adapter, load_project
 from edgekit.training import answer_loss, packing
 from edgekit.training import trainer as trainer_module
 from edgekit.training.answer_loss import learn_answers_only
@@ -21,6 +21,7 @@ from edgekit.training.lora_product import compute_pairs_at_once
 from edgekit.training.packing import collator_for, pack
 from edgekit.training.run import train
 from edgekit.training.step import Step, keep_floats, quick_step
+from edgekit.training.trainer import training_arguments
 from edgekit_exporters.gguf.base import base_gguf
 
 from .quick import ATTENTION_ONLY, VOCABULARY, WITH_STATE, adapted, learnt, padded, rows
@@ -59,7 +60,8 @@ def test_rows_whose_neighbours_would_be_seen_are_not_packed(kind: str) -> None:
 
 def test_a_packed_row_knows_nothing_of_its_neighbours() -> None:
     model = adapted("llama", {})
-    assert quick_step(model, padded, rows()).collator is pack
+    step = quick_step(model, padded, rows())
+    assert (step.collator, step.pads) == (pack, False)
     first, second, third = rows()
     other = {**second, "input_ids": second["input_ids"][:5] + third["input_ids"][5:10] + second["input_ids"][10:]}
 
@@ -141,7 +143,8 @@ def test_without_labels_the_model_answers_as_before() -> None:
 def test_a_model_that_calls_only_parts_of_its_backbone_stays_as_it_is() -> None:
     model = adapted("opt", {"word_embed_proj_dim": 32})
     assert not learn_answers_only(model)
-    assert quick_step(model, padded, rows()).collator is padded
+    step = quick_step(model, padded, rows())
+    assert (step.collator, step.pads) == (padded, True)
 
 
 def test_layers_that_are_no_plain_lora_stay_as_they_are() -> None:
@@ -190,6 +193,11 @@ def test_kept_floats_are_those_of_the_blocks_to_the_bit(tiny_chat_base: Path, mo
         assert torch.equal(layer.blocks.dequantize(dtype, 1, 3), floats[1:3])
 
 
+def test_rows_are_grouped_by_length_only_where_that_saves_padding(tmp_path: Path) -> None:
+    arguments = [training_arguments(Adapter("a"), 10, tmp_path, pads=pads) for pads in (True, False)]
+    assert [each["train_sampling_strategy"] for each in arguments] == ["group_by_length", "random"]
+
+
 def test_training_has_the_loss_curve_of_plain_steps(tiny_project: MakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
     project = load_project(tiny_project(max_steps=20, base_precision="gguf", export={"quantize": "Q8_0"}))
 
@@ -203,7 +211,9 @@ def test_training_has_the_loss_curve_of_plain_steps(tiny_project: MakeProject, m
     monkeypatch.setattr(packing, "pack", lambda examples, pack=pack: packs.append(1) or pack(examples))
     quick = curve()
     assert len(packs) > 20
-    monkeypatch.setattr(trainer_module, "quick_step", lambda model, padded, examples, **_: Step(padded, False))
+    monkeypatch.setattr(
+        trainer_module, "quick_step", lambda model, padded, examples, **_: Step(padded, False, pads=False)
+    )
     plain = curve()
     assert len(plain) == 20
     assert plain[-1] < plain[0]
