@@ -67,7 +67,7 @@ AUTO = "auto"  # export.quantize: choose by measurement
 _INT32_MAX = 2**31 - 1
 
 # Keys of methods that train layers, and what they are where nobody has set them.
-_OF_LAYERS: Mapping[str, Any] = {
+OF_LAYERS: Mapping[str, Any] = {
     "rank": 16,
     "alpha": None,
     "dropout": 0.0,
@@ -254,7 +254,7 @@ class Adapter:
                 error = refused("only virtual tokens are counted by it", f"method: {PROMPT_TUNING} or {P_TUNING}")
                 raise refused_at(("virtual_tokens",), error, self.virtual_tokens)
             return self
-        for key, idle in _OF_LAYERS.items():
+        for key, idle in OF_LAYERS.items():
             if getattr(self, key) != idle:
                 error = refused(f"method: {self.method} trains no layer", "leave it out")
                 raise refused_at((key,), error, getattr(self, key))

@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from edgekit.cli import main
 from edgekit.data.source import is_hub_name
 from edgekit.examples.init import TEMPLATES, init_project
-from edgekit.project import load_project
+from edgekit.project import VIRTUAL, load_project
+from edgekit.project.model import OF_LAYERS
 from edgekit.project.schedulers import NEEDED_ARGUMENTS, SCHEDULERS
 from edgekit_runtime.constraints import check_schema
 from edgekit_runtime.errors import InputError
@@ -161,7 +162,14 @@ def _trains(adapter: dict[str, Any]) -> bool:
     needed = set(NEEDED_ARGUMENTS.get(scheduler, given))
     if not given <= set(SCHEDULERS[scheduler]) or (needed and not given & needed):
         return False
-    if adapter.get("method") != "dpo":
+    method = adapter.get("method")
+    if method != "prompt-tuning" and adapter.get("init_text") is not None:
+        return False
+    if method not in VIRTUAL and adapter.get("virtual_tokens") is not None:
+        return False
+    if method in VIRTUAL and any(adapter.get(key, idle) not in (idle, None) for key, idle in OF_LAYERS.items()):
+        return False
+    if method != "dpo":
         return adapter.get("beta") is None
     return not adapter.get("label_smoothing_factor") and adapter.get("loss", "last") == "last"
 
@@ -188,6 +196,12 @@ def _loaded(folder: Path) -> tuple[Any, str]:
 @example(change=(("adapters", "base"), {}))
 @example(change=(("adapters", "a", "name"), "a"))
 @example(change=(("folder",), "."))
+@example(change=(("adapters", "a", "virtual_tokens"), 1))
+@example(change=(("adapters", "a", "init_text"), "Inspect."))
+@example(change=(("adapters", "a"), {"method": "prompt-tuning", "virtual_tokens": 4, "init_text": "Inspect."}))
+@example(change=(("adapters", "a"), {"method": "prompt-tuning", "init_text": ""}))
+@example(change=(("adapters", "a"), {"method": "p-tuning", "rank": 8}))
+@example(change=(("adapters", "a"), {"method": "p-tuning", "rank_pattern": None}))
 @example(change=(("data", "train", "part"), "eval"))
 def test_the_loader_takes_what_the_schema_allows_and_changes_no_value(
     change: tuple[Place, Any], tmp_path: Path
