@@ -8,6 +8,7 @@ from typing import Any
 from edgekit_runtime.prompts.chat import Message, text_of
 from edgekit_runtime.prompts.reasoning_tags import KNOWN_TAGS as KNOWN_TAGS
 from edgekit_runtime.prompts.reasoning_tags import Tags as Tags
+from edgekit_runtime.prompts.reasoning_tags import found_reasoning
 from edgekit_runtime.prompts.template import REASONING, ChatTemplate
 
 KEEP, DROP = "keep", "drop"
@@ -47,14 +48,12 @@ def split_reasoning(text: str) -> tuple[str, str]:
 
     The start tag may be missing, as some prompts end with it; the end tag begins a line then.
     """
-    for tags in KNOWN_TAGS:
-        begun = text.lstrip().startswith(tags.start)
-        before, end, after = text.partition(tags.end)
-        if begun:
-            return before.lstrip().removeprefix(tags.start).strip(), after.strip() if end else ""
-        if end and tags.start not in before and (not before or before.endswith("\n")):
-            return before.strip(), after.strip()
-    return "", text
+    found = found_reasoning(text, unbegun=True)
+    if found is None:
+        return "", text
+    tags, end = found
+    before, after = (text, "") if end < 0 else (text[:end], text[end + len(tags.end) :])
+    return before.lstrip().removeprefix(tags.start).strip(), after.strip()
 
 
 def answer_part(text: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.prompts.reasoning_tags import KNOWN_TAGS
+from edgekit_runtime.prompts.reasoning_tags import reasoning_end
 from edgekit_runtime.prompts.tool_syntax import OBJECT, CallSyntax, Tools, loosely, skipped
 from edgekit_runtime.prompts.tool_syntax import Call as Call
 
@@ -163,22 +163,3 @@ def default_text(calls: Sequence[Call]) -> str:
     form = DEFAULT_FORMAT
     written = (json.dumps({"name": each.name, "arguments": each.arguments}, ensure_ascii=False) for each in calls)
     return f"{form.opening}{form.between.join(written)}{form.closing}"
-
-
-def reasoning_end(text: str, *, thinking: bool | None) -> int:
-    """Where an answer goes on behind its reasoning: at its end where that is open, at the beginning where it has none.
-
-    ``thinking`` is that of :meth:`ToolFormat.parse`.
-    """
-    if thinking:
-        found = (text.find(tags.end) + len(tags.end) for tags in KNOWN_TAGS if tags.end in text)
-        return min(found, default=len(text))
-    for tags in KNOWN_TAGS:
-        begun = text.lstrip().startswith(tags.start)
-        end = text.find(tags.end)
-        if begun:
-            return len(text) if end < 0 else end + len(tags.end)
-        alone = thinking is None and end >= 0 and tags.start not in text[:end]
-        if alone and (end == 0 or text[end - 1] == "\n"):
-            return end + len(tags.end)
-    return 0

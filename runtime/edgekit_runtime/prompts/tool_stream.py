@@ -8,8 +8,9 @@ import string
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edgekit_runtime.prompts.reasoning_tags import reasoning_end
 from edgekit_runtime.prompts.tool_arguments import read_json, read_object
-from edgekit_runtime.prompts.tool_format import ToolFormat, reasoning_end
+from edgekit_runtime.prompts.tool_format import ToolFormat
 from edgekit_runtime.prompts.tool_syntax import ID_SIGNS, OBJECT, TAGGED, Call, Tools, loosely
 
 _ALPHABET = string.ascii_letters + string.digits
