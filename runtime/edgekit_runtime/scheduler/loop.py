@@ -180,20 +180,7 @@ class Loop:
         request.works_from = length + request.work.max_tokens if works is None else works
         exact = self._engine.cuts_exactly(stack) and (not request.works_from or self._engine.cuts_exactly(BARE))
         keys = request.keys(0, length)
-        free = {
-            slot.sequence: self._reusable(slot, request, keys, exact) for slot in self._slots if slot.request is None
-        }
-        slot = self._slots[max(free, key=lambda each: (free[each], self._room(each, stack), -self._slots[each].used))]
-        reused = free[slot.sequence]
-        found = {each: self._reusable(each, request, keys, exact) for each in self.parked}
-        best = max(found, key=lambda each: found[each], default=None)
-        if best is not None and found[best] - reused >= LEAST_PARKED:
-            slot = self._slots[max(free, key=lambda each: (self._room(each, stack), -self._slots[each].used))]
-            self._park(slot, 0)
-            reused = found[best] if self._unpark(slot, best) else 0
-        else:
-            self._park(slot, reused)
-            reused = min(reused, len(slot.held))
+        slot, reused = self._place(request, keys, exact)
         if not self._engine.forget(slot.sequence, reused):
             reused = 0
         del slot.held[reused:]
@@ -206,6 +193,25 @@ class Loop:
         slot.request, slot.used = request, self.counts.steps
         self.counts.reused_tokens += reused
         self._prefilling.append(slot)
+
+    def _place(self, request: Request, keys: list[Key], exact: bool) -> tuple[Slot, int]:
+        """A free slot, and how many of the prompt's cells it holds: its own, or those of a parked conversation."""
+
+        def good(slot: Slot) -> tuple[tuple[bool, int], int]:
+            return self._room(slot.sequence, request.stack), -slot.used
+
+        free = [slot for slot in self._slots if slot.request is None]
+        held = {slot.sequence: self._reusable(slot, request, keys, exact) for slot in free}
+        slot = max(free, key=lambda each: (held[each.sequence], good(each)))
+        reused = held[slot.sequence]
+        parked = {chat: self._reusable(chat, request, keys, exact) for chat in self.parked}
+        best = max(parked, key=lambda each: parked[each], default=None)
+        if best is not None and parked[best] - reused >= LEAST_PARKED:
+            slot = max(free, key=good)
+            self._park(slot, 0)
+            return slot, parked[best] if self._unpark(slot, best) else 0
+        self._park(slot, reused)
+        return slot, min(reused, len(slot.held))
 
     def _room(self, sequence: int, stack: Stack) -> tuple[bool, int]:
         """How good a place is for decoding together: llama.cpp takes neighbouring sequences in one go.
@@ -232,7 +238,7 @@ class Loop:
         slot.held, slot.cuts = [], []
         if not self._engine.restore(slot.sequence, chat.state):
             return False
-        slot.held, slot.cuts = list(chat.held), list(chat.cuts)
+        slot.held, slot.cuts = chat.held, chat.cuts  # nobody else has them now
         return True
 
     def _reusable(self, slot: Slot | Parked, request: Request, keys: list[Key], exact: bool) -> int:

@@ -5,7 +5,7 @@ A device with one sequence that serves three chats in turn would read each of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgekit_runtime.scheduler.request import Key
@@ -23,8 +23,8 @@ class Parked:
         state: the engine's copy of them.
     """
 
-    held: Sequence[Key]
-    cuts: Sequence[int]
+    held: list[Key]
+    cuts: list[int]
     state: bytes
 
 
@@ -58,7 +58,7 @@ class ParkedChats:
         if len(chat.state) > self._limit:
             self._too_long = len(chat.held)
             return
-        self._chats = [each for each in self._chats if list(chat.held[: len(each.held)]) != list(each.held)]
+        self._chats = [each for each in self._chats if chat.held[: len(each.held)] != each.held]
         self._chats.append(chat)
         while self.size > self._limit:
             self._chats.pop(0)
