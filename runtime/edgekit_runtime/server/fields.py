@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from edgekit_runtime.errors import InputError, shown
+
+T = TypeVar("T")
 
 
 class Fields:
@@ -48,16 +50,24 @@ class Fields:
         found: int | None = self.number(name, int, least, most)
         return found
 
+    def either(self, one: str, other: str, read: Callable[[str], Any]) -> Any:
+        """The value of a field that has two names.
+
+        Raises:
+            InputError: they have two values.
+        """
+        found = {value for name in (one, other) if (value := read(name)) is not None}
+        if len(found) > 1:
+            raise InputError(f"{one} and {other} are the same, with two values", "send one of them")
+        return next(iter(found), None)
+
     def flag(self, name: str) -> bool | None:
         """True or false.
 
         Raises:
             InputError: it is something else.
         """
-        value = self._document.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise InputError(f"{name} has to be true or false", "send it without quotes, or leave it out")
-        return value
+        return self._of(bool, name, "true or false", "send it without quotes")
 
     def text(self, name: str) -> str | None:
         """Text.
@@ -65,10 +75,7 @@ class Fields:
         Raises:
             InputError: it is something else.
         """
-        value = self._document.get(name)
-        if value is not None and not isinstance(value, str):
-            raise InputError(f"{name} has to be text", "send it in quotes, or leave it out")
-        return value
+        return self._of(str, name, "text", "send it in quotes")
 
     def one_of(self, name: str, *words: str) -> str | None:
         """One of some words.
@@ -87,10 +94,7 @@ class Fields:
         Raises:
             InputError: it is something else.
         """
-        value = self._document.get(name)
-        if value is not None and not isinstance(value, dict):
-            raise InputError(f"{name} has to be an object", "send {} around its fields, or leave it out")
-        return value
+        return self._of(dict, name, "an object", "send {} around its fields")
 
     def listed(self, name: str) -> list[Any] | None:
         """A list.
@@ -98,7 +102,10 @@ class Fields:
         Raises:
             InputError: it is something else.
         """
+        return self._of(list, name, "a list", "send [] around its parts")
+
+    def _of(self, kind: type[T], name: str, what: str, hint: str) -> T | None:
         value = self._document.get(name)
-        if value is not None and not isinstance(value, list):
-            raise InputError(f"{name} has to be a list", "send [] around its parts, or leave it out")
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name} has to be {what}", f"{hint}, or leave it out")
         return value

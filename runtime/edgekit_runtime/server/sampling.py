@@ -26,7 +26,11 @@ def read_sampling(fields: Fields) -> dict[str, Any]:
         "top_p": fields.number("top_p", float, 0, 1),
         "min_p": fields.number("min_p", float, 0, 1),
         "seed": _seed(fields),
-        "repetition_penalty": _repetition(fields),
+        "repetition_penalty": fields.either(
+            "repetition_penalty",  # vLLM's name
+            "repeat_penalty",  # llama.cpp's
+            lambda name: fields.number(name, float, LEAST_REPETITION, MOST_REPETITION),
+        ),
         "repeat_last_n": fields.count("repeat_last_n", or_else=-1),
         "frequency_penalty": fields.number("frequency_penalty", float, -MOST_PENALTY, MOST_PENALTY),
         "presence_penalty": fields.number("presence_penalty", float, -MOST_PENALTY, MOST_PENALTY),
@@ -46,18 +50,6 @@ def _seed(fields: Fields) -> int | None:
     """The seed; None for a fresh one, which -1 asks for."""
     seed = fields.count("seed", or_else=-1, most=LARGEST_SEED)
     return None if seed == -1 else seed
-
-
-def _repetition(fields: Fields) -> float | None:
-    """The name of vLLM, and that of llama.cpp."""
-    found = {
-        value
-        for name in ("repetition_penalty", "repeat_penalty")
-        if (value := fields.number(name, float, LEAST_REPETITION, MOST_REPETITION)) is not None
-    }
-    if len(found) > 1:
-        raise InputError("repetition_penalty and repeat_penalty are the same, with two values", "send one of them")
-    return next(iter(found), None)
 
 
 def _biases(fields: Fields) -> dict[str, float] | None:

@@ -24,10 +24,7 @@ def read_thinking(fields: Fields) -> dict[str, Any]:
     enabled = fields.flag("enable_thinking")
     if enabled is not None and given.setdefault("enable_thinking", enabled) is not enabled:
         raise InputError("enable_thinking says two things", "send it once")
-    budgets = {fields.count(name, or_else=-1) for name in ("thinking_budget", "reasoning_budget")} - {None}
-    if len(budgets) > 1:
-        raise InputError("thinking_budget and reasoning_budget are the same, with two values", "send one of them")
-    budget = next(iter(budgets), None)
+    budget = fields.either("thinking_budget", "reasoning_budget", lambda name: fields.count(name, or_else=-1))
     return {
         "chat_template_kwargs": given or None,
         "reasoning_effort": fields.one_of("reasoning_effort", NO_EFFORT, *EFFORTS),

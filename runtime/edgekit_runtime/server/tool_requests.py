@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.tool_grammar import AUTO, CHOICES, NONE
 
-CHOICES = ("none", "auto", "required")
 _NAMED = '{"type": "function", "function": {"name": "NAME"}}'
 
 
@@ -26,6 +26,6 @@ def read_tools(document: dict[str, Any]) -> dict[str, Any]:
         raise InputError("parallel_tool_calls has to be true or false", "send one of them, or leave it out")
     if any(isinstance(each, dict) and each.get("function_call") for each in document.get("messages") or ()):
         raise InputError("function_call in messages is not available", "send tool_calls instead")
-    if not tools and choice in (None, *CHOICES[:2]):
+    if not tools and choice in (None, NONE, AUTO):
         return {}
     return {"tools": tools or [], "tool_choice": choice, "parallel_tool_calls": parallel}
