@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from edgekit.bases.resolve import resolve_base
+from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.conversion.tensor_map import tensor_map
 from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
@@ -51,6 +53,28 @@ class Goods:
         return bundle
 
 
+def text_plan(
+    base: Base,
+    base_file: Path,
+    adapters: Sequence[AdapterSource],
+    *,
+    version: str = "1",
+    default_adapter: str | None = None,
+) -> BundlePlan:
+    """A text bundle ``line-3`` with separate adapters, for any CPU."""
+    return BundlePlan(
+        name="line-3",
+        version=version,
+        task="text",
+        base=base,
+        base_file=base_file,
+        merged=[],
+        adapters=adapters,
+        default_adapter=default_adapter,
+        isa="any",
+    )
+
+
 def make_onnx_bundle(base_folder: Path, folder: Path) -> Path:
     """Write a bundle for ONNX Runtime to ``folder``, over the model in ``base_folder``."""
     from edgekit_exporters.onnx.base import base_onnx
@@ -59,18 +83,8 @@ def make_onnx_bundle(base_folder: Path, folder: Path) -> Path:
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32)
     save_random_lora(model, folder / "one", std=0.3, r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
-    plan = BundlePlan(
-        name="line-3",
-        version="1",
-        task="text",
-        base=base,
-        base_file=base_onnx(base, "int8"),
-        merged=[],
-        adapters=[AdapterSource("one", "1.0.0", folder / "one")],
-        default_adapter="one",
-        isa="any",
-    )
-    write_bundle(plan, folder / "bundle")
+    adapters = [AdapterSource("one", "1.0.0", folder / "one")]
+    write_bundle(text_plan(base, base_onnx(base, "int8"), adapters, default_adapter="one"), folder / "bundle")
     return folder / "bundle"
 
 
@@ -90,17 +104,8 @@ def make_goods(base_folder: Path, folder: Path) -> Goods:
         write_adapter_gguf(source, base, folder / file)
         return folder / file
 
-    plan = BundlePlan(
-        name="line-3",
-        version="2026.01.01",
-        task="text",
-        base=base,
-        base_file=base_gguf(base, "F16"),
-        merged=[],
-        adapters=[AdapterSource("one", "1.0.0", peft(1), system="You are terse.")],
-        default_adapter="one",
-        isa="any",
-    )
+    adapters = [AdapterSource("one", "1.0.0", peft(1), system="You are terse.")]
+    plan = text_plan(base, base_gguf(base, "F16"), adapters, version="2026.01.01", default_adapter="one")
     write_bundle(plan, folder / "bundle")
     write_bundle(replace(plan, version="2026.02.01"), folder / "later")
     two = adapter(3, "two.gguf", name="two")

@@ -19,10 +19,11 @@ from edgekit.targets import rollout
 from edgekit.targets.offline_kit import write_offline
 from edgekit_devices.wheelhouse import Platform, Wheelhouse
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.bundle import write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource
 from edgekit_runtime.formats.bundle import file_digest, open_bundle, read_manifest
 from edgekit_runtime.formats.manifest import MANIFEST_FILE
+from tests.goods import text_plan
 from tests.kit.targets.local_runtime import local_wheelhouse
 from tests.kit.targets.sshd import SSHD, LossyLink, Server, free_port, running_sshd
 
@@ -74,18 +75,7 @@ def bundles(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> C
             torch.manual_seed(seed)
             save_random_lora(model, root / name, std=0.1, r=4, lora_alpha=8, target_modules="all-linear")
             sources.append(AdapterSource(name, f"1.0.{seed}", root / name))
-        plan = BundlePlan(
-            name="line-3",
-            version=version,
-            task="text",
-            base=base,
-            base_file=base_gguf(base, "F16"),
-            merged=[],
-            adapters=sources,
-            default_adapter=None,
-            isa="any",
-        )
-        write_bundle(plan, root / "bundle")
+        write_bundle(text_plan(base, base_gguf(base, "F16"), sources, version=version), root / "bundle")
         return root / "bundle"
 
     return make

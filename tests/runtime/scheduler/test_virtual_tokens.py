@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from edgekit.bases.resolve import resolve_base
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import BundlePlan, write_bundle
+from edgekit_exporters.bundle import write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_runtime import BASE, InputError, Runtime
@@ -26,6 +26,7 @@ from edgekit_runtime.formats.bundle import read_manifest
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.store import Store
 from tests.adapters import save_random_lora, save_random_prompt
+from tests.goods import text_plan
 from tests.service import serving
 
 COUNT, OTHER = 12, 5
@@ -50,18 +51,7 @@ def bundle(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         AdapterSource("prompt", "1", folder / "prompt", system="You inspect parts and say what is wrong."),
         AdapterSource("other", "1", folder / "other"),
     ]
-    plan = BundlePlan(
-        name="line-3",
-        version="1",
-        task="text",
-        base=base,
-        base_file=base_gguf(base, "F16"),
-        merged=[],
-        adapters=sources,
-        default_adapter=None,
-        isa="any",
-    )
-    write_bundle(plan, folder / "bundle")
+    write_bundle(text_plan(base, base_gguf(base, "F16"), sources), folder / "bundle")
     return folder / "bundle"
 
 
