@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from edgekit_runtime.engines import Sampling
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import Bundle, open_bundle
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
-from edgekit_runtime.runtime.options import Options
+from edgekit_runtime.runtime.options import Options, SamplingOptions
 from tests.goods import Goods
 
 
@@ -77,5 +78,8 @@ def test_a_stack_has_digests_and_scales_and_nothing_at_zero(bundle: Bundle) -> N
 
 
 def test_the_typed_options_are_all_that_a_request_takes() -> None:
-    taken = set(inspect.signature(Asker.work).parameters) - {"self", "prompt"}
-    assert set(Options.__annotations__) == taken
+    taken = set(inspect.signature(Asker.work).parameters) - {"self", "prompt", "sampling"}
+    sampling = set(SamplingOptions.__annotations__)
+    assert sampling <= {each.name for each in fields(Sampling)}
+    assert not sampling & taken
+    assert set(Options.__annotations__) == taken | sampling
