@@ -13,9 +13,9 @@ from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.fields import Fields
-from edgekit_runtime.server.guard import error_response
 from edgekit_runtime.server.models import lora_adapters
 from edgekit_runtime.server.parameters import LOAD, UNLOAD, check, header_of
+from edgekit_runtime.server.refusals import Refused
 from edgekit_runtime.server.supervisor import Supervisor
 
 PLAIN = "text/plain"
@@ -50,7 +50,7 @@ class AdapterRoutes:
         if not name:
             raise InputError("lora_name is needed", "name an adapter")
         if name == BASE or all(each["name"] != name for each in self._supervisor.models):
-            return error_response(404, f"there is no adapter {shown(name)}", "invalid_request_error", "model_not_found")
+            raise Refused(404, f"there is no adapter {shown(name)}", "invalid_request_error", "model_not_found")
         await self._adapters.unload(name)
         said = f"Success: LoRA adapter '{name}' removed successfully."
         return _done(request, said, {"status": "unloaded", "id": name}, ignored)

@@ -1,52 +1,32 @@
-"""The service's routes: OpenAI's protocol over a supervised worker.
-
-Requests that wait are bounded, and more are turned away with 429; when a client goes away its generation stops.
-"""
+"""The service's routes, over a supervised worker."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.resources
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from edgekit_runtime.errors import SHOWN, EdgekitError, InputError, TargetError, UsageError, shown
-from edgekit_runtime.files.strict_json import strict_json
-from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.errors import SHOWN
 from edgekit_runtime.server import parameters
-from edgekit_runtime.server import responses as replies
 from edgekit_runtime.server.adapter_routes import AdapterRoutes
 from edgekit_runtime.server.adapters import Adapters
-from edgekit_runtime.server.bodies import (
-    Images,
-    Reading,
-    Room,
-    Share,
-    cut_images,
-    placed,
-    read_body,
-)
-from edgekit_runtime.server.disconnects import ClientGone, heeding
-from edgekit_runtime.server.guard import Guard, Handler, error_response, later
+from edgekit_runtime.server.answering import Answering, Dialect
+from edgekit_runtime.server.guard import Guard, Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
-from edgekit_runtime.server.models import adapter_names, model_cards
-from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
-from edgekit_runtime.server.streaming import Numbered, together
+from edgekit_runtime.server.models import model_cards
+from edgekit_runtime.server.openai import dialects as openai
+from edgekit_runtime.server.refusals import Refused, error_response, no_model
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.text_routes import TextRoutes
-from edgekit_runtime.server.thinking import told_apart
-from edgekit_runtime.server.tool_responses import Deltas
 
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
@@ -82,21 +62,28 @@ def make_app(
         connections: counts of the server's; None where nobody counts them.
         cors: sites whose pages may ask.
     """
-    images = images or ImageReader(task="text", files=None)
-    service = _Service(supervisor, adapters, queue, timeout, images, connections or Connections())
-    of_texts = TextRoutes(supervisor, service.read_object)
-    of_adapters = AdapterRoutes(supervisor, adapters, service.read_object)
+    connections = connections or Connections()
+    metrics = Metrics(lambda: supervisor.stats, lambda: supervisor.restarts, connections)
+    reader = images or ImageReader(task="text", files=None)
+    answering = Answering(supervisor, metrics, reader, queue=queue, timeout=timeout)
+    overview = _Overview(supervisor, adapters, answering, metrics, connections)
+    of_texts = TextRoutes(supervisor, answering.read_object)
+    of_adapters = AdapterRoutes(supervisor, adapters, answering.read_object)
     guarded = Guard(api_key, cors)
+
+    def answers(dialect: Dialect) -> Handler:
+        return guarded(answering.route(dialect), dialect.errors)
+
     return Starlette(
         routes=[
             *(Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()),
-            Route("/health", service.health),
-            Route("/status", guarded(service.status)),
-            Route("/metrics", guarded(service.show_metrics)),
-            Route("/v1/models", guarded(service.models)),
-            Route("/v1/models/{name}", guarded(service.model)),
-            Route("/v1/chat/completions", guarded(service.chat), methods=["POST"]),
-            Route("/v1/completions", guarded(service.complete), methods=["POST"]),
+            Route("/health", overview.health),
+            Route("/status", guarded(overview.status)),
+            Route("/metrics", guarded(overview.metrics)),
+            Route("/v1/models", guarded(overview.models)),
+            Route("/v1/models/{name}", guarded(overview.model)),
+            Route("/v1/chat/completions", answers(openai.CHAT), methods=["POST"]),
+            Route("/v1/completions", answers(openai.COMPLETION), methods=["POST"]),
             Route("/v1/load_lora_adapter", guarded(of_adapters.load), methods=["POST"]),
             Route("/v1/unload_lora_adapter", guarded(of_adapters.unload), methods=["POST"]),
             Route("/tokenize", guarded(of_texts.tokenize), methods=["POST"]),
@@ -121,25 +108,23 @@ def _for_sites(origins: Sequence[str]) -> Middleware:
     )
 
 
-class _Service:
+class _Overview:
+    """What this service is and does now."""
+
     def __init__(
         self,
         supervisor: Supervisor,
         adapters: Adapters,
-        queue: int,
-        timeout: float,
-        images: ImageReader,
+        answering: Answering,
+        metrics: Metrics,
         connections: Connections,
     ) -> None:
-        self._supervisor, self._adapters, self._images = supervisor, adapters, images
-        self._queue, self._timeout, self._busy = queue, timeout, 0
-        self._room, self._reading = Room(), Reading()
-        self._connections = connections
-        self.metrics = Metrics(lambda: supervisor.stats, lambda: supervisor.restarts, connections)
+        self._supervisor, self._adapters, self._answering = supervisor, adapters, answering
+        self._metrics, self._connections = metrics, connections
 
     async def health(self, _: Request) -> Response:
         ready = self._supervisor.ready
-        document = {"status": "ok" if ready else "restarting", "busy": self._busy}
+        document = {"status": "ok" if ready else "restarting", "busy": self._answering.busy}
         return JSONResponse(document, 200 if ready else 503)
 
     async def status(self, _: Request) -> Response:
@@ -148,7 +133,7 @@ class _Service:
             {
                 "ready": supervisor.ready,
                 "worker": supervisor.pid,
-                "busy": self._busy,
+                "busy": self._answering.busy,
                 "connections": asdict(self._connections),
                 "bundle": supervisor.bundle,
                 "adapters": supervisor.models,
@@ -159,8 +144,8 @@ class _Service:
             }
         )
 
-    async def show_metrics(self, _: Request) -> Response:
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": model_cards(self._supervisor)})
@@ -168,179 +153,9 @@ class _Service:
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         found = next((card for card in model_cards(self._supervisor) if card["id"] == name), None)
-        return _no_model(name) if found is None else JSONResponse(found)
-
-    async def chat(self, request: Request) -> Response:
-        with contextlib.ExitStack() as held:
-            share = held.enter_context(self._room.share())
-            asked = await self._read_chat(request, share)
-            return await self._answer(request, asked, held.pop_all())
-
-    async def _read_chat(self, request: Request, share: Share) -> Asked:
-        """What is asked for; ``share`` holds the pixels of its images then, and its body no longer."""
-        adapters, with_images = adapter_names(self._supervisor), bool(self._images.max_body_bytes)
-
-        def read(body: bytearray) -> tuple[Asked, Images]:
-            text, images = cut_images(body) if with_images else (body, Images())
-            return read_chat(read_object(text), adapters), images
-
-        body = await read_body(request, share, self._images.max_body_bytes)
-        asked, images = await self._reading.read(read, body)
-        if urls := asked.options[0]["image"]:
-            found = await self._images.read(placed(urls, images), share, len(body))
-            for each in asked.options:
-                each["image"] = found
-        share.hold(sum(len(each["rgb"]) for each in asked.options[0]["image"] or ()))
-        return asked
-
-    async def complete(self, request: Request) -> Response:
-        adapters = adapter_names(self._supervisor)
-        with self._room.share() as share:
-            body = await read_body(request, share)
-            asked = await self._reading.read(lambda text: read_completion(read_object(text), adapters), body)
-        return await self._answer(request, asked, contextlib.ExitStack())
-
-    async def read_object(self, request: Request) -> dict[str, Any]:
-        with self._room.share() as share:
-            return await self._reading.read(read_object, await read_body(request, share))
-
-    def _knows(self, model: str) -> bool:
-        return model == BASE or any(each["name"] == model for each in self._supervisor.models)
-
-    async def _answer(self, request: Request, asked: Asked, held: contextlib.ExitStack) -> Response:
-        """Answer; ``held`` is closed when that is done."""
-        with contextlib.ExitStack() as here:
-            here.enter_context(held)
-            if (early := self._refused(asked)) is not None:
-                return early
-            # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
-            if not asked.stream:
-                with self._counted(len(asked.options)):
-                    async with heeding(request):
-                        return await self._whole(asked)
-            events = self._streamed(asked, here.pop_all())
-            try:
-                async with heeding(request):
-                    _, accepted = await anext(events)  # or an error with a status of its own
-            except ClientGone:
-                await events.aclose()
-                raise
-        headers = parameters.header_of(asked.ignored)
-        deltas = [Deltas(accepted.get("calls")) for _ in asked.options]
-        return StreamingResponse(self._sent(asked, events, deltas), media_type="text/event-stream", headers=headers)
-
-    def _refused(self, asked: Asked) -> Response | None:
-        if not self._knows(asked.model):
-            return _no_model(asked.model)
-        if self._busy + len(asked.options) > max(self._queue, len(asked.options)):
-            self.metrics.requests.labels(asked.model, "refused").inc()
-            return later(429, "too many requests are waiting", "rate_limit_error", "queue_full")
-        return None
-
-    @contextlib.contextmanager
-    def _counted(self, prompts: int) -> Iterator[None]:
-        """Prompts that run or wait, for as long as they do."""
-        self._busy += prompts
-        self.metrics.busy.set(self._busy)
-        try:
-            yield
-        finally:
-            self._busy -= prompts
-            self.metrics.busy.set(self._busy)
-
-    async def _streamed(self, asked: Asked, held: contextlib.ExitStack) -> Numbered:
-        with held, self._counted(len(asked.options)):
-            answers = [self._events(asked, options) for options in asked.options]
-            async with contextlib.aclosing(together(answers)) as events:
-                async for each in events:
-                    yield each
-
-    async def _whole(self, asked: Asked) -> Response:
-        """All prompts at once, each answer in one piece."""
-
-        async def one(options: dict[str, Any]) -> tuple[replies.Result, list[replies.Score]]:
-            scores: list[replies.Score] = []
-            async with contextlib.aclosing(self._events(asked, options)) as events:
-                async for event in events:
-                    scores += event.get("scores", ())
-                    if event["op"] == "done":
-                        return event["value"], scores
-            raise AssertionError("an answer without an end")
-
-        done = await asyncio.gather(*map(one, asked.options), return_exceptions=True)
-        answers = []
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            answers.append(outcome)
-        results, scores = zip(*answers, strict=True)
-        headers = parameters.header_of(asked.ignored)
-        return JSONResponse(replies.reply(asked, list(results), list(scores)), headers=headers)
-
-    async def _sent(self, asked: Asked, events: Numbered, deltas: Sequence[Deltas]) -> AsyncGenerator[str, None]:
-        """Server-sent events; leaving stops the generation."""
-        results: dict[int, replies.Result] = {}
-        begun: set[int] = set()
-        try:
-            if asked.chat:
-                for index in range(len(asked.options)):
-                    yield _event(replies.first_chunk(asked, index))
-            async for index, event in events:
-                if index not in begun and (echoed := replies.echoed_in(event)):
-                    yield _event(replies.echo_chunk(asked, index, echoed))
-                begun.add(index)
-                if event["op"] == "text" and not asked.chat:
-                    yield _event(replies.chunk(asked, index, event["text"], event["scores"]))
-                elif event["op"] == "text":
-                    for each in replies.chunks(asked, index, deltas[index].feed(event), event["scores"]):
-                        yield _event(each)
-                else:
-                    result = results[index] = event["value"]
-                    for each in replies.chunks(asked, index, deltas[index].finish(), []):
-                        yield _event(each)
-                    yield _event(replies.chunk(asked, index, None, [], result["finish_reason"]))
-            if asked.include_usage:
-                yield _event(replies.usage_chunk(asked, [results[index] for index in sorted(results)]))
-            yield "data: [DONE]\n\n"
-        except EdgekitError as error:  # the status has been sent
-            yield _event(replies.error_document(str(error), "server_error"))
-        except TimeoutError:
-            yield _event(replies.error_document("the answer took too long", "server_error", "timeout"))
-        finally:
-            await events.aclose()
-
-    async def _events(self, asked: Asked, options: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        outcome = "cancelled"
-        answer = self._supervisor.answer(options)
-        events = told_apart(answer) if asked.splits else answer
-        try:
-            while True:
-                left = deadline - asyncio.get_running_loop().time()
-                event = await asyncio.wait_for(anext(events), left)
-                if event["op"] == "done":
-                    outcome = event["value"]["finish_reason"]
-                    self.metrics.answered(asked.model, event["value"])
-                yield event
-                if event["op"] == "done":
-                    return
-        except TimeoutError:
-            outcome = "timeout"
-            raise
-        except (InputError, UsageError):
-            outcome = "bad"
-            raise
-        except TargetError:
-            outcome = "unavailable"
-            raise
-        finally:
-            self.metrics.requests.labels(asked.model, outcome).inc()
-            await events.aclose()
-
-
-def _no_model(name: str) -> Response:
-    return error_response(404, f"there is no model {shown(name)}", "invalid_request_error", "model_not_found")
+        if found is None:
+            raise no_model(name)
+        return JSONResponse(found)
 
 
 def _page_file(name: str, kind: str) -> Handler:
@@ -353,17 +168,12 @@ def _page_file(name: str, kind: str) -> Handler:
     return send
 
 
-def _event(document: dict[str, Any]) -> str:
-    return f"data: {strict_json(document)}\n\n"
-
-
 async def _no_such_route(request: Request, error: Exception) -> Response:
     """What Starlette says of paths and methods, in OpenAI's form; its headers name the methods that there are."""
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path}"
     asked = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
-    response = error_response(
-        error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url"
-    )
+    refused = Refused(error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url")
+    response = error_response(refused)
     response.headers.update(error.headers or {})
     return response

@@ -7,15 +7,17 @@ alone would help nobody: the images are cut out first, by their quotes, and what
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from edgekit_runtime.errors import InputError, TargetError
+from edgekit_runtime.prompts.bounds import check_depth
 from edgekit_runtime.server.threads import beside
 
 MAX_BODY_BYTES = 1024 * 1024  # images beside
@@ -195,3 +197,20 @@ def _spare() -> int:
     import psutil
 
     return int(min(MOST_ROOM, max(LEAST_ROOM, psutil.virtual_memory().total // SHARE_OF_MEMORY)))
+
+
+def read_object(body: bytes | bytearray) -> dict[str, Any]:
+    """A body's JSON object.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        document = json.loads(body)
+        json.dumps(document, ensure_ascii=False).encode()  # half a character is JSON, but no text
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the body is not JSON ({error})", "send one JSON object") from None
+    if not isinstance(document, dict):
+        raise InputError("the body is not a JSON object", "send one JSON object")
+    check_depth(document)
+    return document

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.server.metrics import Connections
-from edgekit_runtime.server.responses import error_document
+from edgekit_runtime.server.refusals import RETRY_AFTER_S, Refused, openai_error
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +139,10 @@ class BoundedConnection(H11Protocol):
             return
         cycle: object = self.cycle  # None before the first request, whatever uvicorn's annotation says
         if cycle is None:
-            body = strict_json(error_document(said, "server_error", code)).encode()
+            body = strict_json(openai_error(Refused(503, said, "server_error", code))).encode()
             head = (
                 f"HTTP/1.1 {status} {'Service Unavailable' if status == TOO_MANY else 'Request Timeout'}\r\n"
-                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nRetry-After: 1\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nRetry-After: {RETRY_AFTER_S}\r\n"
                 "Connection: close\r\n\r\n"
             )
             self.transport.write(head.encode() + body)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -258,10 +261,13 @@ def test_an_answer_may_take_so_long_and_no_longer(goods: Goods) -> None:
 
 
 def test_more_than_the_queue_holds_is_turned_away(goods: Goods) -> None:
-    with serving(goods.bundle, "--queue", "1", "--parallel", "1") as service:
-        long = {"model": "base", "max_tokens": 100, "messages": [{"role": "user", "content": "x"}], "stream": True}
-        with service.http.stream("POST", CHAT, json=long) as first:
-            assert first.status_code == 200
-            refused = service.chat()
-            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    with serving(goods.bundle, "--queue", "1", "--parallel", "1") as service, ThreadPoolExecutor(1) as pool:
+        worker = service.worker
+        os.kill(worker, signal.SIGSTOP)  # so that the first request is not done before the second one comes
+        first = pool.submit(service.chat)
+        service.wait_for(lambda: service.status()["busy"] == 1)
+        refused = service.chat()
+        os.kill(worker, signal.SIGCONT)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert first.result().status_code == 200
         service.wait_for(lambda: service.chat().status_code == 200)

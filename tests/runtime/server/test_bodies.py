@@ -19,8 +19,7 @@ from PIL import Image
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import Picture
-from edgekit_runtime.server import app as app_module
-from edgekit_runtime.server import bodies
+from edgekit_runtime.server import answering, bodies
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.bodies import (
     LEAST_IMAGE,
@@ -34,6 +33,7 @@ from edgekit_runtime.server.bodies import (
     placed,
 )
 from edgekit_runtime.server.images import ImageReader
+from edgekit_runtime.server.openai import dialects
 from edgekit_runtime.server.wire import Incoming, pack, with_pixels
 from tests.runtime.server.test_limits import ANSWER
 
@@ -59,7 +59,7 @@ class _Taking:
 
 @asynccontextmanager
 async def front(worker: _Taking, monkeypatch: pytest.MonkeyPatch, room: Room) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(app_module, "Room", lambda: room)
+    monkeypatch.setattr(answering, "Room", lambda: room)
     app = make_app(worker, None, images=ImageReader(task="caption", files=None))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         yield client
@@ -260,7 +260,7 @@ def test_pixels_come_through_the_wire_in_any_pieces(requests: list[list[dict[str
 
 def test_threads_that_read_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once, most, lock = 0, 0, threading.Lock()
-    whole = app_module.read_completion
+    whole = dialects.read_completion
 
     def counted(*given: Any) -> Any:
         nonlocal at_once, most
@@ -272,7 +272,7 @@ def test_threads_that_read_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
             at_once -= 1
         return whole(*given)
 
-    monkeypatch.setattr(app_module, "read_completion", counted)
+    monkeypatch.setattr(dialects, "read_completion", counted)
 
     async def scenario() -> None:
         worker = _Taking()

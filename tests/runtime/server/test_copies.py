@@ -23,7 +23,7 @@ from edgekit_runtime.server import adapters as adapters_module
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.copies import KEPT_UNUSED, Copies, NoAdapter, private_place
-from edgekit_runtime.server.guard import RETRY_AFTER_S
+from edgekit_runtime.server.refusals import RETRY_AFTER_S
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.store import Store
 from tests.goods import Goods

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgekit_runtime import InputError
-from edgekit_runtime.server.forms import ANY_OBJECT, read_form
+from edgekit_runtime.server.openai.forms import ANY_OBJECT, read_form
 
 SCHEMA = {"type": "integer", "minimum": 3}
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.bounds import TO_CONTEXT
-from edgekit_runtime.server.requests import Asked, read_chat, read_completion, read_object
+from edgekit_runtime.server.asked import Asked
+from edgekit_runtime.server.bodies import read_object
+from edgekit_runtime.server.openai.requests import read_chat, read_completion
 from edgekit_runtime.server.wire import pack, unpack
 
 SCALARS = (

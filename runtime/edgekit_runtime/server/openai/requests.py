@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import time
-import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import check_count
-from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_depth, check_messages_count, check_stops
+from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_messages_count, check_stops
 from edgekit_runtime.prompts.chat import IMAGE_PART
 from edgekit_runtime.server import parameters
+from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.fields import Fields
-from edgekit_runtime.server.forms import read_form
-from edgekit_runtime.server.sampling import read_sampling, several
-from edgekit_runtime.server.thinking import read_thinking, wants_split
-from edgekit_runtime.server.tool_requests import read_tools
+from edgekit_runtime.server.openai.forms import read_form
+from edgekit_runtime.server.openai.sampling import read_sampling, several
+from edgekit_runtime.server.openai.thinking import read_thinking, wants_split
+from edgekit_runtime.server.openai.tool_requests import read_tools
 
 MOST_ALTERNATIVES = 20
 MOST_CHOICES = 64
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A checked request.
-
-    Attributes:
-        model: an adapter's name, or "base".
-        options: arguments of Runtime.stream, one set for each choice.
-        chat: a chat completion, not a plain one.
-        stream: the answer is wanted piece by piece.
-        include_usage: and counts at its end.
-        ignored: fields that nobody knows.
-        n: choices for each prompt.
-        splits: reasoning is told apart from the answer.
-        reasons: and told at all.
-    """
-
-    model: str
-    options: list[dict[str, Any]]
-    chat: bool
-    stream: bool
-    include_usage: bool
-    ignored: tuple[str, ...] = ()
-    n: int = 1
-    splits: bool = False
-    reasons: bool = True
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def logprobs(self) -> bool:
-        """Whether log-probabilities are wanted."""
-        return self.options[0].get("logprobs") is not None
 
 
 def read_chat(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:
@@ -138,23 +102,6 @@ def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tup
     extras = fields.object("stream_options") or {}
     ignored += parameters.check(extras, parameters.STREAM_OPTIONS, "stream_options")
     return Asked(model, options, chat, stream, Fields(extras).flag("include_usage") is True, ignored, n)
-
-
-def read_object(body: bytes | bytearray) -> dict[str, Any]:
-    """A body's JSON object.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        document = json.loads(body)
-        json.dumps(document, ensure_ascii=False).encode()  # half a character is JSON, but no text
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the body is not JSON ({error})", "send one JSON object") from None
-    if not isinstance(document, dict):
-        raise InputError("the body is not a JSON object", "send one JSON object")
-    check_depth(document)
-    return document
 
 
 def _messages(messages: Any) -> tuple[list[Any], list[str]]:

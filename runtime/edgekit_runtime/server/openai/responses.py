@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit_runtime.server.requests import Asked
-from edgekit_runtime.server.tool_responses import answer_message
+from edgekit_runtime.server.asked import Asked
+from edgekit_runtime.server.openai.tool_responses import answer_message
 
 # A token with its log-probability and the likeliest others, as the worker sends them: bytes as lists of numbers.
 Score = list[Any]
@@ -94,11 +94,6 @@ def usage(results: list[Result], n: int = 1) -> dict[str, Any]:
         "total_tokens": read + written,
         "prompt_tokens_details": {"cached_tokens": cached},
     }
-
-
-def error_document(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
-    """An error as OpenAI's clients read it."""
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def chat_logprobs(scores: list[Score]) -> dict[str, Any]:

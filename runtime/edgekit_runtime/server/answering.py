@@ -1,0 +1,237 @@
+"""From a checked request to its answer, whole or as a stream, in the words of the protocol that asks.
+
+Requests that wait are bounded, and more are turned away with 429; when a client goes away its generation stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from edgekit_runtime.errors import EdgekitError, InputError, TargetError, UsageError
+from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.server import parameters
+from edgekit_runtime.server.asked import Asked
+from edgekit_runtime.server.bodies import Images, Reading, Room, Share, cut_images, placed, read_body, read_object
+from edgekit_runtime.server.disconnects import ClientGone, heeding
+from edgekit_runtime.server.guard import Handler
+from edgekit_runtime.server.images import ImageReader
+from edgekit_runtime.server.metrics import Metrics
+from edgekit_runtime.server.models import adapter_names
+from edgekit_runtime.server.openai.thinking import told_apart
+from edgekit_runtime.server.refusals import ErrorForm, Refused, no_model, openai_error, refusal_of
+from edgekit_runtime.server.streaming import Numbered, together
+from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.server.wire import Message
+
+Document = dict[str, Any]
+
+
+class Writer(Protocol):
+    """Says one answer as the clients of a protocol read it: whole, or as pieces of the body of a stream."""
+
+    media_type: str
+
+    def whole(self, results: list[Document], scores: list[list[Any]]) -> Document:
+        """The answer in one piece: the worker's results, and the scores of the tokens of each."""
+
+    def begun(self, accepted: Message) -> Iterable[str]:
+        """What a stream begins with, when the worker has accepted the request."""
+
+    def piece(self, index: int, event: Message) -> Iterable[str]:
+        """What a choice goes on with: the worker's "text"."""
+
+    def done(self, index: int, event: Message) -> Iterable[str]:
+        """What a choice ends with: the worker's "done"."""
+
+    def ended(self) -> Iterable[str]:
+        """What a stream ends with."""
+
+    def failed(self, refused: Refused) -> Iterable[str]:
+        """And where it breaks off; the status has been sent by then."""
+
+
+Reader = Callable[[Document, Sequence[str]], tuple[Asked, Writer]]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A kind of request: how its bodies are read, given the names of adapters, and how its errors are told.
+
+    ``images``: bodies may hold some.
+    """
+
+    read: Reader
+    errors: ErrorForm = openai_error
+    images: bool = True
+
+
+class Answering:
+    """Answers requests of all dialects, within the bounds that they share."""
+
+    def __init__(
+        self, supervisor: Supervisor, metrics: Metrics, images: ImageReader, *, queue: int, timeout: float
+    ) -> None:
+        """Answer through the worker; ``queue`` requests may wait or run, each for ``timeout`` seconds."""
+        self._supervisor, self._metrics, self._images = supervisor, metrics, images
+        self._queue, self._timeout = queue, timeout
+        self.busy = 0
+        self._room, self._reading = Room(), Reading()
+
+    def route(self, dialect: Dialect) -> Handler:
+        """What answers requests of a dialect."""
+
+        async def handle(request: Request) -> Response:
+            with contextlib.ExitStack() as held:
+                share = held.enter_context(self._room.share())
+                asked, writer = await self._read(request, share, dialect)
+                return await self._answer(request, asked, writer, held.pop_all())
+
+        return handle
+
+    async def read_object(self, request: Request) -> Document:
+        """The body of a request that has a route of its own."""
+        with self._room.share() as share:
+            return await self._reading.read(read_object, await read_body(request, share))
+
+    async def _read(self, request: Request, share: Share, dialect: Dialect) -> tuple[Asked, Writer]:
+        """What is asked for; ``share`` holds the pixels of its images then, and its body no longer."""
+        adapters = adapter_names(self._supervisor)
+        most_images = self._images.max_body_bytes if dialect.images else 0
+
+        def read(body: bytearray) -> tuple[Asked, Writer, Images]:
+            text, images = cut_images(body) if most_images else (body, Images())
+            return *dialect.read(read_object(text), adapters), images
+
+        body = await read_body(request, share, most_images)
+        asked, writer, images = await self._reading.read(read, body)
+        first = asked.options[0]
+        if urls := first.get("image"):
+            found = await self._images.read(placed(urls, images), share, len(body))
+            for each in asked.options:
+                each["image"] = found
+        share.hold(sum(len(each["rgb"]) for each in first.get("image") or ()))
+        return asked, writer
+
+    def _knows(self, model: str) -> bool:
+        return model == BASE or any(each["name"] == model for each in self._supervisor.models)
+
+    async def _answer(self, request: Request, asked: Asked, writer: Writer, held: contextlib.ExitStack) -> Response:
+        """Answer; ``held`` is closed when that is done."""
+        with contextlib.ExitStack() as here:
+            here.enter_context(held)
+            self._check(asked)
+            headers = parameters.header_of(asked.ignored)
+            # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
+            if not asked.stream:
+                with self._counted(len(asked.options)):
+                    async with heeding(request):
+                        return JSONResponse(writer.whole(*await self._whole(asked)), headers=headers)
+            events = self._streamed(asked, here.pop_all())
+            try:
+                async with heeding(request):
+                    _, accepted = await anext(events)  # or an error with a status of its own
+            except ClientGone:
+                await events.aclose()
+                raise
+        return StreamingResponse(_sent(writer, accepted, events), media_type=writer.media_type, headers=headers)
+
+    def _check(self, asked: Asked) -> None:
+        if not self._knows(asked.model):
+            raise no_model(asked.model)
+        if self.busy + len(asked.options) > max(self._queue, len(asked.options)):
+            self._metrics.requests.labels(asked.model, "refused").inc()
+            raise Refused(429, "too many requests are waiting", "rate_limit_error", "queue_full", later=True)
+
+    @contextlib.contextmanager
+    def _counted(self, prompts: int) -> Iterator[None]:
+        """Prompts that run or wait, for as long as they do."""
+        self.busy += prompts
+        self._metrics.busy.set(self.busy)
+        try:
+            yield
+        finally:
+            self.busy -= prompts
+            self._metrics.busy.set(self.busy)
+
+    async def _streamed(self, asked: Asked, held: contextlib.ExitStack) -> Numbered:
+        with held, self._counted(len(asked.options)):
+            answers = [self._events(asked, options) for options in asked.options]
+            async with contextlib.aclosing(together(answers)) as events:
+                async for each in events:
+                    yield each
+
+    async def _whole(self, asked: Asked) -> tuple[list[Document], list[list[Any]]]:
+        """All prompts at once, each answer in one piece: results, and scores of tokens."""
+
+        async def one(options: Document) -> tuple[Document, list[Any]]:
+            scores: list[Any] = []
+            async with contextlib.aclosing(self._events(asked, options)) as events:
+                async for event in events:
+                    scores += event.get("scores", ())
+                    if event["op"] == "done":
+                        return event["value"], scores
+            raise AssertionError("an answer without an end")
+
+        done = await asyncio.gather(*map(one, asked.options), return_exceptions=True)
+        answers = []
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            answers.append(outcome)
+        results, scores = zip(*answers, strict=True)
+        return list(results), list(scores)
+
+    async def _events(self, asked: Asked, options: Document) -> AsyncGenerator[Message, None]:
+        """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        outcome = "cancelled"
+        answer = self._supervisor.answer(options)
+        events = told_apart(answer) if asked.splits else answer
+        try:
+            while True:
+                left = deadline - asyncio.get_running_loop().time()
+                event = await asyncio.wait_for(anext(events), left)
+                if event["op"] == "done":
+                    outcome = event["value"]["finish_reason"]
+                    self._metrics.answered(asked.model, event["value"])
+                yield event
+                if event["op"] == "done":
+                    return
+        except TimeoutError:
+            outcome = "timeout"
+            raise
+        except (InputError, UsageError):
+            outcome = "bad"
+            raise
+        except TargetError:
+            outcome = "unavailable"
+            raise
+        finally:
+            self._metrics.requests.labels(asked.model, outcome).inc()
+            await events.aclose()
+
+
+async def _sent(writer: Writer, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:
+    """The body of a stream; leaving stops the generation."""
+    try:
+        for each in writer.begun(accepted):
+            yield each
+        async for index, event in events:
+            for each in writer.piece(index, event) if event["op"] == "text" else writer.done(index, event):
+                yield each
+        for each in writer.ended():
+            yield each
+    except (EdgekitError, TimeoutError) as error:
+        refused = refusal_of(error)
+        assert refused is not None
+        for each in writer.failed(refused):
+            yield each
+    finally:
+        await events.aclose()

@@ -1,0 +1,42 @@
+"""A request that was read and checked, whatever protocol it came by."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A checked request.
+
+    Attributes:
+        model: an adapter's name, or "base".
+        options: arguments of Runtime.stream, one set for each choice.
+        chat: a chat completion, not a plain one.
+        stream: the answer is wanted piece by piece.
+        include_usage: and counts at its end.
+        ignored: fields that nobody knows.
+        n: choices for each prompt.
+        splits: reasoning is told apart from the answer.
+        reasons: and told at all.
+    """
+
+    model: str
+    options: list[dict[str, Any]]
+    chat: bool
+    stream: bool
+    include_usage: bool
+    ignored: tuple[str, ...] = ()
+    n: int = 1
+    splits: bool = False
+    reasons: bool = True
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def logprobs(self) -> bool:
+        """Whether log-probabilities are wanted."""
+        return self.options[0].get("logprobs") is not None

@@ -1,0 +1,24 @@
+"""The two kinds of OpenAI's requests that have choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgekit_runtime.server.answering import Dialect, Writer
+from edgekit_runtime.server.asked import Asked
+from edgekit_runtime.server.openai.requests import read_chat, read_completion
+from edgekit_runtime.server.openai.writing import OpenAIWriter
+
+
+def _chat(document: dict[str, Any], adapters: Sequence[str]) -> tuple[Asked, Writer]:
+    asked = read_chat(document, adapters)
+    return asked, OpenAIWriter(asked)
+
+
+def _completion(document: dict[str, Any], adapters: Sequence[str]) -> tuple[Asked, Writer]:
+    asked = read_completion(document, adapters)
+    return asked, OpenAIWriter(asked)
+
+
+CHAT, COMPLETION = Dialect(_chat), Dialect(_completion, images=False)
