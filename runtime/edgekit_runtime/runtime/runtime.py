@@ -26,7 +26,16 @@ from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
 from edgekit_runtime.runtime.options import Options
 from edgekit_runtime.runtime.texts import Texts
-from edgekit_runtime.scheduler import DEFAULT_CHAT_MEMORY, AdapterPool, Loop, ParkedChats, Piece, PrefixCache, Request
+from edgekit_runtime.scheduler import (
+    DEFAULT_CHAT_MEMORY,
+    AdapterPool,
+    Lookahead,
+    Loop,
+    ParkedChats,
+    Piece,
+    PrefixCache,
+    Request,
+)
 from edgekit_runtime.store import Store, is_store
 
 CACHE_FOLDER = "cache"  # in a store
@@ -46,6 +55,7 @@ class Runtime:
         threads: int | None = None,
         context: int | None = None,
         parallel: int = 1,
+        lookahead: bool = True,
         adapter_memory: int | None = None,
         chat_memory: int = DEFAULT_CHAT_MEMORY,
         cache: Path | None = None,
@@ -62,6 +72,8 @@ class Runtime:
             context: tokens of prompt and answer together, for each request; the base's when None, but at most 4096, or
                 2048 with more than one request at once.
             parallel: requests that are answered at once.
+            lookahead: decode guesses with each token where that pays and answers stay the same; with one request at
+                a time.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             chat_memory: bytes for the KV cache of conversations that wait for their next turn; 0 for none.
             cache: folder for the KV cache of system prompts; a store has its own.
@@ -87,6 +99,7 @@ class Runtime:
                 threads=threads,
                 context=context,
                 parallel=parallel,
+                lookahead=lookahead,
                 probe=probe,
                 generation=generation,
             )
@@ -95,9 +108,15 @@ class Runtime:
             self._catalogue = Catalogue(self._bundle, without)
             self._asker = Asker(loaded, self._catalogue, allow_special=allow_special)
             folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
-            tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
+            tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1 or lookahead}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
-            self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag), ParkedChats(chat_memory))
+            self.loop = Loop(
+                self._engine,
+                pool,
+                PrefixCache(folder=folder, tag=tag),
+                ParkedChats(chat_memory),
+                Lookahead() if lookahead else None,
+            )
         except BaseException:
             self._open.close()
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as llama
 
-from edgekit_runtime.engines.base import PREFILL_CHUNK, Part, Sampling
+from edgekit_runtime.engines.base import PREFILL_CHUNK, SCORED_CHUNK, Part, Sampling
 from edgekit_runtime.engines.llama.library import clear_errors, reason
 from edgekit_runtime.engines.llama.samplers import Said, sampler_chain
 from edgekit_runtime.errors import EdgekitError, InputError
@@ -23,8 +23,8 @@ FULL = 1  # llama_decode's status when no KV cell is free
 class LlamaContext:
     """KV streams of one model, and the buffers to decode with."""
 
-    def __init__(self, model: Any, *, context: int, threads: int, sequences: int) -> None:
-        """Set aside ``sequences`` streams of ``context`` tokens.
+    def __init__(self, model: Any, *, context: int, threads: int, sequences: int, exact: bool) -> None:
+        """Set aside ``sequences`` streams of ``context`` tokens; ``exact`` where bits depend on no company or cut.
 
         Raises:
             InputError: there is not enough memory.
@@ -34,7 +34,8 @@ class LlamaContext:
         parameters.n_seq_max = sequences
         parameters.n_batch = min(PREFILL_CHUNK, context * sequences)
         parameters.n_threads = parameters.n_threads_batch = threads
-        if sequences > 1:
+        if exact:
+            parameters.n_ubatch = SCORED_CHUNK
             parameters.kv_unified = False
             parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         clear_errors()
@@ -77,13 +78,14 @@ class LlamaContext:
             batch = self._embedded(parts[0].embeddings)
         for part in parts:
             last = len(part.tokens) - 1
+            wanted = last if part.logits_from is None else part.logits_from
             for offset, token in enumerate(part.tokens):
                 if part.embeddings is None:
                     batch.token[at] = token
                 batch.pos[at] = part.start + offset
                 batch.n_seq_id[at] = 1
                 batch.seq_id[at][0] = part.sequence
-                batch.logits[at] = part.every or offset == last
+                batch.logits[at] = offset >= wanted
                 at += 1
         batch.n_tokens = at
         self._outputs = [number for number in range(at) if batch.logits[number]]
@@ -139,6 +141,10 @@ class LlamaSampler:
     def sample(self, row: int) -> int:
         """The next token, from a row of logits of the last decode."""
         return int(llama.llama_sampler_sample(self._chain, self._context.handle, self._context.output(row)))
+
+    def forced(self) -> list[int]:
+        """Nothing is forced without a grammar."""
+        return []
 
     def close(self) -> None:
         """Free the chain."""

@@ -4,11 +4,11 @@ One model, one context, one KV stream per sequence.  Adapters are read once; ``l
 between them without touching the base.
 
 With several sequences the arithmetic has to be the same however many of them are decoded together, or one request would
-change another's answer.  Three things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether they do on
-this CPU with this base:
+change another's answer; with one that looks ahead it has to be however many guesses are decoded with a token.  Three
+things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether they do on this CPU with this base:
 
 * each sequence has a KV stream of its own (``kv_unified = False``), so where its cells lie depends on nobody else;
-* flash attention is off, as it splits long sequences over threads only when one is decoded alone;
+* flash attention is off, as it splits long sequences over threads only when a single token is decoded;
 * adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
 """
 
@@ -44,8 +44,10 @@ class LlamaEngine(VocabularyUser):
 
     splits_at_gaps = True
 
-    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1) -> None:
+    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1, lookahead: bool = False) -> None:
         """Map the base into memory and make ``sequences`` KV streams of ``context`` tokens each.
+
+        ``lookahead``: what one sequence decodes may be cut into parts, too, without changing a bit.
 
         Raises:
             InputError: llama.cpp refuses the file, or there is not enough memory for the context.
@@ -57,14 +59,15 @@ class LlamaEngine(VocabularyUser):
         self._prompts: dict[str, VirtualTokens] = {}
         self._selected: Stack | None = BARE
         self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
-        self._exact: dict[tuple[int, ...], bool] = {}
+        self._looks_ahead = lookahead and sequences == 1
+        self._exact: dict[tuple[int, ...], probe.Exactness] = {}
         self._llama: LlamaContext | None = None
         clear_errors()
         self._model = llama.llama_model_load_from_file(str(base).encode(), model_parameters())
         if not self._model:
             raise InputError(f"llama.cpp refuses {base}{reason()}", "copy or export it again")
         try:
-            self._llama = LlamaContext(self._model, context=context, threads=threads, sequences=sequences)
+            self._llama = self._context_of(context)
         except InputError:
             self.close()
             raise
@@ -87,7 +90,7 @@ class LlamaEngine(VocabularyUser):
         header = read_gguf(path)
         if is_prompt_adapter(header):
             return self._load_prompt(name, header)
-        with with_odd_rank(path, wanted=self.sequences > 1) as file:
+        with with_odd_rank(path, wanted=self._is_exact) as file:
             tensors = read_gguf(file).tensors
             self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
             if name not in self._adapters:
@@ -140,18 +143,18 @@ class LlamaEngine(VocabularyUser):
             self._selected = stack
 
     def batches_exactly(self, stack: Stack) -> bool:
-        """Whether logits are the same to the bit for any number of sequences and any cut of a prompt into parts of
-        two tokens and more; tried once for adapters of the same shapes.
+        """Whether logits are the same to the bit for any number of sequences; tried once for adapters of the same
+        shapes.
         """
-        stack = self._loras(stack)
-        shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
-        if shapes not in self._exact:
-            self._exact[shapes] = self.sequences > 1 and self._probe(stack)
-        return self._exact[shapes]
+        return self._tried(stack).batches
 
     def cuts_exactly(self, stack: Stack) -> bool:
-        """Tried together with :meth:`batches_exactly`."""
-        return self.batches_exactly(stack)
+        """Whether they are for any cut of a prompt into parts of two tokens and more; tried likewise."""
+        return self._tried(stack).cuts
+
+    def looks_ahead(self, stack: Stack) -> bool:
+        """Tried likewise; what steps take is measured then."""
+        return self._tried(stack).ahead
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
         """A context has one set of adapters at a time."""
@@ -222,11 +225,31 @@ class LlamaEngine(VocabularyUser):
         assert self._llama is not None, "the engine is closed"
         return self._llama
 
-    def _probe(self, stack: Stack) -> bool:
-        context = LlamaContext(self._model, context=probe.TOKENS, threads=self.threads, sequences=self.sequences)
+    @property
+    def _is_exact(self) -> bool:
+        """Whether everything is done for the same bits in any company and any cut."""
+        return self.sequences > 1 or self._looks_ahead
+
+    def _context_of(self, context: int) -> LlamaContext:
+        return LlamaContext(
+            self._model, context=context, threads=self.threads, sequences=self.sequences, exact=self._is_exact
+        )
+
+    def _tried(self, stack: Stack) -> probe.Exactness:
+        stack = self._loras(stack)
+        shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
+        if shapes not in self._exact:
+            self._exact[shapes] = self._probe(stack) if self._is_exact else probe.Exactness(batches=False, cuts=False)
+        return self._exact[shapes]
+
+    def _probe(self, stack: Stack) -> probe.Exactness:
+        context = self._context_of(probe.TOKENS)
         try:
             context.select([(self._adapters[name], scale) for name, scale in stack])
             probe.fill(context, self.sequences)
-            return probe.batches_are_exact(context, self.sequences) and probe.cuts_are_exact(context)
+            cuts = probe.cuts_are_exact(context)
+            batches = cuts and self.sequences > 1 and probe.batches_are_exact(context, self.sequences)
+            ahead = cuts and self._looks_ahead and probe.can_look_ahead(context)
+            return probe.Exactness(batches, cuts and (batches or self.sequences == 1), ahead)
         finally:
             context.close()
