@@ -496,7 +496,7 @@ class Loop:
             self._free(slot)
 
     def _force(self, request: Request) -> None:
-        for token in () if request.done else request.sampler.forced():
+        for token in () if self.lookahead is None or request.done else request.sampler.forced():
             if request.done:
                 return
             self._accept(request, token)
