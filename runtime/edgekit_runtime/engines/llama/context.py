@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from llama_cpp import llama_cpp as llama
 from edgekit_runtime.engines.base import PREFILL_CHUNK, SCORED_CHUNK, Part, Sampling
 from edgekit_runtime.engines.llama.library import clear_errors, reason
 from edgekit_runtime.engines.llama.samplers import Said, sampler_chain
+from edgekit_runtime.engines.threads import Threads
 from edgekit_runtime.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class LlamaContext:
             raise InputError(
                 f"no memory for {sequences} x {context} tokens of context{reason()}", "ask for a smaller context"
             )
+        self._threads, self._set_threads = Threads(threads), threads
         self._context = context
         self._memory = llama.llama_get_memory(self.handle)
         self._vocabulary_size = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
@@ -89,7 +92,7 @@ class LlamaContext:
                 at += 1
         batch.n_tokens = at
         self._outputs = [number for number in range(at) if batch.logits[number]]
-        status = llama.llama_decode(self.handle, batch)
+        status = self._timed(batch)
         if status == FULL:
             raise InputError(
                 f"the context of {self._context} tokens is full",
@@ -97,6 +100,17 @@ class LlamaContext:
             )
         if status:
             raise EdgekitError(f"llama.cpp failed to decode (status {status}){reason()}")
+
+    def _timed(self, batch: Any) -> int:
+        """Decode with as many threads as are fastest now."""
+        threads = self._threads.next(batch.n_tokens)
+        if threads != self._set_threads:
+            llama.llama_set_n_threads(self.handle, threads, threads)
+            self._set_threads = threads
+        began = time.perf_counter()
+        status = int(llama.llama_decode(self.handle, batch))
+        self._threads.note(batch.n_tokens, time.perf_counter() - began)
+        return status
 
     def _embedded(self, embeddings: NDArray[np.float32]) -> Any:
         """A batch that holds these."""

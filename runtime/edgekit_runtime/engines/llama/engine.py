@@ -230,9 +230,13 @@ class LlamaEngine(VocabularyUser):
         """Whether everything is done for the same bits in any company and any cut."""
         return self.sequences > 1 or self._looks_ahead
 
-    def _context_of(self, context: int) -> LlamaContext:
+    def _context_of(self, context: int, threads: int | None = None) -> LlamaContext:
         return LlamaContext(
-            self._model, context=context, threads=self.threads, sequences=self.sequences, exact=self._is_exact
+            self._model,
+            context=context,
+            threads=threads or self.threads,
+            sequences=self.sequences,
+            exact=self._is_exact,
         )
 
     def _tried(self, stack: Stack) -> probe.Exactness:
@@ -243,13 +247,23 @@ class LlamaEngine(VocabularyUser):
         return self._exact[shapes]
 
     def _probe(self, stack: Stack) -> probe.Exactness:
+        adapters = [(self._adapters[name], scale) for name, scale in stack]
         context = self._context_of(probe.TOKENS)
         try:
-            context.select([(self._adapters[name], scale) for name, scale in stack])
+            context.select(adapters)
             probe.fill(context, self.sequences)
             cuts = probe.cuts_are_exact(context)
             batches = cuts and self.sequences > 1 and probe.batches_are_exact(context, self.sequences)
-            ahead = cuts and self._looks_ahead and probe.can_look_ahead(context)
-            return probe.Exactness(batches, cuts and (batches or self.sequences == 1), ahead)
+        finally:
+            context.close()
+        ahead = cuts and self._looks_ahead and self._pays(adapters)
+        return probe.Exactness(batches, cuts and (batches or self.sequences == 1), ahead)
+
+    def _pays(self, adapters: Sequence[tuple[Any, float]]) -> bool:
+        """Measured with one thread, which waits for no other."""
+        context = self._context_of(probe.TOKENS, threads=1)
+        try:
+            context.select(adapters)
+            return probe.can_look_ahead(context)
         finally:
             context.close()
