@@ -7,8 +7,8 @@ from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX
 
 
-def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int = 1, lookahead: bool = False) -> Engine:
-    """Load a base with ``sequences`` KV sequences of ``context`` tokens each; see Engine.looks_ahead for ``lookahead``.
+def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int = 1) -> Engine:
+    """Load a base with ``sequences`` KV sequences of ``context`` tokens each.
 
     Raises:
         InputError: the engine is not installed, refuses a file, or there is not enough memory.
@@ -19,4 +19,4 @@ def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int 
         return OnnxEngine(files, context=context, threads=threads, sequences=sequences)
     from edgekit_runtime.engines.llama.engine import LlamaEngine
 
-    return LlamaEngine(files.model, context=context, threads=threads, sequences=sequences, lookahead=lookahead)
+    return LlamaEngine(files.model, context=context, threads=threads, sequences=sequences)

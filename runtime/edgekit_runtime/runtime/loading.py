@@ -45,7 +45,6 @@ def load(
     threads: int | None,
     context: int | None,
     parallel: int,
-    lookahead: bool,
     probe: bool,
     generation: int | None,
 ) -> Loaded:
@@ -65,7 +64,7 @@ def load(
     if probe:
         noted = Probed(bundle.root / PROBED if stored else user_folder())
         noted.ensure(bundle.manifest.base, bundle.base_files)
-    engine = _engine(bundle, threads, context, parallel, lookahead)
+    engine = _engine(bundle, threads, context, parallel)
     resources.callback(engine.close)
     images = _images(bundle, engine)
     if images is not None:
@@ -77,7 +76,7 @@ def _opened(path: Path | str, generation: int | None) -> AbstractContextManager[
     return nullcontext(Store(path).bundle(generation)) if is_store(Path(path)) else open_bundle(path)
 
 
-def _engine(bundle: Bundle, threads: int | None, context: int | None, parallel: int, lookahead: bool) -> Engine:
+def _engine(bundle: Bundle, threads: int | None, context: int | None, parallel: int) -> Engine:
     from edgekit_runtime.engines.opening import open_engine
 
     longest = bundle.manifest.base.context
@@ -92,7 +91,6 @@ def _engine(bundle: Bundle, threads: int | None, context: int | None, parallel: 
         context=context or default_context(longest, parallel),
         threads=threads or decode_threads(),
         sequences=parallel,
-        lookahead=lookahead,
     )
 
 

@@ -99,7 +99,6 @@ class Runtime:
                 threads=threads,
                 context=context,
                 parallel=parallel,
-                lookahead=lookahead,
                 probe=probe,
                 generation=generation,
             )
@@ -108,7 +107,7 @@ class Runtime:
             self._catalogue = Catalogue(self._bundle, without)
             self._asker = Asker(loaded, self._catalogue, allow_special=allow_special)
             folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
-            tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1 or lookahead}"
+            tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
             self.loop = Loop(
                 self._engine,

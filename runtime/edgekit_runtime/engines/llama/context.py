@@ -25,8 +25,8 @@ FULL = 1  # llama_decode's status when no KV cell is free
 class LlamaContext:
     """KV streams of one model, and the buffers to decode with."""
 
-    def __init__(self, model: Any, *, context: int, threads: int, sequences: int, exact: bool) -> None:
-        """Set aside ``sequences`` streams of ``context`` tokens; ``exact`` where bits depend on no company or cut.
+    def __init__(self, model: Any, *, context: int, threads: int, sequences: int) -> None:
+        """Set aside ``sequences`` streams of ``context`` tokens.
 
         Raises:
             InputError: there is not enough memory.
@@ -36,10 +36,9 @@ class LlamaContext:
         parameters.n_seq_max = sequences
         parameters.n_batch = min(PREFILL_CHUNK, context * sequences)
         parameters.n_threads = parameters.n_threads_batch = threads
-        if exact:
-            parameters.n_ubatch = SCORED_CHUNK
-            parameters.kv_unified = False
-            parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        parameters.n_ubatch = SCORED_CHUNK
+        parameters.kv_unified = False
+        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         clear_errors()
         self.handle = llama.llama_init_from_model(model, parameters)
         if not self.handle:

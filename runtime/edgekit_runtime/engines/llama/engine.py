@@ -9,7 +9,7 @@ things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether the
 
 * each sequence has a KV stream of its own (``kv_unified = False``), so where its cells lie depends on nobody else;
 * flash attention is off, as it splits long sequences over threads only when a single token is decoded;
-* adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
+* with several, adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
 """
 
 from __future__ import annotations
@@ -44,10 +44,8 @@ class LlamaEngine(VocabularyUser):
 
     splits_at_gaps = True
 
-    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1, lookahead: bool = False) -> None:
+    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1) -> None:
         """Map the base into memory and make ``sequences`` KV streams of ``context`` tokens each.
-
-        ``lookahead``: what one sequence decodes may be cut into parts, too, without changing a bit.
 
         Raises:
             InputError: llama.cpp refuses the file, or there is not enough memory for the context.
@@ -59,7 +57,6 @@ class LlamaEngine(VocabularyUser):
         self._prompts: dict[str, VirtualTokens] = {}
         self._selected: Stack | None = BARE
         self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
-        self._looks_ahead = lookahead and sequences == 1
         self._exact: dict[tuple[int, ...], probe.Exactness] = {}
         self._llama: LlamaContext | None = None
         clear_errors()
@@ -90,7 +87,7 @@ class LlamaEngine(VocabularyUser):
         header = read_gguf(path)
         if is_prompt_adapter(header):
             return self._load_prompt(name, header)
-        with with_odd_rank(path, wanted=self._is_exact) as file:
+        with with_odd_rank(path, wanted=self.sequences > 1) as file:
             tensors = read_gguf(file).tensors
             self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
             if name not in self._adapters:
@@ -225,25 +222,19 @@ class LlamaEngine(VocabularyUser):
         assert self._llama is not None, "the engine is closed"
         return self._llama
 
-    @property
-    def _is_exact(self) -> bool:
-        """Whether everything is done for the same bits in any company and any cut."""
-        return self.sequences > 1 or self._looks_ahead
-
     def _context_of(self, context: int, threads: int | None = None) -> LlamaContext:
         return LlamaContext(
             self._model,
             context=context,
             threads=threads or self.threads,
             sequences=self.sequences,
-            exact=self._is_exact,
         )
 
     def _tried(self, stack: Stack) -> probe.Exactness:
         stack = self._loras(stack)
         shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
         if shapes not in self._exact:
-            self._exact[shapes] = self._probe(stack) if self._is_exact else probe.Exactness(batches=False, cuts=False)
+            self._exact[shapes] = self._probe(stack)
         return self._exact[shapes]
 
     def _probe(self, stack: Stack) -> probe.Exactness:
@@ -256,7 +247,7 @@ class LlamaEngine(VocabularyUser):
             batches = cuts and self.sequences > 1 and probe.batches_are_exact(context, self.sequences)
         finally:
             context.close()
-        ahead = cuts and self._looks_ahead and self._pays(adapters)
+        ahead = cuts and self.sequences == 1 and self._pays(adapters)
         return probe.Exactness(batches, cuts and (batches or self.sequences == 1), ahead)
 
     def _pays(self, adapters: Sequence[tuple[Any, float]]) -> bool:
