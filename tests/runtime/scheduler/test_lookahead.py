@@ -17,6 +17,7 @@ from edgekit_runtime.engines import BARE, Part
 from edgekit_runtime.engines.probe import can_look_ahead
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler.lookahead import MOST_CONTEXTS, MOST_GUESSES, Costs, Followers, Guesser, Lookahead
+from tests.goods import Goods
 
 WORDS = ("part", "bracket", "housing", "scratch", "dent", "stain", "left", "right", "edge", "two", "three", "deep")
 SCHEMA = {
@@ -62,21 +63,36 @@ def copied(words: int, seed: int) -> dict[str, Any]:
     return {"prompt": f"Say it again: {text}. {text}. {text}. {text}"}
 
 
+def agree(new: Runtime, old: Runtime, asked: dict[str, Any]) -> int:
+    """How many guesses were right; the answer is the same."""
+    found, expected = new.generate(**asked), old.generate(**asked)
+    assert found.usage.completion_tokens
+    assert (found.text, found.usage) == (expected.text, expected.usage)
+    assert found.timings.drafted_tokens >= found.timings.accepted_tokens
+    assert (expected.timings.drafted_tokens, expected.timings.forced_tokens) == (0, 0)
+    return found.timings.accepted_tokens
+
+
 @pytest.mark.parametrize("adapter", [BASE, "one"])
-@pytest.mark.parametrize("temperature", [0.0, 0.9])
-def test_answers_are_those_without_and_fewer_steps_give_them(
-    sure: Runtime, plain: Runtime, adapter: str, temperature: float
+def test_greedy_answers_are_those_without(sure: Runtime, plain: Runtime, adapter: str) -> None:
+    accepted = [agree(sure, plain, copied(6, seed) | {"adapter": adapter, "max_tokens": 24}) for seed in range(4)]
+    assert sum(accepted) > 0
+
+
+@pytest.mark.parametrize("adapter", [BASE, "one"])
+def test_drawn_answers_and_those_to_the_end_of_the_context(
+    goods: Goods, monkeypatch: pytest.MonkeyPatch, adapter: str
 ) -> None:
-    accepted = 0
-    for seed in range(4):
-        asked = copied(6, seed) | {"adapter": adapter, "temperature": temperature, "seed": seed, "max_tokens": 24}
-        new, old = sure.generate(**asked), plain.generate(**asked)
-        assert new.text
-        assert (new.text, new.usage.completion_tokens) == (old.text, old.usage.completion_tokens)
-        assert new.timings.drafted_tokens >= new.timings.accepted_tokens
-        assert (old.timings.drafted_tokens, old.timings.forced_tokens) == (0, 0)
-        accepted += new.timings.accepted_tokens
-    assert accepted or temperature
+    # On floats of a small base: on quantized weights the order of sums moves probabilities.
+    with Runtime(goods.bundle, threads=1) as new, Runtime(goods.bundle, threads=1, lookahead=False) as old:
+        monkeypatch.setattr(type(new.engine), "looks_ahead", lambda *_: True)
+        for seed in range(6):
+            drawn = {"temperature": 0.7, "top_k": 4, "seed": seed, "max_tokens": 24, "ignore_eos": True}
+            agree(new, old, copied(3, seed) | {"adapter": adapter} | drawn)
+        prompt = new.encode([{"role": "user", "content": "scratch"}], adapter)
+        room = new.engine.context - len(prompt.tokens)
+        greedy = {"raw": prompt.tokens, "adapter": adapter, "max_tokens": room, "ignore_eos": True}
+        assert agree(new, old, greedy) > 0
 
 
 def told(runtime: Runtime, **asked: Any) -> tuple[Generation, Stream]:
@@ -144,14 +160,6 @@ def test_an_answer_ends_within_what_is_forced(ahead: Runtime, limit: int) -> Non
     stopped = ahead.generate(prompt="A scratch.", schema=SCHEMA, max_tokens=60, stop=["verdict"])
     assert stopped.text == whole.text.partition("verdict")[0]
     assert stopped.finish_reason == "stop"
-
-
-def test_a_context_that_is_full_to_the_last_token(sure: Runtime, plain: Runtime) -> None:
-    prompt = sure.encode([{"role": "user", "content": "one two " * 100}], BASE)
-    asked: dict[str, Any] = {"raw": prompt.tokens, "adapter": BASE, "max_tokens": 512 - len(prompt.tokens)}
-    new, old = sure.generate(**asked, ignore_eos=True), plain.generate(**asked, ignore_eos=True)
-    assert new.usage.total_tokens == 512
-    assert new.text == old.text
 
 
 def test_an_engine_that_cannot_take_back_does_not_look_ahead() -> None:
