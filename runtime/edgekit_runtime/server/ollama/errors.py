@@ -1,0 +1,15 @@
+"""Errors as Ollama's clients read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit_runtime.errors import SHOWN
+from edgekit_runtime.server.refusals import NoModel, Refused
+
+
+def ollama_error(refused: Refused) -> dict[str, Any]:
+    """One text; clients look for "not found" in it to tell that a model is missing."""
+    if isinstance(refused, NoModel):
+        return {"error": f"model '{refused.name[:SHOWN]}' not found: GET /api/tags lists those that there are"}
+    return {"error": str(refused)}
