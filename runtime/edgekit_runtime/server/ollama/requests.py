@@ -55,6 +55,8 @@ def read_generate(document: dict[str, Any]) -> Asked:
     thinking = read_thinking(_thinking(document))
     if raw and (system or images):
         raise InputError("a raw prompt has neither system prompt nor images", "leave raw out, or those")
+    if raw and document.get("think"):
+        raise InputError("a raw prompt is continued as it is, and think is for the template", "leave one of them out")
     if raw:
         options |= {"raw": prompt}
     else:
