@@ -8,12 +8,11 @@ from typing import Any
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.ollama.names import tagged
+from edgekit_runtime.server.ollama.tables import DEFAULTS
 from edgekit_runtime.server.supervisor import Supervisor
 
 NEVER = "9999-01-01T00:00:00Z"  # when a model that stays leaves memory
 WIDTH = 30  # of the names in a list of parameters
-# Sampling defaults of manifests -> Ollama's names.
-PARAMETERS = {"temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "max_tokens": "num_predict"}
 _SIZES = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K"))
 
 
@@ -86,7 +85,7 @@ def _bundle(supervisor: Supervisor) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _parameters(generation: dict[str, Any] | None) -> dict[str, Any]:
-    found = {PARAMETERS.get(name): value for name, value in (generation or {}).items() if value is not None}
+    found = {DEFAULTS.get(name): value for name, value in (generation or {}).items() if value is not None}
     return {name: value for name, value in found.items() if name is not None}
 
 

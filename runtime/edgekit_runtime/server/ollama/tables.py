@@ -56,7 +56,9 @@ MESSAGE = table(
         Parameter("tool_call_id", "of which call"),
     ]
 )
-_NOTED = "taken; nothing depends on it"
+# Sampling defaults of bases and adapters, by the names of manifests -> Ollama's.
+DEFAULTS = {"temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "max_tokens": "num_predict"}
+NOTED = "taken; nothing depends on it"
 OPTIONS = table(
     [
         Parameter("temperature", "0 is greedy; the adapter's own value when it is missing"),
@@ -77,7 +79,7 @@ OPTIONS = table(
         Parameter("num_ctx", "taken; the context is the service's, see `--context`"),
     ],
     [
-        Parameter(name, _NOTED)
+        Parameter(name, NOTED)
         for name in (
             *("num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "draft_num_predict"),
             *("use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "mirostat_tau", "mirostat_eta"),
@@ -106,8 +108,8 @@ PULL = table(
         Parameter("model", "a model that is here: there is nothing to do then"),
         Parameter("name", "the same, as earlier clients send it"),
         Parameter("stream", "true (the default): the answer is a line"),
-        Parameter("insecure", _NOTED),
-        Parameter("username", _NOTED),
-        Parameter("password", _NOTED),
+        Parameter("insecure", NOTED),
+        Parameter("username", NOTED),
+        Parameter("password", NOTED),
     ]
 )

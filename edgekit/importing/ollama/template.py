@@ -1,0 +1,49 @@
+"""Ollama's TEMPLATE beside the base's own chat template, which is the one that counts on devices."""
+
+from __future__ import annotations
+
+from edgekit.importing.ollama.go_template import NotKnown, prompt_of
+from edgekit_runtime.errors import InputError
+from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
+
+NOT_READ = "TEMPLATE is not read: the base's own chat template counts"
+_QUESTIONS = [{"role": "user", "content": "What is it?"}]
+_TURNS = [*_QUESTIONS, {"role": "assistant", "content": "This."}, {"role": "user", "content": "And that?"}]
+_BOS = "bos_token"
+
+
+def template_note(template: str, own: TemplateFacts, system: str | None) -> str | None:
+    """What to say of a TEMPLATE.
+
+    Args:
+        template: in Go's syntax.
+        own: the base's chat template, in jinja.
+        system: the model's system prompt.
+
+    Returns:
+        None where both write the same prompt.
+    """
+    same = _same(template, own, system)
+    if same is None:
+        return f"{NOT_READ}; see whether both write the same prompt"
+    if same:
+        return None
+    return (
+        f"{NOT_READ}, and it writes another prompt; if the adapter was trained with that, write it as a jinja file and"
+        " give that with --chat-template"
+    )
+
+
+def _same(template: str, own: TemplateFacts, system: str | None) -> bool | None:
+    """Whether both write the same; None where that can't be told."""
+    before = [{"role": "system", "content": system}] if system is not None else []
+    bos = own.tokens.get(_BOS) or ""
+    try:
+        rendered = ChatTemplate.of(own)
+        return all(
+            prompt_of(template, [*before, *rest]).removeprefix(bos)
+            == rendered.render([*before, *rest]).removeprefix(bos)
+            for rest in (_QUESTIONS, _TURNS)
+        )
+    except (NotKnown, InputError):
+        return None
