@@ -6,37 +6,27 @@ know (templates in templates, methods, other functions) it refuses with :class:`
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-MOST_ACTIONS = 2000
-_ACTION = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
-_TOKEN = re.compile(
-    r'\s+|"(?:[^"\\]|\\.)*"|`[^`]*`|\$?[A-Za-z_]\w*|\$(?=[.\s)]|$)|\.[A-Za-z_]\w*|\.(?=[\s)]|$)|\d+|:=|=|[(),|]',
-    re.DOTALL,
-)
+from edgekit.importing.ollama.go_syntax import Node, NotKnown, parsed, tokens_in
+
+MESSAGES, RESPONSE = ".Messages", ".Response"  # Ollama appends the latter where a template has neither
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
 
-class NotKnown(Exception):
-    """A template that uses more than is known here, or none that Go would take."""
+Names = ChainMap[str, Any]  # variables, those of the innermost block first
+
+
+class _Leave(Exception):
+    """``break`` or ``continue`` of a loop."""
 
 
 class _Cut(Exception):
     """The place where the answer begins: what comes behind it is not part of a prompt."""
-
-
-@dataclass
-class _Node:
-    """An action, or text between two."""
-
-    kind: str
-    tokens: list[str] = field(default_factory=list)
-    text: str = ""
-    body: list[_Node] = field(default_factory=list)
-    otherwise: list[_Node] = field(default_factory=list)
 
 
 def prompt_of(template: str, messages: Sequence[Mapping[str, str]]) -> str:
@@ -50,14 +40,18 @@ def prompt_of(template: str, messages: Sequence[Mapping[str, str]]) -> str:
         NotKnown: see there.
     """
     try:
-        nodes = _parsed(template)
-        if any(".Messages" in token for token in _tokens_in(nodes)):
+        nodes = parsed(template)
+        if MESSAGES in tokens_in(nodes):
             listed = [{"Role": each["role"], "Content": each["content"]} for each in messages]
             system = "\n\n".join(each["content"] for each in messages if each["role"] == "system")
-            return _rendered(nodes, {"Messages": listed, "System": system, "Response": _Cut})
+            return _rendered(nodes, {"Messages": listed, "System": system, "Response": ""})
+        if RESPONSE not in tokens_in(nodes):
+            nodes.append(Node("value", [RESPONSE]))
         return "".join(_rendered(nodes, turn) for turn in _turns(messages))
     except RecursionError:
         raise NotKnown("it is too deep") from None
+    except _Leave as leave:
+        raise NotKnown(f"{leave} outside of a loop") from None
 
 
 def _turns(messages: Sequence[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
@@ -72,109 +66,48 @@ def _turns(messages: Sequence[Mapping[str, str]]) -> Iterator[dict[str, Any]]:
     yield turn | {"Response": _Cut}
 
 
-def _tokens_in(nodes: Sequence[_Node]) -> Iterator[str]:
-    for node in nodes:
-        yield from node.tokens
-        yield from _tokens_in(node.body)
-        yield from _tokens_in(node.otherwise)
-
-
-# Parsing.
-
-
-def _parsed(template: str) -> list[_Node]:
-    parts = list(_pieces(template))
-    nodes, ended = _block(iter(parts))
-    if ended:
-        raise NotKnown(f"{ended} without a beginning")
-    return nodes
-
-
-def _pieces(template: str) -> Iterator[_Node]:
-    at, trims = 0, False
-    for count, found in enumerate(_ACTION.finditer(template)):
-        if count > MOST_ACTIONS:
-            raise NotKnown("it is too long")
-        text = template[at : found.start()]
-        text = text.lstrip() if trims else text
-        yield _Node("text", text=text.rstrip() if found[1] else text)
-        at, trims = found.end(), bool(found[3])
-        inner = found[2].strip()
-        if not inner.startswith("/*"):
-            tokens = _tokens(inner)
-            yield _Node(tokens[0] if tokens and tokens[0] in ("if", "else", "end", "range") else "value", tokens)
-    yield _Node("text", text=template[at:].lstrip() if trims else template[at:])
-
-
-def _tokens(text: str) -> list[str]:
-    found, at = [], 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise NotKnown(f"{text[at : at + 20]!r}")
-        found += [] if match[0].isspace() else [match[0]]
-        at = match.end()
-    return found
-
-
-def _block(parts: Iterator[_Node]) -> tuple[list[_Node], str]:
-    """Nodes up to an ``else`` or ``end``, and which of them it was."""
-    nodes: list[_Node] = []
-    for node in parts:
-        if node.kind in ("else", "end"):
-            return nodes, " ".join(node.tokens)
-        if node.kind in ("if", "range"):
-            _fill(node, parts)
-        nodes.append(node)
-    return nodes, ""
-
-
-def _fill(node: _Node, parts: Iterator[_Node]) -> None:
-    node.body, ended = _block(parts)
-    if ended == "else":
-        node.otherwise, ended = _block(parts)
-    elif ended.startswith("else if "):
-        inner = _Node("if", _tokens(ended.removeprefix("else ")))
-        _fill(inner, parts)
-        node.otherwise, ended = [inner], "end"
-    if ended != "end":
-        raise NotKnown(f"{node.kind} without an end")
-
-
 # Rendering.
 
 
-def _rendered(nodes: Sequence[_Node], data: Mapping[str, Any]) -> str:
+def _rendered(nodes: Sequence[Node], data: Mapping[str, Any]) -> str:
     out: list[str] = []
-    try:
-        _write(nodes, data, {"$": data}, out)
-    except _Cut:
-        pass
+    with contextlib.suppress(_Cut):
+        _write(nodes, data, ChainMap({"$": data}), out)
     return "".join(out)
 
 
-def _write(nodes: Sequence[_Node], dot: Any, names: dict[str, Any], out: list[str]) -> None:
+def _write(nodes: Sequence[Node], dot: Any, names: Names, out: list[str]) -> None:
     for node in nodes:
         if node.kind == "text":
             out.append(node.text)
         elif node.kind == "if":
-            _write(
-                node.body if _is_true(_value(node.tokens[1:], dot, names)) else node.otherwise, dot, dict(names), out
-            )
+            holds = _is_true(_value(node.tokens[1:], dot, names))
+            _write(node.body if holds else node.otherwise, dot, names.new_child(), out)
         elif node.kind == "range":
             _loop(node, dot, names, out)
+        elif node.tokens in (["break"], ["continue"]):
+            raise _Leave(node.tokens[0])
         elif len(node.tokens) > 2 and node.tokens[1] in (":=", "="):
-            names[node.tokens[0]] = _value(node.tokens[2:], dot, names)
+            _set(node.tokens, dot, names)
         else:
             value = _value(node.tokens, dot, names)
             if value is _Cut:
                 raise _Cut
-            if not isinstance(value, str | int | None):
-                raise NotKnown("a list is written")
+            if not isinstance(value, str | int | None) or isinstance(value, bool):
+                raise NotKnown("something else than a text is written")
             out.append("" if value is None else str(value))
 
 
-def _loop(node: _Node, dot: Any, names: dict[str, Any], out: list[str]) -> None:
+def _set(tokens: Sequence[str], dot: Any, names: Names) -> None:
+    """A variable: a new one of this block, or one that there is."""
+    name, value = tokens[0], _value(tokens[2:], dot, names)
+    scope = names.maps[0] if tokens[1] == ":=" else next((each for each in names.maps if name in each), None)
+    if scope is None or not name.startswith("$"):
+        raise NotKnown(name)
+    scope[name] = value
+
+
+def _loop(node: Node, dot: Any, names: Names, out: list[str]) -> None:
     tokens, variables = node.tokens[1:], []
     if ":=" in tokens:
         at = tokens.index(":=")
@@ -184,19 +117,23 @@ def _loop(node: _Node, dot: Any, names: dict[str, Any], out: list[str]) -> None:
         raise NotKnown("a loop over something else than messages")
     for number, item in enumerate(items or ()):
         own = [number, item] if len(variables) == 2 else [item]
-        _write(node.body, item, {**names, **dict(zip(variables, own, strict=False))}, out)
+        try:
+            _write(node.body, item, names.new_child(dict(zip(variables, own, strict=False))), out)
+        except _Leave as leave:
+            if str(leave) == "break":
+                break
     if not items:
-        _write(node.otherwise, dot, dict(names), out)
+        _write(node.otherwise, dot, names.new_child(), out)
 
 
-def _value(tokens: Sequence[str], dot: Any, names: Mapping[str, Any]) -> Any:
+def _value(tokens: Sequence[str], dot: Any, names: Names) -> Any:
     value, at = _call(tokens, 0, dot, names)
     if at != len(tokens):
         raise NotKnown(" ".join(tokens[at : at + 3]))
     return value
 
 
-def _call(tokens: Sequence[str], at: int, dot: Any, names: Mapping[str, Any]) -> tuple[Any, int]:
+def _call(tokens: Sequence[str], at: int, dot: Any, names: Names) -> tuple[Any, int]:
     """A function with its arguments, or one value."""
     if at >= len(tokens):
         raise NotKnown("an action without a value")
@@ -213,7 +150,7 @@ def _call(tokens: Sequence[str], at: int, dot: Any, names: Mapping[str, Any]) ->
         raise NotKnown(f"{tokens[at - 1]} with such arguments") from None
 
 
-def _operand(tokens: Sequence[str], at: int, dot: Any, names: Mapping[str, Any]) -> tuple[Any, int]:
+def _operand(tokens: Sequence[str], at: int, dot: Any, names: Names) -> tuple[Any, int]:
     token, at = tokens[at], at + 1
     if token == "(":
         value, at = _call(tokens, at, dot, names)
@@ -255,12 +192,20 @@ def _text(token: str) -> str:
 
 
 def _is_true(value: Any) -> bool:
-    return value is _Cut or bool(value)
+    if value is _Cut:
+        raise _Cut
+    return bool(value)
 
 
 def _first(stops: bool, *values: Any) -> Any:
     """Go's ``or`` (which stops at what is true) and ``and``."""
     return next((each for each in values if _is_true(each) == stops), values[-1])
+
+
+def _printf(form: str, *values: str) -> str:
+    if form.count("%") != form.count("%s") or not all(isinstance(each, str) for each in values):
+        raise ValueError("more than texts")
+    return form % values
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -269,6 +214,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "not": lambda value: not _is_true(value),
     "and": lambda *values: _first(False, *values),
     "or": lambda *values: _first(True, *values),
+    "printf": _printf,
     "len": lambda value: len(value or ()),
     "slice": lambda value, start, *end: value[start : end[0] if end else None],
     "lt": lambda one, other: one < other,

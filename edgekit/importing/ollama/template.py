@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgekit.importing.ollama.go_template import NotKnown, prompt_of
+from edgekit.importing.ollama.go_syntax import NotKnown
+from edgekit.importing.ollama.go_template import prompt_of
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateFacts
 
@@ -39,11 +40,10 @@ def _same(template: str, own: TemplateFacts, system: str | None) -> bool | None:
     before = [{"role": "system", "content": system}] if system is not None else []
     bos = own.tokens.get(_BOS) or ""
     try:
-        rendered = ChatTemplate.of(own)
+        jinja = ChatTemplate.of(own)
+        asked = [[*before, *rest] for rest in (_QUESTIONS, _TURNS)]
         return all(
-            prompt_of(template, [*before, *rest]).removeprefix(bos)
-            == rendered.render([*before, *rest]).removeprefix(bos)
-            for rest in (_QUESTIONS, _TURNS)
+            prompt_of(template, each).removeprefix(bos) == jinja.render(each).removeprefix(bos) for each in asked
         )
     except (NotKnown, InputError):
         return None
