@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 MOST_ACTIONS = 2000
 _ACTION = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
+_FIELDS = r"(?:\.[A-Za-z_]\w*)"
 _TOKEN = re.compile(
-    r'\s+|"(?:[^"\\]|\\.)*"|`[^`]*`|\$?[A-Za-z_]\w*|\$(?=[.\s)]|$)|\.[A-Za-z_]\w*|\.(?=[\s)]|$)|\d+|:=|=|[(),]',
-    re.DOTALL,
+    rf'\s+|"(?:[^"\\]|\\.)*"|`[^`]*`|[A-Za-z_]\w*|\$\w*{_FIELDS}*|{_FIELDS}+|\.|\d+|:=|=|[(,]|\){_FIELDS}*', re.DOTALL
 )
 
 

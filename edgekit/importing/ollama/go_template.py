@@ -41,11 +41,11 @@ def prompt_of(template: str, messages: Sequence[Mapping[str, str]]) -> str:
     """
     try:
         nodes = parsed(template)
-        if MESSAGES in tokens_in(nodes):
+        if any(MESSAGES in each for each in tokens_in(nodes)):
             listed = [{"Role": each["role"], "Content": each["content"]} for each in messages]
             system = "\n\n".join(each["content"] for each in messages if each["role"] == "system")
             return _rendered(nodes, {"Messages": listed, "System": system, "Response": ""})
-        if RESPONSE not in tokens_in(nodes):
+        if not any(RESPONSE in each for each in tokens_in(nodes)):
             nodes.append(Node("value", [RESPONSE]))
         return "".join(_rendered(nodes, turn) for turn in _turns(messages))
     except RecursionError:
@@ -141,7 +141,7 @@ def _call(tokens: Sequence[str], at: int, dot: Any, names: Names) -> tuple[Any, 
     if function is None:
         return _operand(tokens, at, dot, names)
     arguments, at = [], at + 1
-    while at < len(tokens) and tokens[at] != ")":
+    while at < len(tokens) and not tokens[at].startswith(")"):
         value, at = _operand(tokens, at, dot, names)
         arguments.append(value)
     try:
@@ -154,35 +154,30 @@ def _operand(tokens: Sequence[str], at: int, dot: Any, names: Names) -> tuple[An
     token, at = tokens[at], at + 1
     if token == "(":
         value, at = _call(tokens, at, dot, names)
-        if at >= len(tokens) or tokens[at] != ")":
+        if at >= len(tokens) or not tokens[at].startswith(")"):
             raise NotKnown("a bracket is open")
-        return _fields(value, tokens, at + 1)
+        return _fields(value, tokens[at][1:]), at + 1
     if token.startswith(('"', "`")):
         return _text(token), at
     if token.isdigit():
         return int(token), at
     if token in ("true", "false"):
         return token == "true", at
-    if token == ".":
-        return dot, at
     if token.startswith("."):
-        return _fields(_field(dot, token), tokens, at)
-    if token.startswith("$") and token in names:
-        return _fields(names[token], tokens, at)
+        return _fields(dot, token), at
+    name, _, path = token.partition(".")
+    if token.startswith("$") and name in names:
+        return _fields(names[name], f".{path}"), at
     raise NotKnown(token)
 
 
-def _fields(value: Any, tokens: Sequence[str], at: int) -> tuple[Any, int]:
-    while at < len(tokens) and tokens[at].startswith(".") and len(tokens[at]) > 1:
-        value, at = _field(value, tokens[at]), at + 1
-    return value, at
-
-
-def _field(value: Any, token: str) -> Any:
-    """A field that there is; one that Ollama has and a plain conversation hasn't is empty."""
-    if not isinstance(value, Mapping):
-        raise NotKnown(f"{token} of something without fields")
-    return value.get(token[1:])
+def _fields(value: Any, path: str) -> Any:
+    """``.A.B`` of a value; a field that Ollama has and a plain conversation hasn't is empty."""
+    for name in filter(None, path.split(".")):
+        if not isinstance(value, Mapping):
+            raise NotKnown(f"{name} of something without fields")
+        value = value.get(name)
+    return value
 
 
 def _text(token: str) -> str:

@@ -24,6 +24,8 @@ def template_note(template: str, own: TemplateFacts, system: str | None) -> str 
     Returns:
         None where both write the same prompt.
     """
+    if template.strip() in {source.strip() for source in own.sources.values()}:
+        return None
     same = _same(template, own, system)
     if same is None:
         return f"{NOT_READ}; see whether both write the same prompt"
