@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgekit.bases.resolve import check_base
 from edgekit.bases.template import check_template
 from edgekit.exporting.versions import version_now
 from edgekit.importing.ollama.ends import end_tokens
@@ -92,6 +93,7 @@ def import_bundle(
     output = output or Path(FOLDER, name)
     check_replaceable(output, is_bundle)
     settings = read_settings(model.parameters, model.name)
+    check_base(str(model.base.absolute()))
     check_template(template, model.source, model.base)
     made = Imported([output], [], left_out=_left_out(model, settings))
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
