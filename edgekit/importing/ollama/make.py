@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.bases.resolve import check_base
-from edgekit.bases.template import check_template
+from edgekit.bases.template import check_template, template_tokens
 from edgekit.exporting.versions import version_now
 from edgekit.importing.ollama.ends import end_tokens
 from edgekit.importing.ollama.model import OllamaModel
@@ -94,7 +94,7 @@ def import_bundle(
     check_replaceable(output, is_bundle)
     settings = read_settings(model.parameters, model.name)
     check_base(str(model.base.absolute()))
-    check_template(template, model.source, model.base)
+    _check_template(template, model.source, model.base)
     made = Imported([output], [], left_out=_left_out(model, settings))
     with tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         base, file = base_of_model(model, Path(scratch), quantize, template)
@@ -183,6 +183,14 @@ def _named(name: str) -> str:
 def _template(given: str | None) -> Path | str | None:
     """A known template keeps its name, as in a project file."""
     return given if given is None or given in KNOWN_TEMPLATES else Path(given)
+
+
+def _check_template(template: Path | str | None, source: str, base: Path) -> None:
+    found = template_tokens(base)
+    if template is None and not found.has_template:
+        names = f"one of {', '.join(found.fits)}, or a jinja file" if found.fits else "a jinja file"
+        raise InputError(f"{source} has no chat template", f"give one with --chat-template: {names}")
+    check_template(template, source, base)
 
 
 def _left_out(model: OllamaModel, settings: Settings) -> list[str]:

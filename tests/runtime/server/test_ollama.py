@@ -143,7 +143,7 @@ def test_adapters_that_come_and_go_are_listed(service: Service, goods: Goods) ->
         ("POST", "/api/show", {"model": "nobody"}, 404, "not found"),
         ("POST", CHAT, {"messages": []}, 400, "model is missing"),
         ("POST", CHAT, asking("x" * 9000), 400, "context"),
-        ("POST", CHAT, asking(think=True), 400, "no switch for reasoning"),
+        ("POST", CHAT, asking(think=True), 400, "no switch for reasoning: leave think out"),
         ("POST", CHAT, asking(messages=[{"role": "odd", "content": "x"}]), 400, "no known role"),
         ("POST", CHAT, asking(messages=[{"role": "user", "content": "x", "images": ["AA=="]}]), 400, "text bundle"),
         ("POST", GENERATE, {"model": "one", "prompt": "x", "suffix": "y"}, 400, "suffix is not available"),

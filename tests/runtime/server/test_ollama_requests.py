@@ -348,6 +348,7 @@ def test_lines_add_up_to_the_whole_answer(
 
 def test_errors_are_one_text() -> None:
     assert ollama_error(Refused(400, "it is wrong", "kind")) == {"error": "it is wrong"}
+    assert ollama_error(Refused(400, "lower max_tokens", "kind")) == {"error": "lower num_predict"}
     assert "not found" in ollama_error(NoModel("x" * 5000))["error"]
     assert len(ollama_error(NoModel("x" * 5000))["error"]) < 1000
     (line,) = OllamaWriter(read_chat(QUESTION), "one").failed(Refused(503, "it is gone", "kind"))
