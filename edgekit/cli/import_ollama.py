@@ -16,6 +16,7 @@ from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgekit.importing.ollama.make import Imported
+    from edgekit_runtime.formats.manifest import FileEntry
 
 
 @command(
@@ -83,7 +84,7 @@ def import_ollama(
             {
                 "bundle": str(made.files[0]) if manifest else None,
                 "adapters": made.adapters,
-                "files": [vars(file) for file in manifest.files] if manifest else list(map(str, made.files)),
+                "files": [vars(each) for each in (manifest.files if manifest else map(_entry, made.files))],
                 "quality": manifest.quality if manifest else None,
                 "left_out": made.left_out,
                 "notes": made.notes,
@@ -91,6 +92,13 @@ def import_ollama(
         )
     else:
         _show(made)
+
+
+def _entry(path: Path) -> FileEntry:
+    from edgekit_runtime.formats.bundle import file_digest
+    from edgekit_runtime.formats.manifest import FileEntry
+
+    return FileEntry(str(path), path.stat().st_size, file_digest(path))
 
 
 def _show(made: Imported) -> None:

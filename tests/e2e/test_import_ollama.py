@@ -154,13 +154,13 @@ def test_an_adapter_file_is_installed_where_the_base_is(
 ) -> None:
     text = "FROM some-model-that-is-elsewhere\nADAPTER ./lora.gguf\nSYSTEM You are Mario.\nLICENSE free"
     said = run(text, "--for", str(goods.bundle))
-    (file,) = said["files"]
-    assert (said["bundle"], said["adapters"], Path(file).parent) == (None, ["mario"], tmp_path / "out")
+    file = Path(said["files"][0]["path"])
+    assert (said["bundle"], said["adapters"], file.parent) == (None, ["mario"], tmp_path / "out")
     facts = AdapterFacts.read(file)
     assert (facts.name, facts.system) == ("mario", "You are Mario.")
     store = Store(tmp_path / "store", create=True)
     for each in (goods.bundle, file):
-        store.install(Path(each))
+        store.install(each)
     with Runtime(tmp_path / "store", threads=1, context=128) as runtime:
         stream = runtime.stream("scratch", adapter="mario", max_tokens=TOKENS, temperature=0.0, logprobs=0)
         list(stream)
@@ -170,7 +170,7 @@ def test_an_adapter_file_is_installed_where_the_base_is(
     converted = run(
         f"FROM x\nADAPTER {goods.nameless.parent / 'peft-3'}", "--for", str(goods.bundle), "--name", "peach"
     )
-    ours, theirs = read_gguf(converted["files"][0]), read_gguf(folder / "lora.gguf")
+    ours, theirs = read_gguf(converted["files"][0]["path"]), read_gguf(folder / "lora.gguf")
     assert {name: each.shape for name, each in ours.tensors.items()} == {
         name: each.shape for name, each in theirs.tensors.items()
     }

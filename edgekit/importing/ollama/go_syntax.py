@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 MOST_ACTIONS = 2000
-_ACTION = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
+OPEN, CLOSE = "{{", "}}"
+_TRIMS_BEFORE, _TRIMS_BEHIND = re.compile(r"-(?=\s)"), re.compile(r"(?<=\s)-$")
 _FIELDS = r"(?:\.[A-Za-z_]\w*)"
 _TOKEN = re.compile(
     rf'\s+|"(?:[^"\\]|\\.)*"|`[^`]*`|[A-Za-z_]\w*|\$\w*{_FIELDS}*|{_FIELDS}+|\.|\d+|:=|=|[(,]|\){_FIELDS}*', re.DOTALL
@@ -44,24 +46,23 @@ def parsed(template: str) -> list[Node]:
 
 def _pieces(template: str) -> Iterator[Node]:
     at, trims = 0, False
-    for count, found in enumerate(_ACTION.finditer(template)):
-        if count > MOST_ACTIONS:
-            raise NotKnown("it is too long")
-        text = template[at : found.start()]
+    for count in itertools.count():
+        begin = template.find(OPEN, at)
+        text = template[at:] if begin < 0 else template[at:begin]
         text = text.lstrip() if trims else text
-        yield _text_node(text.rstrip() if found[1] else text)
-        at, trims = found.end(), bool(found[3])
-        inner = found[2].strip()
+        if begin < 0:
+            yield Node("text", text=text)
+            return
+        end = template.find(CLOSE, begin)
+        if end < 0 or count > MOST_ACTIONS:
+            raise NotKnown("an action is open" if end < 0 else "it is too long")
+        inner, at = template[begin + len(OPEN) : end], end + len(CLOSE)
+        yield Node("text", text=text.rstrip() if _TRIMS_BEFORE.match(inner) else text)
+        trims = _TRIMS_BEHIND.search(inner) is not None
+        inner = _TRIMS_BEHIND.sub("", _TRIMS_BEFORE.sub("", inner)).strip()
         if not inner.startswith("/*"):
             tokens = _tokens(inner)
             yield Node(tokens[0] if tokens and tokens[0] in ("if", "else", "end", "range") else "value", tokens)
-    yield _text_node(template[at:].lstrip() if trims else template[at:])
-
-
-def _text_node(text: str) -> Node:
-    if "{{" in text:
-        raise NotKnown("an action is open")
-    return Node("text", text=text)
 
 
 def _tokens(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekit.bases.resolve import check_base
+from edgekit.bases.resolve import check_base, gguf_family
 from edgekit.bases.template import check_template, template_tokens
 from edgekit.exporting.versions import version_now
 from edgekit.importing.ollama.ends import end_tokens
@@ -159,6 +159,8 @@ def import_adapters(
     with open_bundle(bundle) as opened, tempfile.TemporaryDirectory(prefix="edgekit-import-") as scratch:
         base = base_of_bundle(opened)
         made.notes += _template_notes(model, base)
+        if model.base is not None and model.base.is_file() and gguf_family(model.base) != base.family:
+            made.notes.append(f"FROM is another file than the base of {bundle}: see whether both are of one model")
         ends, others = end_tokens(settings.stops, base.gguf)
         made.left_out += map(left_out_stop, [*others, *ends])
         written = []

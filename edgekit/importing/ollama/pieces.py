@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.bases.resolve import gguf_family, resolve_base
 from edgekit.bases.virtual_probe import check_virtual_tokens
-from edgekit.bases.weights import GGUF, weights_named
+from edgekit.bases.weights import GGUF, tell_requantized, weights_named
 from edgekit.exporting.versions import version_now
 from edgekit.importing.ollama.model import OllamaModel
 from edgekit.training.engine_fit import check_adapted
@@ -55,6 +55,7 @@ def base_of_model(
     base = gguf_base(file, family, template)
     if kind is None or canonical_quantization(kind) == quantization_of(file):
         return base, file
+    tell_requantized(file, weights_named(kind, file))
     made = scratch / "base.gguf"
     with stage(f"quantizing the base to {canonical_quantization(kind)}"):
         quantize(file, made, canonical_quantization(kind))
