@@ -32,8 +32,8 @@ def template_note(template: str, own: TemplateFacts, system: str | None) -> str 
     if same:
         return None
     return (
-        f"{NOT_READ}, and it writes another prompt; if the adapter was trained with that, write it as a jinja file and"
-        " give that with --chat-template"
+        f"{NOT_READ}, and it writes another prompt; an adapter that was trained with that needs a bundle that is made"
+        " with --chat-template FILE, where FILE writes the same in jinja"
     )
 
 
