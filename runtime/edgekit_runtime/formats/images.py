@@ -92,11 +92,19 @@ def read_data_url(url: str | bytes | memoryview, name: str) -> Picture:
     head, comma, _ = bytes(given[:LONGEST_HEAD]).partition(b",")
     if not comma or not head.startswith(DATA_URL) or not head.endswith(b";base64"):
         raise InputError(f"{name} is no base64 data: URL", "send data:image/jpeg;base64,…")
-    body = given[len(head) + 1 :]
-    if len(body) > MAX_FILE_BYTES * 4 // 3 + 4:
+    return read_base64(given[len(head) + 1 :], name)
+
+
+def read_base64(text: memoryview, name: str) -> Picture:
+    """Decode the base64 of an image's file.
+
+    Raises:
+        InputError: none, or as :func:`read_picture`.
+    """
+    if len(text) > MAX_FILE_BYTES * 4 // 3 + 4:
         raise _too_large(name)
     try:
-        data = _from_base64(body)
+        data = _from_base64(text)
     except ValueError:
         raise InputError(f"{name} is not base64", "encode the whole file, without line breaks") from None
     return _decode(data, name)

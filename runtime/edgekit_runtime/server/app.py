@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,12 +20,15 @@ from edgekit_runtime.server import parameters
 from edgekit_runtime.server.adapter_routes import AdapterRoutes
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.answering import Answering, Dialect
+from edgekit_runtime.server.anthropic import dialect as anthropic
+from edgekit_runtime.server.anthropic.writing import anthropic_error
 from edgekit_runtime.server.guard import Guard, Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.models import model_cards
 from edgekit_runtime.server.openai import dialects as openai
-from edgekit_runtime.server.refusals import Refused, error_response, no_model
+from edgekit_runtime.server.refusals import Refused, error_response, no_model, openai_error
+from edgekit_runtime.server.responses_api import dialect as responses
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.text_routes import TextRoutes
 
@@ -74,6 +78,9 @@ def make_app(
     def answers(dialect: Dialect) -> Handler:
         return guarded(answering.route(dialect), dialect.errors)
 
+    def counts(dialect: Dialect, told: Callable[[int], dict[str, Any]]) -> Handler:
+        return guarded(answering.counting(dialect, told), dialect.errors)
+
     return Starlette(
         routes=[
             *(Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()),
@@ -84,6 +91,10 @@ def make_app(
             Route("/v1/models/{name}", guarded(overview.model)),
             Route("/v1/chat/completions", answers(openai.CHAT), methods=["POST"]),
             Route("/v1/completions", answers(openai.COMPLETION), methods=["POST"]),
+            Route("/v1/responses", answers(responses.RESPONSE), methods=["POST"]),
+            Route("/v1/responses/input_tokens", counts(responses.RESPONSE, responses.counted), methods=["POST"]),
+            Route("/v1/messages", answers(anthropic.MESSAGES), methods=["POST"]),
+            Route("/v1/messages/count_tokens", counts(anthropic.TO_COUNT, anthropic.counted), methods=["POST"]),
             Route("/v1/load_lora_adapter", guarded(of_adapters.load), methods=["POST"]),
             Route("/v1/unload_lora_adapter", guarded(of_adapters.unload), methods=["POST"]),
             Route("/tokenize", guarded(of_texts.tokenize), methods=["POST"]),
@@ -169,11 +180,12 @@ def _page_file(name: str, kind: str) -> Handler:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """What Starlette says of paths and methods, in OpenAI's form; its headers name the methods that there are."""
+    """What Starlette says of paths and methods, as who asks reads it; its headers name the methods that there are."""
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path}"
     asked = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
     refused = Refused(error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url")
-    response = error_response(refused)
+    of_anthropic = request.url.path.startswith("/v1/messages")
+    response = error_response(refused, anthropic_error if of_anthropic else openai_error)
     response.headers.update(error.headers or {})
     return response

@@ -26,15 +26,19 @@ MIB = 1024 * 1024
 LEAST_ROOM, MOST_ROOM = 64 * MIB, 320 * MIB  # of all requests together; the largest one takes most of it
 SHARE_OF_MEMORY = 4
 UNCOUNTED = 64 * 1024  # of each request: the number of connections bounds these, and short requests always fit
+_NAME = 1 + 32  # signs of a comma and a name
 QUICK = 64 * 1024  # a shorter body is read in the event loop: a thread costs more
 LEAST_IMAGE = 4096  # a shorter one stays where it is
 READING_AT_ONCE = 2
-_DATA = b"data:"
-_IMAGE = re.compile(rb'"(?:image_)?url"\s{0,16}:\s{0,16}"' + _DATA)
-_LONGEST_BEGINNING = 64  # of what that finds
+# A data: URL, or what may be the data of one of Anthropic's sources.
+_IMAGE = re.compile(rb'"(?:(?:image_)?url"\s{0,16}:\s{0,16}"(?=data:)|(data)"\s{0,16}:\s{0,16}")')
+_SOURCE = re.compile(rb'"type"\s{0,16}:\s{0,16}"base64"')  # stands beside it
+_LONGEST_BEGINNING = 64  # of what these find
+_BESIDE = 256  # bytes of a source before its data, and behind
 
 T = TypeVar("T")
-Images = dict[str, "memoryview | bytes"]  # data: URLs by what stands in their place
+# data: URLs, or the base64 alone where a body has it so, by what stands in their places.
+Images = dict[str, "memoryview | bytes"]
 
 
 class TooLarge(InputError):
@@ -134,10 +138,12 @@ class Reading:
 
 
 def cut_images(body: bytearray) -> tuple[bytes, Images]:
-    """Take the data: URLs out of a JSON text, unread, and put short names in their places.
+    """Take images out of a JSON text, unread, and put short names in their places.
+
+    Images are data: URLs, and the base64 in ``{"type": "base64", "media_type": …, "data": …}``.
 
     Returns:
-        The text, of at most :data:`MAX_BODY_BYTES` but for the names, and the URLs by name.
+        The text, of at most :data:`MAX_BODY_BYTES` but for the names, and the images by name.
 
     Raises:
         TooLarge: there is more text.
@@ -149,12 +155,14 @@ def cut_images(body: bytearray) -> tuple[bytes, Images]:
         found = _IMAGE.search(body, at, at + left + _LONGEST_BEGINNING)
         if found is None:
             break
-        begin = found.end() - len(_DATA)
+        begin = found.end()
         end = body.find(b'"', begin)
         if end < 0:
             break
         text += memoryview(body)[at:begin]
-        if end - begin < LEAST_IMAGE:
+        if found[1] and not _is_source(body, found.start(), end):
+            end = begin  # some other text of any length
+        elif end - begin < LEAST_IMAGE:
             text += memoryview(body)[begin:end]
         else:
             name = uuid.uuid4().hex  # that no client can know
@@ -170,14 +178,25 @@ def cut_images(body: bytearray) -> tuple[bytes, Images]:
 def placed(urls: list[str], images: Images) -> list[str | memoryview | bytes]:
     """The URLs of a request's images, with what was cut out of it.
 
+    Args:
+        urls: where a body has base64 alone, its name stands behind the comma of a data: URL.
+        images: what was cut out.
+
     Raises:
         InputError: something was cut out that is none of them.
     """
     left = dict(images)
-    found = [left.pop(url, url) for url in urls]
+    found = [left.pop(url[-_NAME:].rpartition(",")[2], url) for url in urls]
     if left:
         raise InputError("an image stands where none is looked at", "send it as image_url of a message's part")
     return found
+
+
+def _is_source(body: bytearray, start: int, end: int) -> bool:
+    """Whether a text that goes on to ``end``, whose key begins at ``start``, stands in a source of an image."""
+    before = bytes(memoryview(body)[max(start - _BESIDE, 0) : start]).rpartition(b"{")[2]
+    behind = bytes(memoryview(body)[end : end + _BESIDE]).partition(b"}")[0]
+    return any(map(_SOURCE.search, (before, behind)))
 
 
 def _url(body: bytearray, begin: int, end: int) -> memoryview | bytes:

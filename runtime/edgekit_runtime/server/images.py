@@ -9,7 +9,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.formats.images import MAX_FILE_BYTES, MAX_IMAGES, Picture, read_data_url, read_picture
+from edgekit_runtime.formats.images import (
+    DATA_URL,
+    MAX_FILE_BYTES,
+    MAX_IMAGES,
+    Picture,
+    read_base64,
+    read_data_url,
+    read_picture,
+)
 from edgekit_runtime.server.bodies import Share
 from edgekit_runtime.server.threads import beside
 
@@ -39,7 +47,7 @@ class ImageReader:
         """Pictures in the form that goes to the worker.
 
         Args:
-            urls: of the images; data: URLs may be bytes.
+            urls: of the images; data: URLs may be bytes, or the bytes of their base64 alone.
             share: holds their pixels.
             body: bytes that it holds meanwhile, of what the URLs are from.
 
@@ -57,6 +65,8 @@ class ImageReader:
         return [{"width": each.width, "height": each.height, "rgb": each.rgb} for each in pictures]
 
     def _read(self, url: Url, name: str) -> Picture:
+        if not isinstance(url, str) and bytes(url[: len(DATA_URL)]) != DATA_URL:
+            return read_base64(memoryview(url), name)
         if not isinstance(url, str) or not url.startswith(FILE_URL):
             return read_data_url(url, name)
         if self._files is None:

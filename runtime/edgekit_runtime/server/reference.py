@@ -10,7 +10,10 @@ import sys
 from collections.abc import Iterator
 
 from edgekit_runtime.server import parameters
+from edgekit_runtime.server.anthropic.parameters import MESSAGES as ANTHROPIC
+from edgekit_runtime.server.openai import parameters as openai
 from edgekit_runtime.server.parameters import Parameter, Table
+from edgekit_runtime.server.responses_api.parameters import RESPONSE
 
 HEAD = """# HTTP API
 
@@ -38,6 +41,10 @@ ROUTES = {
     "/v1/models/{name}": "one of them",
     "/v1/chat/completions": "[answers a conversation](#chat-and-completions)",
     "/v1/completions": "[continues a text](#chat-and-completions)",
+    "/v1/responses": "[answers](#responses) as OpenAI's Responses API does; nothing is stored",
+    "/v1/responses/input_tokens": "tokens of such a request's prompt",
+    "/v1/messages": "[answers](#messages) as Anthropic's Messages API does",
+    "/v1/messages/count_tokens": "tokens of such a request's prompt",
     "/v1/load_lora_adapter": "[loads an adapter](#adapters), as vLLM does",
     "/v1/unload_lora_adapter": "[unloads one](#adapters)",
     "/lora-adapters": "adapters with the numbers that `lora` may name them by, as at llama-server",
@@ -64,6 +71,30 @@ These fields are known and not done.  They are taken with the value that changes
 | Field | Value |
 |---|---|
 """
+REST = """So are those of chats that are known and not done.
+"""
+RESPONSES = """
+## Responses
+
+OpenAI's Responses API, for its clients' `responses.create`, `.parse` and `.stream`.  Nothing is stored: each request
+brings its whole conversation, and every answer says `store: false`.  Tools are functions.  Reasoning is an item with
+`reasoning_text`, and goes back to the base's template when it is sent again.  An answer that `max_output_tokens` cuts
+off is `incomplete`.
+
+| Field | |
+|---|---|
+"""
+MESSAGES = """
+## Messages
+
+Anthropic's Messages API, for its clients' `messages.create`, `.parse`, `.stream` and `.count_tokens`.  Errors have
+Anthropic's form.  The key comes as `x-api-key`; `anthropic-version` and `anthropic-beta` may have any value.  Images
+are `base64`, or a `url` that chats take too.  Blocks of text that follow each other stand apart by a blank line.
+`cache_read_input_tokens` are those of the prompt that were in the KV cache; they are not among `input_tokens`.
+
+| Field | |
+|---|---|
+"""
 ADAPTERS = """
 ## Adapters
 
@@ -87,12 +118,20 @@ YES, NO = "yes", ""
 def reference() -> str:
     """The page, in Markdown."""
     paths = "".join(f"| `{path}` | {text} |\n" for path, text in ROUTES.items())
-    asked = [parameters.CHAT, parameters.COMPLETION]
+    asked = [openai.CHAT, openai.COMPLETION]
     return (
         f"{HEAD}{paths}{ASKING}{_done(asked)}{NEUTRAL}{_neutral(asked)}"
+        f"{RESPONSES}{_others(RESPONSE)}{MESSAGES}{_others(ANTHROPIC)}"
         f"{ADAPTERS}{_done([parameters.LOAD, parameters.UNLOAD])}"
         f"{TEXTS}{_done([parameters.TOKENIZE, parameters.DETOKENIZE, parameters.TEMPLATE])}"
     )
+
+
+def _others(known: Table) -> str:
+    """A dialect's own fields, and the names of those that are as in chats."""
+    own = {name: each for name, each in known.items() if openai.CHAT.get(name) != each}
+    as_in_chats = ", ".join(f"`{name}`" for name, each in openai.BORROWED.items() if known[name] == each)
+    return f"{_done([own])}\nAs in chats: {as_in_chats}.\n{NEUTRAL}{_neutral([own])}\n{REST}"
 
 
 def _done(tables: list[Table]) -> str:
@@ -101,7 +140,8 @@ def _done(tables: list[Table]) -> str:
         found = [table.get(parameter.name) for table in tables]
         if any(each is not None and each.only is None for each in found):
             marks = [NO if each is None or each.only is not None else YES for each in found]
-            rows.append(f"| `{parameter.name}` | {' | '.join(marks)} | {_cell(parameter.does)} |\n")
+            marked = f"{' | '.join(marks)} | " if len(tables) > 1 else ""
+            rows.append(f"| `{parameter.name}` | {marked}{_cell(parameter.does)} |\n")
     return "".join(rows)
 
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_runtime import InputError
+from edgekit_runtime.server.openai.parameters import CHAT, COMPLETION
 from edgekit_runtime.server.openai.requests import read_chat, read_completion
-from edgekit_runtime.server.parameters import CHAT, COMPLETION, IGNORED, MOST_NAMED, Table, check, header_of
+from edgekit_runtime.server.parameters import IGNORED, MOST_NAMED, Table, check, header_of
 from tests.goods import Goods
 from tests.service import Service, serving
 
