@@ -253,7 +253,7 @@ class Runtime:
         return self._asker.encode(messages, adapter, image, tools, template_arguments)
 
     def count_tokens(self, messages: Sequence[Message], **asked: Any) -> int:
-        """How many tokens the prompt of a conversation has, whether it fits the context or not.
+        """How many tokens the prompt of a conversation has; it may have a few more than the context.
 
         Args:
             messages: the conversation.

@@ -159,7 +159,7 @@ class _Overview:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": model_cards(self._supervisor)})
+        return JSONResponse({"object": "list", "data": model_cards(self._supervisor), "has_more": False})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 
 from edgekit_runtime.server import parameters
@@ -113,6 +114,7 @@ TEXTS = """
 |---|---|---|---|---|
 """
 YES, NO = "yes", ""
+COLUMNS = 120
 
 
 def reference() -> str:
@@ -129,9 +131,11 @@ def reference() -> str:
 
 def _others(known: Table) -> str:
     """A dialect's own fields, and the names of those that are as in chats."""
-    own = {name: each for name, each in known.items() if openai.CHAT.get(name) != each}
-    as_in_chats = ", ".join(f"`{name}`" for name, each in openai.BORROWED.items() if known[name] == each)
-    return f"{_done([own])}\nAs in chats: {as_in_chats}.\n{NEUTRAL}{_neutral([own])}\n{REST}"
+    shared = {name: each for name, each in known.items() if openai.CHAT.get(name) == each}
+    own = {name: each for name, each in known.items() if name not in shared}
+    names = ", ".join(f"`{name}`" for name, each in shared.items() if each.only is None)
+    as_in_chats = textwrap.fill(f"As in chats: {names}.", COLUMNS, break_on_hyphens=False)
+    return f"{_done([own])}\n{as_in_chats}\n{NEUTRAL}{_neutral([own])}\n{REST}"
 
 
 def _done(tables: list[Table]) -> str:

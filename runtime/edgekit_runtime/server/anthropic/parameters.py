@@ -5,14 +5,19 @@ from __future__ import annotations
 from edgekit_runtime.server.openai.parameters import BORROWED, NOTED, REFUSED
 from edgekit_runtime.server.parameters import NOTHING, Parameter, table, unless
 
+THREADLESS = "send the whole conversation: nothing is stored here"
 MESSAGES = table(
     BORROWED.values(),
     NOTED,
     REFUSED,
     unless(
+        billing_policy=(),
+        compaction=(),
         container=(),
         context_management=(),
         diagnostics=(),
+        fallbacks=(),
+        fallback_credit_token=(),
         inference_geo=(),
         mcp_servers=(),
         speed="standard",
@@ -20,6 +25,7 @@ MESSAGES = table(
         n=1,
     ),
     [
+        Parameter("thread", "not available", NOTHING, THREADLESS),
         Parameter("stop", "not available", NOTHING, "send stop_sequences"),
         Parameter("response_format", "not available", NOTHING, "send output_config.format"),
         Parameter("reasoning_effort", "not available", NOTHING, "send output_config.effort"),

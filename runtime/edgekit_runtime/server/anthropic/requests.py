@@ -10,13 +10,15 @@ from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.prompts.thinking import EFFORTS
 from edgekit_runtime.prompts.tool_grammar import AUTO, NONE, REQUIRED
 from edgekit_runtime.server.anthropic.conversation import conversation
-from edgekit_runtime.server.anthropic.parameters import MESSAGES, OUTPUT_CONFIG, THINKING, TOOL_CHOICE
+from edgekit_runtime.server.anthropic.parameters import MESSAGES, OUTPUT_CONFIG, THINKING, THREADLESS, TOOL_CHOICE
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.openai.parameters import borrowed
 from edgekit_runtime.server.openai.requests import chat_of
 from edgekit_runtime.server.parameters import check
+from edgekit_runtime.server.refusals import Refused
 
+NO_THREADS = "thread_unsupported_request"  # by which Anthropic's clients know that they have to do without
 _CHOICES = {"auto": AUTO, "any": REQUIRED, "none": NONE}  # and "tool"
 _MODES = ("enabled", "disabled", "adaptive")
 _DISPLAYS = ("summarized", "omitted")
@@ -47,6 +49,8 @@ def read_to_count(document: Document, adapters: Sequence[str] = ()) -> Asked:
 
 
 def _read(document: Document, fields: Fields, adapters: Sequence[str], limit: int | None) -> Asked:
+    if document.get("thread"):
+        raise Refused(400, f"thread is not available: {THREADLESS}", "invalid_request_error", NO_THREADS)
     ignored = check(document, MESSAGES)
     wanted, thinking = fields.object("output_config") or {}, fields.object("thinking") or {}
     ignored += check(wanted, OUTPUT_CONFIG, "output_config") + check(thinking, THINKING, "thinking")

@@ -32,7 +32,8 @@ _ERRORS = {
 def anthropic_error(refused: Refused) -> Document:
     """An error as Anthropic's clients read it."""
     kind = _ERRORS.get(HTTPStatus(refused.status), "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": str(refused)}, "request_id": None}
+    details = {"details": {"error_code": refused.code}} if refused.code else {}
+    return {"type": "error", "error": {"type": kind, "message": str(refused), **details}, "request_id": None}
 
 
 class MessageWriter:
