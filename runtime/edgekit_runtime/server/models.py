@@ -26,7 +26,9 @@ def model_cards(supervisor: Supervisor) -> list[dict[str, Any]]:
     }
     family = bundle.get("base", {}).get("family")
     trained = bundle.get("base", {}).get("reasoning")
-    cards: list[dict[str, Any]] = [{"id": BASE, "display_name": BASE, "root": family, "parent": None, "reasoning": trained} | shared]
+    cards: list[dict[str, Any]] = [
+        {"id": BASE, "display_name": BASE, "root": family, "parent": None, "reasoning": trained} | shared
+    ]
     for model in supervisor.models:
         if ASIDE not in model:
             name = model["name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -57,11 +58,11 @@ class Saying:
 
 
 def post(worker: Saying, path: str, body: dict[str, Any]) -> httpx.Response:
-    """The service's answer over this worker."""
+    """The service's answer over this worker; infinities are sent as Python writes them."""
 
     async def ask() -> httpx.Response:
         app = make_app(worker, None)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
-            return await client.post(path, json=body)
+            return await client.post(path, content=json.dumps(body))
 
     return asyncio.run(ask())

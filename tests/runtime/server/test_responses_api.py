@@ -167,6 +167,12 @@ def test_a_stream_ends_with_the_whole_response(reason: str) -> None:
     }
 
 
+def test_what_comes_back_of_a_request_is_json() -> None:
+    done = {"op": "done", "value": result(text="x")}
+    answer = post(Saying([ACCEPTED, done]), PATH, BODY | {"metadata": {"a": 1e999}})
+    assert answer.json()["metadata"] == {"a": None}
+
+
 def test_an_answer_without_text_is_an_empty_message() -> None:
     done = {"op": "done", "value": result()}
     for stream in (False, True):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
+from edgekit_runtime.files.strict_json import without_nan
 from edgekit_runtime.prompts.tool_stream import Said
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.events import MEDIA_TYPE, event_text
@@ -27,7 +28,7 @@ class ResponseWriter:
 
     def __init__(self, asked: Asked, document: Document) -> None:
         """Say what is answered to ``asked``, whose body was ``document``: some of it comes back."""
-        self._asked, self._document = asked, document
+        self._asked, self._document = asked, without_nan(document)
         self._items = Items()
         self._parts = PartReader(None)
         self._count = 0
