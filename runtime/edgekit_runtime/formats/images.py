@@ -95,16 +95,17 @@ def read_data_url(url: str | bytes | memoryview, name: str) -> Picture:
     return read_base64(given[len(head) + 1 :], name)
 
 
-def read_base64(text: memoryview, name: str) -> Picture:
-    """Decode the base64 of an image's file.
+def read_base64(text: str | bytes | memoryview, name: str) -> Picture:
+    """Decode an image in base64.
 
     Raises:
-        InputError: none, or as :func:`read_picture`.
+        InputError: it is something else, or as :func:`read_picture`.
     """
-    if len(text) > MAX_FILE_BYTES * 4 // 3 + 4:
+    body = memoryview(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
+    if len(body) > MAX_FILE_BYTES * 4 // 3 + 4:
         raise _too_large(name)
     try:
-        data = _from_base64(text)
+        data = _from_base64(body)
     except ValueError:
         raise InputError(f"{name} is not base64", "encode the whole file, without line breaks") from None
     return _decode(data, name)

@@ -18,14 +18,25 @@ from edgekit_runtime.errors import EdgekitError, InputError, TargetError, UsageE
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.server import parameters
 from edgekit_runtime.server.asked import Asked
-from edgekit_runtime.server.bodies import Images, Reading, Room, Share, cut_images, placed, read_body, read_object
+from edgekit_runtime.server.bodies import (
+    URLS,
+    ImagePlaces,
+    Images,
+    Reading,
+    Room,
+    Share,
+    cut_images,
+    placed,
+    read_body,
+    read_object,
+)
 from edgekit_runtime.server.disconnects import ClientGone, heeding
 from edgekit_runtime.server.guard import Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import Metrics
 from edgekit_runtime.server.models import adapter_names
 from edgekit_runtime.server.openai.thinking import told_apart
-from edgekit_runtime.server.refusals import ErrorForm, Refused, no_model, openai_error, refusal_of
+from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
 from edgekit_runtime.server.streaming import Numbered, together
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.wire import Message
@@ -69,12 +80,12 @@ Reader = Callable[[Document, Sequence[str]], tuple[Asked, Writer]]
 class Dialect:
     """A kind of request: how its bodies are read, given the names of adapters, and how its errors are told.
 
-    ``images``: bodies may hold some.
+    ``images``: where bodies hold some; None where they can't.
     """
 
     read: Reader
     errors: ErrorForm = openai_error
-    images: bool = True
+    images: ImagePlaces | None = URLS
 
 
 class Answering:
@@ -107,7 +118,7 @@ class Answering:
             with self._room.share() as share:
                 asked, _ = await self._read(request, share, dialect)
                 if not self._knows(asked.model):
-                    raise no_model(asked.model)
+                    raise NoModel(asked.model)
                 options = {name: asked.options[0].get(name) for name in OF_PROMPTS}
                 tokens = await self._supervisor.inspect("count", options | {"tools": options["tools"] or []})
             return JSONResponse(told(tokens), headers=parameters.header_of(asked.ignored))
@@ -122,17 +133,19 @@ class Answering:
     async def _read(self, request: Request, share: Share, dialect: Dialect) -> tuple[Asked, Writer]:
         """What is asked for; ``share`` holds the pixels of its images then, and its body no longer."""
         adapters = adapter_names(self._supervisor)
-        most_images = self._images.max_body_bytes if dialect.images else 0
+        places = dialect.images
+        most_images = 0 if places is None else self._images.max_body_bytes
 
         def read(body: bytearray) -> tuple[Asked, Writer, Images]:
-            text, images = cut_images(body) if most_images else (body, Images())
+            text, images = cut_images(body, places) if places is not None and most_images else (body, Images())
             return *dialect.read(read_object(text), adapters), images
 
         body = await read_body(request, share, most_images)
         asked, writer, images = await self._reading.read(read, body)
         first = asked.options[0]
         if urls := first.get("image"):
-            found = await self._images.read(placed(urls, images), share, len(body))
+            bare = places is not None and places.bare
+            found = await self._images.read(placed(urls, images), share, len(body), bare=bare)
             for each in asked.options:
                 each["image"] = found
         share.hold(sum(len(each["rgb"]) for each in first.get("image") or ()))
@@ -163,7 +176,7 @@ class Answering:
 
     def _check(self, asked: Asked) -> None:
         if not self._knows(asked.model):
-            raise no_model(asked.model)
+            raise NoModel(asked.model)
         if self.busy + len(asked.options) > max(self._queue, len(asked.options)):
             self._metrics.requests.labels(asked.model, "refused").inc()
             raise Refused(429, "too many requests are waiting", "rate_limit_error", "queue_full", later=True)
@@ -211,7 +224,7 @@ class Answering:
         """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
         deadline = asyncio.get_running_loop().time() + self._timeout
         outcome = "cancelled"
-        answer = self._supervisor.answer(options, asked.progress and asked.stream)
+        answer = self._supervisor.answer(options, progress=asked.progress and asked.stream)
         events = told_apart(answer) if asked.splits else answer
         try:
             while True:

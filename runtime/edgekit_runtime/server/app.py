@@ -27,7 +27,7 @@ from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.models import model_cards
 from edgekit_runtime.server.openai import dialects as openai
-from edgekit_runtime.server.refusals import Refused, error_response, no_model, openai_error
+from edgekit_runtime.server.refusals import NoModel, Refused, error_response, openai_error
 from edgekit_runtime.server.responses_api import dialect as responses
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.text_routes import TextRoutes
@@ -165,7 +165,7 @@ class _Overview:
         name = request.path_params["name"]
         found = next((card for card in model_cards(self._supervisor) if card["id"] == name), None)
         if found is None:
-            raise no_model(name)
+            raise NoModel(name)
         return JSONResponse(found)
 
 

@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -26,19 +27,35 @@ MIB = 1024 * 1024
 LEAST_ROOM, MOST_ROOM = 64 * MIB, 320 * MIB  # of all requests together; the largest one takes most of it
 SHARE_OF_MEMORY = 4
 UNCOUNTED = 64 * 1024  # of each request: the number of connections bounds these, and short requests always fit
-_NAME = 1 + 32  # signs of a comma and a name
 QUICK = 64 * 1024  # a shorter body is read in the event loop: a thread costs more
 LEAST_IMAGE = 4096  # a shorter one stays where it is
 READING_AT_ONCE = 2
-# A data: URL, or what may be the data of one of Anthropic's sources.
-_IMAGE = re.compile(rb'"(?:(?:image_)?url"\s{0,16}:\s{0,16}"(?=data:)|(data)"\s{0,16}:\s{0,16}")')
-_SOURCE = re.compile(rb'"type"\s{0,16}:\s{0,16}"base64"')  # stands beside it
-_LONGEST_BEGINNING = 64  # of what these find
-_BESIDE = 256  # bytes of a source before its data, and behind
+_LONGEST_BEGINNING = 64  # of what stands before an image, and the first signs of one
+_COMMA_AND_NAME = 1 + 32
+_BESIDE = 256  # bytes of an object before a text, and behind
 
 T = TypeVar("T")
-# data: URLs, or the base64 alone where a body has it so, by what stands in their places.
-Images = dict[str, "memoryview | bytes"]
+Images = dict[str, "memoryview | bytes"]  # what was cut out, by what stands in its place
+
+
+@dataclass(frozen=True)
+class ImagePlaces:
+    """Where the images of a protocol stand in the JSON of its requests: each one is a text.
+
+    Attributes:
+        first: what stands before one, its opening quote included.
+        following: in lists, what stands between the end of one and the next one, both quotes included.
+        beside: what has to stand in the same object, where ``first`` alone does not say that it is an image.
+        bare: the text is base64 alone, and no data: URL.
+    """
+
+    first: re.Pattern[bytes]
+    following: re.Pattern[bytes] | None = None
+    beside: re.Pattern[bytes] | None = None
+    bare: bool = False
+
+
+URLS = ImagePlaces(re.compile(rb'"(?:image_)?url"\s{0,16}:\s{0,16}"(?=data:)'))
 
 
 class TooLarge(InputError):
@@ -137,10 +154,8 @@ class Reading:
             return await beside(read, body)
 
 
-def cut_images(body: bytearray) -> tuple[bytes, Images]:
-    """Take images out of a JSON text, unread, and put short names in their places.
-
-    Images are data: URLs, and the base64 in ``{"type": "base64", "media_type": …, "data": …}``.
+def cut_images(body: bytearray, places: ImagePlaces = URLS) -> tuple[bytes, Images]:
+    """Take the images out of a JSON text, unread, and put short names in their places.
 
     Returns:
         The text, of at most :data:`MAX_BODY_BYTES` but for the names, and the images by name.
@@ -150,9 +165,11 @@ def cut_images(body: bytearray) -> tuple[bytes, Images]:
         InputError: an image that is no base64.
     """
     text, images, at = bytearray(), Images(), 0
+    next_one: re.Pattern[bytes] | None = None
     while True:
         left = MAX_BODY_BYTES - len(text)
-        found = _IMAGE.search(body, at, at + left + _LONGEST_BEGINNING)
+        found = next_one.match(body, at) if next_one is not None else None
+        found = found or places.first.search(body, at, at + left + _LONGEST_BEGINNING)
         if found is None:
             break
         begin = found.end()
@@ -160,15 +177,15 @@ def cut_images(body: bytearray) -> tuple[bytes, Images]:
         if end < 0:
             break
         text += memoryview(body)[at:begin]
-        if found[1] and not _is_source(body, found.start(), end):
-            end = begin  # some other text of any length
+        if places.beside is not None and not _stands(places.beside, body, found.start(), end):
+            end = begin  # some other text, of any length
         elif end - begin < LEAST_IMAGE:
             text += memoryview(body)[begin:end]
         else:
             name = uuid.uuid4().hex  # that no client can know
-            images[name] = _url(body, begin, end)
+            images[name] = _image(body, begin, end)
             text += name.encode()
-        at = end
+        at, next_one = end, places.following
     if len(body) - at > left:
         raise TooLarge(f"the body is longer than {MAX_BODY_BYTES} bytes without its images", "send less")
     text += memoryview(body)[at:]
@@ -176,36 +193,36 @@ def cut_images(body: bytearray) -> tuple[bytes, Images]:
 
 
 def placed(urls: list[str], images: Images) -> list[str | memoryview | bytes]:
-    """The URLs of a request's images, with what was cut out of it.
+    """The images of a request, with what was cut out of it in the places of the names.
 
     Args:
-        urls: where a body has base64 alone, its name stands behind the comma of a data: URL.
+        urls: what stands there; a name may stand behind the comma of a data: URL, whose base64 was cut out alone.
         images: what was cut out.
 
     Raises:
         InputError: something was cut out that is none of them.
     """
     left = dict(images)
-    found = [left.pop(url[-_NAME:].rpartition(",")[2], url) for url in urls]
+    found = [left.pop(url[-_COMMA_AND_NAME:].rpartition(",")[2], url) for url in urls]
     if left:
-        raise InputError("an image stands where none is looked at", "send it as image_url of a message's part")
+        raise InputError("an image stands where none is looked at", "send it as an image of a message")
     return found
 
 
-def _is_source(body: bytearray, start: int, end: int) -> bool:
-    """Whether a text that goes on to ``end``, whose key begins at ``start``, stands in a source of an image."""
+def _stands(sign: re.Pattern[bytes], body: bytearray, start: int, end: int) -> bool:
+    """Whether it stands in the object of the text that goes on to ``end``, and whose key begins at ``start``."""
     before = bytes(memoryview(body)[max(start - _BESIDE, 0) : start]).rpartition(b"{")[2]
     behind = bytes(memoryview(body)[end : end + _BESIDE]).partition(b"}")[0]
-    return any(map(_SOURCE.search, (before, behind)))
+    return any(map(sign.search, (before, behind)))
 
 
-def _url(body: bytearray, begin: int, end: int) -> memoryview | bytes:
+def _image(body: bytearray, begin: int, end: int) -> memoryview | bytes:
     if body.find(b"\\", begin, end) < 0:
         return memoryview(body)[begin:end]
-    url = bytes(memoryview(body)[begin:end]).replace(b"\\/", b"/")  # as some write JSON
-    if b"\\" in url:
+    image = bytes(memoryview(body)[begin:end]).replace(b"\\/", b"/")  # as some write JSON
+    if b"\\" in image:
         raise InputError("an image is not base64", "encode the whole file, without line breaks")
-    return url
+    return image
 
 
 def _too_long(most: int) -> TooLarge:

@@ -43,13 +43,14 @@ class ImageReader:
         """Of a request, for images alone."""
         return MAX_BODY_BYTES if self._captions else 0
 
-    async def read(self, urls: Sequence[Url], share: Share, body: int) -> list[dict[str, Any]]:
+    async def read(self, urls: Sequence[Url], share: Share, body: int, *, bare: bool = False) -> list[dict[str, Any]]:
         """Pictures in the form that goes to the worker.
 
         Args:
             urls: of the images; data: URLs may be bytes, or the bytes of their base64 alone.
             share: holds their pixels.
             body: bytes that it holds meanwhile, of what the URLs are from.
+            bare: they are base64 alone.
 
         Raises:
             InputError: a text bundle, a URL of another kind, or an image that can't be used.
@@ -60,13 +61,13 @@ class ImageReader:
         async with self._turn:
             pictures: list[Picture] = []
             for number, url in enumerate(urls, 1):
-                pictures.append(await beside(self._read, url, f"image {number}"))
+                pictures.append(await beside(read_base64 if bare else self._read, url, f"image {number}"))
                 share.hold(body + sum(len(each.rgb) for each in pictures))
         return [{"width": each.width, "height": each.height, "rgb": each.rgb} for each in pictures]
 
     def _read(self, url: Url, name: str) -> Picture:
         if not isinstance(url, str) and bytes(url[: len(DATA_URL)]) != DATA_URL:
-            return read_base64(memoryview(url), name)
+            return read_base64(url, name)
         if not isinstance(url, str) or not url.startswith(FILE_URL):
             return read_data_url(url, name)
         if self._files is None:

@@ -46,11 +46,11 @@ def table(*groups: Iterable[Parameter]) -> Table:
     return {each.name: each for group in groups for each in group}
 
 
-def unless(**neutral: Any) -> list[Parameter]:
+def neutral(**values: Any) -> list[Parameter]:
     """Fields of others' services that are not done here: null and these values change nothing."""
     return [
-        Parameter(name, "not available", values or NOTHING if isinstance(values, tuple) else (values,))
-        for name, values in neutral.items()
+        Parameter(name, "not available", each or NOTHING if isinstance(each, tuple) else (each,))
+        for name, each in values.items()
     ]
 
 
@@ -61,9 +61,9 @@ LOAD = table(
         Parameter("load_inplace", "take the place of the adapter that has this name"),
         Parameter("allow_downgrade", "and be an older version than it"),
     ],
-    unless(base_model_name=(), is_3d_lora_weight=False),
+    neutral(base_model_name=(), is_3d_lora_weight=False),
 )
-UNLOAD = table([Parameter("lora_name", "the adapter")], unless(lora_int_id=()))
+UNLOAD = table([Parameter("lora_name", "the adapter")], neutral(lora_int_id=()))
 _CONVERSATION = [
     Parameter("chat_template_kwargs", "variables of the base's template"),
     Parameter("tools", "functions that the prompt tells of"),
@@ -72,10 +72,10 @@ _CONVERSATION = [
     Parameter("add_generation_prompt", "false: its prompt ends with the last message"),
     Parameter("continue_final_message", "its prompt ends with the text of the last message"),
 ]
-TEMPLATE = table(_CONVERSATION, unless(chat_template=(), documents=()))
+TEMPLATE = table(_CONVERSATION, neutral(chat_template=(), documents=()))
 TOKENIZE = table(
     _CONVERSATION,
-    unless(chat_template=(), documents=(), mm_processor_kwargs=()),
+    neutral(chat_template=(), documents=(), mm_processor_kwargs=()),
     [
         Parameter("prompt", "a text, as at vLLM"),
         Parameter("content", "a text, as at llama-server"),

@@ -128,7 +128,7 @@ class Supervisor:
         await self._reap()
         os.close(self._shared)
 
-    async def answer(self, options: dict[str, Any], progress: bool = False) -> AsyncGenerator[Message, None]:
+    async def answer(self, options: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[Message, None]:
         """Events of an answer: "accepted", "text" …, "done".  Leaving early stops the generation.
 
         Args:

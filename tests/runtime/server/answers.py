@@ -48,7 +48,7 @@ class Saying:
         self.asked: list[dict[str, Any]] = []
         self.progress: list[bool] = []
 
-    async def answer(self, options: dict[str, Any], progress: bool = False) -> AsyncGenerator[dict[str, Any], None]:
+    async def answer(self, options: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[dict[str, Any], None]:
         self.asked.append(options)
         self.progress.append(progress)
         for event in self._events:

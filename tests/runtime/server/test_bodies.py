@@ -20,6 +20,7 @@ from PIL import Image
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import Picture
 from edgekit_runtime.server import answering, bodies
+from edgekit_runtime.server.anthropic.dialect import MESSAGES as ANTHROPIC
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.bodies import (
     LEAST_IMAGE,
@@ -49,7 +50,7 @@ class _Taking:
     def __init__(self) -> None:
         self.go, self.asked = asyncio.Event(), list[dict[str, Any]]()
 
-    async def answer(self, options: dict[str, Any], progress: bool = False) -> AsyncGenerator[dict[str, Any], None]:
+    async def answer(self, options: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[dict[str, Any], None]:
         self.asked.append(options)
         yield {"op": "accepted"}
         await self.go.wait()
@@ -106,6 +107,8 @@ def test_what_is_cut_out_and_put_back_is_what_was_sent(
 
 
 DATA = "+/Ab" * LEAST_IMAGE
+SOURCES = ANTHROPIC.images
+assert SOURCES is not None
 
 
 def blocks(*sources: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def test_base64_of_sources_is_cut_out_too(
     note = {"type": "tool_use", "id": "1", "name": "f", "input": {"data": DATA, "text": text}}
     document = blocks(*({name: source[name] for name in order} for order in orders), note=note)
     sent = json.dumps(document, indent=indent)
-    cut, images = cut_images(bytearray((sent.replace("/", "\\/") if slashes else sent).encode()))
+    cut, images = cut_images(bytearray((sent.replace("/", "\\/") if slashes else sent).encode()), SOURCES)
     assert [bytes(each) for each in images.values()] == [DATA.encode()] * len(orders)
     back = cut.decode()
     for name in images:
@@ -138,9 +141,9 @@ def test_base64_of_sources_is_cut_out_too(
 
 def test_what_stands_beside_no_source_is_text_of_any_length() -> None:
     text = json.dumps({"input": {"data": "x" * (MAX_BODY_BYTES - 100)}}).encode()
-    assert cut_images(bytearray(text)) == (text, {})
+    assert cut_images(bytearray(text), SOURCES) == (text, {})
     with pytest.raises(TooLarge, match="without its images"):
-        cut_images(bytearray(json.dumps({"input": {"data": "x" * MAX_BODY_BYTES}}).encode()))
+        cut_images(bytearray(json.dumps({"input": {"data": "x" * MAX_BODY_BYTES}}).encode()), SOURCES)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -58,7 +58,11 @@ def _outcome(client: httpx.Client, body: Body) -> str:
         answer = client.post(body.path, content=body.content, headers=body.headers)
     except httpx.RemoteProtocolError as error:
         raise AssertionError(f"{error}: {shown}") from None
-    assert answer.status_code in (200, 400, 404, 409, 415, 417, 429), (answer.status_code, answer.text[:1000], shown)
+    assert answer.status_code in (200, 400, 404, 409, 413, 415, 417, 429), (
+        answer.status_code,
+        answer.text[:1000],
+        shown,
+    )
     if answer.status_code != 200:
         _check_error(answer.json(), shown, anthropic=body.path in OF_ANTHROPIC)
         return str(answer.status_code)
@@ -106,7 +110,8 @@ def _check_error(document: dict[str, object], shown: str, *, anthropic: bool = F
         assert error.keys() - {"details"} == {"message", "type"}, shown
     else:
         assert error.keys() == {"message", "type", "code", "param"}, shown
-    kinds = ("invalid_request_error", "rate_limit_error", *(("not_found_error",) if anthropic else ()))
+    own = ("not_found_error", "request_too_large") if anthropic else ()
+    kinds = ("invalid_request_error", "rate_limit_error", *own)
     assert error["type"] in kinds, shown
     assert 0 < len(error["message"]) < 5000, (error["message"][:300], shown)
 

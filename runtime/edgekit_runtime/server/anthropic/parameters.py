@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edgekit_runtime.server.openai.parameters import BORROWED, NOTED, REFUSED
-from edgekit_runtime.server.parameters import NOTHING, Parameter, table, unless
+from edgekit_runtime.server.parameters import NOTHING, Parameter, neutral, table
 
 THREADLESS = "send the whole conversation: nothing is stored here"
 MESSAGES = table(
     BORROWED.values(),
     NOTED,
     REFUSED,
-    unless(
+    neutral(
         billing_policy=(),
         compaction=(),
         container=(),
@@ -54,4 +54,4 @@ MESSAGES = table(
 )
 TOOL_CHOICE = table([Parameter(name, "") for name in ("type", "name", "disable_parallel_tool_use")])
 THINKING = table([Parameter(name, "") for name in ("type", "budget_tokens", "display")])
-OUTPUT_CONFIG = table([Parameter(name, "") for name in ("effort", "format")], unless(task_budget=()))
+OUTPUT_CONFIG = table([Parameter(name, "") for name in ("effort", "format")], neutral(task_budget=()))

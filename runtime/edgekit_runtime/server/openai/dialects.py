@@ -21,4 +21,4 @@ def _completion(document: dict[str, Any], adapters: Sequence[str]) -> tuple[Aske
     return asked, OpenAIWriter(asked)
 
 
-CHAT, COMPLETION = Dialect(_chat), Dialect(_completion, images=False)
+CHAT, COMPLETION = Dialect(_chat), Dialect(_completion, images=None)

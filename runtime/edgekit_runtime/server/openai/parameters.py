@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit_runtime.server.parameters import NOTHING, Parameter, table, unless
+from edgekit_runtime.server.parameters import NOTHING, Parameter, neutral, table
 
 LORA = Parameter("lora", 'adapters and scales for this request: `[{"id": NAME, "scale": 0.5}]`')
 ASKED = [
@@ -51,7 +51,7 @@ NOTED = [
         *("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
     )
 ]
-REFUSED = unless(
+REFUSED = neutral(
     # OpenAI's
     audio=(),
     modalities=["text"],
@@ -116,7 +116,7 @@ CHAT = table(
     FORMS,
     NOTED,
     REFUSED,
-    unless(echo=False, add_special_tokens=False),
+    neutral(echo=False, add_special_tokens=False),
     [
         Parameter("functions", "not available", NOTHING, "send tools instead"),
         Parameter("function_call", "not available", NOTHING, "send tool_choice instead"),
@@ -143,7 +143,7 @@ COMPLETION = table(
     FORMS,
     NOTED,
     REFUSED,
-    unless(suffix=(), add_special_tokens=True, tool_choice=("none", "auto"), parallel_tool_calls=(True, False)),
+    neutral(suffix=(), add_special_tokens=True, tool_choice=("none", "auto"), parallel_tool_calls=(True, False)),
     [
         *(
             Parameter(name, "not available", NOTHING, "use /v1/chat/completions")
@@ -158,7 +158,7 @@ COMPLETION = table(
     ],
 )
 STREAM_OPTIONS = table(
-    [Parameter("include_usage", "")], unless(include_obfuscation=False, continuous_usage_stats=False)
+    [Parameter("include_usage", "")], neutral(include_obfuscation=False, continuous_usage_stats=False)
 )
 # What the other kinds of conversations take as well, under these names; they have fields of their own for forms.
 BORROWED = table(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit_runtime.server.openai.parameters import BORROWED, NOTED, REFUSED
-from edgekit_runtime.server.parameters import NOTHING, Parameter, table, unless
+from edgekit_runtime.server.parameters import NOTHING, Parameter, neutral, table
 
 _WHOLE = "send the whole conversation as input: nothing is stored here"
 
@@ -11,7 +11,7 @@ RESPONSE = table(
     BORROWED.values(),
     NOTED,
     REFUSED,
-    unless(
+    neutral(
         background=False,
         background_options=(),
         truncation="disabled",
@@ -50,9 +50,9 @@ RESPONSE = table(
         Parameter("store", "taken; nothing is stored, and the answer says `store: false`"),
     ],
 )
-TEXT = table([Parameter("format", "")], unless(verbosity="medium"))
+TEXT = table([Parameter("format", "")], neutral(verbosity="medium"))
 REASONING = table(
     [Parameter("effort", ""), Parameter("summary", ""), Parameter("generate_summary", "")],
-    unless(mode="standard", context=("auto", "all_turns")),
+    neutral(mode="standard", context=("auto", "all_turns")),
 )
-STREAM_OPTIONS = table(unless(include_obfuscation=(True, False)))
+STREAM_OPTIONS = table(neutral(include_obfuscation=(True, False)))
