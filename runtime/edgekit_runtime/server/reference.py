@@ -22,8 +22,8 @@ What `edgekit-runtime serve` answers.  `make docs-commands` writes this page fro
 says how to run the service.
 
 A field of a request is done, refused with 400 and its name, or, where nobody knows it, named in the header
-`X-Edgekit-Ignored` of the answer.  Nothing else is left out.  Errors have OpenAI's form; `error.code` is
-`context_length_exceeded` where prompt and answer don't fit the context.
+`X-Edgekit-Ignored` of the answer.  Nothing else is left out.  Errors have OpenAI's form, but for
+[Anthropic's API](#messages); `error.code` is `context_length_exceeded` where prompt and answer don't fit the context.
 
 Where the service has a key, clients send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.  Pages of other sites
 may ask where `--cors ORIGIN` names their site.
@@ -79,8 +79,8 @@ RESPONSES = """
 
 OpenAI's Responses API, for its clients' `responses.create`, `.parse` and `.stream`.  Nothing is stored: each request
 brings its whole conversation, and every answer says `store: false`.  Tools are functions.  Reasoning is an item with
-`reasoning_text`, and goes back to the base's template when it is sent again.  An answer that `max_output_tokens` cuts
-off is `incomplete`.
+`reasoning_text`, and goes back to the base's template when it is sent again; `summary` asks for nothing.  An answer
+that `max_output_tokens` cuts off is `incomplete`.
 
 | Field | |
 |---|---|
@@ -89,9 +89,11 @@ MESSAGES = """
 ## Messages
 
 Anthropic's Messages API, for its clients' `messages.create`, `.parse`, `.stream` and `.count_tokens`.  Errors have
-Anthropic's form.  The key comes as `x-api-key`; `anthropic-version` and `anthropic-beta` may have any value.  Images
-are `base64`, or a `url` that chats take too.  Blocks of text that follow each other stand apart by a blank line.
-`cache_read_input_tokens` are those of the prompt that were in the KV cache; they are not among `input_tokens`.
+Anthropic's form, with the codes of the others as `details.error_code`.  Nothing is stored: `thread` is refused, and the
+client's loop of tools does without it.  The key comes as `x-api-key`; `anthropic-version` and `anthropic-beta` may have
+any value.  Images are `base64`, or a `url` that chats take too.  Blocks of text that follow each other stand apart by a
+blank line.  `cache_read_input_tokens` are those of the prompt that were in the KV cache; they are not among
+`input_tokens`.
 
 | Field | |
 |---|---|

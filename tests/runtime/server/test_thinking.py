@@ -46,6 +46,9 @@ def test_reasoning_ends_when_its_budget_is_used_up(service: Service, bundle: Pat
     message = ask(service)
     assert message["reasoning_content"]
     assert message["content"]
+    usage = service.chat(model="base", max_tokens=24, thinking_budget=BUDGET).json()["usage"]
+    end_tag = service.http.post("/tokenize", json={"content": "</think>"}).json()["count"]
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": BUDGET + end_tag}
     raw = ask(service, reasoning_format="none")
     reasoning, end, answer = raw["content"].partition("</think>")
     assert end

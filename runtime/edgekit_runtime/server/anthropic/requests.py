@@ -31,6 +31,7 @@ def read_messages(document: Document, adapters: Sequence[str] = ()) -> Asked:
 
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
+        Refused: a thread, with the code that clients know.
     """
     fields = Fields(document)
     limit = fields.number("max_tokens", int, 1)
@@ -43,7 +44,7 @@ def read_to_count(document: Document, adapters: Sequence[str] = ()) -> Asked:
     """The same, for its prompt alone, which needs no limit.
 
     Raises:
-        InputError: see :func:`read_messages`.
+        InputError, Refused: see :func:`read_messages`.
     """
     return _read(document, Fields(document), adapters, None)
 

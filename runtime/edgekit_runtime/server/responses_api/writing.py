@@ -18,7 +18,9 @@ from edgekit_runtime.server.responses_api.items import CUT, Items
 from edgekit_runtime.server.wire import Message
 
 Document = dict[str, Any]
+# Fields of a request that come back as they are, and those of which something does.
 _ECHOED = ("instructions", "max_output_tokens", "temperature", "top_p", "top_logprobs", "user", "prompt_cache_key")
+_READ = ("metadata", "parallel_tool_calls", "reasoning", "text", "tool_choice", "tools")
 
 
 class ResponseWriter:
@@ -28,7 +30,8 @@ class ResponseWriter:
 
     def __init__(self, asked: Asked, document: Document) -> None:
         """Say what is answered to ``asked``, whose body was ``document``: some of it comes back."""
-        self._asked, self._document = asked, without_nan(document)
+        self._asked = asked
+        self._given = without_nan({name: document.get(name) for name in (*_ECHOED, *_READ)})
         self._items = Items()
         self._parts = PartReader(None)
         self._count = 0
@@ -99,7 +102,7 @@ class ResponseWriter:
         return event_text(numbered, document["type"])
 
     def _response(self, status: str) -> Document:
-        given = self._document.get
+        given = self._given.get
         reasoning, text = given("reasoning") or {}, given("text") or {}
         return {
             "id": f"resp_{self._asked.id}",
