@@ -142,7 +142,7 @@ class Answering:
 
         body = await read_body(request, share, most_images)
         asked, writer, images = await self._reading.read(read, body)
-        first = asked.options[0]
+        first = asked.options[0] if asked.options else {}
         if urls := first.get("image"):
             bare = places is not None and places.bare
             found = await self._images.read(placed(urls, images), share, len(body), bare=bare)
@@ -160,6 +160,8 @@ class Answering:
             here.enter_context(held)
             self._check(asked)
             headers = parameters.header_of(asked.ignored)
+            if not asked.options:
+                return JSONResponse(writer.whole([], []), headers=headers)
             # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
             if not asked.stream:
                 with self._counted(len(asked.options)):

@@ -26,12 +26,16 @@ from edgekit_runtime.server.guard import Guard, Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.models import model_cards
+from edgekit_runtime.server.ollama.errors import ollama_error
+from edgekit_runtime.server.ollama.routes import PREFIX as OLLAMA
+from edgekit_runtime.server.ollama.routes import ollama_routes
 from edgekit_runtime.server.openai import dialects as openai
 from edgekit_runtime.server.refusals import NoModel, Refused, error_response, openai_error
 from edgekit_runtime.server.responses_api import dialect as responses
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.text_routes import TextRoutes
 
+ANTHROPIC = "/v1/messages"
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
 PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
@@ -102,6 +106,7 @@ def make_app(
             Route("/apply-template", guarded(of_texts.template), methods=["POST"]),
             Route("/tokenizer_info", guarded(of_texts.tokenizer)),
             Route("/lora-adapters", guarded(of_adapters.listed), methods=["GET", "POST"]),
+            *ollama_routes(supervisor, answering, guarded),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},
         middleware=[_for_sites(cors)] if cors else [],
@@ -180,12 +185,13 @@ def _page_file(name: str, kind: str) -> Handler:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """What Starlette says of paths and methods, as who asks reads it; its headers name the methods that there are."""
+    """What Starlette says of paths and methods, as their clients read it; headers name the methods that there are."""
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path}"
     asked = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
     refused = Refused(error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url")
-    of_anthropic = request.url.path.startswith("/v1/messages")
-    response = error_response(refused, anthropic_error if of_anthropic else openai_error)
+    path = request.url.path
+    form = ollama_error if path.startswith(OLLAMA) else anthropic_error if path.startswith(ANTHROPIC) else openai_error
+    response = error_response(refused, form)
     response.headers.update(error.headers or {})
     return response

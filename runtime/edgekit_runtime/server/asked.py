@@ -14,7 +14,7 @@ class Asked:
 
     Attributes:
         model: an adapter's name, or "base".
-        options: arguments of Runtime.stream, one set for each choice.
+        options: arguments of Runtime.stream, one set for each choice; none where nothing is to be generated.
         chat: a chat completion, not a plain one.
         stream: the answer is wanted piece by piece.
         include_usage: and counts at its end.

@@ -37,6 +37,10 @@ class Parameter:
     only: tuple[Any, ...] | None = None
     instead: str = "leave it out"
 
+    def takes(self, value: Any) -> bool:
+        """Whether a value is taken; null always is."""
+        return self.only is None or value is None or any(_same(value, each) for each in self.only)
+
 
 Table = Mapping[str, Parameter]
 
@@ -113,9 +117,7 @@ def check(document: Mapping[str, Any], known: Table, within: str = "") -> tuple[
         parameter = known.get(name)
         if parameter is None:
             unknown.append(f"{within}.{name}" if within else name)
-        elif (
-            parameter.only is not None and value is not None and not any(_same(value, each) for each in parameter.only)
-        ):
+        elif parameter.only is not None and not parameter.takes(value):
             _refuse(f"{within}.{name}" if within else name, parameter.only, parameter.instead)
     return tuple(unknown)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from edgekit_runtime.server import parameters
 from edgekit_runtime.server.anthropic.parameters import MESSAGES as ANTHROPIC
+from edgekit_runtime.server.ollama import tables as ollama
 from edgekit_runtime.server.openai import parameters as openai
 from edgekit_runtime.server.parameters import Parameter, Table
 from edgekit_runtime.server.responses_api.parameters import RESPONSE
@@ -23,7 +24,8 @@ says how to run the service.
 
 A field of a request is done, refused with 400 and its name, or, where nobody knows it, named in the header
 `X-Edgekit-Ignored` of the answer.  Nothing else is left out.  Errors have OpenAI's form, but for
-[Anthropic's API](#messages); `error.code` is `context_length_exceeded` where prompt and answer don't fit the context.
+[Anthropic's](#messages) and [Ollama's](#ollamas-api) API; `error.code` is `context_length_exceeded` where prompt and
+answer don't fit the context.
 
 Where the service has a key, clients send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.  Pages of other sites
 may ask where `--cors ORIGIN` names their site.
@@ -53,6 +55,18 @@ ROUTES = {
     "/detokenize": "[the text](#texts-and-tokens) of token ids",
     "/apply-template": "[the prompt](#texts-and-tokens) that a conversation becomes",
     "/tokenizer_info": "chat template, special tokens and the number of tokens",
+    "/api/chat": "[answers a conversation](#ollamas-api), as Ollama does",
+    "/api/generate": "[answers a question, or continues a text](#ollamas-api)",
+    "/api/tags": "the base and each adapter, `NAME:latest`",
+    "/api/ps": "the same, as models in memory",
+    "/api/show": "one of them: template, system prompt, defaults, capabilities, what the base's file says of itself",
+    "/api/version": "the version of Ollama whose API this is, and our own",
+    "/api/pull": "a success for a model that is here; [others](#ollamas-api) are not fetched",
+    "/api/push": "501 and [how it is done here](#ollamas-api), as the next four",
+    "/api/create": "501",
+    "/api/copy": "501",
+    "/api/delete": "501",
+    "/api/blobs/{digest}": "501",
 }
 ASKING = """
 There is no `/v1/embeddings`: the graphs of ONNX bundles give logits alone, and llama.cpp would need a second context.
@@ -115,6 +129,41 @@ TEXTS = """
 | Field | Tokenize | Detokenize | Apply-template | |
 |---|---|---|---|---|
 """
+OLLAMA = """
+## Ollama's API
+
+For programs that speak to Ollama: give them this service's address as their host.  A name may have `:latest` behind it.
+Streams are the default there; they are lines of JSON, and the last one has `done_reason` and the counts, with times in
+nanoseconds.  Errors are `{"error": "text"}`.  Other things than in Ollama:
+
+* Options that are missing are the adapter's own, not Ollama's: greedy, and 256 tokens, where it says nothing.
+* Messages that don't fit the context are refused, and none is left out.
+* The chat template is the base's own; a last message of the assistant is continued.
+* Models are not pulled, created, copied or deleted here: `edgekit import-ollama` makes a bundle of a Modelfile, and
+  [adapters](#adapters) come and go.
+
+| Field | Chat | Generate | |
+|---|---|---|---|
+"""
+OLLAMA_OPTIONS = """
+In `options`:
+
+| Option | |
+|---|---|
+"""
+OLLAMA_NEUTRAL = """
+These are known and not done, in `options` or beside.  They are taken with the value that changes nothing, and refused
+with others.
+
+| Field | Value |
+|---|---|
+"""
+OLLAMA_MESSAGES = """
+In messages:
+
+| Field | |
+|---|---|
+"""
 YES, NO = "yes", ""
 COLUMNS = 120
 
@@ -128,6 +177,9 @@ def reference() -> str:
         f"{RESPONSES}{_others(RESPONSE)}{MESSAGES}{_others(ANTHROPIC)}"
         f"{ADAPTERS}{_done([parameters.LOAD, parameters.UNLOAD])}"
         f"{TEXTS}{_done([parameters.TOKENIZE, parameters.DETOKENIZE, parameters.TEMPLATE])}"
+        f"{OLLAMA}{_done([ollama.CHAT, ollama.GENERATE])}"
+        f"{OLLAMA_OPTIONS}{_named(ollama.OPTIONS)}{OLLAMA_MESSAGES}{_named(ollama.MESSAGE)}"
+        f"{OLLAMA_NEUTRAL}{_neutral([ollama.CHAT, ollama.GENERATE, ollama.OPTIONS])}"
     )
 
 
@@ -149,6 +201,12 @@ def _done(tables: list[Table]) -> str:
             marked = f"{' | '.join(marks)} | " if len(tables) > 1 else ""
             rows.append(f"| `{parameter.name}` | {marked}{_cell(parameter.does)} |\n")
     return "".join(rows)
+
+
+def _named(table: Table) -> str:
+    """What is done, of one kind of object."""
+    done = (each for each in table.values() if each.only is None)
+    return "".join(f"| `{each.name}` | {_cell(each.does)} |\n" for each in done)
 
 
 def _neutral(tables: list[Table]) -> str:

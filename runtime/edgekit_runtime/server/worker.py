@@ -24,6 +24,7 @@ from edgekit_runtime.prompts.reasoning import trained_mode
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler import TokenScore
+from edgekit_runtime.server.about import about
 from edgekit_runtime.server.at_work import AtWork
 from edgekit_runtime.server.preparing import Preparing, Watch, pictured
 from edgekit_runtime.server.wire import BEAT_SECONDS, NO_MEMORY, Incoming, Message, error_message, pack
@@ -149,6 +150,8 @@ class Worker:
                 return [list(data) for data in texts.pieces(**options)]
             case "count":
                 return self._runtime.count_tokens(**pictured(options))
+            case "about":
+                return about(self._runtime, **options)
             case _:
                 return texts.facts()
 
@@ -163,6 +166,7 @@ class Worker:
                 "name": each.name,
                 "version": each.version,
                 "digest": each.digest,
+                "size": self._runtime.adapter_path(each.name).stat().st_size,
                 "reasoning": trained_mode(each.template_arguments),
             }
             for each in manifest.adapters
@@ -172,7 +176,11 @@ class Worker:
             "version": manifest.version,
             "base": {
                 "family": manifest.base.family,
+                "architecture": manifest.base.architecture,
+                "parameters": manifest.base.parameters,
                 "quantization": manifest.base.quantization,
+                "digest": manifest.base.digest,
+                "size": self._runtime.base_files.size,
                 "reasoning": trained_mode(manifest.base.template_arguments),
             },
             "default_adapter": manifest.default_adapter,
