@@ -22,6 +22,7 @@ class Asked:
         n: choices for each prompt.
         splits: reasoning is told apart from the answer.
         reasons: and told at all.
+        progress: so is how much of the prompt has been read.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Asked:
     n: int = 1
     splits: bool = False
     reasons: bool = True
+    progress: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 

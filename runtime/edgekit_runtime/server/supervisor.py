@@ -128,8 +128,12 @@ class Supervisor:
         await self._reap()
         os.close(self._shared)
 
-    async def answer(self, options: dict[str, Any]) -> AsyncGenerator[Message, None]:
+    async def answer(self, options: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[Message, None]:
         """Events of an answer: "accepted", "text" …, "done".  Leaving early stops the generation.
+
+        Args:
+            options: arguments of Runtime.stream.
+            progress: "progress" comes before the first text.
 
         Raises:
             InputError, UsageError: what is wrong with the request.
@@ -145,7 +149,8 @@ class Supervisor:
         for name, model in self._left_out.by_name(self._added).items():
             if name in _names(options) or name == options.get("adapter"):
                 raise _set_aside(name, model[ASIDE])
-        request = self._request({"op": "start", "options": options}, key)
+        message = {"op": "start", "options": options} | ({"progress": True} if progress else {})
+        request = self._request(message, key)
         try:
             await self._send(request)
             while True:
@@ -162,7 +167,7 @@ class Supervisor:
                 self._writer.write(pack({"op": "cancel", "id": request.number}))
 
     async def inspect(self, what: str, options: Message) -> Any:
-        """What a method of Runtime.texts gives for these arguments; raises as it does."""
+        """What a method of Runtime.texts, or "count", gives for these arguments; raises as it does."""
         return await self._command({"op": "inspect", "what": what, "options": options})
 
     async def load(self, model: Message, path: str) -> None:
@@ -399,6 +404,8 @@ class Supervisor:
                 if request.accepted:
                     return
                 request.accepted = True
+            case "progress" if request.said or request.scored:  # of a prompt that is read again
+                return
             case "text":
                 fresh = request.fresh(message)
             case "done" | "error":
