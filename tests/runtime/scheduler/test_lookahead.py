@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgekit_runtime import BASE, Generation, Runtime
 from edgekit_runtime.engines import BARE, Part
+from edgekit_runtime.engines.llama.engine import LlamaEngine
 from edgekit_runtime.engines.probe import can_look_ahead
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler.lookahead import MOST_CONTEXTS, MOST_GUESSES, Costs, Followers, Guesser, Lookahead
@@ -51,9 +52,14 @@ def plain(demo_bundle: Path) -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def sure(ahead: Runtime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    """One that looks ahead whatever this machine's steps cost."""
-    monkeypatch.setattr(type(ahead.engine), "looks_ahead", lambda *_: True)
+def paying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses pay, whatever this machine's steps cost now."""
+    monkeypatch.setattr(LlamaEngine, "looks_ahead", lambda *_: True)
+    monkeypatch.setattr(Costs, "of", lambda _, tokens: 1 + 0.1 * tokens)
+
+
+@pytest.fixture
+def sure(ahead: Runtime, paying: None) -> Runtime:
     return ahead
 
 
@@ -79,13 +85,11 @@ def test_greedy_answers_are_those_without(sure: Runtime, plain: Runtime, adapter
     assert sum(accepted) > 0
 
 
+@pytest.mark.usefixtures("paying")
 @pytest.mark.parametrize("adapter", [BASE, "one"])
-def test_drawn_answers_and_those_to_the_end_of_the_context(
-    goods: Goods, monkeypatch: pytest.MonkeyPatch, adapter: str
-) -> None:
+def test_drawn_answers_and_those_to_the_end_of_the_context(goods: Goods, adapter: str) -> None:
     # On floats of a small base: on quantized weights the order of sums moves probabilities.
     with Runtime(goods.bundle, threads=1) as new, Runtime(goods.bundle, threads=1, lookahead=False) as old:
-        monkeypatch.setattr(type(new.engine), "looks_ahead", lambda *_: True)
         for seed in range(6):
             drawn = {"temperature": 0.7, "top_k": 4, "seed": seed, "max_tokens": 24, "ignore_eos": True}
             agree(new, old, copied(3, seed) | {"adapter": adapter} | drawn)
