@@ -231,6 +231,25 @@ class Sampler(Protocol):
         """Free it."""
 
 
+class Embedder(Protocol):
+    """Reads hidden states beside an engine's KV sequences, one text after another.
+
+    ``tokens`` is how long a text may be, ``chunk`` how many tokens of it are read at once at most.
+    """
+
+    tokens: int
+    chunk: int
+
+    def read(self, part: Part, stack: Stack) -> NDArray[np.float32]:
+        """The last hidden state of each token of a part under adapters, [len(part.tokens), width]."""
+
+    def forget(self) -> None:
+        """Make room for another text; adapters may be unloaded from here on."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
 class Engine(Protocol):
     """One loaded base; adapters are loaded once and chosen per decode.  Not thread-safe.
 
@@ -286,6 +305,9 @@ class Engine(Protocol):
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""
+
+    def embedder(self, tokens: int) -> Embedder:
+        """What reads hidden states of texts of so many tokens at most; raises InputError where there are none."""
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""

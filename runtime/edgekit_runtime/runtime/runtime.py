@@ -22,11 +22,22 @@ from edgekit_runtime.intake.adapters import recognize, take_in
 from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
+from edgekit_runtime.runtime.embedding import EmbeddingReader, Embeddings, Text, listed
 from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
 from edgekit_runtime.runtime.options import Options
 from edgekit_runtime.runtime.texts import Texts
-from edgekit_runtime.scheduler import DEFAULT_CHAT_MEMORY, AdapterPool, Loop, ParkedChats, Piece, PrefixCache, Request
+from edgekit_runtime.scheduler import (
+    DEFAULT_CHAT_MEMORY,
+    AdapterPool,
+    EmbeddingQueue,
+    EmbeddingRequest,
+    Loop,
+    ParkedChats,
+    Piece,
+    PrefixCache,
+    Request,
+)
 from edgekit_runtime.store import Store, is_store
 
 CACHE_FOLDER = "cache"  # in a store
@@ -98,6 +109,9 @@ class Runtime:
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
             self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag), ParkedChats(chat_memory))
+            self._embedding_reader = EmbeddingReader(loaded, self.texts, self._catalogue)
+            self.embedding = EmbeddingQueue(self._engine, pool)
+            self._open.callback(self.embedding.close)
         except BaseException:
             self._open.close()
             raise
@@ -228,6 +242,52 @@ class Runtime:
         self._coming.append(request)
         return Stream(request, asked.adapter, self._pull, self._dropped.append, asked.reading, asked.thinking)
 
+    def embed(
+        self,
+        texts: Text | Sequence[Text],
+        adapter: str | None = None,
+        *,
+        lora: Mapping[str, float] | None = None,
+        truncate: bool = False,
+        dimensions: int | None = None,
+    ) -> Embeddings:
+        """Vectors of texts: the mean of the last hidden state over a text's tokens, of length 1.
+
+        A text is read as it is, without chat template and system prompt.
+
+        Args:
+            texts: a text, or token ids, or several of either.
+            adapter: see :meth:`stream`.
+            lora: adapters with scales instead.
+            truncate: leave out the end of a text that doesn't fit the context.
+            dimensions: only so many first numbers of each vector, which get length 1 again.
+
+        Raises:
+            InputError: an empty text, an unknown adapter, a text that doesn't fit, or an engine without hidden states.
+        """
+        import numpy as np
+
+        options: dict[str, Any] = {"adapter": adapter, "lora": lora, "truncate": truncate, "dimensions": dimensions}
+        request, name = self.embedding_request(listed(texts), **options)
+        try:
+            while not request.done:
+                self.step()
+        finally:
+            request.close()
+        if request.error is not None:
+            raise request.error
+        return Embeddings(np.stack(request.vectors), tuple(map(len, request.texts)), name)
+
+    def embedding_request(self, texts: Sequence[Text], **options: Any) -> tuple[EmbeddingRequest, str | None]:
+        """Queue what :meth:`embed` does, for :meth:`step`; the request, and the adapter's name.
+
+        Raises:
+            InputError: as :meth:`embed`; what is found out later is the request's ``error``.
+        """
+        made = self._embedding_reader.request(texts, **options)
+        self.embedding.add(made[0])
+        return made
+
     def step(self) -> bool:
         """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""
         with self._lock:
@@ -235,7 +295,8 @@ class Runtime:
                 self.loop.enqueue(self._coming.popleft())
             while self._dropped:
                 self.loop.cancel(self._dropped.popleft())
-            return self.loop.step()
+            answering, embedding = self.loop.step(), self.embedding.step()
+            return answering or embedding
 
     def encode(
         self,

@@ -1,5 +1,6 @@
 """Continuous batching: many requests, each with its own adapters, over one engine."""
 
+from edgekit_runtime.scheduler.embedding import EmbeddingQueue, EmbeddingRequest
 from edgekit_runtime.scheduler.loop import Loop
 from edgekit_runtime.scheduler.parked import DEFAULT_CHAT_MEMORY, ParkedChats
 from edgekit_runtime.scheduler.pool import AdapterPool
@@ -9,6 +10,8 @@ from edgekit_runtime.scheduler.request import Piece, Request, TokenScore, Work
 __all__ = [
     "DEFAULT_CHAT_MEMORY",
     "AdapterPool",
+    "EmbeddingQueue",
+    "EmbeddingRequest",
     "Loop",
     "ParkedChats",
     "Piece",

@@ -84,6 +84,7 @@ def make_app(
             Route("/v1/models/{name}", guarded(overview.model)),
             Route("/v1/chat/completions", answers(openai.CHAT), methods=["POST"]),
             Route("/v1/completions", answers(openai.COMPLETION), methods=["POST"]),
+            Route("/v1/embeddings", answers(openai.EMBEDDINGS), methods=["POST"]),
             Route("/v1/load_lora_adapter", guarded(of_adapters.load), methods=["POST"]),
             Route("/v1/unload_lora_adapter", guarded(of_adapters.unload), methods=["POST"]),
             Route("/tokenize", guarded(of_texts.tokenize), methods=["POST"]),

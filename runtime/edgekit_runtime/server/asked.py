@@ -14,7 +14,7 @@ class Asked:
 
     Attributes:
         model: an adapter's name, or "base".
-        options: arguments of Runtime.stream, one set for each choice.
+        options: arguments of Runtime.stream (for vectors, of Runtime.embedding_request), one set for each choice.
         chat: a chat completion, not a plain one.
         stream: the answer is wanted piece by piece.
         include_usage: and counts at its end.
@@ -22,6 +22,7 @@ class Asked:
         n: choices for each prompt.
         splits: reasoning is told apart from the answer.
         reasons: and told at all.
+        op: what the worker is asked to do with the options.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Asked:
     n: int = 1
     splits: bool = False
     reasons: bool = True
+    op: str = "start"
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 

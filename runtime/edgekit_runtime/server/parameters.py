@@ -202,6 +202,17 @@ COMPLETION = table(
         Parameter("echo", "the prompt before the answer, with its log-probabilities"),
     ],
 )
+EMBEDDINGS = table(
+    [
+        Parameter("model", "the adapter's name, or `base`"),
+        Parameter("input", "text or token ids, or a list of either"),
+        Parameter("encoding_format", "`float` or `base64` (float32, little-endian)"),
+        Parameter("dimensions", "only so many first numbers of each vector, which gets length 1 again"),
+        Parameter("lora", 'adapters and scales for this request: `[{"id": NAME, "scale": 0.5}]`'),
+        Parameter("user", "taken; nothing depends on it"),
+    ],
+    _unless(truncate_prompt_tokens=(), add_special_tokens=True, normalize=True, embd_normalize=2),
+)
 LOAD = table(
     [
         Parameter("lora_name", "the name that requests use"),

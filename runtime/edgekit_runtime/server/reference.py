@@ -38,6 +38,7 @@ ROUTES = {
     "/v1/models/{name}": "one of them",
     "/v1/chat/completions": "[answers a conversation](#chat-and-completions)",
     "/v1/completions": "[continues a text](#chat-and-completions)",
+    "/v1/embeddings": "[vectors of texts](#embeddings)",
     "/v1/load_lora_adapter": "[loads an adapter](#adapters), as vLLM does",
     "/v1/unload_lora_adapter": "[unloads one](#adapters)",
     "/lora-adapters": "adapters with the numbers that `lora` may name them by, as at llama-server",
@@ -47,8 +48,6 @@ ROUTES = {
     "/tokenizer_info": "chat template, special tokens and the number of tokens",
 }
 ASKING = """
-There is no `/v1/embeddings`: the graphs of ONNX bundles give logits alone, and llama.cpp would need a second context.
-
 ## Chat and completions
 
 Tokens are chosen in this order, by llama.cpp's samplers on every engine: `logit_bias`, `repetition_penalty`,
@@ -63,6 +62,21 @@ These fields are known and not done.  They are taken with the value that changes
 
 | Field | Value |
 |---|---|
+"""
+EMBEDDINGS = """
+## Embeddings
+
+The vector of a text is the mean of the model's last hidden state over the text's tokens, divided by its length, under
+the base or an adapter.  The bases here are language models: nothing trained them for such vectors, and a model that is
+made for embeddings compares texts better.
+
+A text is read as it is, without template and system prompt; control tokens spelt in it are text.  It has to fit the
+context.  Token ids are those of the base: clients that count tokens with OpenAI's tokenizer have to send text
+(`check_embedding_ctx_length=False` in LangChain).  Bundles for ONNX Runtime are refused, as their graphs give logits
+alone.
+
+| Field | Embeddings | |
+|---|---|---|
 """
 ADAPTERS = """
 ## Adapters
@@ -88,8 +102,10 @@ def reference() -> str:
     """The page, in Markdown."""
     paths = "".join(f"| `{path}` | {text} |\n" for path, text in ROUTES.items())
     asked = [parameters.CHAT, parameters.COMPLETION]
+    refused = [*asked, parameters.EMBEDDINGS]
     return (
-        f"{HEAD}{paths}{ASKING}{_done(asked)}{NEUTRAL}{_neutral(asked)}"
+        f"{HEAD}{paths}{ASKING}{_done(asked)}{NEUTRAL}{_neutral(refused)}"
+        f"{EMBEDDINGS}{_done([parameters.EMBEDDINGS])}"
         f"{ADAPTERS}{_done([parameters.LOAD, parameters.UNLOAD])}"
         f"{TEXTS}{_done([parameters.TOKENIZE, parameters.DETOKENIZE, parameters.TEMPLATE])}"
     )

@@ -46,6 +46,7 @@ NOBODYS_FAULT = (
     NO_MEMORY,
     *(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS")),
 )
+START = "start"
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
 
@@ -128,8 +129,12 @@ class Supervisor:
         await self._reap()
         os.close(self._shared)
 
-    async def answer(self, options: dict[str, Any]) -> AsyncGenerator[Message, None]:
-        """Events of an answer: "accepted", "text" …, "done".  Leaving early stops the generation.
+    async def answer(self, options: dict[str, Any], op: str = START) -> AsyncGenerator[Message, None]:
+        """Events of an answer: "accepted", "text" …, "done", the last alone for vectors.  Leaving early stops it.
+
+        Args:
+            options: arguments of what ``op`` asks for.
+            op: "start" or "embed", see :mod:`~edgekit_runtime.server.wire`.
 
         Raises:
             InputError, UsageError: what is wrong with the request.
@@ -140,12 +145,12 @@ class Supervisor:
         key = await beside(request_key, options) if options.get("image") else request_key(options)
         if self._killers.refuses(key):
             raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
-        if options.get("seed") is None:
+        if op == START and options.get("seed") is None:
             options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
         for name, model in self._left_out.by_name(self._added).items():
             if name in _names(options) or name == options.get("adapter"):
                 raise _set_aside(name, model[ASIDE])
-        request = self._request({"op": "start", "options": options}, key)
+        request = self._request({"op": op, "options": options}, key)
         try:
             await self._send(request)
             while True:

@@ -4,6 +4,7 @@ Front to worker::
 
     {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream; of each image "width",
                                                     "height" and "rgb", the number of bytes that follow the line
+    {"op": "embed", "id": n, "options": {…}}        arguments of Runtime.embedding_request
     {"op": "inspect", "id": n, "what": …, "options": {…}}
                                                     a method of Runtime.texts and its arguments; answered by "done"
                                                     or "error"
@@ -23,7 +24,8 @@ Worker to front::
     {"op": "text", "id": n, "text": …, "scores": […]}
                                                      calls as the model writes them; the first one has the prompt's
                                                      scores as "echoed"
-    {"op": "done", "id": n, "value": …}              the whole Generation, or a command's answer
+    {"op": "done", "id": n, "value": …}              the whole Generation, "vectors" of texts (float32 in base64)
+                                                     with "usage", or a command's answer
     {"op": "error", "id": n, "type": …, "problem": …, "hint": …}
     {"op": "models", "models": […], "bundle": {…}}   when they change
     {"op": "beat", "stats": {…}}                     twice a second: the worker lives
