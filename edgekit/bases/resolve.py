@@ -202,6 +202,21 @@ def on_base(project: Project, name: str | None) -> Project:
     )
 
 
+def gguf_family(path: Path, label: str | None = None) -> str:
+    """The family of a GGUF base: what it says of itself, else a name and the digest of the file.
+
+    Args:
+        path: the file, or the first of several.
+        label: the name; else the file's own.
+
+    Raises:
+        InputError: as :func:`~edgekit.bases.gguf_base.base_header`.
+    """
+    metadata, whole = base_header(path).metadata, joined(path)
+    label = label or str(metadata.get("general.basename") or whole.stem)
+    return str(metadata.get(KEY_FAMILY) or family_name(label, remembered_digest(whole)))
+
+
 def _packaged(name: str) -> Path:
     package, file = PACKAGED[name]
     spec = importlib.util.find_spec(package)
@@ -253,8 +268,5 @@ def _model_folder(folder: Path, name: str) -> Path:
 
 
 def _from_gguf(path: Path, name: str) -> Base:
-    metadata = base_header(path).metadata
-    path = joined(path)
-    label = name if name in PACKAGED else str(metadata.get("general.basename") or path.stem)
-    family = str(metadata.get(KEY_FAMILY) or family_name(label, remembered_digest(path)))
+    family, path = gguf_family(path, name if name in PACKAGED else None), joined(path)
     return Base(name, family, unpacked(path, family), path)

@@ -15,6 +15,7 @@ from edgekit.cli.devices import devices
 from edgekit.cli.evaluate import evaluate
 from edgekit.cli.export import export
 from edgekit.cli.frame import Program, program, run_program
+from edgekit.cli.import_ollama import import_ollama
 from edgekit.cli.init import init
 from edgekit.cli.keygen import keygen
 from edgekit.cli.merge import merge
@@ -31,7 +32,7 @@ from edgekit.cli.verify import verify
 GROUPS = {
     "Start": (init, demo, schema),
     "Train": (data, train, tune, runs, evaluate, merge),
-    "Prove and ship": (export, keygen, sign, verify),
+    "Prove and ship": (export, import_ollama, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),
 }

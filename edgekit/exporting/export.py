@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import logging
 import tempfile
@@ -16,6 +15,7 @@ from edgekit.bases.virtual_probe import check_virtual_tokens
 from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, tell_requantized, with_blocks
 from edgekit.exporting.options import ExportOptions
 from edgekit.exporting.preflight import check_export, default_adapter
+from edgekit.exporting.versions import version_now
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, bundle_folder
 from edgekit.proof.gate import NotGood, Refused, prove_bundle
@@ -222,7 +222,7 @@ class _Prepared:
         settings, names = self.project.export, [source.name for source in separate]
         return BundlePlan(
             name=settings.name or self.project.project,
-            version=_version(),
+            version=version_now(),
             task=self.project.task,
             base=self.shipped,
             base_file=self._base_file(weights, scratch),
@@ -311,8 +311,3 @@ def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference
     for adapter in adapters:
         references.append(take_reference(project, adapter, project.gate.rows))
     return references
-
-
-def _version() -> str:
-    """Bundles are numbered by the time they were made, so that a later one is a newer one."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y.%m.%d.%H%M%S")

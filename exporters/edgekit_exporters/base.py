@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+from edgekit_runtime.prompts.template import TemplateFacts
 
 SETTINGS = (".json", ".jinja", ".model", ".txt")  # config, tokenizer, chat template, image processor
 
@@ -44,3 +47,24 @@ class Base:
     def key(self) -> str:
         """For the cache: the family, and a digest of config and tokenizer, which can change under the same weights."""
         return f"{self.family}-{settings_digest(self.folder, *([self.vision] if self.vision else []))}"
+
+
+@dataclass(frozen=True)
+class GgufBase:
+    """A base that devices run as the GGUF that it is: nothing of it is unpacked, and nothing can be trained on it.
+
+    Attributes:
+        family: as that of :class:`Base`.
+        gguf: the file, whole.
+        template: how it is asked.
+        ends: token ids that end an answer, beside those that llama.cpp finds.
+    """
+
+    family: str
+    gguf: Path
+    template: TemplateFacts
+    ends: frozenset[int] = frozenset()
+
+    def with_ends(self, tokens: Iterable[int]) -> GgufBase:
+        """The same with more of them."""
+        return replace(self, ends=self.ends | frozenset(tokens))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit_exporters.base import Base
-from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
+from edgekit_exporters.base import Base, GgufBase
+from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf, write_ready_adapter
 from edgekit_exporters.gguf.base import quantization_of
 from edgekit_exporters.gguf.end_tokens import end_metadata
 from edgekit_exporters.gguf.metadata import rewrite_metadata
@@ -25,7 +26,9 @@ from edgekit_exporters.requantized import requantized_from
 from edgekit_runtime.engines.memory import MIB, ONNX_RUNTIME_BYTES, default_context, running_bytes
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
+from edgekit_runtime.formats.adapter import KEY_FAMILY, adapter_entry
 from edgekit_runtime.formats.bundle import file_digest, is_bundle, verify_bundle
+from edgekit_runtime.formats.end_tokens import KEY_END_TOKENS
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.formats.manifest import (
     BUNDLE_SCHEMA,
@@ -53,13 +56,21 @@ RUNTIME_REQUIREMENT = ">=0.1"
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """How a base is asked alone: its system prompt, and its sampling where a request says nothing."""
+
+    system: str | None = None
+    generation: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class BundlePlan:
     """What goes into a bundle.
 
     Attributes:
         name: the bundle's name.
         task: "text" or "caption".
-        base: whose family the adapters have.
+        base: whose family the adapters have.  Those of a :class:`GgufBase` are GGUF files, which are copied.
         base_file: the GGUF that devices load, or the folder of an ONNX base.
         projector: what reads images for it, for captions.
         merged: adapters that are merged into ``base_file``; the first one's system prompt and defaults are the base's.
@@ -67,11 +78,12 @@ class BundlePlan:
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have (``ANY_ISA`` when no target was named).
         longest: most tokens of context that devices may serve; the base's own where None.
+        defaults: of the base, where nothing is merged into it.
     """
 
     name: str
     task: str
-    base: Base
+    base: Base | GgufBase
     base_file: Path
     merged: Sequence[AdapterSource]
     adapters: Sequence[AdapterSource]
@@ -80,6 +92,7 @@ class BundlePlan:
     version: str
     projector: Path | None = None
     longest: int | None = None
+    defaults: Defaults = Defaults()
 
     @property
     def is_onnx(self) -> bool:
@@ -131,10 +144,7 @@ def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[Adapte
         shutil.copytree(plan.base_file, folder / BASE_FOLDER, ignore=shutil.ignore_patterns(MAP_FILE))
     else:
         (folder / BASE_FOLDER).mkdir()
-        # A file may come from anywhere; the template is the one that adapters are trained with.
-        asked_as: dict[str, Any] = template_facts(plan.base.folder).metadata() | end_metadata(
-            plan.base.folder, plan.base_file
-        )
+        asked_as = _asked_as(plan)
         if read_gguf(plan.base_file).metadata.get(ADDS_EOS):  # engines would end each prompt before its answer
             asked_as[ADDS_EOS] = False
         rewrite_metadata(plan.base_file, folder / BASE_FILE, asked_as)
@@ -148,9 +158,21 @@ def _write_files(plan: BundlePlan, folder: Path) -> tuple[Manifest, tuple[Adapte
     return manifest, entries
 
 
+def _asked_as(plan: BundlePlan) -> dict[str, Any]:
+    """Metadata of the base: a file may come from anywhere; the template is the one that adapters are trained with."""
+    base = plan.base
+    if isinstance(base, GgufBase):
+        ends = {KEY_END_TOKENS: json.dumps(sorted(base.ends))} if base.ends else {}
+        return base.template.metadata() | {KEY_FAMILY: base.family} | ends
+    return template_facts(base.folder).metadata() | end_metadata(base.folder, plan.base_file)
+
+
 def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> AdapterEntry:
     base = plan.base
     file = f"adapters/{source.name}-{source.version}{SUFFIX if plan.is_onnx else '.gguf'}"
+    if isinstance(base, GgufBase):
+        facts = write_ready_adapter(source, base, folder / file)
+        return adapter_entry(facts, family=base.family, file=file, digest=file_digest(folder / file))
     if plan.is_onnx:
         from edgekit_exporters.onnx.adapter import write_adapter_onnx
 
@@ -178,6 +200,7 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
 def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]) -> Manifest:
     facts = _onnx_facts(folder) if plan.is_onnx else _gguf_facts(plan, folder / BASE_FILE)
     asked_as = plan.merged[0] if plan.merged else None
+    defaults = asked_as or plan.defaults
     files = _files(folder)
     digests = {entry.path: entry.sha256 for entry in files}
     return Manifest(
@@ -198,8 +221,8 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
             projector=PROJECTOR_FILE if plan.projector else None,
             projector_digest=digests.get(PROJECTOR_FILE),
             merged=tuple(source.name for source in plan.merged),
-            system=asked_as.system if asked_as else None,
-            generation=asked_as.generation if asked_as else None,
+            system=defaults.system,
+            generation=defaults.generation,
             schema=asked_as.output_schema if asked_as else None,
             template_arguments=asked_as.template_arguments if asked_as else None,
             parts=tuple(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_exporters.base import Base
+from edgekit_exporters.base import Base, GgufBase
 from edgekit_exporters.conversion.tensor_map import tensor_map
 from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.gguf.metadata import rewrite_metadata
@@ -21,6 +21,9 @@ from edgekit_exporters.peft.refit import refit
 from edgekit_exporters.peft.ways_out import refuse_ends
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats import adapter as keys
+from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.intake.adapters import take_in as take_in_ready
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +125,22 @@ def write_adapter_gguf(
     return canonical
 
 
-def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter | TakenPrompt) -> dict[str, Any]:
+def write_ready_adapter(source: AdapterSource, base: GgufBase, destination: Path) -> AdapterFacts:
+    """Write ``destination``: a copy of the adapter's GGUF that also says what devices have to know of it.
+
+    Its tensors stay as they are, byte for byte.  What it says of itself stays where ``source`` says nothing.
+
+    Raises:
+        InputError: it is no sound adapter, is of another base, or changes nothing.
+    """
+    held = take_in_ready(source.folder, read_gguf(base.gguf), family=base.family)
+    rewrite_metadata(source.folder, destination, _metadata(source, base, held))
+    return AdapterFacts.read(destination)
+
+
+def adapter_facts(
+    source: AdapterSource, base: Base | GgufBase, canonical: CanonicalAdapter | TakenPrompt | AdapterFacts
+) -> dict[str, Any]:
     """What an adapter file of any format says of itself, by key; what was not given is left out."""
     facts = {
         keys.KEY_SCHEMA: keys.ADAPTER_SCHEMA,
@@ -130,7 +148,7 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
         keys.KEY_VERSION: source.version,
         keys.KEY_FAMILY: base.family,
         keys.KEY_RANK: canonical.rank or None,
-        keys.KEY_TARGETS: canonical.targets or None,
+        keys.KEY_TARGETS: list(canonical.targets) or None,
         keys.KEY_SYSTEM: source.system,
         keys.KEY_GENERATION: source.generation,
         keys.KEY_OUTPUT_SCHEMA: source.output_schema,
@@ -140,7 +158,9 @@ def adapter_facts(source: AdapterSource, base: Base, canonical: CanonicalAdapter
     return {key: value for key, value in facts.items() if value is not None}
 
 
-def _metadata(source: AdapterSource, base: Base, canonical: CanonicalAdapter | TakenPrompt) -> dict[str, Any]:
+def _metadata(
+    source: AdapterSource, base: Base | GgufBase, canonical: CanonicalAdapter | TakenPrompt | AdapterFacts
+) -> dict[str, Any]:
     """The facts as GGUF can hold them: documents as JSON text."""
     facts = adapter_facts(source, base, canonical)
     for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA, keys.KEY_TEMPLATE_ARGUMENTS):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.files.strict_json import json_object
 from edgekit_runtime.formats.gguf import ADAPTER_METADATA, GgufFile, TensorInfo, read_gguf
-from edgekit_runtime.formats.manifest import NAME_MEND, NAME_PATTERN, AdapterEntry, check_version
+from edgekit_runtime.formats.manifest import NAME_MEND, NAME_PATTERN, AdapterEntry, check_version, name_from
 from edgekit_runtime.formats.matrix_values import MATRIX_TYPES
 from edgekit_runtime.formats.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.formats.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
@@ -84,6 +84,11 @@ class AdapterFacts:
         return self.stated_rank or max((rank for _, _, rank in self.pairs.values()), default=0)
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """Which kinds of layers it changes."""
+        return tuple(sorted({target.removesuffix(".weight").rpartition(".")[2] for target in self.pairs}))
+
+    @property
     def virtual_tokens(self) -> int | None:
         """How many virtual tokens it puts before a prompt; None for a LoRA."""
         return None if self.rows is None else self.rows.shape[1]
@@ -121,7 +126,7 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
     Raises:
         InputError: no name that an adapter can have.
     """
-    name = name or facts.name or re.sub(r"[^a-z0-9._-]+", "-", facts.path.stem.lower()).strip("._-")
+    name = name or facts.name or name_from(facts.path.stem)
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(f"{shown(name)} is no name for an adapter", NAME_MEND)
     version = facts.version or "0"
@@ -131,7 +136,7 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
         version=version,
         file=file,
         rank=facts.rank,
-        targets=tuple(sorted({target.removesuffix(".weight").rpartition(".")[2] for target in facts.pairs})),
+        targets=facts.targets,
         family=family,
         digest=digest,
         system=facts.system,

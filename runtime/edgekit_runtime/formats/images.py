@@ -92,7 +92,16 @@ def read_data_url(url: str | bytes | memoryview, name: str) -> Picture:
     head, comma, _ = bytes(given[:LONGEST_HEAD]).partition(b",")
     if not comma or not head.startswith(DATA_URL) or not head.endswith(b";base64"):
         raise InputError(f"{name} is no base64 data: URL", "send data:image/jpeg;base64,…")
-    body = given[len(head) + 1 :]
+    return read_base64(given[len(head) + 1 :], name)
+
+
+def read_base64(text: str | bytes | memoryview, name: str) -> Picture:
+    """Decode an image in base64.
+
+    Raises:
+        InputError: it is something else, or as :func:`read_picture`.
+    """
+    body = memoryview(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
     if len(body) > MAX_FILE_BYTES * 4 // 3 + 4:
         raise _too_large(name)
     try:

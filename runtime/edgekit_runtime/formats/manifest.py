@@ -25,6 +25,7 @@ GATES = ("passed", "failed", "skipped")
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 BASE = "base"  # in the place of an adapter's name: the base model alone
+LONGEST_NAME = 100
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,99}"
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 DIGEST_PATTERN = r"[0-9a-f]{64}"
@@ -309,6 +310,11 @@ def _check_adapter(entry: AdapterEntry, where: str) -> None:
         )
     if (entry.kind == PROMPT_KIND) != bool(entry.virtual_tokens):
         raise InputError(f"{where}: adapter {entry.name}: a prompt adapter, and no other, has virtual tokens", _MEND)
+
+
+def name_from(text: str) -> str:
+    """A name for an adapter, made of a text; empty where nothing of it can be in one."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")[:LONGEST_NAME].rstrip("._-")
 
 
 def check_version(version: str, where: str) -> None:

@@ -83,7 +83,7 @@ class TemplateFacts:
         texts = {name: source for name, source in sources.items() if isinstance(source, str)}
         if not texts:
             raise InputError(f"{header.path} has no chat template", "export an instruct or chat model")
-        return cls(texts, _tokens_in(header))
+        return cls(texts, tokens_in(header))
 
     def metadata(self) -> dict[str, Any]:
         """The same as metadata of a GGUF file; None for keys that it must not have."""
@@ -227,8 +227,12 @@ def _now() -> datetime.datetime:
     return _stopped_at.get() or datetime.datetime.now()
 
 
-def _tokens_in(header: GgufFile) -> dict[str, str]:
-    """As edgekit wrote them; in other files by llama.cpp's numbers."""
+def tokens_in(header: GgufFile) -> dict[str, str]:
+    """Special tokens by the name of their variable: as edgekit wrote them; in other files by llama.cpp's numbers.
+
+    Raises:
+        InputError: they are no texts.
+    """
     metadata = header.metadata
     written = metadata.get(KEY_TOKENS)
     if written is not None:

@@ -16,6 +16,7 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import adapter_entry
 from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.gguf import GgufFile
 from edgekit_runtime.formats.images import Source
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
 from edgekit_runtime.intake.adapters import recognize, take_in
@@ -143,6 +144,11 @@ class Runtime:
     def engine(self) -> Engine:
         """The engine underneath, for measurements; not thread-safe."""
         return self._engine
+
+    @property
+    def header(self) -> GgufFile:
+        """The header of the base's file; of an ONNX base, that of its vocabulary."""
+        return self._loaded.header
 
     @property
     def engine_file(self) -> Path:

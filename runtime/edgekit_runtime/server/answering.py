@@ -18,14 +18,25 @@ from edgekit_runtime.errors import EdgekitError, InputError, TargetError, UsageE
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.server import parameters
 from edgekit_runtime.server.asked import Asked
-from edgekit_runtime.server.bodies import Images, Reading, Room, Share, cut_images, placed, read_body, read_object
+from edgekit_runtime.server.bodies import (
+    URLS,
+    ImagePlaces,
+    Images,
+    Reading,
+    Room,
+    Share,
+    cut_images,
+    placed,
+    read_body,
+    read_object,
+)
 from edgekit_runtime.server.disconnects import ClientGone, heeding
 from edgekit_runtime.server.guard import Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import Metrics
 from edgekit_runtime.server.models import adapter_names
 from edgekit_runtime.server.openai.thinking import told_apart
-from edgekit_runtime.server.refusals import ErrorForm, Refused, no_model, openai_error, refusal_of
+from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
 from edgekit_runtime.server.streaming import Numbered, together
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.wire import Message
@@ -70,12 +81,12 @@ Reader = Callable[[Document, Sequence[str]], tuple[Asked, Writer]]
 class Dialect:
     """A kind of request: how its bodies are read, given the names of adapters, and how its errors are told.
 
-    ``images``: bodies may hold some.
+    ``images``: where bodies hold some; None where they can't.
     """
 
     read: Reader
     errors: ErrorForm = openai_error
-    images: bool = True
+    images: ImagePlaces | None = URLS
 
 
 class Answering:
@@ -109,17 +120,19 @@ class Answering:
     async def _read(self, request: Request, share: Share, dialect: Dialect) -> tuple[Asked, Writer]:
         """What is asked for; ``share`` holds the pixels of its images then, and its body no longer."""
         adapters = adapter_names(self._supervisor)
-        most_images = self._images.max_body_bytes if dialect.images else 0
+        places = dialect.images
+        most_images = 0 if places is None else self._images.max_body_bytes
 
         def read(body: bytearray) -> tuple[Asked, Writer, Images]:
-            text, images = cut_images(body) if most_images else (body, Images())
+            text, images = cut_images(body, places) if places is not None and most_images else (body, Images())
             return *dialect.read(read_object(text), adapters), images
 
         body = await read_body(request, share, most_images)
         asked, writer, images = await self._reading.read(read, body)
-        first = asked.options[0]
+        first = asked.options[0] if asked.options else {}
         if urls := first.get("image"):
-            found = await self._images.read(placed(urls, images), share, len(body))
+            bare = places is not None and places.bare
+            found = await self._images.read(placed(urls, images), share, len(body), bare=bare)
             for each in asked.options:
                 each["image"] = found
         share.hold(sum(len(each["rgb"]) for each in first.get("image") or ()))
@@ -134,6 +147,8 @@ class Answering:
             here.enter_context(held)
             self._check(asked)
             headers = parameters.header_of(asked.ignored)
+            if not asked.options:
+                return JSONResponse(writer.whole([], []), headers=headers)
             # From here to where it is counted nothing may be awaited: others would slip past the limit in between.
             if not asked.stream:
                 with self._counted(len(asked.options)):
@@ -151,7 +166,7 @@ class Answering:
 
     def _check(self, asked: Asked) -> None:
         if not self._knows(asked.model):
-            raise no_model(asked.model)
+            raise NoModel(asked.model)
         if self.busy + len(asked.options) > max(self._queue, len(asked.options)):
             self._metrics.requests.labels(asked.model, "refused").inc()
             raise Refused(429, "too many requests are waiting", "rate_limit_error", "queue_full", later=True)

@@ -23,8 +23,11 @@ from edgekit_runtime.server.guard import Guard, Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
 from edgekit_runtime.server.models import model_cards
+from edgekit_runtime.server.ollama.errors import ollama_error
+from edgekit_runtime.server.ollama.routes import PREFIX as OLLAMA
+from edgekit_runtime.server.ollama.routes import ollama_routes
 from edgekit_runtime.server.openai import dialects as openai
-from edgekit_runtime.server.refusals import Refused, error_response, no_model
+from edgekit_runtime.server.refusals import NoModel, Refused, error_response, openai_error
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.text_routes import TextRoutes
 
@@ -92,6 +95,7 @@ def make_app(
             Route("/apply-template", guarded(of_texts.template), methods=["POST"]),
             Route("/tokenizer_info", guarded(of_texts.tokenizer)),
             Route("/lora-adapters", guarded(of_adapters.listed), methods=["GET", "POST"]),
+            *ollama_routes(supervisor, answering, guarded),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route},
         middleware=[_for_sites(cors)] if cors else [],
@@ -155,7 +159,7 @@ class _Overview:
         name = request.path_params["name"]
         found = next((card for card in model_cards(self._supervisor) if card["id"] == name), None)
         if found is None:
-            raise no_model(name)
+            raise NoModel(name)
         return JSONResponse(found)
 
 
@@ -170,11 +174,11 @@ def _page_file(name: str, kind: str) -> Handler:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """What Starlette says of paths and methods, in OpenAI's form; its headers name the methods that there are."""
+    """What Starlette says of paths and methods, as their clients read it; headers name the methods that there are."""
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path}"
     asked = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
     refused = Refused(error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url")
-    response = error_response(refused)
+    response = error_response(refused, ollama_error if request.url.path.startswith(OLLAMA) else openai_error)
     response.headers.update(error.headers or {})
     return response

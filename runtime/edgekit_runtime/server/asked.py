@@ -14,7 +14,8 @@ class Asked:
 
     Attributes:
         model: an adapter's name, or "base".
-        options: arguments of Runtime.stream (for vectors, of Runtime.embedding_request), one set for each choice.
+        options: arguments of Runtime.stream (for vectors, of Runtime.embedding_request), one set for each choice; none
+            where nothing is to be computed.
         chat: a chat completion, not a plain one.
         stream: the answer is wanted piece by piece.
         include_usage: and counts at its end.

@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -29,12 +30,28 @@ UNCOUNTED = 64 * 1024  # of each request: the number of connections bounds these
 QUICK = 64 * 1024  # a shorter body is read in the event loop: a thread costs more
 LEAST_IMAGE = 4096  # a shorter one stays where it is
 READING_AT_ONCE = 2
-_DATA = b"data:"
-_IMAGE = re.compile(rb'"(?:image_)?url"\s{0,16}:\s{0,16}"' + _DATA)
-_LONGEST_BEGINNING = 64  # of what that finds
+_LONGEST_BEGINNING = 64  # of what stands before an image, and the first signs of one
 
 T = TypeVar("T")
-Images = dict[str, "memoryview | bytes"]  # data: URLs by what stands in their place
+Images = dict[str, "memoryview | bytes"]  # what was cut out, by what stands in its place
+
+
+@dataclass(frozen=True)
+class ImagePlaces:
+    """Where the images of a protocol stand in the JSON of its requests: each one is a text.
+
+    Attributes:
+        first: what stands before one, its opening quote included.
+        following: in lists, what stands between the end of one and the next one, both quotes included.
+        bare: the text is base64 alone, and no data: URL.
+    """
+
+    first: re.Pattern[bytes]
+    following: re.Pattern[bytes] | None = None
+    bare: bool = False
+
+
+URLS = ImagePlaces(re.compile(rb'"(?:image_)?url"\s{0,16}:\s{0,16}"(?=data:)'))
 
 
 class TooLarge(InputError):
@@ -133,23 +150,25 @@ class Reading:
             return await beside(read, body)
 
 
-def cut_images(body: bytearray) -> tuple[bytes, Images]:
-    """Take the data: URLs out of a JSON text, unread, and put short names in their places.
+def cut_images(body: bytearray, places: ImagePlaces = URLS) -> tuple[bytes, Images]:
+    """Take the images out of a JSON text, unread, and put short names in their places.
 
     Returns:
-        The text, of at most :data:`MAX_BODY_BYTES` but for the names, and the URLs by name.
+        The text, of at most :data:`MAX_BODY_BYTES` but for the names, and the images by name.
 
     Raises:
         TooLarge: there is more text.
         InputError: an image that is no base64.
     """
     text, images, at = bytearray(), Images(), 0
+    next_one: re.Pattern[bytes] | None = None
     while True:
         left = MAX_BODY_BYTES - len(text)
-        found = _IMAGE.search(body, at, at + left + _LONGEST_BEGINNING)
+        found = next_one.match(body, at) if next_one is not None else None
+        found = found or places.first.search(body, at, at + left + _LONGEST_BEGINNING)
         if found is None:
             break
-        begin = found.end() - len(_DATA)
+        begin = found.end()
         end = body.find(b'"', begin)
         if end < 0:
             break
@@ -158,9 +177,9 @@ def cut_images(body: bytearray) -> tuple[bytes, Images]:
             text += memoryview(body)[begin:end]
         else:
             name = uuid.uuid4().hex  # that no client can know
-            images[name] = _url(body, begin, end)
+            images[name] = _image(body, begin, end)
             text += name.encode()
-        at = end
+        at, next_one = end, places.following
     if len(body) - at > left:
         raise TooLarge(f"the body is longer than {MAX_BODY_BYTES} bytes without its images", "send less")
     text += memoryview(body)[at:]
@@ -168,7 +187,7 @@ def cut_images(body: bytearray) -> tuple[bytes, Images]:
 
 
 def placed(urls: list[str], images: Images) -> list[str | memoryview | bytes]:
-    """The URLs of a request's images, with what was cut out of it.
+    """The images of a request, with what was cut out of it in the places of the names.
 
     Raises:
         InputError: something was cut out that is none of them.
@@ -176,17 +195,17 @@ def placed(urls: list[str], images: Images) -> list[str | memoryview | bytes]:
     left = dict(images)
     found = [left.pop(url, url) for url in urls]
     if left:
-        raise InputError("an image stands where none is looked at", "send it as image_url of a message's part")
+        raise InputError("an image stands where none is looked at", "send it as an image of a message")
     return found
 
 
-def _url(body: bytearray, begin: int, end: int) -> memoryview | bytes:
+def _image(body: bytearray, begin: int, end: int) -> memoryview | bytes:
     if body.find(b"\\", begin, end) < 0:
         return memoryview(body)[begin:end]
-    url = bytes(memoryview(body)[begin:end]).replace(b"\\/", b"/")  # as some write JSON
-    if b"\\" in url:
+    image = bytes(memoryview(body)[begin:end]).replace(b"\\/", b"/")  # as some write JSON
+    if b"\\" in image:
         raise InputError("an image is not base64", "encode the whole file, without line breaks")
-    return url
+    return image
 
 
 def _too_long(most: int) -> TooLarge:

@@ -9,7 +9,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.formats.images import MAX_FILE_BYTES, MAX_IMAGES, Picture, read_data_url, read_picture
+from edgekit_runtime.formats.images import (
+    MAX_FILE_BYTES,
+    MAX_IMAGES,
+    Picture,
+    read_base64,
+    read_data_url,
+    read_picture,
+)
 from edgekit_runtime.server.bodies import Share
 from edgekit_runtime.server.threads import beside
 
@@ -35,13 +42,14 @@ class ImageReader:
         """Of a request, for images alone."""
         return MAX_BODY_BYTES if self._captions else 0
 
-    async def read(self, urls: Sequence[Url], share: Share, body: int) -> list[dict[str, Any]]:
+    async def read(self, urls: Sequence[Url], share: Share, body: int, *, bare: bool = False) -> list[dict[str, Any]]:
         """Pictures in the form that goes to the worker.
 
         Args:
             urls: of the images; data: URLs may be bytes.
             share: holds their pixels.
             body: bytes that it holds meanwhile, of what the URLs are from.
+            bare: they are base64 alone.
 
         Raises:
             InputError: a text bundle, a URL of another kind, or an image that can't be used.
@@ -52,7 +60,7 @@ class ImageReader:
         async with self._turn:
             pictures: list[Picture] = []
             for number, url in enumerate(urls, 1):
-                pictures.append(await beside(self._read, url, f"image {number}"))
+                pictures.append(await beside(read_base64 if bare else self._read, url, f"image {number}"))
                 share.hold(body + sum(len(each.rgb) for each in pictures))
         return [{"width": each.width, "height": each.height, "rgb": each.rgb} for each in pictures]
 

@@ -18,7 +18,7 @@ from edgekit_runtime.errors import InputError
 IGNORED = "X-Edgekit-Ignored"
 MOST_NAMED, LONGEST_NAME = 16, 48  # names in that header, and signs of each
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.$-]")
-_NOTHING: tuple[Any, ...] = ("", [], {}, False)  # what clients send for nothing
+NOTHING: tuple[Any, ...] = ("", [], {}, False)  # what clients send for nothing
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Parameter:
     only: tuple[Any, ...] | None = None
     instead: str = "leave it out"
 
+    def takes(self, value: Any) -> bool:
+        """Whether a value is taken; null always is."""
+        return self.only is None or value is None or any(_same(value, each) for each in self.only)
+
 
 Table = Mapping[str, Parameter]
 _CALLING = ("tools", "functions", "function_call")
@@ -47,11 +51,11 @@ def table(*groups: Iterable[Parameter]) -> Table:
     return {each.name: each for group in groups for each in group}
 
 
-def _unless(**neutral: Any) -> list[Parameter]:
+def neutral(**values: Any) -> list[Parameter]:
     """Fields of others' services that are not done here: null and these values change nothing."""
     return [
-        Parameter(name, "not available", values or _NOTHING if isinstance(values, tuple) else (values,))
-        for name, values in neutral.items()
+        Parameter(name, "not available", each or NOTHING if isinstance(each, tuple) else (each,))
+        for name, each in values.items()
     ]
 
 
@@ -98,7 +102,7 @@ _NOTED = [
         *("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
     )
 ]
-_REFUSED = _unless(
+_REFUSED = neutral(
     # OpenAI's
     audio=(),
     modalities=["text"],
@@ -158,10 +162,10 @@ CHAT = table(
     _FORMS,
     _NOTED,
     _REFUSED,
-    _unless(echo=False, add_special_tokens=False),
+    neutral(echo=False, add_special_tokens=False),
     [
-        Parameter("functions", "not available", _NOTHING, "send tools instead"),
-        Parameter("function_call", "not available", _NOTHING, "send tool_choice instead"),
+        Parameter("functions", "not available", NOTHING, "send tools instead"),
+        Parameter("function_call", "not available", NOTHING, "send tool_choice instead"),
         Parameter("tools", "functions that the model may call, see [tools](tools.md)"),
         Parameter("tool_choice", "`auto`, `none`, `required`, or a function by name"),
         Parameter("parallel_tool_calls", "false: one call at most"),
@@ -188,10 +192,10 @@ COMPLETION = table(
     _FORMS,
     _NOTED,
     _REFUSED,
-    _unless(suffix=(), add_special_tokens=True, tool_choice=("none", "auto"), parallel_tool_calls=(True, False)),
+    neutral(suffix=(), add_special_tokens=True, tool_choice=("none", "auto"), parallel_tool_calls=(True, False)),
     [
         *(
-            Parameter(name, "not available", _NOTHING, "use /v1/chat/completions")
+            Parameter(name, "not available", NOTHING, "use /v1/chat/completions")
             for name in ("tools", "functions", "function_call")
         ),
         Parameter("prompt", "text or token ids to continue as they are, or a list of either"),
@@ -211,7 +215,7 @@ EMBEDDINGS = table(
         Parameter("lora", 'adapters and scales for this request: `[{"id": NAME, "scale": 0.5}]`'),
         Parameter("user", "taken; nothing depends on it"),
     ],
-    _unless(truncate_prompt_tokens=(), add_special_tokens=True, normalize=True, embd_normalize=2),
+    neutral(truncate_prompt_tokens=(), add_special_tokens=True, normalize=True, embd_normalize=2),
 )
 LOAD = table(
     [
@@ -220,9 +224,9 @@ LOAD = table(
         Parameter("load_inplace", "take the place of the adapter that has this name"),
         Parameter("allow_downgrade", "and be an older version than it"),
     ],
-    _unless(base_model_name=(), is_3d_lora_weight=False),
+    neutral(base_model_name=(), is_3d_lora_weight=False),
 )
-UNLOAD = table([Parameter("lora_name", "the adapter")], _unless(lora_int_id=()))
+UNLOAD = table([Parameter("lora_name", "the adapter")], neutral(lora_int_id=()))
 _CONVERSATION = [
     Parameter("chat_template_kwargs", "variables of the base's template"),
     Parameter("tools", "functions that the prompt tells of"),
@@ -231,10 +235,10 @@ _CONVERSATION = [
     Parameter("add_generation_prompt", "false: its prompt ends with the last message"),
     Parameter("continue_final_message", "its prompt ends with the text of the last message"),
 ]
-TEMPLATE = table(_CONVERSATION, _unless(chat_template=(), documents=()))
+TEMPLATE = table(_CONVERSATION, neutral(chat_template=(), documents=()))
 TOKENIZE = table(
     _CONVERSATION,
-    _unless(chat_template=(), documents=(), mm_processor_kwargs=()),
+    neutral(chat_template=(), documents=(), mm_processor_kwargs=()),
     [
         Parameter("prompt", "a text, as at vLLM"),
         Parameter("content", "a text, as at llama-server"),
@@ -247,13 +251,13 @@ TOKENIZE = table(
 )
 DETOKENIZE = table([Parameter("model", "taken; all have the base's tokens"), Parameter("tokens", "token ids")])
 STREAM_OPTIONS = table(
-    [Parameter("include_usage", "")], _unless(include_obfuscation=False, continuous_usage_stats=False)
+    [Parameter("include_usage", "")], neutral(include_obfuscation=False, continuous_usage_stats=False)
 )
 
 
 def is_nothing(parameter: Parameter) -> bool:
     """Whether a parameter is taken with no value at all, but for those that say nothing."""
-    return parameter.only == _NOTHING
+    return parameter.only == NOTHING
 
 
 def check(document: Mapping[str, Any], known: Table, within: str = "") -> tuple[str, ...]:
@@ -275,9 +279,7 @@ def check(document: Mapping[str, Any], known: Table, within: str = "") -> tuple[
         parameter = known.get(name)
         if parameter is None:
             unknown.append(f"{within}.{name}" if within else name)
-        elif (
-            parameter.only is not None and value is not None and not any(_same(value, each) for each in parameter.only)
-        ):
+        elif parameter.only is not None and not parameter.takes(value):
             _refuse(f"{within}.{name}" if within else name, parameter.only, parameter.instead)
     return tuple(unknown)
 
@@ -288,7 +290,7 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def _refuse(name: str, only: tuple[Any, ...], instead: str) -> None:
-    if only == _NOTHING:
+    if only == NOTHING:
         raise InputError(f"{name} is not available", instead)
     words = " or ".join(json.dumps(each) for each in only)
     raise InputError(f"{name} has to be {words} here", instead)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 from edgekit_runtime.server import parameters
+from edgekit_runtime.server.ollama import tables as ollama
 from edgekit_runtime.server.parameters import Parameter, Table
 
 HEAD = """# HTTP API
@@ -46,6 +47,20 @@ ROUTES = {
     "/detokenize": "[the text](#texts-and-tokens) of token ids",
     "/apply-template": "[the prompt](#texts-and-tokens) that a conversation becomes",
     "/tokenizer_info": "chat template, special tokens and the number of tokens",
+    "/api/chat": "[answers a conversation](#ollamas-api), as Ollama does",
+    "/api/generate": "[answers a question, or continues a text](#ollamas-api)",
+    "/api/tags": "the base and each adapter, `NAME:latest`",
+    "/api/ps": "the same, as models in memory",
+    "/api/show": "one of them: template, system prompt, defaults, capabilities, what the base's file says of itself",
+    "/api/version": "the version of Ollama whose API this is, and our own",
+    "/api/embed": "[vectors of texts](#ollamas-api), as [here](#embeddings)",
+    "/api/embeddings": "[the vector of a text](#ollamas-api), as earlier clients ask for it",
+    "/api/pull": "a success for a model that is here; [others](#ollamas-api) are not fetched",
+    "/api/push": "501 and [how it is done here](#ollamas-api), as the next four",
+    "/api/create": "501",
+    "/api/copy": "501",
+    "/api/delete": "501",
+    "/api/blobs/{digest}": "501",
 }
 ASKING = """
 ## Chat and completions
@@ -95,6 +110,47 @@ TEXTS = """
 | Field | Tokenize | Detokenize | Apply-template | |
 |---|---|---|---|---|
 """
+OLLAMA = """
+## Ollama's API
+
+For programs that speak to Ollama: give them this service's address as their host.  A name may have `:latest` behind it.
+Streams are the default there; they are lines of JSON, and the last one has `done_reason` and the counts, with times in
+nanoseconds.  Errors are `{"error": "text"}`.  Other things than in Ollama:
+
+* Options that are missing are the adapter's own, not Ollama's: greedy, and 256 tokens, where it says nothing.
+* Messages that don't fit the context are refused, and none is left out.
+* The chat template is the base's own; a last message of the assistant is continued.
+* Models are not pulled, created, copied or deleted here: `edgekit import-ollama` makes a bundle of a Modelfile, and
+  [adapters](#adapters) come and go.
+
+| Field | Chat | Generate | |
+|---|---|---|---|
+"""
+OLLAMA_VECTORS = """
+Vectors are [those of /v1/embeddings](#embeddings), of length 1 at both paths.
+
+| Field | Embed | Embeddings | |
+|---|---|---|---|
+"""
+OLLAMA_OPTIONS = """
+In `options`:
+
+| Option | |
+|---|---|
+"""
+OLLAMA_NEUTRAL = """
+These are known and not done, in `options` or beside.  They are taken with the value that changes nothing, and refused
+with others.
+
+| Field | Value |
+|---|---|
+"""
+OLLAMA_MESSAGES = """
+In messages:
+
+| Field | |
+|---|---|
+"""
 YES, NO = "yes", ""
 
 
@@ -108,6 +164,10 @@ def reference() -> str:
         f"{EMBEDDINGS}{_done([parameters.EMBEDDINGS])}"
         f"{ADAPTERS}{_done([parameters.LOAD, parameters.UNLOAD])}"
         f"{TEXTS}{_done([parameters.TOKENIZE, parameters.DETOKENIZE, parameters.TEMPLATE])}"
+        f"{OLLAMA}{_done([ollama.CHAT, ollama.GENERATE])}"
+        f"{OLLAMA_VECTORS}{_done([ollama.EMBED, ollama.EMBEDDINGS])}"
+        f"{OLLAMA_OPTIONS}{_named(ollama.OPTIONS)}{OLLAMA_MESSAGES}{_named(ollama.MESSAGE)}"
+        f"{OLLAMA_NEUTRAL}{_neutral([ollama.CHAT, ollama.GENERATE, ollama.OPTIONS])}"
     )
 
 
@@ -119,6 +179,12 @@ def _done(tables: list[Table]) -> str:
             marks = [NO if each is None or each.only is not None else YES for each in found]
             rows.append(f"| `{parameter.name}` | {' | '.join(marks)} | {_cell(parameter.does)} |\n")
     return "".join(rows)
+
+
+def _named(table: Table) -> str:
+    """What is done, of one kind of object."""
+    done = (each for each in table.values() if each.only is None)
+    return "".join(f"| `{each.name}` | {_cell(each.does)} |\n" for each in done)
 
 
 def _neutral(tables: list[Table]) -> str:

@@ -34,6 +34,18 @@ class Refused(Exception):
         self.status, self.kind, self.code, self.later = status, kind, code, later
 
 
+class NoModel(Refused):
+    """Nothing of that name answers here.
+
+    Attributes:
+        name: what was asked for.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(404, f"there is no model {shown(name)}", _WRONG, "model_not_found")
+        self.name = name
+
+
 ErrorForm = Callable[[Refused], dict[str, Any]]
 
 
@@ -46,11 +58,6 @@ def error_response(refused: Refused, form: ErrorForm = openai_error) -> JSONResp
     """The answer that tells it."""
     headers = {"Retry-After": str(RETRY_AFTER_S)} if refused.later else None
     return JSONResponse(form(refused), refused.status, headers)
-
-
-def no_model(name: str) -> Refused:
-    """Nothing of that name answers here."""
-    return Refused(404, f"there is no model {shown(name)}", _WRONG, "model_not_found")
 
 
 def refusal_of(error: Exception) -> Refused | None:

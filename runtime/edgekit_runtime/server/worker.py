@@ -25,6 +25,7 @@ from edgekit_runtime.prompts.reasoning import trained_mode
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler import EmbeddingRequest, TokenScore
+from edgekit_runtime.server.about import about
 from edgekit_runtime.server.at_work import AtWork
 from edgekit_runtime.server.preparing import Preparing, Watch
 from edgekit_runtime.server.wire import BEAT_SECONDS, NO_MEMORY, Incoming, Message, error_message, pack
@@ -150,6 +151,8 @@ class Worker:
                 return texts.render(**options)
             case "pieces":
                 return [list(data) for data in texts.pieces(**options)]
+            case "about":
+                return about(self._runtime, **options)
             case _:
                 return texts.facts()
 
@@ -164,6 +167,7 @@ class Worker:
                 "name": each.name,
                 "version": each.version,
                 "digest": each.digest,
+                "size": self._runtime.adapter_path(each.name).stat().st_size,
                 "reasoning": trained_mode(each.template_arguments),
             }
             for each in manifest.adapters
@@ -173,7 +177,11 @@ class Worker:
             "version": manifest.version,
             "base": {
                 "family": manifest.base.family,
+                "architecture": manifest.base.architecture,
+                "parameters": manifest.base.parameters,
                 "quantization": manifest.base.quantization,
+                "digest": manifest.base.digest,
+                "size": self._runtime.base_files.size,
                 "reasoning": trained_mode(manifest.base.template_arguments),
             },
             "default_adapter": manifest.default_adapter,

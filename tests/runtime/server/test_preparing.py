@@ -30,7 +30,7 @@ class _Slow:
     """A runtime's stream, which reads the prompt "slow" until it may go on."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.begun, self.go, self.read = threading.Event(), threading.Event(), threading.Event()
+        self.begun, self.go = threading.Event(), threading.Event()
         self.made: list[Stream] = []
         self._whole = runtime.stream
 
@@ -41,8 +41,6 @@ class _Slow:
         if prompt == "wrong":
             raise InputError("wrong", "mend it")
         self.made.append(made := self._whole(prompt, **options))
-        if prompt == "slow":
-            self.read.set()
         return made
 
 
@@ -99,6 +97,13 @@ def test_neighbours_are_answered_while_one_request_is_read(goods: Goods, monkeyp
 def test_a_request_that_is_cancelled_while_it_is_read_takes_no_turn(
     goods: Goods, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    thrown_away, close = threading.Event(), Stream.close
+
+    def closed(stream: Stream) -> None:
+        close(stream)
+        thrown_away.set()
+
+    monkeypatch.setattr(Stream, "close", closed)
     with _working(goods, monkeypatch) as (ours, slow):
         lines = iter(ours.makefile("rb"))
         _ask(ours, 1, "slow")
@@ -107,7 +112,7 @@ def test_a_request_that_is_cancelled_while_it_is_read_takes_no_turn(
         _ask(ours, 2, "quick")
         assert _until(lines, 2, "done", "error")[-1] == "done"  # the cancel was heard before
         slow.go.set()
-        assert slow.read.wait(SECONDS)
+        assert thrown_away.wait(SECONDS)
         _ask(ours, 3, "quick")
         assert _until(lines, 3, "done", "error")[-1] == "done"
         thrown = next(each for each in slow.made if each.result is None)

@@ -27,5 +27,5 @@ def _embeddings(document: dict[str, Any], adapters: Sequence[str]) -> tuple[Aske
     return asked, EmbeddingsWriter(asked, as_base64=as_base64)
 
 
-CHAT, COMPLETION = Dialect(_chat), Dialect(_completion, images=False)
-EMBEDDINGS = Dialect(_embeddings, images=False)
+CHAT, COMPLETION = Dialect(_chat), Dialect(_completion, images=None)
+EMBEDDINGS = Dialect(_embeddings, images=None)

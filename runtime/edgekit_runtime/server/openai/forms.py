@@ -33,7 +33,7 @@ def read_form(document: dict[str, Any]) -> dict[str, Any]:
         found[f"structured_outputs.{name}"] = wanted
     if len(found) > 1:
         raise InputError(f"{' and '.join(found)} can't hold for one answer together", "send one of them")
-    return {form: _checked(field, form, value) for field, (form, value) in found.items()}
+    return {form: checked(field, form, value) for field, (form, value) in found.items()}
 
 
 def _response_format(wanted: Any) -> Any:
@@ -76,7 +76,17 @@ def _structured_outputs(wanted: Any) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def _checked(field: str, form: str, value: Any) -> Any:
+def checked(field: str, form: str, value: Any) -> Any:
+    """What an answer has to follow, as the runtime takes it.
+
+    Args:
+        field: where it stands, for errors.
+        form: ``schema``, ``regex``, ``grammar`` or ``choice``.
+        value: what stands there.
+
+    Raises:
+        InputError: it is malformed, or too large.
+    """
     if form == "schema":
         if isinstance(value, str):
             check_form(form, value)

@@ -1,0 +1,1 @@
+"""Models of Ollama: its Modelfiles, its store, and what becomes of them here."""

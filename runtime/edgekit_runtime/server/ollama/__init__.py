@@ -1,0 +1,1 @@
+"""Ollama's API: its requests, its lines of JSON, its lists of models."""
