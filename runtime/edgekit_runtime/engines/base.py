@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.formats.sampling_defaults import HOTTEST, LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,9 +21,6 @@ DEFAULT_CONTEXT = 4096
 SHARED_CONTEXT = 2048  # for each of several requests at once
 PREFILL_CHUNK = 512  # tokens that are decoded at once at most
 
-# Bounds of a sampling's values: OpenAI's, and for the repetition penalty any that is of use.
-LEAST_REPETITION, MOST_REPETITION = 0.01, 100
-MOST_PENALTY = 2
 MOST_BIAS = 100
 
 # Loaded adapters and their scales, applied together; empty for the bare base.
@@ -88,7 +86,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
-            ("temperature", self.temperature, 0, 1000),  # far beyond where all tokens are as likely
+            ("temperature", self.temperature, 0, HOTTEST),
             ("top_k", self.top_k, 0, 2**31 - 1),
             ("top_p", self.top_p, 0, 1),
             ("seed", self.seed, 0, 2**32 - 1),
