@@ -18,7 +18,7 @@ from typing import Any
 
 from edgekit_runtime import BASE
 from edgekit_runtime.formats.bundle import open_bundle
-from service import Service, our_service
+from service import Service, llama_server, our_service
 
 TURNS = 5
 ANSWER = 24  # tokens
@@ -40,20 +40,18 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, Any] = {}
     for chats in options.chats:
-        results[f"{chats} chats"] = compare(options, chats)
+        turns = results[f"{chats} chats"] = compare(options, chats)
+        for turn, (ratio, ours, theirs) in enumerate([] if options.json else turns, 1):
+            figures = f"theirs / ours {ratio:5.2f}   ours {ours:6.0f} ms   theirs {theirs:6.0f} ms"
+            print(f"{chats} chats, turn {turn}: {figures}", flush=True)
     if options.json:
         print(json.dumps(results, indent=1))
-        return
-    for name, turns in results.items():
-        for turn, (ratio, ours, theirs) in enumerate(turns, 1):
-            print(f"{name}, turn {turn}: theirs / ours {ratio:5.2f}   ours {ours:6.0f} ms   theirs {theirs:6.0f} ms")
 
 
 def compare(options: argparse.Namespace, chats: int) -> list[tuple[float, float, float]]:
     """For each turn: the median of theirs / ours over pairs, and the medians of both in milliseconds."""
     with open_bundle(options.bundle) as bundle:
-        command = [str(options.llama_server), "-m", str(bundle.base_path), "-np", "1", "-c", "2048"]
-        theirs = Service([*command, "-t", str(options.threads), "--port", "8093", "--no-webui"], "listening")
+        theirs = llama_server(options, bundle.base_path, "-np", "1", "-c", "2048")
     ours = our_service(options, "--parallel", "1", "--context", "2048")
     pairs: list[list[tuple[float, float]]] = [[] for _ in range(TURNS)]
     try:

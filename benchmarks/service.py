@@ -33,6 +33,7 @@ import httpx
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime import BASE, Runtime
 from edgekit_runtime.bench.bare import BareLoop
+from edgekit_runtime.engines.llama.library import model_parameters
 from edgekit_runtime.formats.adapter import KEY_INVOCATION
 from edgekit_runtime.formats.bundle import open_bundle
 from edgekit_runtime.runtime.generation import Stream
@@ -239,6 +240,13 @@ def our_service(options: argparse.Namespace, *more: str) -> Service:
     return Service([*command, "--threads", str(options.threads)], "serving on")
 
 
+def llama_server(options: argparse.Namespace, base: Path, *more: str) -> Service:
+    """llama.cpp's own, over a base's file, with the same kernels as ours."""
+    command = [str(options.llama_server), "-m", str(base), *more, "-t", str(options.threads), "--port", "8093"]
+    command += [] if model_parameters().use_extra_bufts else ["--no-repack"]
+    return Service([*command, "--no-webui"], "listening")
+
+
 def http(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Decode through HTTP streaming against a bare llama_decode loop, in turn."""
     results = {}
@@ -303,9 +311,8 @@ def against(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     files = copies(options.bundle, 4, folder, **{"edgekit.system": system})
     names = [file.stem for file in files]
     with open_bundle(options.bundle) as bundle:
-        command = [str(options.llama_server), "-m", str(bundle.base_path), "--lora", ",".join(map(str, files))]
-        command += ["--lora-init-without-apply", "-np", "4", "-c", "4096", "-t", str(options.threads), "--port", "8093"]
-        theirs = Service([*command, "--no-webui"], "listening")
+        loras = ("--lora", ",".join(map(str, files)), "--lora-init-without-apply")
+        theirs = llama_server(options, bundle.base_path, *loras, "-np", "4", "-c", "4096")
     ours = our_service(options, "--parallel", "4", "--context", "1024")
     for file in files:
         body = {"lora_name": file.stem, "lora_path": str(file)}

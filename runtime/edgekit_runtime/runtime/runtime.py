@@ -42,6 +42,7 @@ from edgekit_runtime.scheduler import (
 from edgekit_runtime.store import Store, is_store
 
 CACHE_FOLDER = "cache"  # in a store
+STEPS_PER_TEXT = 4  # of answers, for each of texts to embed: one of those takes as long as several tokens
 
 
 class Runtime:
@@ -111,6 +112,7 @@ class Runtime:
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
             self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag), ParkedChats(chat_memory))
             self._embedding_reader = EmbeddingReader(loaded, self.texts, self._catalogue)
+            self._steps = 0
             self.embedding = EmbeddingQueue(self._engine, pool)
             self._open.callback(self.embedding.close)
         except BaseException:
@@ -301,8 +303,11 @@ class Runtime:
                 self.loop.enqueue(self._coming.popleft())
             while self._dropped:
                 self.loop.cancel(self._dropped.popleft())
-            answering, embedding = self.loop.step(), self.embedding.step()
-            return answering or embedding
+            answering = self.loop.step()
+            self._steps += 1
+            if answering and self._steps % STEPS_PER_TEXT:
+                return True
+            return self.embedding.step() or answering
 
     def encode(
         self,
