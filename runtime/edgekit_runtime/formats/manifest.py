@@ -61,7 +61,7 @@ class BaseEntry:
     projector: str | None = None
     projector_digest: str | None = None
     merged: tuple[str, ...] = ()
-    system: str | None = None  # the system prompt that a merged adapter was trained with
+    system: str | None = None  # that a merged adapter was trained with, or that an imported base comes with
     generation: dict[str, Any] | None = None
     schema: dict[str, Any] | None = None
     template_arguments: dict[str, Any] | None = None
