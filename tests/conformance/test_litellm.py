@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -74,20 +75,30 @@ def test_errors_have_the_kinds_that_callers_catch(options: dict[str, Any]) -> No
         litellm.completion(**options, messages=ASKED, temperature=-1)
 
 
-def test_many_ask_at_once_and_who_leaves_stops_the_answer(service: Service, options: dict[str, Any]) -> None:
-    async def ask() -> None:
-        asked = options | {"messages": ASKED, "max_tokens": 4}
-        answers = await asyncio.gather(*(litellm.acompletion(**asked) for _ in range(6)))
-        assert len({each.choices[0].message.content for each in answers}) == 1
-        stream = await litellm.acompletion(
-            **(asked | {"max_tokens": 900}), stream=True, extra_body={"ignore_eos": True}
-        )
+def test_many_ask_at_once(options: dict[str, Any]) -> None:
+    async def ask() -> set[str]:
+        answers = [litellm.acompletion(**options, messages=ASKED, max_tokens=4) for _ in range(6)]
+        return {each.choices[0].message.content for each in await asyncio.gather(*answers)}
+
+    assert len(asyncio.run(ask())) == 1
+
+
+def test_who_leaves_stops_the_answer(service: Service) -> None:
+    def cancelled() -> float:
+        found = re.search(r'requests_total{model="one",outcome="cancelled"} (\S+)', service.http.get("/metrics").text)
+        return float(found[1]) if found else 0
+
+    async def leave() -> None:
+        asked = {"model": "openai/one", "api_base": f"{service.url}/v1", "api_key": "none", "messages": ASKED}
+        stream = await litellm.acompletion(**asked, stream=True, max_tokens=900, extra_body={"ignore_eos": True})
         async for _ in stream:
             break
-        await stream.aclose() if hasattr(stream, "aclose") else await stream.completion_stream.close()
+        await stream.completion_stream.close()
 
-    asyncio.run(ask())
+    before = cancelled()
+    asyncio.run(leave())
     service.wait_for(lambda: not service.status()["busy"])
+    assert cancelled() == before + 1
 
 
 def test_texts_are_completed_and_embedded(service: Service) -> None:

@@ -49,7 +49,7 @@ class _Taking:
     def __init__(self) -> None:
         self.go, self.asked = asyncio.Event(), list[dict[str, Any]]()
 
-    async def answer(self, options: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    async def answer(self, options: dict[str, Any], op: str = "start") -> AsyncGenerator[dict[str, Any], None]:
         self.asked.append(options)
         yield {"op": "accepted"}
         await self.go.wait()
