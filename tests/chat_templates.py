@@ -529,3 +529,14 @@ CALLING: dict[str, str | dict[str, str]] = {
     "qwen3-coder": QWEN3_CODER,
     "envelopes": ENVELOPES,
 }
+
+# Asks for reasoning, and has a switch.
+THINKING = """{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% else %}<think>
+{% endif %}{% endif %}"""

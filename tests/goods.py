@@ -22,6 +22,8 @@ from edgekit_exporters.gguf.lora import lora_pairs, write_lora
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.peft.canonical import canonicalize
 from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.prompts.template import TemplateFacts
 from tests.adapters import save_random_lora
 
 
@@ -38,18 +40,8 @@ class Goods:
 
     def other_base(self, folder: Path) -> Path:
         """A later bundle in ``folder`` whose base is another file of the same family."""
-        bundle = folder / "other"
-        shutil.copytree(self.later_bundle, bundle)
-        manifest = json.loads((bundle / "manifest.json").read_text())
-        path = bundle / manifest["base"]["file"]
-        rewritten = path.with_suffix(".new")
-        rewrite_metadata(path, rewritten, {"general.description": "another file"})
-        rewritten.replace(path)
-        manifest["base"]["digest"] = file_digest(path)
-        for file in manifest["files"]:
-            if file["path"] == manifest["base"]["file"]:
-                file["size"], file["sha256"] = path.stat().st_size, file_digest(path)
-        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        bundle = Path(shutil.copytree(self.later_bundle, folder / "other"))
+        _rewrite_base(bundle, {"general.description": "another file"})
         return bundle
 
 
@@ -120,6 +112,27 @@ def make_goods(base_folder: Path, folder: Path) -> Goods:
         nameless=nameless,
         other_family=folder / "other.gguf",
     )
+
+
+def with_template(bundle: Path, folder: Path, template: str) -> Path:
+    """``bundle`` in ``folder``, with another chat template."""
+    made = Path(shutil.copytree(bundle, folder / "with-template"))
+    base = made / json.loads((made / "manifest.json").read_text())["base"]["file"]
+    _rewrite_base(made, TemplateFacts.of(template, TemplateFacts.read(read_gguf(base)).tokens).metadata())
+    return made
+
+
+def _rewrite_base(bundle: Path, metadata: dict[str, Any]) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    path = bundle / manifest["base"]["file"]
+    rewritten = path.with_suffix(".new")
+    rewrite_metadata(path, rewritten, metadata)
+    rewritten.replace(path)
+    manifest["base"]["digest"] = file_digest(path)
+    for file in manifest["files"]:
+        if file["path"] == manifest["base"]["file"]:
+            file["size"], file["sha256"] = path.stat().st_size, file_digest(path)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 def with_report(bundle: Path, folder: Path, prompts: dict[str, list[object]]) -> Path:

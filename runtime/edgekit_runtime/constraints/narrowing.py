@@ -27,9 +27,13 @@ def narrowed(schema: Any) -> Any:
     if all(is_plain(node) for node in nodes):
         for node in nodes:
             properties, required = node.get("properties"), node.get("required", [])
-            if properties and isinstance(required, list) and all(each in properties for each in required):
+            if properties and _names(required) and all(each in properties for each in required):
                 node.setdefault("additionalProperties", "patternProperties" in node)
     return schema
+
+
+def _names(required: Any) -> bool:
+    return isinstance(required, list) and all(isinstance(each, str) for each in required)
 
 
 def is_plain(node: dict[str, Any]) -> bool:

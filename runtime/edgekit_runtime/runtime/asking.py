@@ -198,6 +198,26 @@ class Asker:
         asking = self._asking(adapter, tools, template_arguments)
         return self._prompts.chat(messages, asking, self._layouts(image))
 
+    def count(
+        self,
+        messages: Sequence[Message],
+        *,
+        adapter: str | None = None,
+        lora: Mapping[str, float] | None = None,
+        image: Source | Sequence[Source] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        **asked: Any,
+    ) -> int:
+        """How many tokens a conversation's prompt has, as the usage of its answer counts them.
+
+        Raises:
+            InputError: unknown adapter, messages that the chat template refuses, images or tools that can't be used.
+        """
+        calling.Asked.of(tools, None, None)
+        asking = self._asking(adapter, tools, **asked)
+        prompt = self._prompts.chat(messages, asking, self._layouts(image))
+        return len(prompt.tokens) + self._catalogue.virtual_tokens(self._catalogue.name_of(adapter), lora)
+
     def text(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
         return self._prompts.text(text)

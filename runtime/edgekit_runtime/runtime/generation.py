@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from edgekit_runtime.prompts.thinking import Thinking
+from edgekit_runtime.prompts.thinking import Thinking, split
 from edgekit_runtime.prompts.tool_stream import CallReader, Delta, Said, new_id
 from edgekit_runtime.prompts.tool_syntax import Call
 from edgekit_runtime.runtime.calling import Reading
@@ -17,13 +18,15 @@ from edgekit_runtime.scheduler import Piece, Request, TokenScore
 class Usage:
     """Token counts; ``cached_tokens`` of the prompt were in the KV cache already.
 
-    Cells of images and virtual tokens of a prompt adapter count as tokens of the prompt.
+    ``reasoning_tokens`` of the answer are reasoning and its tags.  Cells of images and virtual tokens of a prompt
+    adapter count as tokens of the prompt.
     """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Generation:
         adapter: whose answer it is; None for the bare base.
         finish_reason: "stop", "length", or "tool_calls" where the model calls tools.
         tool_calls: its calls, in the form of a message's ``tool_calls``; arguments are objects.
+        stop_text: the one that ended it, where one of the request's did.
     """
 
     text: str
@@ -61,12 +65,23 @@ class Generation:
     usage: Usage
     timings: Timings
     tool_calls: tuple[dict[str, Any], ...] = ()
+    stop_text: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON document; ``tool_calls`` is there where there are some."""
+        """The JSON document; ``tool_calls`` and ``stop_text`` are there where there are some."""
         document = asdict(self)
-        calls = document.pop("tool_calls")
-        return document | ({"tool_calls": list(calls)} if calls else {})
+        calls, stop = document.pop("tool_calls"), document.pop("stop_text")
+        document |= {"tool_calls": list(calls)} if calls else {}
+        return document | ({} if stop is None else {"stop_text": stop})
+
+
+class Progress(NamedTuple):
+    """How much of a prompt has been read: tokens, of which ``cached`` were in the KV cache, in ``ms`` milliseconds."""
+
+    total: int
+    cached: int
+    processed: int
+    ms: float
 
 
 class Stream(Iterator[str]):
@@ -101,6 +116,20 @@ class Stream(Iterator[str]):
     def tokens(self) -> int:
         """Tokens of the answer that are there, whether they were read or not."""
         return len(self._request.tokens)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt; without an adapter's virtual ones before it has its turn."""
+        return len(self._request.prompt.tokens)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How much of the prompt has been read; None before it has its turn."""
+        request, total = self._request, self.prompt_tokens
+        if not request.ready:
+            return None
+        ms = 1e3 * (time.perf_counter() - request.ready)
+        return Progress(total, request.reused, min(request.decoded, total), ms)
 
     @property
     def started(self) -> bool:
@@ -154,7 +183,8 @@ class Stream(Iterator[str]):
 
     def _end(self) -> None:
         if self.result is None and self._request.finish_reason != "cancelled":
-            self.result = generation_of(self._request, "".join(self._text), self._adapter, self.reading)
+            text = "".join(self._text)
+            self.result = generation_of(self._request, text, self._adapter, self.reading, self.thinking)
 
     def __del__(self) -> None:
         self._drop(self._request)
@@ -164,8 +194,22 @@ def _said(deltas: list[Delta]) -> str:
     return "".join(each.text for each in deltas if isinstance(each, Said))
 
 
-def generation_of(request: Request, text: str, adapter: str | None, reading: Reading | None = None) -> Generation:
+def _reasoning_tokens(request: Request, text: str, thinking: Thinking | None) -> int:
+    if thinking is None or not split(text, thinking)[0]:
+        return 0
+    end = text.find(thinking.end)
+    return request.tokens_to(len(text) if end < 0 else end + len(thinking.end))
+
+
+def generation_of(
+    request: Request,
+    text: str,
+    adapter: str | None,
+    reading: Reading | None = None,
+    thinking: Thinking | None = None,
+) -> Generation:
     """The answer of a request that has ended."""
+    reasoning = _reasoning_tokens(request, text, thinking)
     calls: list[Call] = []
     if reading is not None:
         text, calls = reading.form.parse(text, reading.tools, thinking=reading.thinking)
@@ -177,7 +221,7 @@ def generation_of(request: Request, text: str, adapter: str | None, reading: Rea
         text=text,
         adapter=adapter,
         finish_reason="tool_calls" if calls and finish_reason == "stop" else finish_reason,
-        usage=Usage(prompt, count, prompt + count, request.reused),
+        usage=Usage(prompt, count, prompt + count, request.reused, reasoning),
         timings=Timings(
             queue_ms=1e3 * (request.picked - request.submitted),
             switch_ms=1e3 * (request.ready - request.picked),
@@ -189,4 +233,5 @@ def generation_of(request: Request, text: str, adapter: str | None, reading: Rea
             encode_ms=1e3 * request.encoding,
         ),
         tool_calls=tuple(each.message_form(new_id()) for each in calls),
+        stop_text=request.stopped_by if finish_reason == "stop" else None,
     )

@@ -324,6 +324,20 @@ class Runtime:
         """
         return self._asker.encode(messages, adapter, image, tools, template_arguments)
 
+    def count_tokens(self, messages: Sequence[Message], **asked: Any) -> int:
+        """How many tokens the prompt of a conversation has; it may have a few more than the context.
+
+        Args:
+            messages: the conversation.
+            **asked: what of :class:`~edgekit_runtime.Options` changes the prompt: ``adapter``, ``lora``, ``image``,
+                ``tools``, ``chat_template_kwargs``, ``reasoning_effort``, ``add_generation_prompt`` and
+                ``continue_final_message``.
+
+        Raises:
+            InputError: unknown adapter, messages that the chat template refuses, images or tools that can't be used.
+        """
+        return self._asker.count(messages, **asked)
+
     def prompt_tokens(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""
         return self._asker.text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import time
 from collections import deque
@@ -90,6 +91,7 @@ class Request:
         self.picked = self.ready = self.first = self.ended = 0.0
         self.encoding = 0.0  # seconds that images took
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
+        self._ends: list[int] = []  # of each token of the answer in its text
         self._stopper = StopText(work.stop)
         self._scores: list[TokenScore] = []
 
@@ -97,6 +99,11 @@ class Request:
     def done(self) -> bool:
         """Whether nothing more will come."""
         return self.finish_reason is not None or self.error is not None
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop text that has ended the answer, where one has."""
+        return self._stopper.found
 
     @property
     def prefilled(self) -> bool:
@@ -115,6 +122,10 @@ class Request:
         """
         self.prompt, self.stack = prompt, stack
         self.preamble = self.virtual + self.work.preamble
+
+    def tokens_to(self, position: int) -> int:
+        """How many of the answer's tokens its text up to a position has, the last one's rest included."""
+        return min(bisect.bisect_left(self._ends, position) + 1, len(self._ends))
 
     def stack_at(self, position: int) -> Stack:
         """The adapters at work at a position."""
@@ -138,7 +149,9 @@ class Request:
         self.tokens.append(token)
         if score is not None:
             self._scores.append(score)
-        self._say(self._stopper.feed(self._text.decode(self.work.shown.get(token, data))))
+        text = self._text.decode(self.work.shown.get(token, data))
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(text))
+        self._say(self._stopper.feed(text))
         if self._stopper.stopped:
             self.finish("stop")
         elif len(self.tokens) >= self.work.max_tokens:

@@ -8,7 +8,11 @@ from edgekit_runtime.errors import UsageError
 
 
 class StopText:
-    """Feed pieces of text; get back what is safe to show."""
+    """Feed pieces of text; get back what is safe to show.
+
+    Attributes:
+        found: the text that has come; None before.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         """Take the texts that end an answer.
@@ -20,7 +24,12 @@ class StopText:
             raise UsageError("a stop text is empty", "leave it out")
         self._stops = tuple(stops)
         self._held = ""
-        self.stopped = False
+        self.found: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether one has come."""
+        return self.found is not None
 
     def feed(self, piece: str) -> str:
         """Text that can be shown now; after a stop text, nothing any more."""
@@ -29,10 +38,11 @@ class StopText:
         if self.stopped:
             return ""
         text = self._held + piece
-        found = [position for position in map(text.find, self._stops) if position >= 0]
+        found = [(position, stop) for stop in self._stops if (position := text.find(stop)) >= 0]
         if found:
-            self.stopped, self._held = True, ""
-            return text[: min(found)]
+            position, self.found = min(found, key=lambda each: each[0])
+            self._held = ""
+            return text[:position]
         keep = max(self._overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -43,6 +43,11 @@ from edgekit_runtime.server.wire import Message
 
 Document = dict[str, Any]
 EMBEDDED = "embedded"  # the outcome of vectors, which have no reason to end
+# What of a request its prompt depends on.
+OF_PROMPTS = (
+    *("messages", "image", "adapter", "lora", "tools"),
+    *("chat_template_kwargs", "reasoning_effort", "add_generation_prompt", "continue_final_message"),
+)
 
 
 class Writer(Protocol):
@@ -62,7 +67,7 @@ class StreamWriter(Writer, Protocol):
         """What a stream begins with, when the worker has accepted the request."""
 
     def piece(self, index: int, event: Message) -> Iterable[str]:
-        """What a choice goes on with: the worker's "text"."""
+        """What a choice goes on with: the worker's "text", or "progress" where ``Asked.progress`` asks for it."""
 
     def done(self, index: int, event: Message) -> Iterable[str]:
         """What a choice ends with: the worker's "done"."""
@@ -109,6 +114,20 @@ class Answering:
                 share = held.enter_context(self._room.share())
                 asked, writer = await self._read(request, share, dialect)
                 return await self._answer(request, asked, writer, held.pop_all())
+
+        return handle
+
+    def counting(self, dialect: Dialect, told: Callable[[int], Document]) -> Handler:
+        """What answers requests of a dialect with the tokens of their prompts, in the form of ``told``."""
+
+        async def handle(request: Request) -> Response:
+            with self._room.share() as share:
+                asked, _ = await self._read(request, share, dialect)
+                if not self._knows(asked.model):
+                    raise NoModel(asked.model)
+                options = {name: asked.options[0].get(name) for name in OF_PROMPTS}
+                tokens = await self._supervisor.inspect("count", options | {"tools": options["tools"] or []})
+            return JSONResponse(told(tokens), headers=parameters.header_of(asked.ignored))
 
         return handle
 
@@ -214,7 +233,11 @@ class Answering:
         """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
         deadline = asyncio.get_running_loop().time() + self._timeout
         outcome = "cancelled"
-        answer = self._supervisor.answer(options, asked.op)
+        answer = (
+            self._supervisor.embed(options)
+            if asked.embeds
+            else self._supervisor.answer(options, progress=asked.progress and asked.stream)
+        )
         events = told_apart(answer) if asked.splits else answer
         try:
             while True:
@@ -246,7 +269,7 @@ async def _sent(writer: StreamWriter, accepted: Message, events: Numbered) -> As
         for each in writer.begun(accepted):
             yield each
         async for index, event in events:
-            for each in writer.piece(index, event) if event["op"] == "text" else writer.done(index, event):
+            for each in writer.done(index, event) if event["op"] == "done" else writer.piece(index, event):
                 yield each
         for each in writer.ended():
             yield each

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,6 +20,8 @@ from edgekit_runtime.server import parameters
 from edgekit_runtime.server.adapter_routes import AdapterRoutes
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.answering import Answering, Dialect
+from edgekit_runtime.server.anthropic import dialect as anthropic
+from edgekit_runtime.server.anthropic.writing import anthropic_error
 from edgekit_runtime.server.guard import Guard, Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import CONTENT_TYPE, Connections, Metrics
@@ -28,9 +31,11 @@ from edgekit_runtime.server.ollama.routes import PREFIX as OLLAMA
 from edgekit_runtime.server.ollama.routes import ollama_routes
 from edgekit_runtime.server.openai import dialects as openai
 from edgekit_runtime.server.refusals import NoModel, Refused, error_response, openai_error
+from edgekit_runtime.server.responses_api import dialect as responses
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.text_routes import TextRoutes
 
+ANTHROPIC = "/v1/messages"
 DEFAULT_QUEUE = 32
 DEFAULT_TIMEOUT_S = 600.0
 PAGE_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
@@ -77,6 +82,9 @@ def make_app(
     def answers(dialect: Dialect) -> Handler:
         return guarded(answering.route(dialect), dialect.errors)
 
+    def counts(dialect: Dialect, told: Callable[[int], dict[str, Any]]) -> Handler:
+        return guarded(answering.counting(dialect, told), dialect.errors)
+
     return Starlette(
         routes=[
             *(Route(path, _page_file(*file)) for path, file in PAGE_FILES.items()),
@@ -88,6 +96,10 @@ def make_app(
             Route("/v1/chat/completions", answers(openai.CHAT), methods=["POST"]),
             Route("/v1/completions", answers(openai.COMPLETION), methods=["POST"]),
             Route("/v1/embeddings", answers(openai.EMBEDDINGS), methods=["POST"]),
+            Route("/v1/responses", answers(responses.RESPONSE), methods=["POST"]),
+            Route("/v1/responses/input_tokens", counts(responses.RESPONSE, responses.counted), methods=["POST"]),
+            Route("/v1/messages", answers(anthropic.MESSAGES), methods=["POST"]),
+            Route("/v1/messages/count_tokens", counts(anthropic.TO_COUNT, anthropic.counted), methods=["POST"]),
             Route("/v1/load_lora_adapter", guarded(of_adapters.load), methods=["POST"]),
             Route("/v1/unload_lora_adapter", guarded(of_adapters.unload), methods=["POST"]),
             Route("/tokenize", guarded(of_texts.tokenize), methods=["POST"]),
@@ -153,7 +165,7 @@ class _Overview:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE)
 
     async def models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": model_cards(self._supervisor)})
+        return JSONResponse({"object": "list", "data": model_cards(self._supervisor), "has_more": False})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -179,6 +191,8 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     asked = f"{request.method} {request.url.path}"
     asked = asked if len(asked) <= SHOWN else f"{asked[:SHOWN]}..."
     refused = Refused(error.status_code, f"{asked} is not answered here", "invalid_request_error", "unknown_url")
-    response = error_response(refused, ollama_error if request.url.path.startswith(OLLAMA) else openai_error)
+    path = request.url.path
+    form = ollama_error if path.startswith(OLLAMA) else anthropic_error if path.startswith(ANTHROPIC) else openai_error
+    response = error_response(refused, form)
     response.headers.update(error.headers or {})
     return response

@@ -23,7 +23,8 @@ class Asked:
         n: choices for each prompt.
         splits: reasoning is told apart from the answer.
         reasons: and told at all.
-        op: what the worker is asked to do with the options.
+        progress: so is how much of the prompt has been read.
+        embeds: vectors are wanted, and no answer.
     """
 
     model: str
@@ -35,7 +36,8 @@ class Asked:
     n: int = 1
     splits: bool = False
     reasons: bool = True
-    op: str = "start"
+    progress: bool = False
+    embeds: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 

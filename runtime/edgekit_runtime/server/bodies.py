@@ -31,6 +31,8 @@ QUICK = 64 * 1024  # a shorter body is read in the event loop: a thread costs mo
 LEAST_IMAGE = 4096  # a shorter one stays where it is
 READING_AT_ONCE = 2
 _LONGEST_BEGINNING = 64  # of what stands before an image, and the first signs of one
+_COMMA_AND_NAME = 1 + 32
+_BESIDE = 256  # bytes of an object before a text, and behind
 
 T = TypeVar("T")
 Images = dict[str, "memoryview | bytes"]  # what was cut out, by what stands in its place
@@ -43,11 +45,13 @@ class ImagePlaces:
     Attributes:
         first: what stands before one, its opening quote included.
         following: in lists, what stands between the end of one and the next one, both quotes included.
+        beside: what has to stand in the same object, where ``first`` alone does not say that it is an image.
         bare: the text is base64 alone, and no data: URL.
     """
 
     first: re.Pattern[bytes]
     following: re.Pattern[bytes] | None = None
+    beside: re.Pattern[bytes] | None = None
     bare: bool = False
 
 
@@ -173,7 +177,9 @@ def cut_images(body: bytearray, places: ImagePlaces = URLS) -> tuple[bytes, Imag
         if end < 0:
             break
         text += memoryview(body)[at:begin]
-        if end - begin < LEAST_IMAGE:
+        if places.beside is not None and not _stands(places.beside, body, found.start(), end):
+            end = begin  # some other text, of any length
+        elif end - begin < LEAST_IMAGE:
             text += memoryview(body)[begin:end]
         else:
             name = uuid.uuid4().hex  # that no client can know
@@ -189,14 +195,25 @@ def cut_images(body: bytearray, places: ImagePlaces = URLS) -> tuple[bytes, Imag
 def placed(urls: list[str], images: Images) -> list[str | memoryview | bytes]:
     """The images of a request, with what was cut out of it in the places of the names.
 
+    Args:
+        urls: what stands there; a name may stand behind the comma of a data: URL, whose base64 was cut out alone.
+        images: what was cut out.
+
     Raises:
         InputError: something was cut out that is none of them.
     """
     left = dict(images)
-    found = [left.pop(url, url) for url in urls]
+    found = [left.pop(url[-_COMMA_AND_NAME:].rpartition(",")[2], url) for url in urls]
     if left:
         raise InputError("an image stands where none is looked at", "send it as an image of a message")
     return found
+
+
+def _stands(sign: re.Pattern[bytes], body: bytearray, start: int, end: int) -> bool:
+    """Whether it stands in the object of the text that goes on to ``end``, and whose key begins at ``start``."""
+    before = bytes(memoryview(body)[max(start - _BESIDE, 0) : start]).rpartition(b"{")[2]
+    behind = bytes(memoryview(body)[end : end + _BESIDE]).partition(b"}")[0]
+    return any(map(sign.search, (before, behind)))
 
 
 def _image(body: bytearray, begin: int, end: int) -> memoryview | bytes:

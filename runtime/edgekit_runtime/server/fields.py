@@ -13,9 +13,10 @@ T = TypeVar("T")
 class Fields:
     """The fields of a JSON object.  One that is missing, or null, is None."""
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        """Take the object."""
+    def __init__(self, document: dict[str, Any], within: str = "") -> None:
+        """Take the object; ``within`` is the name of the field that it stands in."""
         self._document = document
+        self._prefix = f"{within}." if within else ""
 
     def number(self, name: str, kind: Callable[..., Any], least: float | None = None, most: float | None = None) -> Any:
         """A number of ``kind`` (int or float) within bounds.
@@ -32,11 +33,11 @@ class Fields:
             word = "a whole number" if kind is int else "a number"
             bound = "" if least is None else f" of at least {least:g}"
             bound += "" if most is None else f" and at most {most:g}"
-            raise InputError(f"{name} has to be {word}{bound}", "change it, or leave it out")
+            raise InputError(f"{self._prefix}{name} has to be {word}{bound}", "change it, or leave it out")
         try:
             return kind(value)
         except OverflowError:
-            raise InputError(f"{name} is too large a number", "send a smaller one") from None
+            raise InputError(f"{self._prefix}{name} is too large a number", "send a smaller one") from None
 
     def count(self, name: str, *, or_else: int, least: int = 0, most: int = 2**31 - 1) -> int | None:
         """A whole number, where -1 stands for ``or_else``.
@@ -58,7 +59,7 @@ class Fields:
         """
         found = {value for name in (one, other) if (value := read(name)) is not None}
         if len(found) > 1:
-            raise InputError(f"{one} and {other} are the same, with two values", "send one of them")
+            raise InputError(f"{self._prefix}{one} and {other} are the same, with two values", "send one of them")
         return next(iter(found), None)
 
     def flag(self, name: str) -> bool | None:
@@ -85,7 +86,7 @@ class Fields:
         """
         value = self.text(name)
         if value is not None and value not in words:
-            raise InputError(f"{name} {shown(value)} is not available", f"send one of {', '.join(words)}")
+            raise InputError(f"{self._prefix}{name} {shown(value)} is not available", f"send one of {', '.join(words)}")
         return value
 
     def object(self, name: str) -> dict[str, Any] | None:
@@ -107,5 +108,5 @@ class Fields:
     def _of(self, kind: type[T], name: str, what: str, hint: str) -> T | None:
         value = self._document.get(name)
         if value is not None and not isinstance(value, kind):
-            raise InputError(f"{name} has to be {what}", f"{hint}, or leave it out")
+            raise InputError(f"{self._prefix}{name} has to be {what}", f"{hint}, or leave it out")
         return value

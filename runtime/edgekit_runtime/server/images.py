@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import (
+    DATA_URL,
     MAX_FILE_BYTES,
     MAX_IMAGES,
     Picture,
@@ -46,7 +47,7 @@ class ImageReader:
         """Pictures in the form that goes to the worker.
 
         Args:
-            urls: of the images; data: URLs may be bytes.
+            urls: of the images; data: URLs may be bytes, or the bytes of their base64 alone.
             share: holds their pixels.
             body: bytes that it holds meanwhile, of what the URLs are from.
             bare: they are base64 alone.
@@ -65,6 +66,8 @@ class ImageReader:
         return [{"width": each.width, "height": each.height, "rgb": each.rgb} for each in pictures]
 
     def _read(self, url: Url, name: str) -> Picture:
+        if not isinstance(url, str) and bytes(url[: len(DATA_URL)]) != DATA_URL:
+            return read_base64(url, name)
         if not isinstance(url, str) or not url.startswith(FILE_URL):
             return read_data_url(url, name)
         if self._files is None:

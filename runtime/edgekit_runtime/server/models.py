@@ -1,4 +1,4 @@
-"""What this service can be asked for, as OpenAI's, vLLM's and llama.cpp's clients read it."""
+"""What this service can be asked for, as OpenAI's, vLLM's, llama.cpp's and Anthropic's clients read it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ OWNER = "edgekit"
 def model_cards(supervisor: Supervisor) -> list[dict[str, Any]]:
     """The base, then each adapter that may answer."""
     bundle = supervisor.bundle or {}
+    created = _seconds(str(bundle.get("created")))
     shared = {
         "object": "model",
-        "created": _seconds(str(bundle.get("created"))),
+        "type": "model",
+        "created": created,
+        "created_at": datetime.datetime.fromtimestamp(created, datetime.UTC).isoformat(),
         "owned_by": OWNER,
         "max_model_len": bundle.get("context"),
     }
     family = bundle.get("base", {}).get("family")
     trained = bundle.get("base", {}).get("reasoning")
-    cards: list[dict[str, Any]] = [{"id": BASE, "root": family, "parent": None, "reasoning": trained} | shared]
+    cards: list[dict[str, Any]] = [
+        {"id": BASE, "display_name": BASE, "root": family, "parent": None, "reasoning": trained} | shared
+    ]
     for model in supervisor.models:
         if ASIDE not in model:
             name = model["name"]
             own = {"root": f"{name}-{model['version']}", "parent": BASE, "reasoning": model.get("reasoning")}
-            cards.append({"id": name} | own | shared)
+            cards.append({"id": name, "display_name": name} | own | shared)
     return cards
 
 

@@ -18,6 +18,12 @@ Watch = Callable[[int], AbstractContextManager[object]]
 THREADS = 4  # requests that are read at once; llama.cpp's tokeniser leaves the interpreter to others
 
 
+def pictured(options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as they came, their images as the runtime takes them."""
+    images = options.get("image")
+    return options | {"image": [Picture(**each) for each in images]} if images else options
+
+
 class Preparing:
     """Requests that are being read.  What is done can be waited for with ``select``."""
 
@@ -83,10 +89,8 @@ class Preparing:
                 future.result().close()
 
     def _read(self, number: int, options: dict[str, Any]) -> Stream:
-        if options.get("image"):
-            options = options | {"image": [Picture(**each) for each in options["image"]]}
         with self._watch(number):
-            return self._stream(**options)
+            return self._stream(**pictured(options))
 
     def _ring(self, number: int, future: Future[Any]) -> None:
         self._done.append((number, future))

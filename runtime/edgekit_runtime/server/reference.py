@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 
 from edgekit_runtime.server import parameters
+from edgekit_runtime.server.anthropic.parameters import MESSAGES as ANTHROPIC
 from edgekit_runtime.server.ollama import tables as ollama
+from edgekit_runtime.server.openai import parameters as openai
 from edgekit_runtime.server.parameters import Parameter, Table
+from edgekit_runtime.server.responses_api.parameters import RESPONSE
 
 HEAD = """# HTTP API
 
@@ -19,8 +23,9 @@ What `edgekit-runtime serve` answers.  `make docs-commands` writes this page fro
 says how to run the service.
 
 A field of a request is done, refused with 400 and its name, or, where nobody knows it, named in the header
-`X-Edgekit-Ignored` of the answer.  Nothing else is left out.  Errors have OpenAI's form; `error.code` is
-`context_length_exceeded` where prompt and answer don't fit the context.
+`X-Edgekit-Ignored` of the answer.  Nothing else is left out.  Errors have OpenAI's form, but for
+[Anthropic's](#messages) and [Ollama's](#ollamas-api) API; `error.code` is `context_length_exceeded` where prompt and
+answer don't fit the context.
 
 Where the service has a key, clients send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.  Pages of other sites
 may ask where `--cors ORIGIN` names their site.
@@ -40,6 +45,10 @@ ROUTES = {
     "/v1/chat/completions": "[answers a conversation](#chat-and-completions)",
     "/v1/completions": "[continues a text](#chat-and-completions)",
     "/v1/embeddings": "[vectors of texts](#embeddings)",
+    "/v1/responses": "[answers](#responses) as OpenAI's Responses API does; nothing is stored",
+    "/v1/responses/input_tokens": "tokens of such a request's prompt",
+    "/v1/messages": "[answers](#messages) as Anthropic's Messages API does",
+    "/v1/messages/count_tokens": "tokens of such a request's prompt",
     "/v1/load_lora_adapter": "[loads an adapter](#adapters), as vLLM does",
     "/v1/unload_lora_adapter": "[unloads one](#adapters)",
     "/lora-adapters": "adapters with the numbers that `lora` may name them by, as at llama-server",
@@ -92,6 +101,32 @@ alone.
 
 | Field | Embeddings | |
 |---|---|---|
+"""
+REST = """So are those of chats that are known and not done.
+"""
+RESPONSES = """
+## Responses
+
+OpenAI's Responses API, for its clients' `responses.create`, `.parse` and `.stream`.  Nothing is stored: each request
+brings its whole conversation, and every answer says `store: false`.  Tools are functions.  Reasoning is an item with
+`reasoning_text`, and goes back to the base's template when it is sent again; `summary` asks for nothing.  An answer
+that `max_output_tokens` cuts off is `incomplete`.
+
+| Field | |
+|---|---|
+"""
+MESSAGES = """
+## Messages
+
+Anthropic's Messages API, for its clients' `messages.create`, `.parse`, `.stream` and `.count_tokens`.  Errors have
+Anthropic's form, with the codes of the others as `details.error_code`.  Nothing is stored: `thread` is refused, and the
+client's loop of tools does without it.  The key comes as `x-api-key`; `anthropic-version` and `anthropic-beta` may have
+any value.  Images are `base64`, or a `url` that chats take too.  Blocks of text that follow each other stand apart by a
+blank line.  `cache_read_input_tokens` are those of the prompt that were in the KV cache; they are not among
+`input_tokens`.
+
+| Field | |
+|---|---|
 """
 ADAPTERS = """
 ## Adapters
@@ -152,16 +187,18 @@ In messages:
 |---|---|
 """
 YES, NO = "yes", ""
+COLUMNS = 120
 
 
 def reference() -> str:
     """The page, in Markdown."""
     paths = "".join(f"| `{path}` | {text} |\n" for path, text in ROUTES.items())
-    asked = [parameters.CHAT, parameters.COMPLETION]
-    refused = [*asked, parameters.EMBEDDINGS]
+    asked = [openai.CHAT, openai.COMPLETION]
+    refused = [*asked, openai.EMBEDDINGS]
     return (
         f"{HEAD}{paths}{ASKING}{_done(asked)}{NEUTRAL}{_neutral(refused)}"
-        f"{EMBEDDINGS}{_done([parameters.EMBEDDINGS])}"
+        f"{EMBEDDINGS}{_done([openai.EMBEDDINGS])}"
+        f"{RESPONSES}{_others(RESPONSE)}{MESSAGES}{_others(ANTHROPIC)}"
         f"{ADAPTERS}{_done([parameters.LOAD, parameters.UNLOAD])}"
         f"{TEXTS}{_done([parameters.TOKENIZE, parameters.DETOKENIZE, parameters.TEMPLATE])}"
         f"{OLLAMA}{_done([ollama.CHAT, ollama.GENERATE])}"
@@ -171,13 +208,23 @@ def reference() -> str:
     )
 
 
+def _others(known: Table) -> str:
+    """A dialect's own fields, and the names of those that are as in chats."""
+    shared = {name: each for name, each in known.items() if openai.CHAT.get(name) == each}
+    own = {name: each for name, each in known.items() if name not in shared}
+    names = ", ".join(f"`{name}`" for name, each in shared.items() if each.only is None)
+    as_in_chats = textwrap.fill(f"As in chats: {names}.", COLUMNS, break_on_hyphens=False)
+    return f"{_done([own])}\n{as_in_chats}\n{NEUTRAL}{_neutral([own])}\n{REST}"
+
+
 def _done(tables: list[Table]) -> str:
     rows = []
     for parameter in _all(tables):
         found = [table.get(parameter.name) for table in tables]
         if any(each is not None and each.only is None for each in found):
             marks = [NO if each is None or each.only is not None else YES for each in found]
-            rows.append(f"| `{parameter.name}` | {' | '.join(marks)} | {_cell(parameter.does)} |\n")
+            marked = f"{' | '.join(marks)} | " if len(tables) > 1 else ""
+            rows.append(f"| `{parameter.name}` | {marked}{_cell(parameter.does)} |\n")
     return "".join(rows)
 
 

@@ -46,7 +46,6 @@ NOBODYS_FAULT = (
     NO_MEMORY,
     *(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS")),
 )
-START = "start"
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
 
@@ -129,12 +128,12 @@ class Supervisor:
         await self._reap()
         os.close(self._shared)
 
-    async def answer(self, options: dict[str, Any], op: str = START) -> AsyncGenerator[Message, None]:
-        """Events of an answer: "accepted", "text" …, "done", the last alone for vectors.  Leaving early stops it.
+    async def answer(self, options: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[Message, None]:
+        """Events of an answer: "accepted", "text" …, "done".  Leaving early stops the generation.
 
         Args:
-            options: arguments of what ``op`` asks for.
-            op: "start" or "embed", see :mod:`~edgekit_runtime.server.wire`.
+            options: arguments of Runtime.stream.
+            progress: "progress" comes before the first text.
 
         Raises:
             InputError, UsageError: what is wrong with the request.
@@ -143,14 +142,40 @@ class Supervisor:
             Unavailable: the worker has died of it, or there is none.
         """
         key = await beside(request_key, options) if options.get("image") else request_key(options)
+        self._check(options, key)
+        if options.get("seed") is None:
+            options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
+        message = {"op": "start", "options": options} | ({"progress": True} if progress else {})
+        async with contextlib.aclosing(self._events(message, key)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, options: dict[str, Any]) -> AsyncGenerator[Message, None]:
+        """The one event of vectors, "done".  Leaving early stops the reading.
+
+        Args:
+            options: arguments of Runtime.embedding_request.
+
+        Raises:
+            InputError, UsageError, SetAside, Deadly, Unavailable: as :meth:`answer`.
+        """
+        key = request_key(options)
+        self._check(options, key)
+        async with contextlib.aclosing(self._events({"op": "embed", "options": options}, key)) as events:
+            async for event in events:
+                yield event
+
+    def _check(self, options: dict[str, Any], key: str) -> None:
+        """Refuse what may not be asked."""
         if self._killers.refuses(key):
             raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
-        if op == START and options.get("seed") is None:
-            options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
         for name, model in self._left_out.by_name(self._added).items():
             if name in _names(options) or name == options.get("adapter"):
                 raise _set_aside(name, model[ASIDE])
-        request = self._request({"op": op, "options": options}, key)
+
+    async def _events(self, message: Message, key: str) -> AsyncGenerator[Message, None]:
+        """What the worker says to a request, until it is done."""
+        request = self._request(message, key)
         try:
             await self._send(request)
             while True:
@@ -167,7 +192,7 @@ class Supervisor:
                 self._writer.write(pack({"op": "cancel", "id": request.number}))
 
     async def inspect(self, what: str, options: Message) -> Any:
-        """What a method of Runtime.texts gives for these arguments; raises as it does."""
+        """What a method of Runtime.texts, or "count", gives for these arguments; raises as it does."""
         return await self._command({"op": "inspect", "what": what, "options": options})
 
     async def load(self, model: Message, path: str) -> None:
@@ -404,6 +429,8 @@ class Supervisor:
                 if request.accepted:
                     return
                 request.accepted = True
+            case "progress" if request.said or request.scored:  # of a prompt that is read again
+                return
             case "text":
                 fresh = request.fresh(message)
             case "done" | "error":

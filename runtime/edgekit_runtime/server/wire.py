@@ -3,11 +3,12 @@
 Front to worker::
 
     {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream; of each image "width",
-                                                    "height" and "rgb", the number of bytes that follow the line
+                                                    "height" and "rgb", the number of bytes that follow the line;
+                                                    with "progress": true it is told how the prompt is being read
     {"op": "embed", "id": n, "options": {…}}        arguments of Runtime.embedding_request
     {"op": "inspect", "id": n, "what": …, "options": {…}}
-                                                    a method of Runtime.texts and its arguments; answered by "done"
-                                                    or "error"
+                                                    a method of Runtime.texts, or "count" for Runtime.count_tokens, and
+                                                    its arguments; answered by "done" or "error"
     {"op": "cancel", "id": n}
     {"op": "load", "id": n, "path": …, "digest": …, "name": …, "version": …}
                                                     answered by "done" or "error", as are the next two
@@ -19,8 +20,11 @@ Front to worker::
 Worker to front::
 
     {"op": "ready"} or {"op": "error", "id": 0, …}   once, when the base is loaded or can't be
-    {"op": "accepted", "id": n, "thinking": …}       a request is sound and queued; how reasoning is told in its answer;
+    {"op": "accepted", "id": n, "prompt_tokens": n, "thinking": …}
+                                                     a request is sound and queued; how reasoning is told in its answer;
                                                      with "calls", how they are read, where some may come
+    {"op": "progress", "id": n, "total": n, "cached": n, "processed": n, "ms": x}
+                                                     so many of the prompt's tokens have been read
     {"op": "text", "id": n, "text": …, "scores": […]}
                                                      calls as the model writes them; the first one has the prompt's
                                                      scores as "echoed"

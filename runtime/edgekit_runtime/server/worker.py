@@ -27,7 +27,7 @@ from edgekit_runtime.runtime.generation import Stream
 from edgekit_runtime.scheduler import EmbeddingRequest, TokenScore
 from edgekit_runtime.server.about import about
 from edgekit_runtime.server.at_work import AtWork
-from edgekit_runtime.server.preparing import Preparing, Watch
+from edgekit_runtime.server.preparing import Preparing, Watch, pictured
 from edgekit_runtime.server.wire import BEAT_SECONDS, NO_MEMORY, Incoming, Message, error_message, pack
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class Worker:
         self._incoming = Incoming()
         self._unsent: list[bytes] = []
         self._begun: set[int] = set()  # streams whose first text has gone out
+        self._followed: dict[int, int] = {}  # requests whose progress is told: tokens of the prompt, as told last
         self._last_beat = self._last_report = 0.0
 
     def run(self) -> None:
@@ -93,10 +94,12 @@ class Worker:
                 self._streams[number] = made
                 thinking = None if made.thinking is None else asdict(made.thinking)
                 calls = {} if made.reading is None else {"calls": made.reading.as_json()}
-                self._say({"op": "accepted", "id": number, "thinking": thinking} | calls)
+                accepted = {"op": "accepted", "id": number, "prompt_tokens": made.prompt_tokens, "thinking": thinking}
+                self._say(accepted | calls)
             elif isinstance(made, EmbeddingRequest):
                 self._embeddings[number] = made
             elif isinstance(made, Exception):
+                self._followed.pop(number, None)
                 self._refuse(number, made)
             else:
                 self._say({"op": "done", "id": number, "value": made})
@@ -115,6 +118,8 @@ class Worker:
         try:
             match message["op"]:
                 case "start":
+                    if message.get("progress"):
+                        self._followed[number] = -1
                     self._preparing.start(number, message["options"])
                 case "embed":
                     self._preparing.begin(number, lambda: self._runtime.embedding_request(**message["options"])[0])
@@ -122,6 +127,7 @@ class Worker:
                     self._preparing.call(number, lambda: self._inspect(message["what"], message["options"]))
                 case "cancel":
                     self._preparing.cancel(number)
+                    self._followed.pop(number, None)
                     if number in self._streams:
                         self._streams[number].close()
                         self._forget(number)
@@ -151,6 +157,8 @@ class Worker:
                 return texts.render(**options)
             case "pieces":
                 return [list(data) for data in texts.pieces(**options)]
+            case "count":
+                return self._runtime.count_tokens(**pictured(options))
             case "about":
                 return about(self._runtime, **options)
             case _:
@@ -199,6 +207,8 @@ class Worker:
         if due:
             self._last_report = now
         for number, stream in list(self._streams.items()):
+            if number in self._followed:
+                self._tell_progress(number, stream)
             if not (due or stream.ended or number not in self._begun):
                 continue
             try:
@@ -231,9 +241,19 @@ class Worker:
             usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens, "cached_tokens": 0}
             self._say({"op": "done", "id": number, "value": {"vectors": vectors, "usage": usage}})
 
+    def _tell_progress(self, number: int, stream: Stream) -> None:
+        """Tell how much of a prompt has been read, if that is more than before."""
+        progress = stream.progress
+        if progress is not None and progress.processed > self._followed[number]:
+            self._followed[number] = progress.processed
+            self._say({"op": "progress", "id": number} | progress._asdict())
+        if stream.started:
+            del self._followed[number]
+
     def _forget(self, number: int) -> None:
         del self._streams[number]
         self._begun.discard(number)
+        self._followed.pop(number, None)
 
     def _scores(self, scores: Any) -> list[Any]:
         """Tokens as text and bytes: [[bytes, log-probability, [[bytes, log-probability] …]] …]."""

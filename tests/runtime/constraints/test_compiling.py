@@ -125,6 +125,7 @@ def test_answers_follow_other_forms(form: dict[str, Any], fits: list[str], diffe
         ({"grammar": 'start: %json {"type": "string", "contentEncoding": "base64"}'}, "a JSON schema inside"),
         ({"grammar": "start: T\nT: " + " & ".join(["/.*a.*/"] * 40)}, "39 & in the grammar"),
         ({"schema": {"multipleOf": 999_983}}, "multipleOf"),
+        ({"schema": {"properties": {"a": {}}, "required": [{"b": 1}]}}, "Expected string for 'required' item"),
         ({"schema": {"allOf": [{"multipleOf": 97}, {"multipleOf": 89}, {"multipleOf": 83}]}}, "multipleOf"),
         ({"schema": {"allOf": [{"pattern": f"[a-z]{{{n}}}x"} for n in range(40)]}}, "40 different patterns"),
         ({"schema": {"patternProperties": {f"^{n}[a-z]*$": {} for n in range(300)}}}, "300 patterns"),

@@ -36,6 +36,17 @@ def test_a_beginning_of_a_stop_text_is_held_back_and_then_shown() -> None:
     assert stopper.finish("E") == "E"
 
 
+@pytest.mark.parametrize(
+    ("pieces", "stops", "found"),
+    [(["a.", "b"], ["b", "."], "."), (["ab"], ["b", "ab"], "ab"), (["ab"], ["c"], None), (["a", "b"], ["ab"], "ab")],
+)
+def test_which_one_has_come_is_told(pieces: list[str], stops: list[str], found: str | None) -> None:
+    stopper = StopText(stops)
+    for piece in pieces:
+        stopper.feed(piece)
+    assert stopper.found == found
+
+
 def test_an_empty_stop_text_is_refused() -> None:
     with pytest.raises(UsageError):
         StopText([""])

@@ -20,6 +20,7 @@ from PIL import Image
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import Picture
 from edgekit_runtime.server import answering, bodies
+from edgekit_runtime.server.anthropic.dialect import MESSAGES as ANTHROPIC
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.bodies import (
     LEAST_IMAGE,
@@ -37,7 +38,7 @@ from edgekit_runtime.server.openai import dialects
 from edgekit_runtime.server.wire import Incoming, pack, with_pixels
 from tests.runtime.server.test_limits import ANSWER
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/messages"
 LONG = "data:image/png;base64," + "+/Ab" * LEAST_IMAGE
 
 
@@ -49,7 +50,7 @@ class _Taking:
     def __init__(self) -> None:
         self.go, self.asked = asyncio.Event(), list[dict[str, Any]]()
 
-    async def answer(self, options: dict[str, Any], op: str = "start") -> AsyncGenerator[dict[str, Any], None]:
+    async def answer(self, options: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[dict[str, Any], None]:
         self.asked.append(options)
         yield {"op": "accepted"}
         await self.go.wait()
@@ -103,6 +104,69 @@ def test_what_is_cut_out_and_put_back_is_what_was_sent(
     names = [part["image_url"]["url"] for part in json.loads(cut)["messages"][0]["content"][:-1]]
     found = [each if isinstance(each, str) else bytes(each).decode() for each in placed(names, images)]
     assert found == urls
+
+
+DATA = "+/Ab" * LEAST_IMAGE
+SOURCES = ANTHROPIC.images
+assert SOURCES is not None
+
+
+def blocks(*sources: dict[str, Any], **more: Any) -> dict[str, Any]:
+    content = [{"type": "image", "source": each} for each in sources]
+    return {"model": "base", "max_tokens": 9, "messages": [{"role": "user", "content": content}]} | more
+
+
+@given(
+    st.lists(st.permutations(["type", "media_type", "data"]), max_size=3),
+    TEXTS,
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_base64_of_sources_is_cut_out_too(
+    orders: list[list[str]], text: str, indent: int | None, slashes: bool
+) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": DATA}
+    note = {"type": "tool_use", "id": "1", "name": "f", "input": {"data": DATA, "text": text}}
+    document = blocks(*({name: source[name] for name in order} for order in orders), note=note)
+    sent = json.dumps(document, indent=indent)
+    cut, images = cut_images(bytearray((sent.replace("/", "\\/") if slashes else sent).encode()), SOURCES)
+    assert [bytes(each) for each in images.values()] == [DATA.encode()] * len(orders)
+    back = cut.decode()
+    for name in images:
+        back = back.replace(name, DATA)
+    assert json.loads(back) == document
+    urls = [f"data:image/png;base64,{name}" for name in images]
+    assert placed(urls, images) == list(images.values())
+
+
+def test_what_stands_beside_no_source_is_text_of_any_length() -> None:
+    text = json.dumps({"input": {"data": "x" * (MAX_BODY_BYTES - 100)}}).encode()
+    assert cut_images(bytearray(text), SOURCES) == (text, {})
+    with pytest.raises(TooLarge, match="without its images"):
+        cut_images(bytearray(json.dumps({"input": {"data": "x" * MAX_BODY_BYTES}}).encode()), SOURCES)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_of_anthropics_clients_share_the_room(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    data = data_url(Image.new("RGB", (600, 600))).partition(",")[2]
+    body = blocks({"type": "base64", "media_type": "image/png", "data": data}, stream=stream)
+
+    async def scenario() -> None:
+        worker, room = _Taking(), Room(3 * MIB)
+        async with front(worker, monkeypatch, room) as client:
+            asked = asyncio.create_task(client.post(MESSAGES, json=body))
+            while not worker.asked:
+                await asyncio.sleep(0.01)
+            (picture,) = worker.asked[0]["image"]
+            assert (picture["width"], picture["height"]) == (600, 600)
+            assert room.held == 600 * 600 * 3 - UNCOUNTED
+            full = await client.post(MESSAGES, json=body)
+            assert (full.status_code, full.json()["error"]["type"]) == (503, "overloaded_error")
+            worker.go.set()
+            assert (await asked).status_code == 200
+            assert room.held == 0
+
+    run(scenario)
 
 
 def test_an_image_in_another_place_is_refused_and_not_ignored() -> None:

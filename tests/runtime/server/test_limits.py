@@ -37,7 +37,7 @@ class _Slow:
     def __init__(self) -> None:
         self.go, self.asked = asyncio.Event(), 0
 
-    async def answer(self, _: dict[str, Any], op: str = "start") -> AsyncGenerator[dict[str, Any], None]:
+    async def answer(self, _: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[dict[str, Any], None]:
         self.asked += 1
         yield {"op": "accepted"}
         await self.go.wait()

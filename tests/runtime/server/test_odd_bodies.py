@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.bounds import TO_CONTEXT
+from edgekit_runtime.server.answering import Writer
+from edgekit_runtime.server.anthropic.requests import read_messages
+from edgekit_runtime.server.anthropic.writing import MessageWriter
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.bodies import read_object
 from edgekit_runtime.server.openai.requests import read_chat, read_completion
+from edgekit_runtime.server.responses_api.requests import read_response
+from edgekit_runtime.server.responses_api.writing import ResponseWriter
 from edgekit_runtime.server.wire import pack, unpack
+from tests.runtime.server.answers import result
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.sampled_from(["", "\ud800"])
@@ -99,6 +105,56 @@ COMPLETIONS = some(
     echo=st.booleans(),
     best_of=st.just(1),
 )
+CALL = some(type=st.sampled_from(["function", "custom", "auto", "any", "tool"]), name=WORDS, parameters=SCHEMA)
+TOOL = some(type=st.sampled_from(["function", "custom"]), name=WORDS, parameters=SCHEMA, input_schema=SCHEMA)
+ITEM_PART = some(type=st.sampled_from(["input_text", "output_text", "input_image", "x"]), text=WORDS, image_url=WORDS)
+ITEM = some(
+    type=st.sampled_from(["message", "reasoning", "function_call", "function_call_output", "item_reference"]),
+    role=WORDS,
+    content=WORDS | st.lists(nearly(ITEM_PART), max_size=3),
+    **dict.fromkeys(("call_id", "name", "arguments"), WORDS),
+    output=WORDS | st.lists(nearly(ITEM_PART), max_size=2),
+)
+TOOLS = {
+    "tools": st.lists(nearly(TOOL), max_size=2),
+    "tool_choice": CALL | st.sampled_from(["auto", "none", "required"]),
+    "parallel_tool_calls": st.booleans(),
+}
+OWN = {name: each for name, each in COMMON.items() if name not in ("response_format", "max_tokens", "n")}
+RESPONSES = some(
+    **OWN,
+    **TOOLS,
+    input=WORDS | st.lists(nearly(ITEM), max_size=4),
+    instructions=WORDS,
+    max_output_tokens=COUNT,
+    text=some(format=FORMAT, verbosity=WORDS),
+    reasoning=some(effort=WORDS, summary=WORDS),
+    include=st.lists(st.just("message.output_text.logprobs"), max_size=2),
+    top_logprobs=COUNT,
+    metadata=some(a=WORDS),
+    store=st.booleans(),
+)
+SOURCE = some(type=st.sampled_from(["base64", "url", "file"]), media_type=WORDS, data=WORDS, url=WORDS)
+BLOCK = some(
+    type=st.sampled_from(["text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking", "document"]),
+    source=SOURCE,
+    input=some(x=ANYTHING),
+    content=WORDS | st.lists(nearly(some(type=st.just("text"), text=WORDS)), max_size=2),
+    is_error=st.booleans(),
+    **dict.fromkeys(("text", "thinking", "id", "tool_use_id", "name"), WORDS),
+)
+TURN = some(role=st.sampled_from(["user", "assistant"]), content=WORDS | st.lists(nearly(BLOCK), max_size=3))
+MESSAGES = some(
+    **{name: each for name, each in OWN.items() if name != "stop"},
+    **TOOLS,
+    max_tokens=COUNT,
+    messages=st.lists(nearly(TURN), max_size=4),
+    system=WORDS | st.lists(nearly(BLOCK), max_size=2),
+    stop_sequences=st.lists(WORDS, max_size=3),
+    thinking=some(type=st.sampled_from(["enabled", "disabled", "adaptive"]), budget_tokens=COUNT, display=WORDS),
+    output_config=some(format=some(type=st.just("json_schema"), schema=SCHEMA), effort=WORDS),
+    metadata=some(user_id=WORDS),
+)
 
 
 def check(asked: Asked, *, chat: bool) -> None:
@@ -151,6 +207,35 @@ def test_a_chat_is_read_or_refused(body: dict[str, Any]) -> None:
 def test_a_completion_is_read_or_refused(body: dict[str, Any]) -> None:
     text = json.dumps(body).encode()
     assert one_line(refusal(lambda text: check(read_completion(read_object(text)), chat=False), text))
+
+
+@settings(deadline=None, max_examples=300)
+@given(body=RESPONSES)
+def test_a_request_for_a_response_is_read_or_refused(body: dict[str, Any]) -> None:
+    def read(text: bytes) -> None:
+        document = read_object(text)
+        asked = read_response(document)
+        check(asked, chat=True)
+        written(ResponseWriter(asked, document))
+
+    assert one_line(refusal(read, json.dumps(body).encode()))
+
+
+@settings(deadline=None, max_examples=300)
+@given(body=MESSAGES)
+def test_a_request_for_a_message_is_read_or_refused(body: dict[str, Any]) -> None:
+    def read(text: bytes) -> None:
+        asked = read_messages(read_object(text))
+        check(asked, chat=True)
+        written(MessageWriter(asked))
+
+    assert one_line(refusal(read, json.dumps(body).encode()))
+
+
+def written(writer: Writer) -> None:
+    """What was asked for doesn't matter for how it is answered."""
+    assert json.loads(json.dumps(writer.whole([result(text="x")], [[]]), allow_nan=False))
+    assert "".join(writer.begun({}))
 
 
 @settings(deadline=None, max_examples=300)

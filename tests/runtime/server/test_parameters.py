@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_runtime import InputError
+from edgekit_runtime.server.anthropic.parameters import MESSAGES
+from edgekit_runtime.server.anthropic.requests import read_messages
+from edgekit_runtime.server.openai.parameters import CHAT, COMPLETION
 from edgekit_runtime.server.openai.requests import read_chat, read_completion
-from edgekit_runtime.server.parameters import CHAT, COMPLETION, IGNORED, MOST_NAMED, Table, check, header_of
+from edgekit_runtime.server.parameters import IGNORED, MOST_NAMED, Table, check, header_of
+from edgekit_runtime.server.responses_api.parameters import RESPONSE
+from edgekit_runtime.server.responses_api.requests import read_response
 from tests.goods import Goods
 from tests.service import Service, serving
 
@@ -40,6 +45,8 @@ def service(goods: Goods) -> Iterator[Service]:
     [
         (CHAT, {"model": "one", "messages": [{"role": "user", "content": "q"}]}, read_chat),
         (COMPLETION, {"model": "one", "prompt": "q"}, read_completion),
+        (RESPONSE, {"model": "one", "input": "q"}, read_response),
+        (MESSAGES, {"model": "one", "max_tokens": 9, "messages": [{"role": "user", "content": "q"}]}, read_messages),
     ],
 )
 def test_what_the_tables_promise_is_what_is_read(table: Table, body: dict[str, Any], read: Any) -> None:
@@ -50,7 +57,7 @@ def test_what_the_tables_promise_is_what_is_read(table: Table, body: dict[str, A
     assert done <= noting.read
 
 
-@pytest.mark.parametrize("table", [CHAT, COMPLETION])
+@pytest.mark.parametrize("table", [CHAT, COMPLETION, RESPONSE, MESSAGES])
 def test_what_changes_nothing_is_taken_and_everything_else_is_refused_by_name(table: Table) -> None:
     for name, each in table.items():
         assert check({name: None}, table) == ()

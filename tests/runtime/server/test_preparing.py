@@ -151,7 +151,7 @@ def test_a_client_that_leaves_while_its_request_is_read_is_noticed(streams: bool
 
         ready, models, stats, restarts = True, (), {}, 0
 
-        async def answer(self, _: dict[str, Any], op: str = "start") -> AsyncGenerator[dict[str, Any], None]:
+        async def answer(self, _: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[dict[str, Any], None]:
             try:
                 await asyncio.Event().wait()
                 yield {}

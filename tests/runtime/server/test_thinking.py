@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,39 +11,19 @@ from typing import Any
 
 import pytest
 
-from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime import InputError, Runtime, UsageError
-from edgekit_runtime.formats.bundle import file_digest
-from edgekit_runtime.formats.gguf import read_gguf
-from edgekit_runtime.prompts.template import TemplateFacts
-from tests.goods import Goods
+from tests.chat_templates import THINKING
+from tests.goods import Goods, with_template
 from tests.service import Service, serving
 
-TEMPLATE = """{% for message in messages %}<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% if enable_thinking is defined and not enable_thinking %}<think>
-
-</think>
-
-{% else %}<think>
-{% endif %}{% endif %}"""
 BUDGET = 5
 
 
 @pytest.fixture(scope="module")
 def bundle(goods: Goods, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small bundle, whose base reasons, and whose adapter doesn't."""
-    folder = Path(shutil.copytree(goods.bundle, tmp_path_factory.mktemp("thinking") / "bundle"))
+    folder = with_template(goods.bundle, tmp_path_factory.mktemp("thinking"), THINKING)
     manifest = json.loads((folder / "manifest.json").read_text())
-    path = folder / manifest["base"]["file"]
-    facts = TemplateFacts.read(read_gguf(path))
-    rewrite_metadata(path, path.with_suffix(".new"), TemplateFacts.of(TEMPLATE, facts.tokens).metadata())
-    path.with_suffix(".new").replace(path)
-    manifest["base"]["digest"] = file_digest(path)
-    for file in manifest["files"]:
-        if file["path"] == manifest["base"]["file"]:
-            file["size"], file["sha256"] = path.stat().st_size, file_digest(path)
     manifest["adapters"][0]["template_arguments"] = {"enable_thinking": False}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
@@ -67,6 +46,9 @@ def test_reasoning_ends_when_its_budget_is_used_up(service: Service, bundle: Pat
     message = ask(service)
     assert message["reasoning_content"]
     assert message["content"]
+    usage = service.chat(model="base", max_tokens=24, thinking_budget=BUDGET).json()["usage"]
+    end_tag = service.http.post("/tokenize", json={"content": "</think>"}).json()["count"]
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": BUDGET + end_tag}
     raw = ask(service, reasoning_format="none")
     reasoning, end, answer = raw["content"].partition("</think>")
     assert end

@@ -7,6 +7,7 @@ import random
 from typing import Any, NamedTuple
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES, COUNT = "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PIXEL = f"data:image/png;base64,{PNG}"
@@ -73,6 +74,104 @@ SOUND: dict[str, list[dict[str, Any]]] = {
         {"model": "base", "prompt": [[5, 6, 7], [8, 9]], "max_tokens": 1, "logprobs": 1, "echo": True},
         {"model": "one", "prompt": ["a", "b"], "max_tokens": 1, "stream": False, "top_p": 1},
     ],
+    RESPONSES: [
+        {
+            "model": "one",
+            "instructions": "s",
+            "input": [
+                {"role": "developer", "content": "d"},
+                {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]},
+                {"type": "function_call", "call_id": "1", "name": "f", "arguments": '{"a": 1}'},
+                {"type": "function_call_output", "call_id": "1", "output": "1"},
+                {"role": "user", "content": "scratch"},
+            ],
+            "max_output_tokens": 2,
+            "temperature": 0.5,
+            "seed": 7,
+            "stream": True,
+            "metadata": {"a": "b"},
+            "include": ["message.output_text.logprobs"],
+            "top_logprobs": 2,
+        },
+        {
+            "model": "one",
+            "input": "q",
+            "max_output_tokens": 3,
+            "text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}},
+            "reasoning": {"effort": "none", "summary": "auto"},
+            "store": True,
+        },
+        {
+            "model": "one",
+            "input": "q",
+            "max_output_tokens": 3,
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}],
+            "tool_choice": "auto",
+            "parallel_tool_calls": False,
+        },
+        {"model": "base", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": PIXEL}]}]},
+    ],
+    MESSAGES: [
+        {
+            "model": "one",
+            "max_tokens": 2,
+            "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}],
+            "messages": [
+                {"role": "user", "content": "a"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "t", "signature": ""},
+                        {"type": "text", "text": "b"},
+                        {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "1", "content": "1", "is_error": True},
+                        {"type": "text", "text": "c"},
+                    ],
+                },
+            ],
+            "stop_sequences": ["x"],
+            "temperature": 0.5,
+            "top_k": 5,
+            "stream": True,
+            "metadata": {"user_id": "u"},
+        },
+        {
+            "model": "one",
+            "max_tokens": 3,
+            "messages": [{"role": "user", "content": "q"}],
+            "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {}}}],
+            "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+            "thinking": {"type": "disabled"},
+        },
+        {
+            "model": "base",
+            "max_tokens": 3,
+            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "it is"}],
+            "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
+        },
+        {
+            "model": "base",
+            "max_tokens": 1,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+                    ],
+                }
+            ],
+        },
+    ],
+    COUNT: [
+        {"model": "one", "messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}], "system": "s"},
+        {"model": "base", "messages": [{"role": "user", "content": "q"}], "tools": [{"name": "f", "input_schema": {}}]},
+    ],
     LOAD: [{"lora_name": "three", "lora_path": "/nowhere/a.gguf", "allow_downgrade": False}],
     UNLOAD: [{"lora_name": "three"}],
 }
@@ -92,7 +191,9 @@ NAMES = """model messages prompt max_tokens max_completion_tokens temperature to
     top_logprobs stream stream_options response_format lora tools functions logit_bias suffix echo user audio modalities
     presence_penalty frequency_penalty tool_choice parallel_tool_calls store metadata image adapter raw schema __class__
     id op path options role content tool_calls lora_name lora_path allow_downgrade type properties items pattern enum
-    const required minLength maxLength minimum maximum oneOf anyOf allOf not $ref $defs additionalProperties"""
+    const required minLength maxLength minimum maximum oneOf anyOf allOf not $ref $defs additionalProperties
+    input instructions max_output_tokens text reasoning include thread thinking output_config system stop_sequences
+    tool_use_id call_id name arguments output source data media_type input_schema format effort budget_tokens"""
 KEYS = [*NAMES.split(), "", "\0", "\ud800", "x" * 5000]
 TYPES = [b"application/json", b"", b"text/plain", b"application/json; charset=utf-16", b"multipart/form-data", b"\xff"]
 
@@ -113,7 +214,7 @@ class Asker:
 
     def body(self) -> Body:
         """One body."""
-        path = self.chosen.choice([CHAT] * 5 + [COMPLETIONS] * 3 + [LOAD, UNLOAD])
+        path = self.chosen.choice([*[CHAT] * 5, *[COMPLETIONS] * 3, *[RESPONSES, MESSAGES] * 4, COUNT, LOAD, UNLOAD])
         document: Any = self.chosen.choice(SOUND[path])
         for _ in range(self.chosen.choice([0, 0, 1, 1, 1, 2])):
             document = self.changed(document)

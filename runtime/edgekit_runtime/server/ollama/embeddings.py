@@ -10,7 +10,7 @@ from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.ollama import tables
 from edgekit_runtime.server.ollama.names import named
-from edgekit_runtime.server.openai.embeddings import EMBED, numbers
+from edgekit_runtime.server.openai.embeddings import numbers
 from edgekit_runtime.server.parameters import check
 
 
@@ -44,7 +44,7 @@ def _asked(document: dict[str, Any], texts: list[str], ignored: tuple[str, ...],
     Fields(document).object("options")
     _, model = named(document, "model")
     wanted = [{"texts": texts, "adapter": model} | options] if texts else []
-    return Asked(model, wanted, chat=False, stream=False, include_usage=False, ignored=ignored, op=EMBED)
+    return Asked(model, wanted, chat=False, stream=False, include_usage=False, ignored=ignored, embeds=True)
 
 
 class VectorsWriter:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.server import parameters
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.fields import Fields
+from edgekit_runtime.server.openai.parameters import EMBEDDINGS
 from edgekit_runtime.server.openai.requests import read_lora, read_model
+from edgekit_runtime.server.parameters import check
 
-EMBED = "embed"
 _INPUT = 'send "input": "text"'
 
 
@@ -27,7 +27,7 @@ def read_embeddings(document: dict[str, Any], adapters: Sequence[str] = ()) -> t
     Raises:
         InputError: a value of the wrong kind.
     """
-    ignored = parameters.check(document, parameters.EMBEDDINGS)
+    ignored = check(document, EMBEDDINGS)
     fields = Fields(document)
     model = read_model(document)
     options = {
@@ -37,7 +37,7 @@ def read_embeddings(document: dict[str, Any], adapters: Sequence[str] = ()) -> t
         "dimensions": fields.number("dimensions", int, 1),
     }
     as_base64 = fields.one_of("encoding_format", "float", "base64") == "base64"
-    return Asked(model, [options], False, False, False, ignored, op=EMBED), as_base64
+    return Asked(model, [options], False, False, False, ignored, embeds=True), as_base64
 
 
 def read_texts(given: Any) -> list[str | list[int]]:

@@ -10,13 +10,14 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import check_count
 from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_messages_count, check_stops
 from edgekit_runtime.prompts.chat import IMAGE_PART
-from edgekit_runtime.server import parameters
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.openai.forms import read_form
+from edgekit_runtime.server.openai.parameters import CHAT, COMPLETION, STREAM_OPTIONS
 from edgekit_runtime.server.openai.sampling import read_sampling, several
 from edgekit_runtime.server.openai.thinking import read_thinking, wants_split
 from edgekit_runtime.server.openai.tool_requests import read_tools
+from edgekit_runtime.server.parameters import check
 
 MOST_ALTERNATIVES = 20
 MOST_CHOICES = 64
@@ -29,7 +30,20 @@ def read_chat(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
-    ignored = parameters.check(document, parameters.CHAT)
+    return chat_of(document, adapters, check(document, CHAT))
+
+
+def chat_of(document: dict[str, Any], adapters: Sequence[str], ignored: tuple[str, ...]) -> Asked:
+    """A chat completion whose fields are known ones, whatever protocol it came by.
+
+    Args:
+        document: its body, in OpenAI's form.
+        adapters: see :func:`read_chat`.
+        ignored: names of fields that were left out of account.
+
+    Raises:
+        InputError: a value of the wrong kind.
+    """
     fields = Fields(document)
     messages, image_urls = _messages(document.get("messages"))
     check_count(len(image_urls))
@@ -56,7 +70,7 @@ def read_completion(document: dict[str, Any], adapters: Sequence[str] = ()) -> A
     Raises:
         InputError: a value of the wrong kind, or a feature that isn't there.
     """
-    ignored = parameters.check(document, parameters.COMPLETION)
+    ignored = check(document, COMPLETION)
     fields = Fields(document)
     echo = fields.flag("echo") is True
     limit = _limit(fields, "max_tokens", "n_predict", least=0 if echo else 1)
@@ -98,8 +112,9 @@ def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tup
     options = [one for each in options for one in several(each, n)]
     stream = fields.flag("stream") is True
     extras = fields.object("stream_options") or {}
-    ignored += parameters.check(extras, parameters.STREAM_OPTIONS, "stream_options")
-    return Asked(model, options, chat, stream, Fields(extras).flag("include_usage") is True, ignored, n)
+    ignored += check(extras, STREAM_OPTIONS, "stream_options")
+    usage, progress = Fields(extras).flag("include_usage") is True, fields.flag("return_progress") is True
+    return Asked(model, options, chat, stream, usage, ignored, n, progress=progress)
 
 
 def read_model(document: dict[str, Any]) -> str:

@@ -73,6 +73,12 @@ def first_chunk(asked: Asked, index: int) -> dict[str, Any]:
     return _envelope(asked, _chunk_kind(asked), [choice])
 
 
+def progress_chunk(asked: Asked, index: int, event: dict[str, Any]) -> dict[str, Any]:
+    """How much of the prompt has been read, as llama-server tells it."""
+    told = {"total": event["total"], "cache": event["cached"], "processed": event["processed"]}
+    return chunk(asked, index, "", []) | {"prompt_progress": told | {"time_ms": event["ms"]}}
+
+
 def usage_chunk(asked: Asked, results: list[Result]) -> dict[str, Any]:
     """The last piece, when ``stream_options.include_usage`` asks for it."""
     return _envelope(asked, _chunk_kind(asked), []) | _figures(asked, results)
@@ -88,7 +94,9 @@ def usage(results: list[Result], n: int = 1) -> dict[str, Any]:
     read = sum(result["usage"]["prompt_tokens"] for result in results[::n])
     cached = sum(result["usage"]["cached_tokens"] for result in results[::n])
     written = sum(result["usage"]["completion_tokens"] for result in results)
-    return {
+    reasoning = sum(result["usage"].get("reasoning_tokens", 0) for result in results)
+    details = {"completion_tokens_details": {"reasoning_tokens": reasoning}} if reasoning else {}
+    return details | {
         "prompt_tokens": read,
         "completion_tokens": written,
         "total_tokens": read + written,

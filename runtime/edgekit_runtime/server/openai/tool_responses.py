@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from edgekit_runtime.prompts.tool_format import ToolFormat
-from edgekit_runtime.prompts.tool_stream import Begun, CallReader, Delta, Said
+from edgekit_runtime.prompts.tool_stream import Argued, Begun, Said
+from edgekit_runtime.server.parts import Part, PartReader, Thought
 
 
 def answer_message(result: Mapping[str, Any], *, reasons: bool = True) -> dict[str, Any]:
@@ -31,28 +31,25 @@ class Deltas:
 
     def __init__(self, reading: Mapping[str, Any] | None) -> None:
         """Take how calls are read, as the worker tells it; None where none may come."""
-        self._reader = None
-        if reading is not None:
-            form = ToolFormat.from_json(reading["form"])
-            self._reader = CallReader(form, reading["tools"], thinking=reading["thinking"])
+        self._parts = PartReader(reading)
 
     def feed(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What is known with the next piece: reasoning, where it was told apart, then text and calls."""
-        reasoning, text = event.get("reasoning"), event["text"]
-        before = [{"reasoning_content": reasoning}] if reasoning else []
-        if self._reader is None:
-            return before + ([{"content": text}] if text else [])
-        return before + list(map(_delta, self._reader.feed(text)))
+        return list(map(_delta, self._parts.feed(event)))
 
     def finish(self) -> list[dict[str, Any]]:
         """What was held back."""
-        return [] if self._reader is None else list(map(_delta, self._reader.finish()))
+        return list(map(_delta, self._parts.finish()))
 
 
-def _delta(delta: Delta) -> dict[str, Any]:
-    if isinstance(delta, Said):
-        return {"content": delta.text}
-    if isinstance(delta, Begun):
-        function = {"name": delta.name, "arguments": ""}
-        return {"tool_calls": [{"index": delta.number, "id": delta.id, "type": "function", "function": function}]}
-    return {"tool_calls": [{"index": delta.number, "function": {"arguments": delta.text}}]}
+def _delta(part: Part) -> dict[str, Any]:
+    match part:
+        case Thought(text):
+            return {"reasoning_content": text}
+        case Said(text):
+            return {"content": text}
+        case Begun(number, identity, name):
+            function = {"name": name, "arguments": ""}
+            return {"tool_calls": [{"index": number, "id": identity, "type": "function", "function": function}]}
+        case Argued(number, text):
+            return {"tool_calls": [{"index": number, "function": {"arguments": text}}]}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.server.asked import Asked
+from edgekit_runtime.server.events import MEDIA_TYPE, event_text
 from edgekit_runtime.server.openai import responses as replies
 from edgekit_runtime.server.openai.tool_responses import Deltas
 from edgekit_runtime.server.refusals import Refused, openai_error
@@ -16,7 +16,7 @@ from edgekit_runtime.server.wire import Message
 class OpenAIWriter:
     """Says one answer as OpenAI's clients read it."""
 
-    media_type = "text/event-stream"
+    media_type = MEDIA_TYPE
 
     def __init__(self, asked: Asked) -> None:
         """Say what is answered to ``asked``."""
@@ -34,40 +34,41 @@ class OpenAIWriter:
         self._deltas = [Deltas(accepted.get("calls")) for _ in self._asked.options]
         if self._asked.chat:
             for index in range(len(self._asked.options)):
-                yield _event(replies.first_chunk(self._asked, index))
+                yield event_text(replies.first_chunk(self._asked, index))
 
     def piece(self, index: int, event: Message) -> Iterator[str]:
-        """Text, reasoning and calls."""
+        """Text, reasoning and calls, or how much of the prompt has been read."""
+        if event["op"] == "progress":
+            yield event_text(replies.progress_chunk(self._asked, index, event))
+            return
         yield from self._echo(index, event)
         if not self._asked.chat:
-            yield _event(replies.chunk(self._asked, index, event["text"], event["scores"]))
+            yield event_text(replies.chunk(self._asked, index, event["text"], event["scores"]))
             return
         for each in replies.chunks(self._asked, index, self._deltas[index].feed(event), event["scores"]):
-            yield _event(each)
+            yield event_text(each)
 
     def done(self, index: int, event: Message) -> Iterator[str]:
         """What was held back, and why it ended."""
         yield from self._echo(index, event)
         result = self._results[index] = event["value"]
         for each in replies.chunks(self._asked, index, self._deltas[index].finish(), []):
-            yield _event(each)
-        yield _event(replies.chunk(self._asked, index, None, [], result["finish_reason"]))
+            yield event_text(each)
+        yield event_text(replies.chunk(self._asked, index, None, [], result["finish_reason"]))
 
     def ended(self) -> Iterator[str]:
         """Counts, if they are wanted, and OpenAI's end of streams."""
         if self._asked.include_usage:
-            yield _event(replies.usage_chunk(self._asked, [self._results[index] for index in sorted(self._results)]))
+            yield event_text(
+                replies.usage_chunk(self._asked, [self._results[index] for index in sorted(self._results)])
+            )
         yield "data: [DONE]\n\n"
 
     def failed(self, refused: Refused) -> Iterator[str]:
         """An error in the place of what is missing."""
-        yield _event(openai_error(refused))
+        yield event_text(openai_error(refused))
 
     def _echo(self, index: int, event: Message) -> Iterator[str]:
         if index not in self._begun and (echoed := replies.echoed_in(event)):
-            yield _event(replies.echo_chunk(self._asked, index, echoed))
+            yield event_text(replies.echo_chunk(self._asked, index, echoed))
         self._begun.add(index)
-
-
-def _event(document: dict[str, Any]) -> str:
-    return f"data: {strict_json(document)}\n\n"

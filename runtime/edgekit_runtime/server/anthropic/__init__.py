@@ -1,0 +1,1 @@
+"""Anthropic's Messages API, as its clients write and read it."""

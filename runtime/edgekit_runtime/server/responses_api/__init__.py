@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, as its clients write and read it; nothing is stored."""
