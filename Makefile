@@ -31,7 +31,7 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	@echo "[2/3] installing llama.cpp, the engine: without a wheel for this machine it is compiled, about ten minutes on two cores"
 	$(call timed,$(INSTALL) llama-cpp-python)
 	@echo "[3/3] installing torch, transformers and the rest: a large download the first time, then a minute or two"
-	$(call timed,$(INSTALL) --editable './runtime[onnx]' --editable '.[demo$(comma)dev$(comma)onnx]')
+	$(call timed,$(INSTALL) --editable './runtime[onnx]' --editable '.[conformance$(comma)demo$(comma)dev$(comma)onnx]')
 	@touch $@
 
 demo: $(READY)

@@ -33,6 +33,7 @@ import httpx
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime import BASE, Runtime
 from edgekit_runtime.bench.bare import BareLoop
+from edgekit_runtime.engines.llama.library import model_parameters
 from edgekit_runtime.formats.adapter import KEY_INVOCATION
 from edgekit_runtime.formats.bundle import open_bundle
 from edgekit_runtime.runtime.generation import Stream
@@ -194,7 +195,7 @@ def activated(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     }
 
 
-class _Service:
+class Service:
     """A service on a free port, and its end."""
 
     def __init__(self, command: list[str], says: str) -> None:
@@ -210,8 +211,13 @@ class _Service:
 
     def stream(self, **more: Any) -> tuple[list[float], dict[str, Any]]:
         """Times at which pieces of text came, and the counts."""
+        times, counts, _ = self.answer(**more)
+        return times, counts
+
+    def answer(self, **more: Any) -> tuple[list[float], dict[str, Any], str]:
+        """The same, and the text."""
         body = {"stream": True, "stream_options": {"include_usage": True}, "temperature": 0} | more
-        times, counts = [], {}
+        times, counts, text = [], {}, ""
         with httpx.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=120) as response:
             for line in response.iter_lines():
                 if line.startswith("data: {"):
@@ -219,7 +225,8 @@ class _Service:
                     counts = chunk.get("usage") or counts
                     if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
                         times.append(time.perf_counter())
-        return times, counts
+                        text += chunk["choices"][0]["delta"]["content"]
+        return times, counts, text
 
     def close(self) -> None:
         """End it."""
@@ -227,9 +234,17 @@ class _Service:
         self.process.wait()
 
 
-def _ours(options: argparse.Namespace, *more: str) -> _Service:
+def our_service(options: argparse.Namespace, *more: str) -> Service:
+    """A bundle's service."""
     command = [sys.executable, "-m", "edgekit_runtime", "serve", str(options.bundle), "--port", "0", *more]
-    return _Service([*command, "--threads", str(options.threads)], "serving on")
+    return Service([*command, "--threads", str(options.threads)], "serving on")
+
+
+def llama_server(options: argparse.Namespace, base: Path, *more: str) -> Service:
+    """llama.cpp's own, over a base's file, with the same kernels as ours."""
+    command = [str(options.llama_server), "-m", str(base), *more, "-t", str(options.threads), "--port", "8093"]
+    command += [] if model_parameters().use_extra_bufts else ["--no-repack"]
+    return Service([*command, "--no-webui"], "listening")
 
 
 def http(options: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -238,7 +253,7 @@ def http(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     with open_bundle(options.bundle) as bundle:
         bare = BareLoop(bundle.base_path, context=512, threads=options.threads)
         for parallel in (1, 4):
-            service = _ours(options, "--parallel", str(parallel), "--context", "512")
+            service = our_service(options, "--parallel", str(parallel), "--context", "512")
             try:
                 ratios = []
                 for number in range(2 * options.repeats + 1):
@@ -296,15 +311,14 @@ def against(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     files = copies(options.bundle, 4, folder, **{"edgekit.system": system})
     names = [file.stem for file in files]
     with open_bundle(options.bundle) as bundle:
-        command = [str(options.llama_server), "-m", str(bundle.base_path), "--lora", ",".join(map(str, files))]
-        command += ["--lora-init-without-apply", "-np", "4", "-c", "4096", "-t", str(options.threads), "--port", "8093"]
-        theirs = _Service([*command, "--no-webui"], "listening")
-    ours = _ours(options, "--parallel", "4", "--context", "1024")
+        loras = ("--lora", ",".join(map(str, files)), "--lora-init-without-apply")
+        theirs = llama_server(options, bundle.base_path, *loras, "-np", "4", "-c", "4096")
+    ours = our_service(options, "--parallel", "4", "--context", "1024")
     for file in files:
         body = {"lora_name": file.stem, "lora_path": str(file)}
         httpx.post(f"{ours.url}/v1/load_lora_adapter", json=body, timeout=120).raise_for_status()
 
-    def ask(service: _Service, name: str | None, text: str, tokens: int) -> tuple[float, float]:
+    def ask(service: Service, name: str | None, text: str, tokens: int) -> tuple[float, float]:
         """Seconds to the first token, and tokens per second after it."""
         chosen: dict[str, Any] = {"model": name or BASE}
         messages = [{"role": "user", "content": text}]
@@ -315,14 +329,14 @@ def against(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         times, counts = service.stream(messages=messages, max_tokens=tokens, **chosen)
         return times[0] - start, (counts["completion_tokens"] - 1) / (times[-1] - times[0]) if tokens > 1 else 0.0
 
-    def eight(service: _Service) -> float:
+    def eight(service: Service) -> float:
         prompts = [(names[number % 4], PROMPT.format(number, number)) for number in range(REQUESTS)]
         with ThreadPoolExecutor(REQUESTS) as clients:
             start = time.perf_counter()
             list(clients.map(lambda each: ask(service, *each, ANSWER), prompts))
             return time.perf_counter() - start
 
-    def alternating(service: _Service, round_: int) -> float:
+    def alternating(service: Service, round_: int) -> float:
         return statistics.median(
             ask(service, names[number % 4], f"dent {round_} {number}", 1)[0] for number in range(8)
         )
@@ -350,7 +364,7 @@ def against(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 def install(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """A new adapter while another request streams: until its first token, and what the other one noticed."""
     files = copies(options.bundle, options.repeats + 1, folder)
-    service = _ours(options, "--parallel", "4", "--context", "512")
+    service = our_service(options, "--parallel", "4", "--context", "512")
     live, gaps, usual = [], [], []
     try:
         for number, file in enumerate(files):

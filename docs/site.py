@@ -30,7 +30,10 @@ SECTIONS = {
         *("quickstart.md", "recipes.md", "data.md", "training.md", "your-base.md", "captioning.md", "onnx.md"),
         *("phones.md", "commands.md"),
     ],
-    "Devices": ["devices.md", "operate.md", "ollama.md", "tools.md", "runtime.md", "reliability.md", "security.md"],
+    "Devices": [
+        *("devices.md", "operate.md", "clients.md", "ollama.md", "tools.md"),
+        *("runtime.md", "reliability.md", "security.md"),
+    ],
     "Reference": ["api.md", "formats.md", "bases.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],
     "Change it": ["contributing.md", "architecture.md", "extending/index.md", "decisions/*", "changes.md"],
 }

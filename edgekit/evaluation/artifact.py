@@ -12,6 +12,7 @@ from edgekit.data import Row
 from edgekit.evaluation.finite import not_finite
 from edgekit_exporters.progress import staged
 from edgekit_runtime.runtime import AS_TEXT, BASE, Runtime
+from edgekit_runtime.runtime.options import AS_IT_IS
 
 DEVICE = "the device engine"
 
@@ -67,7 +68,7 @@ class Artifact:
                 messages=messages,
                 adapter=adapter or BASE,
                 max_tokens=max_tokens,
-                temperature=0.0,
+                **AS_IT_IS,
                 image=row.images,
                 logprobs=0,
                 tools=row.tools,

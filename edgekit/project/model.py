@@ -41,6 +41,7 @@ from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
+from edgekit_runtime.formats.sampling_defaults import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
@@ -99,6 +100,24 @@ class Generation:
     top_k: Whole | None = Field(default=None, ge=0, le=_INT32_MAX, description="Sample from so many likeliest tokens")
     top_p: Number | None = Field(
         default=None, gt=0, le=1, description="Sample from tokens of this probability together"
+    )
+    min_p: Number | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Sample from tokens that have this share of the likeliest one's probability",
+    )
+    repetition_penalty: Number | None = Field(
+        default=None,
+        ge=LEAST_REPETITION,
+        le=MOST_REPETITION,
+        description="Over 1: tokens of prompt and answer become less likely",
+    )
+    frequency_penalty: Number | None = Field(
+        default=None, ge=-MOST_PENALTY, le=MOST_PENALTY, description="For each time that the answer has a token"
+    )
+    presence_penalty: Number | None = Field(
+        default=None, ge=-MOST_PENALTY, le=MOST_PENALTY, description="Once for each token that the answer has"
     )
 
     def as_dict(self) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ from edgekit_runtime.formats.adapter import AdapterFacts
 from edgekit_runtime.formats.bundle import Bundle, open_bundle
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.formats.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edgekit_runtime.formats.sampling_defaults import penalties_in
 from edgekit_runtime.intake.adapters import take_in_bundle
 
 SITE_SCHEMA = "edgekit.site/1"
@@ -148,6 +149,13 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
         if facts.invocation:
             raise InputError(
                 f"{entry.name} is an activated LoRA, which a page's engine can't switch on", "train it as a plain LoRA"
+            )
+    sampled = [("the base", manifest.base.generation), *((each.name, each.generation) for each in manifest.adapters)]
+    for name, generation in sampled:
+        if penalties := penalties_in(generation):
+            raise InputError(
+                f"{name} is sampled with {', '.join(penalties)}, which a page's engine counts in another way",
+                "export it without",
             )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.formats.bundle import Bundle, open_bundle, verify_bundle
     from edgekit_runtime.formats.manifest import Manifest
     from edgekit_runtime.runtime import BASE, Runtime
+    from edgekit_runtime.runtime.embedding import Embeddings
     from edgekit_runtime.runtime.generation import Generation, Stream
     from edgekit_runtime.runtime.options import Options
 
@@ -24,6 +25,7 @@ __all__ = [
     "BASE",
     "Bundle",
     "EdgekitError",
+    "Embeddings",
     "GateRefused",
     "Generation",
     "InputError",
@@ -40,6 +42,7 @@ __all__ = [
 _HOMES = {
     "BASE": "runtime",
     "Bundle": "formats.bundle",
+    "Embeddings": "runtime.embedding",
     "Generation": "runtime.generation",
     "Manifest": "formats.manifest",
     "Options": "runtime.options",

@@ -1,0 +1,1 @@
+"""Clients that nobody here wrote, unchanged, against a real service with a real model."""

@@ -110,6 +110,23 @@ def test_a_model_is_loaded_and_pulled_where_it_is_here(client: Client) -> None:
     assert [each.status for each in client.pull("one:latest", stream=True)] == ["success"]
 
 
+def test_texts_are_embedded(client: Client) -> None:
+    found = client.embed("one:latest", ["scratch", "dent"])
+    assert found.model == "one:latest"
+    assert [sum(number * number for number in each) for each in found.embeddings] == pytest.approx([1, 1])
+    assert found.prompt_eval_count
+    assert client.embed("one", "dent").embeddings == [found.embeddings[1]]
+    assert client.embeddings("one", "dent").embedding == found.embeddings[1]
+    assert len(client.embed("base", "dent", dimensions=5).embeddings[0]) == 5
+    assert client.embed("one", "dent " * 3000).prompt_eval_count  # what doesn't fit is cut
+    with pytest.raises(ResponseError, match="context"):
+        client.embed("one", "dent " * 3000, truncate=False)
+    with pytest.raises(ResponseError, match="'nobody' not found"):
+        client.embed("nobody", "dent")
+    assert client.embed("one", "").embeddings == client.embed("one", []).embeddings == []
+    assert client.embeddings("one").embedding == []
+
+
 def test_errors_are_its_own(client: Client) -> None:
     with pytest.raises(ResponseError, match="'nobody' not found") as missing:
         client.chat("nobody", ASKED)

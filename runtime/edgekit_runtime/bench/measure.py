@@ -22,6 +22,7 @@ from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.formats.onnx_adapter import is_onnx_adapter, read_onnx_adapter
 from edgekit_runtime.formats.onnx_base import DATA_FILE, KEY_LAYERS
 from edgekit_runtime.runtime import BASE, Runtime
+from edgekit_runtime.runtime.options import AS_IT_IS
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ def _against_bare(runtime: Runtime, repeats: int, *, tokens: int) -> dict[str, A
     ratios, runtimes, bares = [], [], []
     try:
         for number in range(2 * repeats + 2):  # twice as many as of the rest: a ratio near 1 drowns in noise
-            ours = runtime.generate(BARE_PROMPT, adapter=BASE, max_tokens=tokens, temperature=0.0)
+            ours = runtime.generate(BARE_PROMPT, adapter=BASE, max_tokens=tokens, **AS_IT_IS)
             prompt = [1] * ours.usage.prompt_tokens
             theirs = bare.decode_tps(prompt, ours.usage.completion_tokens)
             if number:

@@ -15,9 +15,9 @@ from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, NO_LOOKAHEAD, filled, n
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
 from edgekit_runtime.cli.tools import call_lines, tool_options
-from edgekit_runtime.engines.base import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.errors import InputError, UsageError, one_line
 from edgekit_runtime.files.strict_json import strict_json
+from edgekit_runtime.formats.sampling_defaults import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.hints import nearest
 from edgekit_runtime.machine import MOST_THREADS
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.formats.sampling_defaults import HOTTEST, LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +22,6 @@ SHARED_CONTEXT = 2048  # for each of several requests at once
 SCORED_CHUNK = 128  # of them whose attention scores are written out at once, where flash attention is off
 PREFILL_CHUNK = 512  # tokens that are decoded at once at most
 
-# Bounds of a sampling's values: OpenAI's, and for the repetition penalty any that is of use.
-LEAST_REPETITION, MOST_REPETITION = 0.01, 100
-MOST_PENALTY = 2
 MOST_BIAS = 100
 
 # Loaded adapters and their scales, applied together; empty for the bare base.
@@ -89,7 +87,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
-            ("temperature", self.temperature, 0, 1000),  # far beyond where all tokens are as likely
+            ("temperature", self.temperature, 0, HOTTEST),
             ("top_k", self.top_k, 0, 2**31 - 1),
             ("top_p", self.top_p, 0, 1),
             ("seed", self.seed, 0, 2**32 - 1),
@@ -236,6 +234,25 @@ class Sampler(Protocol):
         """Free it."""
 
 
+class Embedder(Protocol):
+    """Reads hidden states beside an engine's KV sequences, one text after another.
+
+    ``tokens`` is how long a text may be, ``chunk`` how many tokens of it are read at once at most.
+    """
+
+    tokens: int
+    chunk: int
+
+    def read(self, part: Part, stack: Stack) -> NDArray[np.float32]:
+        """The last hidden state of each token of a part under adapters, [len(part.tokens), width]."""
+
+    def forget(self) -> None:
+        """Make room for another text; adapters may be unloaded from here on."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
 class Engine(Protocol):
     """One loaded base; adapters are loaded once and chosen per decode.  Not thread-safe.
 
@@ -297,6 +314,9 @@ class Engine(Protocol):
 
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""
+
+    def embedder(self, tokens: int) -> Embedder:
+        """What reads hidden states of texts of so many tokens at most; raises InputError where there are none."""
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""

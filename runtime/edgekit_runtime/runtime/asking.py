@@ -128,9 +128,12 @@ class Asker:
         self._check_limits(asked.tokens, limit, echo=echo, virtual=virtual)
         if first(sampling.get("min_tokens"), 0) > limit:
             raise UsageError(f"min_tokens is more than the {limit} that max_tokens allows", "lower it")
-        thinking = None if raw is not None else self._thinking(end, messages, asking)
+        continued = last_text(messages) if messages and asking.ending is Ending.TEXT else None
+        thinking = None if raw is not None else self._thinking(end, continued)
         formed = any(each is not None for each in (schema, regex, grammar, choice))
-        grammar, reading = self._held(called, end, schema=schema, regex=regex, grammar=grammar, choice=choice)
+        grammar, reading = self._held(
+            called, end, continued, schema=schema, regex=regex, grammar=grammar, choice=choice
+        )
         shown = self._controls if tools else self._tags if thinking is not None else {}
         work = Work(
             prompt=asked.tokens,
@@ -153,14 +156,17 @@ class Asker:
         )
         return Asked(work, name, reading, thinking)
 
-    def _held(self, called: calling.Asked | None, end: str, **forms: Any) -> tuple[str | None, calling.Reading | None]:
+    def _held(
+        self, called: calling.Asked | None, end: str, continued: str | None, **forms: Any
+    ) -> tuple[str | None, calling.Reading | None]:
         """What the answer is held to, and how calls are read from it."""
         others = [name for name, each in forms.items() if each is not None and name != "schema"]
         if called is None or (called.choice == NONE and (others or forms["schema"] is not None)):
             return compiled(**forms), None
         if others:
             raise UsageError(f"an answer can't follow {others[0]} and call tools", "send a schema, or tool_choice none")
-        return called.grammar(self._prompts.template, self._prompts.calls, end, self._controls, forms["schema"])
+        template, form = self._prompts.template, self._prompts.calls
+        return called.grammar(template, form, end, self._controls, forms["schema"], continued)
 
     @cached_property
     def _controls(self) -> dict[str, int]:
@@ -235,12 +241,11 @@ class Asker:
         ending = ending_of(add_generation_prompt=add_generation_prompt, continue_final_message=continue_final_message)
         return Asking(entry.system, arguments, tools, ending)
 
-    def _thinking(self, end: str, messages: Sequence[Message] | None, asking: Asking) -> Thinking | None:
+    def _thinking(self, end: str, continued: str | None) -> Thinking | None:
         """How reasoning is told in the answer to a prompt that ends so."""
         template = self._prompts.template
         if not knows_reasoning(template):
             return None
-        continued = last_text(messages) if messages and asking.ending is Ending.TEXT else None
         return thinking_in(tags_of(template), end, continued)
 
     def _prompt(

@@ -11,7 +11,9 @@ from edgekit_runtime.constraints import compiled_rules
 from edgekit_runtime.errors import InputError, UsageError, shown
 from edgekit_runtime.prompts.bounds import check_form, check_schema
 from edgekit_runtime.prompts.reasoning import tags_of
+from edgekit_runtime.prompts.reasoning_tags import Tags, reasoning_end
 from edgekit_runtime.prompts.template import ChatTemplate
+from edgekit_runtime.prompts.thinking import thinking_in
 from edgekit_runtime.prompts.tool_format import ToolFormat
 from edgekit_runtime.prompts.tool_grammar import AUTO, CHOICES, NONE, REQUIRED, Held, call_grammar
 from edgekit_runtime.prompts.tool_syntax import function_of
@@ -89,6 +91,7 @@ class Asked:
         end: str,
         controls: Mapping[str, int],
         schema: dict[str, Any] | bool | None,
+        continued: str | None = None,
     ) -> tuple[str, Reading | None]:
         """What the answer is held to, and how it is read; nothing is read where no call may come.
 
@@ -98,20 +101,44 @@ class Asked:
             end: of the prompt's text.
             controls: control tokens that may stand around calls.
             schema: what a text has to follow.
+            continued: the text that the answer continues, where it does so.
 
         Raises:
-            InputError: parameters of a function that can't be held, or calls of the base that can't be read.
+            InputError: parameters of a function that can't be held, calls of the base that can't be read, or a text
+                that no call can follow.
         """
         if form.syntax is None:
             raise InputError(form.why, "use a base with another template, or ask without tools")
         tags = tags_of(template)
-        tail = tags.tail.search(end)
-        thinking = tail is not None and tail[1] is None
-        may_think = thinking or (tail is None and tags.start in template.source)
+        thinking = _goes_on_thinking(template, tags, end, continued)
+        if continued is not None and not thinking and self.choice != NONE:
+            _check_continued(form, continued)
         tools = [each for each in self.tools if self.only in (None, function_of(each).get("name"))]
-        held = Held(form, tools, self.choice, self.parallel, schema, thinking if may_think else None, tags)
+        held = Held(form, tools, self.choice, self.parallel, schema, thinking, tags)
         grammar = compiled_rules(call_grammar(held, controls), call_grammar(held, {}), "tools")
-        return grammar, None if self.choice == NONE else Reading(form, self.tools, thinking)
+        return grammar, None if self.choice == NONE else Reading(form, self.tools, thinking is True)
+
+
+def _goes_on_thinking(template: ChatTemplate, tags: Tags, end: str, continued: str | None) -> bool | None:
+    """Whether an answer goes on with a reasoning that the prompt has begun; None where it can't have any."""
+    if continued is not None:
+        return thinking_in(tags, end, continued).open or None
+    tail = tags.tail.search(end)
+    if tail is None:
+        return False if tags.start in template.source else None
+    return tail[1] is None or None
+
+
+def _check_continued(form: ToolFormat, continued: str) -> None:
+    """Raise InputError for the text of an answer that no call can follow."""
+    said = continued[reasoning_end(continued, thinking=None) :]
+    if form.needle and form.needle.strip() in said:
+        raise InputError("the last message has a call in its text, which can't be continued", "end with its results")
+    if not form.needle and said.strip():
+        raise InputError(
+            "calls of this base are whole answers, so none can follow the text that is continued",
+            "send tool_choice none, or leave continue_final_message out",
+        )
 
 
 def check_tools(tools: Any) -> list[str]:

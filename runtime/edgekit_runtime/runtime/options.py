@@ -9,11 +9,12 @@ from typing import Any, TypedDict
 from edgekit_runtime.engines import Sampling, ThinkingBudget
 from edgekit_runtime.errors import InputError, UsageError, shown
 from edgekit_runtime.formats.images import Source
+from edgekit_runtime.formats.sampling_defaults import PENALTIES, RULES
 from edgekit_runtime.prompts.bounds import check_biases
 from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.calling import Choice
 
-DEFAULTS = ("temperature", "top_k", "top_p")  # that an adapter may bring
+DEFAULTS = frozenset(RULES) - {"max_tokens"}  # of sampling, that an adapter may bring
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -107,6 +108,10 @@ class Options(SamplingOptions, total=False):
     thinking_budget: int | None
     add_generation_prompt: bool | None
     continue_final_message: bool | None
+
+
+# The model's own likeliest tokens, whatever an adapter brings: for whoever compares them with others'.
+AS_IT_IS: dict[str, Any] = {"temperature": 0.0, **PENALTIES}
 
 
 def sampling_of(

@@ -23,6 +23,7 @@ from edgekit_runtime.intake.adapters import recognize, take_in
 from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
+from edgekit_runtime.runtime.embedding import EmbeddingReader, Embeddings, Text, listed
 from edgekit_runtime.runtime.generation import Generation, Stream
 from edgekit_runtime.runtime.loading import load
 from edgekit_runtime.runtime.options import Options
@@ -30,6 +31,8 @@ from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import (
     DEFAULT_CHAT_MEMORY,
     AdapterPool,
+    EmbeddingQueue,
+    EmbeddingRequest,
     Lookahead,
     Loop,
     ParkedChats,
@@ -40,6 +43,7 @@ from edgekit_runtime.scheduler import (
 from edgekit_runtime.store import Store, is_store
 
 CACHE_FOLDER = "cache"  # in a store
+STEPS_PER_TEXT = 4  # of answers, for each of texts to embed: one of those takes as long as several tokens
 
 
 class Runtime:
@@ -117,6 +121,10 @@ class Runtime:
                 ParkedChats(chat_memory),
                 Lookahead() if lookahead else None,
             )
+            self._embedding_reader = EmbeddingReader(loaded, self.texts, self._catalogue)
+            self._steps = 0
+            self.embedding = EmbeddingQueue(self._engine, pool)
+            self._open.callback(self.embedding.close)
         except BaseException:
             self._open.close()
             raise
@@ -252,6 +260,52 @@ class Runtime:
         self._coming.append(request)
         return Stream(request, asked.adapter, self._pull, self._dropped.append, asked.reading, asked.thinking)
 
+    def embed(
+        self,
+        texts: Text | Sequence[Text],
+        adapter: str | None = None,
+        *,
+        lora: Mapping[str, float] | None = None,
+        truncate: bool = False,
+        dimensions: int | None = None,
+    ) -> Embeddings:
+        """Vectors of texts: the mean of the last hidden state over a text's tokens, of length 1.
+
+        A text is read as it is, without chat template and system prompt.
+
+        Args:
+            texts: a text, or token ids, or several of either.
+            adapter: see :meth:`stream`.
+            lora: adapters with scales instead.
+            truncate: leave out the end of a text that doesn't fit the context.
+            dimensions: only so many first numbers of each vector, which get length 1 again.
+
+        Raises:
+            InputError: an empty text, an unknown adapter, a text that doesn't fit, or an engine without hidden states.
+        """
+        import numpy as np
+
+        options: dict[str, Any] = {"adapter": adapter, "lora": lora, "truncate": truncate, "dimensions": dimensions}
+        request, name = self.embedding_request(listed(texts), **options)
+        try:
+            while not request.done:
+                self.step()
+        finally:
+            request.close()
+        if request.error is not None:
+            raise request.error
+        return Embeddings(np.stack(request.vectors), tuple(map(len, request.texts)), name)
+
+    def embedding_request(self, texts: Sequence[Text], **options: Any) -> tuple[EmbeddingRequest, str | None]:
+        """Queue what :meth:`embed` does, for :meth:`step`; the request, and the adapter's name.
+
+        Raises:
+            InputError: as :meth:`embed`; what is found out later is the request's ``error``.
+        """
+        made = self._embedding_reader.request(texts, **options)
+        self.embedding.add(made[0])
+        return made
+
     def step(self) -> bool:
         """Go one step for all requests; False when there are none.  Streams do this when they have to wait."""
         with self._lock:
@@ -259,7 +313,11 @@ class Runtime:
                 self.loop.enqueue(self._coming.popleft())
             while self._dropped:
                 self.loop.cancel(self._dropped.popleft())
-            return self.loop.step()
+            answering = self.loop.step()
+            self._steps += 1
+            if answering and self._steps % STEPS_PER_TEXT:
+                return True
+            return self.embedding.step() or answering
 
     def encode(
         self,

@@ -1,5 +1,6 @@
 """Continuous batching: many requests, each with its own adapters, over one engine."""
 
+from edgekit_runtime.scheduler.embedding import EmbeddingQueue, EmbeddingRequest
 from edgekit_runtime.scheduler.lookahead import Lookahead
 from edgekit_runtime.scheduler.loop import Loop
 from edgekit_runtime.scheduler.parked import DEFAULT_CHAT_MEMORY, ParkedChats
@@ -10,6 +11,8 @@ from edgekit_runtime.scheduler.request import Piece, Request, TokenScore, Work
 __all__ = [
     "DEFAULT_CHAT_MEMORY",
     "AdapterPool",
+    "EmbeddingQueue",
+    "EmbeddingRequest",
     "Lookahead",
     "Loop",
     "ParkedChats",

@@ -151,6 +151,8 @@ class Request:
             self.later += 1
         self.first = self.first or now
         if ends:
+            if score is not None and self.work.echo:  # who asks for the prompt's scores takes one of the answer's away
+                self._scores.append(score)
             self.finish("stop")
             return
         self.tokens.append(token)

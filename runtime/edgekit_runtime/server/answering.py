@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -42,6 +42,7 @@ from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.wire import Message
 
 Document = dict[str, Any]
+EMBEDDED = "embedded"  # the outcome of vectors, which have no reason to end
 # What of a request its prompt depends on.
 OF_PROMPTS = (
     *("messages", "image", "adapter", "lora", "tools"),
@@ -50,12 +51,17 @@ OF_PROMPTS = (
 
 
 class Writer(Protocol):
-    """Says one answer as the clients of a protocol read it: whole, or as pieces of the body of a stream."""
-
-    media_type: str
+    """Says one answer as the clients of a protocol read it."""
 
     def whole(self, results: list[Document], scores: list[list[Any]]) -> Document:
         """The answer in one piece: the worker's results, and the scores of the tokens of each."""
+
+
+@runtime_checkable
+class StreamWriter(Writer, Protocol):
+    """And as pieces of the body of a stream."""
+
+    media_type: str
 
     def begun(self, accepted: Message) -> Iterable[str]:
         """What a stream begins with, when the worker has accepted the request."""
@@ -174,6 +180,7 @@ class Answering:
             except ClientGone:
                 await events.aclose()
                 raise
+        assert isinstance(writer, StreamWriter)  # whoever reads a wish for a stream has one
         return StreamingResponse(_sent(writer, accepted, events), media_type=writer.media_type, headers=headers)
 
     def _check(self, asked: Asked) -> None:
@@ -226,14 +233,18 @@ class Answering:
         """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
         deadline = asyncio.get_running_loop().time() + self._timeout
         outcome = "cancelled"
-        answer = self._supervisor.answer(options, progress=asked.progress and asked.stream)
+        answer = (
+            self._supervisor.embed(options)
+            if asked.embeds
+            else self._supervisor.answer(options, progress=asked.progress and asked.stream)
+        )
         events = told_apart(answer) if asked.splits else answer
         try:
             while True:
                 left = deadline - asyncio.get_running_loop().time()
                 event = await asyncio.wait_for(anext(events), left)
                 if event["op"] == "done":
-                    outcome = event["value"]["finish_reason"]
+                    outcome = event["value"].get("finish_reason", EMBEDDED)
                     self._metrics.answered(asked.model, event["value"])
                 yield event
                 if event["op"] == "done":
@@ -252,7 +263,7 @@ class Answering:
             await events.aclose()
 
 
-async def _sent(writer: Writer, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:
+async def _sent(writer: StreamWriter, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:
     """The body of a stream; leaving stops the generation."""
     try:
         for each in writer.begun(accepted):

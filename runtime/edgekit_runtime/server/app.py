@@ -95,6 +95,7 @@ def make_app(
             Route("/v1/models/{name}", guarded(overview.model)),
             Route("/v1/chat/completions", answers(openai.CHAT), methods=["POST"]),
             Route("/v1/completions", answers(openai.COMPLETION), methods=["POST"]),
+            Route("/v1/embeddings", answers(openai.EMBEDDINGS), methods=["POST"]),
             Route("/v1/responses", answers(responses.RESPONSE), methods=["POST"]),
             Route("/v1/responses/input_tokens", counts(responses.RESPONSE, responses.counted), methods=["POST"]),
             Route("/v1/messages", answers(anthropic.MESSAGES), methods=["POST"]),

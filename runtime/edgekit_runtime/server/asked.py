@@ -14,7 +14,8 @@ class Asked:
 
     Attributes:
         model: an adapter's name, or "base".
-        options: arguments of Runtime.stream, one set for each choice; none where nothing is to be generated.
+        options: arguments of Runtime.stream (for vectors, of Runtime.embedding_request), one set for each choice; none
+            where nothing is to be computed.
         chat: a chat completion, not a plain one.
         stream: the answer is wanted piece by piece.
         include_usage: and counts at its end.
@@ -23,6 +24,7 @@ class Asked:
         splits: reasoning is told apart from the answer.
         reasons: and told at all.
         progress: so is how much of the prompt has been read.
+        embeds: vectors are wanted, and no answer.
     """
 
     model: str
@@ -35,6 +37,7 @@ class Asked:
     splits: bool = False
     reasons: bool = True
     progress: bool = False
+    embeds: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 

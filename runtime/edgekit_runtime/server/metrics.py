@@ -19,6 +19,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _WORKER = (
     ("steps", "engine_steps", "Steps of the engine's loop", True),
     ("reused_tokens", "prompt_tokens_reused", "Tokens of prompts whose KV cache was there already", True),
+    ("embedded_tokens", "embedded_tokens", "Tokens of texts that were embedded", True),
     ("adapter_loads", "adapter_loads", "Adapters read into memory", True),
     ("adapter_evictions", "adapter_evictions", "Adapters dropped from memory for others", True),
     ("running", "requests_running", "Requests with a KV sequence", False),
@@ -64,9 +65,11 @@ class Metrics:
 
     def answered(self, model: str, result: dict[str, Any]) -> None:
         """Count an answer."""
-        timings, usage = result["timings"], result["usage"]
+        timings, usage = result.get("timings"), result["usage"]
         self.prompt_tokens.labels(model).inc(usage["prompt_tokens"])
         self.answer_tokens.labels(model).inc(usage["completion_tokens"])
+        if timings is None:  # vectors
+            return
         self.ttft.labels(model).observe(timings["ttft_ms"] / 1e3)
         if timings["decode_tps"]:
             self.decode.labels(model).observe(timings["decode_tps"])

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekit_runtime.formats.images import Picture
 from edgekit_runtime.runtime.generation import Stream
+from edgekit_runtime.scheduler import EmbeddingRequest
 
 Watch = Callable[[int], AbstractContextManager[object]]
 THREADS = 4  # requests that are read at once; llama.cpp's tokeniser leaves the interpreter to others
@@ -44,6 +45,15 @@ class Preparing:
         """Read a request: the arguments of Runtime.stream, images as pixels."""
         self.call(number, lambda: self._read(number, options))
 
+    def begin(self, number: int, read: Callable[[], Any]) -> None:
+        """Read a request of another kind."""
+
+        def watched() -> Any:
+            with self._watch(number):
+                return read()
+
+        self.call(number, watched)
+
     def call(self, number: int, function: Callable[[], Any]) -> None:
         """Do something else beside the engine."""
         future = self._threads.submit(function)
@@ -75,7 +85,7 @@ class Preparing:
                     yield number, error
                 else:
                     raise error
-            elif error is None and isinstance(future.result(), Stream):
+            elif error is None and isinstance(future.result(), Stream | EmbeddingRequest):
                 future.result().close()
 
     def _read(self, number: int, options: dict[str, Any]) -> Stream:

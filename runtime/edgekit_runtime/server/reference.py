@@ -44,6 +44,7 @@ ROUTES = {
     "/v1/models/{name}": "one of them",
     "/v1/chat/completions": "[answers a conversation](#chat-and-completions)",
     "/v1/completions": "[continues a text](#chat-and-completions)",
+    "/v1/embeddings": "[vectors of texts](#embeddings)",
     "/v1/responses": "[answers](#responses) as OpenAI's Responses API does; nothing is stored",
     "/v1/responses/input_tokens": "tokens of such a request's prompt",
     "/v1/messages": "[answers](#messages) as Anthropic's Messages API does",
@@ -61,6 +62,8 @@ ROUTES = {
     "/api/ps": "the same, as models in memory",
     "/api/show": "one of them: template, system prompt, defaults, capabilities, what the base's file says of itself",
     "/api/version": "the version of Ollama whose API this is, and our own",
+    "/api/embed": "[vectors of texts](#ollamas-api), as [here](#embeddings)",
+    "/api/embeddings": "[the vector of a text](#ollamas-api), as earlier clients ask for it",
     "/api/pull": "a success for a model that is here; [others](#ollamas-api) are not fetched",
     "/api/push": "501 and [how it is done here](#ollamas-api), as the next four",
     "/api/create": "501",
@@ -69,8 +72,6 @@ ROUTES = {
     "/api/blobs/{digest}": "501",
 }
 ASKING = """
-There is no `/v1/embeddings`: the graphs of ONNX bundles give logits alone, and llama.cpp would need a second context.
-
 ## Chat and completions
 
 Tokens are chosen in this order, by llama.cpp's samplers on every engine: `logit_bias`, `repetition_penalty`,
@@ -85,6 +86,21 @@ These fields are known and not done.  They are taken with the value that changes
 
 | Field | Value |
 |---|---|
+"""
+EMBEDDINGS = """
+## Embeddings
+
+The vector of a text is the mean of the model's last hidden state over the text's tokens, divided by its length, under
+the base or an adapter.  The bases here are language models: nothing trained them for such vectors, and a model that is
+made for embeddings compares texts better.
+
+A text is read as it is, without template and system prompt; control tokens spelt in it are text.  It has to fit the
+context.  Token ids are those of the base: clients that count tokens with OpenAI's tokenizer have to send text
+(`check_embedding_ctx_length=False` in LangChain).  Bundles for ONNX Runtime are refused, as their graphs give logits
+alone.
+
+| Field | Embeddings | |
+|---|---|---|
 """
 REST = """So are those of chats that are known and not done.
 """
@@ -145,6 +161,12 @@ nanoseconds.  Errors are `{"error": "text"}`.  Other things than in Ollama:
 | Field | Chat | Generate | |
 |---|---|---|---|
 """
+OLLAMA_VECTORS = """
+Vectors are [those of /v1/embeddings](#embeddings), of length 1 at both paths.
+
+| Field | Embed | Embeddings | |
+|---|---|---|---|
+"""
 OLLAMA_OPTIONS = """
 In `options`:
 
@@ -172,12 +194,15 @@ def reference() -> str:
     """The page, in Markdown."""
     paths = "".join(f"| `{path}` | {text} |\n" for path, text in ROUTES.items())
     asked = [openai.CHAT, openai.COMPLETION]
+    refused = [*asked, openai.EMBEDDINGS]
     return (
-        f"{HEAD}{paths}{ASKING}{_done(asked)}{NEUTRAL}{_neutral(asked)}"
+        f"{HEAD}{paths}{ASKING}{_done(asked)}{NEUTRAL}{_neutral(refused)}"
+        f"{EMBEDDINGS}{_done([openai.EMBEDDINGS])}"
         f"{RESPONSES}{_others(RESPONSE)}{MESSAGES}{_others(ANTHROPIC)}"
         f"{ADAPTERS}{_done([parameters.LOAD, parameters.UNLOAD])}"
         f"{TEXTS}{_done([parameters.TOKENIZE, parameters.DETOKENIZE, parameters.TEMPLATE])}"
         f"{OLLAMA}{_done([ollama.CHAT, ollama.GENERATE])}"
+        f"{OLLAMA_VECTORS}{_done([ollama.EMBED, ollama.EMBEDDINGS])}"
         f"{OLLAMA_OPTIONS}{_named(ollama.OPTIONS)}{OLLAMA_MESSAGES}{_named(ollama.MESSAGE)}"
         f"{OLLAMA_NEUTRAL}{_neutral([ollama.CHAT, ollama.GENERATE, ollama.OPTIONS])}"
     )

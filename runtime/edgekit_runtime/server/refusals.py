@@ -15,6 +15,8 @@ from edgekit_runtime.server.supervisor import Deadly, SetAside
 RETRY_AFTER_S = 1
 _WRONG, _FAILED = "invalid_request_error", "server_error"
 
+_TOO_LONG = "this model's maximum context length is exceeded"  # clients look for OpenAI's words, not for the code
+
 
 class Refused(Exception):
     """A request that isn't answered.
@@ -81,7 +83,7 @@ def refusal_of(error: Exception) -> Refused | None:
         case TooLate():
             return Refused(408, said, _WRONG, "request_timeout")
         case ContextExceeded():
-            return Refused(400, said, _WRONG, "context_length_exceeded")
+            return Refused(400, f"{said} ({_TOO_LONG})", _WRONG, "context_length_exceeded")
         case InputError() | UsageError():
             return Refused(400, said, _WRONG)
         case TargetError():  # there is no worker, or no memory in it

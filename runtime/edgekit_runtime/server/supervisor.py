@@ -142,14 +142,39 @@ class Supervisor:
             Unavailable: the worker has died of it, or there is none.
         """
         key = await beside(request_key, options) if options.get("image") else request_key(options)
-        if self._killers.refuses(key):
-            raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
+        self._check(options, key)
         if options.get("seed") is None:
             options = options | {"seed": secrets.randbits(32)}  # the same, should it have to be asked again
+        message = {"op": "start", "options": options} | ({"progress": True} if progress else {})
+        async with contextlib.aclosing(self._events(message, key)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, options: dict[str, Any]) -> AsyncGenerator[Message, None]:
+        """The one event of vectors, "done".  Leaving early stops the reading.
+
+        Args:
+            options: arguments of Runtime.embedding_request.
+
+        Raises:
+            InputError, UsageError, SetAside, Deadly, Unavailable: as :meth:`answer`.
+        """
+        key = request_key(options)
+        self._check(options, key)
+        async with contextlib.aclosing(self._events({"op": "embed", "options": options}, key)) as events:
+            async for event in events:
+                yield event
+
+    def _check(self, options: dict[str, Any], key: str) -> None:
+        """Refuse what may not be asked."""
+        if self._killers.refuses(key):
+            raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
         for name, model in self._left_out.by_name(self._added).items():
             if name in _names(options) or name == options.get("adapter"):
                 raise _set_aside(name, model[ASIDE])
-        message = {"op": "start", "options": options} | ({"progress": True} if progress else {})
+
+    async def _events(self, message: Message, key: str) -> AsyncGenerator[Message, None]:
+        """What the worker says to a request, until it is done."""
         request = self._request(message, key)
         try:
             await self._send(request)

@@ -5,6 +5,7 @@ Front to worker::
     {"op": "start", "id": n, "options": {…}}        arguments of Runtime.stream; of each image "width",
                                                     "height" and "rgb", the number of bytes that follow the line;
                                                     with "progress": true it is told how the prompt is being read
+    {"op": "embed", "id": n, "options": {…}}        arguments of Runtime.embedding_request
     {"op": "inspect", "id": n, "what": …, "options": {…}}
                                                     a method of Runtime.texts, or "count" for Runtime.count_tokens, and
                                                     its arguments; answered by "done" or "error"
@@ -27,7 +28,8 @@ Worker to front::
     {"op": "text", "id": n, "text": …, "scores": […]}
                                                      calls as the model writes them; the first one has the prompt's
                                                      scores as "echoed"
-    {"op": "done", "id": n, "value": …}              the whole Generation, or a command's answer
+    {"op": "done", "id": n, "value": …}              the whole Generation, "vectors" of texts (float32 in base64)
+                                                     with "usage", or a command's answer
     {"op": "error", "id": n, "type": …, "problem": …, "hint": …}
     {"op": "models", "models": […], "bundle": {…}}   when they change
     {"op": "beat", "stats": {…}}                     twice a second: the worker lives

@@ -5,6 +5,7 @@ Whatever kills it, the front lives on and starts another.  It ends when the fron
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import logging
@@ -23,7 +24,7 @@ from edgekit_runtime.machine import rss_mb
 from edgekit_runtime.prompts.reasoning import trained_mode
 from edgekit_runtime.runtime import Runtime
 from edgekit_runtime.runtime.generation import Stream
-from edgekit_runtime.scheduler import TokenScore
+from edgekit_runtime.scheduler import EmbeddingRequest, TokenScore
 from edgekit_runtime.server.about import about
 from edgekit_runtime.server.at_work import AtWork
 from edgekit_runtime.server.preparing import Preparing, Watch, pictured
@@ -47,6 +48,7 @@ class Worker:
     ) -> None:
         self._runtime, self._connection = runtime, connection
         self._streams: dict[int, Stream] = {}
+        self._embeddings: dict[int, EmbeddingRequest] = {}
         self._preparing = Preparing(runtime.stream, reading)
         self._incoming = Incoming()
         self._unsent: list[bytes] = []
@@ -62,6 +64,7 @@ class Worker:
         while self._receive(wait=0.0 if busy else BEAT_SECONDS):
             busy = self._runtime.step()
             self._report(time.monotonic())
+            self._report_embeddings()
             if time.monotonic() - self._last_beat > BEAT_SECONDS:
                 self._last_beat = time.monotonic()
                 self._say({"op": "beat", "stats": self._stats()})
@@ -93,6 +96,8 @@ class Worker:
                 calls = {} if made.reading is None else {"calls": made.reading.as_json()}
                 accepted = {"op": "accepted", "id": number, "prompt_tokens": made.prompt_tokens, "thinking": thinking}
                 self._say(accepted | calls)
+            elif isinstance(made, EmbeddingRequest):
+                self._embeddings[number] = made
             elif isinstance(made, Exception):
                 self._followed.pop(number, None)
                 self._refuse(number, made)
@@ -116,6 +121,8 @@ class Worker:
                     if message.get("progress"):
                         self._followed[number] = -1
                     self._preparing.start(number, message["options"])
+                case "embed":
+                    self._preparing.begin(number, lambda: self._runtime.embedding_request(**message["options"])[0])
                 case "inspect":
                     self._preparing.call(number, lambda: self._inspect(message["what"], message["options"]))
                 case "cancel":
@@ -124,6 +131,8 @@ class Worker:
                     if number in self._streams:
                         self._streams[number].close()
                         self._forget(number)
+                    elif number in self._embeddings:
+                        self._embeddings.pop(number).close()
                 case "mix":
                     self._runtime.loop.mixing = True
                 case "load":
@@ -219,6 +228,19 @@ class Worker:
                 value = stream.result.as_dict() | {"echoed": self._scores(stream.echoed)}
                 self._say({"op": "done", "id": number, "value": value})
 
+    def _report_embeddings(self) -> None:
+        for number, request in list(self._embeddings.items()):
+            if not request.done:
+                continue
+            del self._embeddings[number]
+            if request.error is not None:
+                self._say(error_message(number, request.error))
+                continue
+            vectors = [base64.b64encode(each.astype("<f4").tobytes()).decode() for each in request.vectors]
+            tokens = sum(map(len, request.texts))
+            usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens, "cached_tokens": 0}
+            self._say({"op": "done", "id": number, "value": {"vectors": vectors, "usage": usage}})
+
     def _tell_progress(self, number: int, stream: Stream) -> None:
         """Tell how much of a prompt has been read, if that is more than before."""
         progress = stream.progress
@@ -255,6 +277,7 @@ class Worker:
             "adapter_bytes": loop.pool.size,
             "adapter_loads": loop.pool.loads,
             "adapter_evictions": loop.pool.evictions,
+            "embedded_tokens": self._runtime.embedding.tokens,
             "prefix_bytes": loop.prefixes.size,
             "parked_bytes": loop.parked.size,
             "rss_mb": rss_mb(),
@@ -277,7 +300,7 @@ def main(arguments: list[str]) -> int:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     try:
         with Runtime(settings.pop("bundle"), **settings) as runtime:
-            runtime.loop.watch = runtime.loop.pool.watch = at_work.mark
+            runtime.loop.watch = runtime.loop.pool.watch = runtime.embedding.watch = at_work.mark
             runtime.loop.mixing = not apart
             Worker(runtime, connection, at_work.reading).run()
     except EdgekitError as error:

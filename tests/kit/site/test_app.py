@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.site import build_site
 from edgekit_exporters.gguf.metadata import rewrite_metadata
-from edgekit_runtime.formats.adapter import KEY_INVOCATION
+from edgekit_runtime.formats.adapter import KEY_GENERATION, KEY_INVOCATION
 from edgekit_runtime.formats.prompt_adapter import GENERAL_TYPE
 from tests.browser import needs_chromium
 from tests.goods import Goods, with_report, with_two_adapters
@@ -121,6 +121,8 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
     (site / "more").mkdir()
     activated = tmp_path / "activated.gguf"
     rewrite_metadata(goods.two, activated, {KEY_INVOCATION: [1, 2]})
+    penalised = tmp_path / "penalised.gguf"
+    rewrite_metadata(goods.two, penalised, {KEY_GENERATION: '{"presence_penalty": 0.5}'})
     prompt = tmp_path / "prompt.gguf"
     rewrite_metadata(goods.two, prompt, {"general.type": GENERAL_TYPE})
     for_onnx = tmp_path / "other.onnx_adapter"
@@ -140,6 +142,8 @@ def test_adapters_are_installed_from_files_and_addresses_and_rolled_back(
         assert "another-base" in page.inner_text("#installing")
         page.set_input_files("#adapter-file", activated)
         expect(page.locator("#installing")).to_contain_text("activated LoRA")
+        page.set_input_files("#adapter-file", penalised)
+        expect(page.locator("#installing")).to_contain_text("sampled with presence_penalty")
         page.set_input_files("#adapter-file", prompt)
         expect(page.locator("#installing")).to_contain_text("this page's engine takes no embeddings")
         page.set_input_files("#adapter-file", for_onnx)

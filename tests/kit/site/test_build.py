@@ -134,6 +134,8 @@ def test_what_can_not_become_a_site_is_told(goods: Goods, tmp_path: Path, monkey
         build_site(change_adapter(goods.bundle, tmp_path, _activate), tmp_path / "site")
     with pytest.raises(InputError, match="one is a prompt adapter, and a page's engine takes no embeddings"):
         build_site(change_adapter(goods.bundle, tmp_path / "prompt", _to_prompt), tmp_path / "site")
+    with pytest.raises(InputError, match="one is sampled with frequency_penalty, which a page's engine counts"):
+        build_site(change_adapter(goods.bundle, tmp_path / "penalised", _penalise), tmp_path / "site")
     monkeypatch.setattr(building, "LARGEST_BASE", 1000)
     with pytest.raises(InputError, match="of 4 GiB"):
         build_site(goods.bundle, tmp_path / "site")
@@ -145,6 +147,10 @@ def _activate(adapter: Path, manifest: dict[str, Any]) -> None:
     adapter.rename(plain)
     rewrite_metadata(plain, adapter, {KEY_INVOCATION: [1, 2]})
     plain.unlink()
+
+
+def _penalise(adapter: Path, manifest: dict[str, Any]) -> None:
+    manifest["adapters"][0]["generation"] = {"frequency_penalty": 0.5}
 
 
 def _to_prompt(adapter: Path, manifest: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from edgekit_runtime.engines import Sampling
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import AdapterFacts
 from edgekit_runtime.formats.manifest import Manifest
-from edgekit_runtime.formats.sampling_defaults import RULES, check_generation
+from edgekit_runtime.formats.sampling_defaults import RULES, check_generation, penalties_in
+from edgekit_runtime.runtime.options import AS_IT_IS, DEFAULTS, sampling_of
 from tests.goods import Goods
 
 BAD: list[dict[str, Any]] = [
@@ -30,6 +31,10 @@ BAD: list[dict[str, Any]] = [
     {"top_k": 2**31},
     {"top_p": {}},
     {"top_p": -1},
+    {"min_p": 2},
+    {"repetition_penalty": 0},
+    {"frequency_penalty": "some"},
+    {"presence_penalty": -3},
 ]
 
 
@@ -62,5 +67,18 @@ def test_what_is_taken_can_be_sampled_with(generation: dict[str, Any]) -> None:
         check_generation(generation, "it")
     except InputError:
         return
-    given = {name: generation[name] for name in ("temperature", "top_k", "top_p") if generation.get(name) is not None}
+    given = {name: generation[name] for name in DEFAULTS if generation.get(name) is not None}
     Sampling(**given)
+
+
+def test_a_request_goes_before_what_an_adapter_brings() -> None:
+    defaults = {"repetition_penalty": 1.3, "frequency_penalty": 1, "presence_penalty": -1, "min_p": 0.1, "top_p": None}
+    rest: dict[str, Any] = {"grammar": None, "vocabulary": 10, "thinking": None}
+    taken = sampling_of({"seed": 1}, defaults, **rest)
+    assert {name: getattr(taken, name) for name in defaults if name != "top_p"} == {
+        name: value for name, value in defaults.items() if value is not None
+    }
+    assert sampling_of({"seed": 1, "presence_penalty": 0.5}, defaults, **rest).presence_penalty == 0.5
+    assert not sampling_of({"seed": 1, **AS_IT_IS}, defaults, **rest).adjusts
+    assert penalties_in(defaults) == ["repetition_penalty", "frequency_penalty", "presence_penalty"]
+    assert penalties_in({"repetition_penalty": 1, "frequency_penalty": 0, "min_p": 0.2}) == penalties_in(None) == []

@@ -102,6 +102,81 @@ def test_a_text_that_is_continued_within_reasoning_is_some(service: Service) -> 
     assert ask(service, messages=messages, continue_final_message=True)["reasoning_content"]
 
 
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "report",
+        "parameters": {
+            "type": "object",
+            "properties": {"fine": {"type": "boolean"}},
+            "required": ["fine"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def continuing(text: str) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "scratch"}, {"role": "assistant", "content": text}]
+    return {"messages": messages, "continue_final_message": True}
+
+
+def called(message: dict[str, Any]) -> dict[str, Any]:
+    (call,) = message["tool_calls"]
+    assert call["function"]["name"] == "report"
+    arguments: dict[str, Any] = json.loads(call["function"]["arguments"])
+    assert arguments.keys() == {"fine"}
+    return arguments
+
+
+CALLING: dict[str, Any] = {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 60}
+
+
+def test_calls_come_when_the_budget_is_used_up(service: Service) -> None:
+    message = ask(service, **CALLING)
+    assert message["reasoning_content"]
+    called(message)
+    none = ask(service, **CALLING | {"thinking_budget": 0})
+    assert "reasoning_content" not in none
+    called(none)
+    streamed = ""
+    body = {"model": "base", "thinking_budget": BUDGET, "stream": True, **CALLING}
+    body |= {"messages": [{"role": "user", "content": "scratch"}]}
+    with service.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                delta = json.loads(line[6:])["choices"][0]["delta"]
+                streamed += delta.get("reasoning_content", "")
+    assert streamed == message["reasoning_content"]
+
+
+def test_calls_come_behind_a_reasoning_that_is_continued(service: Service) -> None:
+    message = ask(service, **CALLING, **continuing("<think>\nIt is"))
+    assert message["reasoning_content"]
+    called(message)
+    raw = ask(service, **CALLING, **continuing("<think>\nIt is"), reasoning_format="none")
+    assert raw["content"].rstrip().endswith("</think>")
+    called(raw)
+
+
+@pytest.mark.parametrize("text", ["<think>\nIt is\n</think>\nThe part", "The part"])
+def test_an_answer_that_is_continued_begins_no_reasoning(service: Service, text: str) -> None:
+    message = ask(service, **CALLING, **continuing(text))
+    assert "reasoning_content" not in message
+    assert not message["content"]
+    called(message)
+    free = ask(service, **CALLING | {"tool_choice": "none"}, **continuing(text))
+    assert "<think>" not in free["content"]
+    assert "reasoning_content" not in free
+
+
+def test_a_call_is_not_continued(service: Service) -> None:
+    text = '<tool_call>\n{"name": "report", "argu'
+    answer = service.chat(model="base", **CALLING, **continuing(text))
+    assert answer.status_code == 400
+    assert "has a call in its text" in answer.json()["error"]["message"]
+
+
 def test_models_say_what_they_were_trained_for(service: Service) -> None:
     cards = service.http.get("/v1/models").json()["data"]
     assert [(card["id"], card["reasoning"]) for card in cards] == [("base", None), ("one", "drop")]

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FULL = 1  # llama_decode's status when no KV cell is free
+HIDDEN_CHUNK = 64  # tokens at once where hidden states are read: llama.cpp computes the logits of all of them too
 
 
 class LlamaContext:
     """KV streams of one model, and the buffers to decode with."""
 
-    def __init__(self, model: Any, *, context: int, threads: int, sequences: int) -> None:
-        """Set aside ``sequences`` streams of ``context`` tokens.
+    def __init__(self, model: Any, *, context: int, threads: int, sequences: int, hidden: bool = False) -> None:
+        """Set aside ``sequences`` streams of ``context`` tokens.  ``hidden``: :meth:`hidden` is wanted.
 
         Raises:
             InputError: there is not enough memory.
@@ -39,6 +40,10 @@ class LlamaContext:
         parameters.n_ubatch = SCORED_CHUNK
         parameters.kv_unified = False
         parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if hidden:
+            parameters.n_batch = parameters.n_ubatch = HIDDEN_CHUNK
+            parameters.embeddings = True
+            parameters.pooling_type = llama.LLAMA_POOLING_TYPE_NONE
         clear_errors()
         self.handle = llama.llama_init_from_model(model, parameters)
         if not self.handle:
@@ -52,6 +57,7 @@ class LlamaContext:
         self._room = max(parameters.n_batch, sequences)
         self._batch = llama.llama_batch_init(self._room, 0, 1)
         self._width = int(llama.llama_model_n_embd_inp(model))
+        self._hidden_width = int(llama.llama_model_n_embd_out(model))
         self._cells: Any = None  # a batch of embeddings, made when the first image comes
 
     def close(self) -> None:
@@ -130,6 +136,19 @@ class LlamaContext:
     def logits(self, number: int) -> Any:
         """The same as a C pointer."""
         return llama.llama_get_logits_ith(self.handle, self._outputs[number])
+
+    def hidden(self) -> NDArray[np.float32]:
+        """The last hidden state, behind the last norm, of each output of the last decode, [outputs, width].
+
+        Raises:
+            InputError: llama.cpp knows none for this architecture.
+        """
+        import numpy as np
+
+        rows = [llama.llama_get_embeddings_ith(self.handle, number) for number in self._outputs]
+        if not all(rows):
+            raise InputError("llama.cpp gives no hidden state of this base's architecture", "use another base for it")
+        return np.stack([np.ctypeslib.as_array(row, (self._hidden_width,)) for row in rows])
 
     def output(self, number: int) -> int:
         """Where row ``number`` stands in the batch, as llama.cpp's samplers count."""

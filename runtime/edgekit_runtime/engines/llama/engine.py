@@ -24,6 +24,7 @@ from llama_cpp import llama_cpp as llama
 from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama.context import LlamaContext, LlamaSampler
+from edgekit_runtime.engines.llama.embedder import LlamaEmbedder
 from edgekit_runtime.engines.llama.images import LlamaImages
 from edgekit_runtime.engines.llama.library import clear_errors, engine_info, model_parameters, reason, start_backend
 from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
@@ -178,6 +179,14 @@ class LlamaEngine(VocabularyUser):
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""
         return self._open.row(number)
+
+    def embedder(self, tokens: int) -> LlamaEmbedder:
+        """What reads hidden states of texts of so many tokens at most.
+
+        Raises:
+            InputError: there is not enough memory for it.
+        """
+        return LlamaEmbedder(self._model, self._adapters, tokens=tokens, threads=self.threads)
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
@@ -163,6 +163,17 @@ class OnnxEngine(VocabularyUser):
     def row(self, number: int) -> NDArray[np.float32]:
         """A row of logits of the last decode, [vocabulary]; valid until the next one."""
         return self._rows[number]
+
+    def embedder(self, tokens: int) -> NoReturn:
+        """Always refused: the graph gives logits alone.
+
+        Raises:
+            InputError: says what to do.
+        """
+        raise InputError(
+            "a bundle for ONNX Runtime gives no embeddings: its graph has logits alone",
+            "export the base with --format gguf and ask that",
+        )
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""

@@ -50,6 +50,8 @@ def ollama_routes(supervisor: Supervisor, answering: Answering, guarded: Guard) 
     return [
         route("chat", answering.route(dialects.CHAT)),
         route("generate", answering.route(dialects.GENERATE)),
+        route("embed", answering.route(dialects.EMBED)),
+        route("embeddings", answering.route(dialects.EMBEDDINGS)),
         route("version", models_of.version, "GET"),
         route("tags", models_of.tags, "GET"),
         route("ps", models_of.running, "GET"),

@@ -95,6 +95,22 @@ OPTIONS = table(
         embedding_only=False,
     ),
 )
+_VECTORS = [
+    Parameter("model", "the adapter's name, or `base`; `:latest` behind it changes nothing"),
+    Parameter("options", "taken; vectors depend on none"),
+    Parameter("keep_alive", "taken; models stay loaded"),
+]
+EMBED = table(
+    _VECTORS,
+    [
+        Parameter("input", "a text, or a list of texts; without any, the answer says that the model is loaded"),
+        Parameter("truncate", "true (the default): leave out the end of a text that doesn't fit the context"),
+        Parameter("dimensions", "only so many first numbers of each vector, which gets length 1 again"),
+    ],
+)
+EMBEDDINGS = table(
+    _VECTORS, [Parameter("prompt", "a text, whose end is left out where it doesn't fit; its vector has length 1, too")]
+)
 SHOW = table(
     [
         Parameter("model", "the adapter's name, or `base`"),

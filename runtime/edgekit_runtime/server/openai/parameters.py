@@ -173,3 +173,16 @@ def borrowed(document: dict[str, Any]) -> dict[str, Any]:
     """Those of a body that chats have too, as they are."""
     found = {name: document.get(name) for name in BORROWED}
     return {name: value for name, value in found.items() if value is not None}
+
+
+EMBEDDINGS = table(
+    [
+        Parameter("model", "the adapter's name, or `base`"),
+        Parameter("input", "text or token ids, or a list of either"),
+        Parameter("encoding_format", "`float` or `base64` (float32, little-endian)"),
+        Parameter("dimensions", "only so many first numbers of each vector, which gets length 1 again"),
+        LORA,
+        Parameter("user", "taken; nothing depends on it"),
+    ],
+    neutral(truncate_prompt_tokens=(), add_special_tokens=True, normalize=True, embd_normalize=2),
+)

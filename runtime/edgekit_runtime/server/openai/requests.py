@@ -95,7 +95,7 @@ def _common(document: dict[str, Any], fields: Fields, adapters: Sequence[str]) -
         raise InputError("stop has to be text or a list of texts", 'send ["\\n"], say, or leave it out')
     check_stops(stop)
     return (
-        {"adapter": document.get("model"), "lora": _lora(document.get("lora"), adapters), "stop": stop}
+        {"adapter": document.get("model"), "lora": read_lora(document.get("lora"), adapters), "stop": stop}
         | read_sampling(fields)
         | read_form(document)
     )
@@ -103,9 +103,7 @@ def _common(document: dict[str, Any], fields: Fields, adapters: Sequence[str]) -
 
 def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tuple[str, ...], *, chat: bool) -> Asked:
     fields = Fields(document)
-    model = document.get("model")
-    if not isinstance(model, str) or not model:
-        raise InputError("model is missing", "name an adapter, or base; GET /v1/models lists them")
+    model = read_model(document)
     n = fields.number("n", int, 1, MOST_CHOICES) or 1
     if len(options) * n > MOST_CHOICES:
         raise InputError(f"there are {len(options)} prompts with {n} answers each", f"ask for {MOST_CHOICES} at most")
@@ -117,6 +115,18 @@ def _asked(document: dict[str, Any], options: list[dict[str, Any]], ignored: tup
     ignored += check(extras, STREAM_OPTIONS, "stream_options")
     usage, progress = Fields(extras).flag("include_usage") is True, fields.flag("return_progress") is True
     return Asked(model, options, chat, stream, usage, ignored, n, progress=progress)
+
+
+def read_model(document: dict[str, Any]) -> str:
+    """The model that a body names.
+
+    Raises:
+        InputError: none.
+    """
+    model = document.get("model")
+    if not isinstance(model, str) or not model:
+        raise InputError("model is missing", "name an adapter, or base; GET /v1/models lists them")
+    return model
 
 
 def _messages(messages: Any) -> tuple[list[Any], list[str]]:
@@ -166,7 +176,7 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
     return prompt
 
 
-def _lora(wanted: Any, adapters: Sequence[str]) -> dict[str, float] | None:
+def read_lora(wanted: Any, adapters: Sequence[str]) -> dict[str, float] | None:
     """Adapters and scales, as llama-server and wllama spell them: ``[{"id": name or number, "scale": 0.5}]``."""
     if wanted is None:
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit_runtime.engines.base import LEAST_REPETITION, MOST_BIAS, MOST_PENALTY, MOST_REPETITION
+from edgekit_runtime.engines.base import MOST_BIAS
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.sampling_defaults import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.prompts.bounds import check_biases
 from edgekit_runtime.server.fields import Fields
 

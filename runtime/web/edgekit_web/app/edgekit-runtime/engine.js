@@ -20,6 +20,7 @@ const SILENT = { debug() {}, log() {}, warn() {}, error() {} };
  * @property {number} temperature 0 is greedy
  * @property {number} top_k
  * @property {number} top_p
+ * @property {number} [min_p] 0 for all
  * @property {number} seed
  * @property {object} [schema] JSON schema that the answer has to follow
  */
@@ -130,9 +131,9 @@ export class Engine {
       temperature: sampling.temperature,
       top_k: sampling.top_k,
       top_p: sampling.top_p,
-      min_p: 0,
+      min_p: sampling.min_p ?? 0,
       seed: sampling.seed,
-      samplers: ["top_k", "top_p", "temperature"],
+      samplers: ["top_k", "top_p", ...(sampling.min_p ? ["min_p"] : []), "temperature"],
       // A preserved token is written as its text, so that it can be a text that stops.
       ...(ignoreEnd ? { stop } : { stop: [...stop, ...ends], preserved_tokens: ends }),
       cache_prompt: keep,

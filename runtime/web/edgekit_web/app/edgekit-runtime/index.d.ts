@@ -49,6 +49,11 @@ export interface GenerationDefaults {
   temperature?: number;
   top_k?: number;
   top_p?: number;
+  min_p?: number;
+  /** These three are refused with any value that changes something: a page's engine counts tokens in another way. */
+  repetition_penalty?: number;
+  frequency_penalty?: number;
+  presence_penalty?: number;
 }
 
 /** As in the bundle's manifest (schema `edgekit.bundle/1`). */

@@ -21,6 +21,7 @@ import { imageFile, listed } from "./images.js";
 import { neededFiles } from "./manifest.js";
 import { download } from "./files.js";
 import { Prompts } from "./prompts.js";
+import { checkPenalties } from "./sampling-defaults.js";
 import { Site } from "./site.js";
 import { asText } from "./specials.js";
 import { Store } from "./store.js";
@@ -252,6 +253,7 @@ export class Runtime {
     const name = adapter === undefined ? this.manifest.default_adapter : adapter;
     const entry = name == null || name === BASE ? undefined : this.adapters.get(name);
     const { system, generation, template_arguments } = entry ?? this.manifest.base;
+    checkPenalties(generation, entry?.name ?? "the base");
     const defaults = generation ?? {};
     const asking = { tools: request.tools, arguments: request.template_arguments ?? template_arguments };
     const calls = this.calls(request);
@@ -276,6 +278,7 @@ export class Runtime {
         temperature: temperature ?? defaults.temperature ?? 0,
         top_k: top_k ?? defaults.top_k ?? 40,
         top_p: top_p ?? defaults.top_p ?? 0.95,
+        min_p: defaults.min_p ?? 0,
         seed: seed ?? crypto.getRandomValues(new Uint32Array(1))[0],
         schema,
       },

@@ -3,6 +3,7 @@
 import { EMBEDDING, readAdapter } from "./adapter.js";
 import { EdgekitError } from "./errors.js";
 import { checkValues } from "./matrix-values.js";
+import { checkPenalties } from "./sampling-defaults.js";
 
 const OUTPUT = "output.weight"; // a base without it uses the embedding in its place
 
@@ -61,6 +62,7 @@ function checkFits(facts, label, base, family) {
       );
     }
   }
+  checkPenalties(facts.generation, label);
   if (facts.pairs.has(EMBEDDING) && !base.tensors.has(OUTPUT)) {
     throw new EdgekitError(
       "unsupported",

@@ -11,6 +11,10 @@ const RULES = new Map([
   ["temperature", [false, 0, HOTTEST]],
   ["top_k", [true, 0, MOST]],
   ["top_p", [false, 0, 1]],
+  ["min_p", [false, 0, 1]],
+  ["repetition_penalty", [false, 0.01, 100]],
+  ["frequency_penalty", [false, -2, 2]],
+  ["presence_penalty", [false, -2, 2]],
 ]);
 
 /**
@@ -29,6 +33,26 @@ export function checkGeneration(generation, where) {
       `${where}: generation.${name} is ${shown(inWords(value))}`,
       `export it with ${whole ? "a whole number" : "a number"} from ${least} to ${most}`,
       { label: where },
+    );
+  }
+}
+
+/** The penalties, and with which value each changes nothing. */
+const PENALTIES = { repetition_penalty: 1, frequency_penalty: 0, presence_penalty: 0 };
+
+/**
+ * Refuse defaults that a page's engine can't sample with as devices do: it counts tokens of prompt and answer alike.
+ *
+ * @param {object | null | undefined} generation
+ * @param {string} who has them
+ */
+export function checkPenalties(generation, who) {
+  for (const [name, neutral] of Object.entries(PENALTIES)) {
+    if ((generation?.[name] ?? neutral) === neutral) continue;
+    throw new EdgekitError(
+      "unsupported",
+      `${who} is sampled with ${name}, which a page's engine counts in another way`,
+      "export it without",
     );
   }
 }
