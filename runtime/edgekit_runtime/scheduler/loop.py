@@ -55,6 +55,9 @@ class Counts:
     prompt_tokens: int = 0  # prefilled
     reused_tokens: int = 0  # of prompts, found in the KV cache
     answer_tokens: int = 0
+    forced_tokens: int = 0  # of them, those that a grammar let follow alone
+    drafted_tokens: int = 0  # decoded before they were chosen
+    accepted_tokens: int = 0  # and chosen then
     images: int = 0  # encoded, tiles counted each
 
 
@@ -325,7 +328,7 @@ class Loop:
             self._abort(idle, EdgekitError("a request's KV cache could not be moved"))
 
     def _decode(self, stack: Stack, slots: list[Slot]) -> None:
-        """One token for each; some may have ended in the meantime."""
+        """One more token for each, or several; some may have ended in the meantime."""
         if not slots:
             return
         single: list[tuple[Slot, Request]] = []
@@ -349,18 +352,15 @@ class Loop:
             request.decoded += 1
             self._sample(slot, request, row)
 
-    def _catch_up(self, slot: Slot, request: Request) -> bool:
-        """Forced tokens go through the model as one part, or several; whether all have, and one more was chosen."""
+    def _catch_up(self, slot: Slot, request: Request) -> None:
+        """Forced tokens go through the model as one part; as much of them as a chunk of prefill."""
         pending = request.pending
         end = len(pending) if len(pending) <= self._chunk else self._chunk - LEAST_CHUNK
-        if not self._run(
-            request.stack_at(request.decoded), [Part(slot.sequence, request.decoded, pending[:end])], [slot]
-        ):
-            return False
-        self._keep(slot, request, pending[:end])
-        if end == len(pending):
-            self._sample(slot, request, 0)
-        return end == len(pending)
+        part = Part(slot.sequence, request.decoded, pending[:end])
+        if self._run(request.stack_at(request.decoded), [part], [slot]):
+            self._keep(slot, request, pending[:end])
+            if end == len(pending):
+                self._sample(slot, request, 0)
 
     def _look_ahead(self, slot: Slot, request: Request, guesser: Guesser) -> None:
         """Decode guesses behind the tokens that are due, and keep those that the sampler chooses as well."""
@@ -388,6 +388,8 @@ class Loop:
         guesser.learn(guesses, right, time.perf_counter() - began)
         request.guessed += len(guesses)
         request.accepted += right
+        self.counts.drafted_tokens += len(guesses)
+        self.counts.accepted_tokens += right
 
     def _keep(self, slot: Slot, request: Request, tokens: Sequence[int]) -> None:
         """Tokens of the answer have gone through the model; those of a request that looks ahead can be used again."""
@@ -501,6 +503,7 @@ class Loop:
                 return
             self._accept(request, token)
             request.forced += 1
+            self.counts.forced_tokens += 1
 
     def _accept(self, request: Request, token: int, scored: TokenScore | None = None) -> None:
         request.accept(token, self._engine.piece(token), ends=self._engine.is_end(token), score=scored)

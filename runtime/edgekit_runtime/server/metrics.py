@@ -19,6 +19,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 _WORKER = (
     ("steps", "engine_steps", "Steps of the engine's loop", True),
     ("reused_tokens", "prompt_tokens_reused", "Tokens of prompts whose KV cache was there already", True),
+    ("forced_tokens", "forced_tokens", "Tokens of answers that a schema or grammar let follow alone", True),
+    ("drafted_tokens", "drafted_tokens", "Tokens that were decoded before they were chosen", True),
+    ("accepted_tokens", "accepted_tokens", "Those of them that were chosen", True),
     ("embedded_tokens", "embedded_tokens", "Tokens of texts that were embedded", True),
     ("adapter_loads", "adapter_loads", "Adapters read into memory", True),
     ("adapter_evictions", "adapter_evictions", "Adapters dropped from memory for others", True),
