@@ -133,8 +133,7 @@ def plan(
         kv_cache=parallel * model.kv_bytes(context) / MIB,
         adapters=sum(adapters) / MIB,
         images=(reader.file + reader.buffers + reader.kept) / MIB if reader else 0.0,
-        runtime=(model.running_bytes + (model.score_bytes * context if parallel > 1 else 0)) / MIB
-        + (SERVICE_MB if service else 0),
+        runtime=(model.running_bytes + model.score_bytes * context) / MIB + (SERVICE_MB if service else 0),
         available=profile.memory_mb - profile.os_memory_mb,
         droppable=_reordered_bytes(profile, model) / MIB,
     )

@@ -76,7 +76,7 @@ class Model:
         kv_element: bytes of an element of the KV cache: F16 in llama.cpp, float32 in ONNX Runtime.
         state_bytes: what recurrent layers keep of a request, however long it is.
         running_bytes: what running the model takes beside its weights and what it keeps of requests.
-        score_bytes: more of that for each token of context, where several requests are answered at once.
+        score_bytes: more of that for each token of context.
         layer_bytes: bytes of the layers' matrices, by the type of their numbers.
     """
 

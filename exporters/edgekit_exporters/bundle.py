@@ -23,7 +23,7 @@ from edgekit_exporters.peft.canonical import CanonicalAdapter
 from edgekit_exporters.peft.prompts import TakenPrompt
 from edgekit_exporters.progress import stage
 from edgekit_exporters.requantized import requantized_from
-from edgekit_runtime.engines.memory import MIB, ONNX_RUNTIME_BYTES, default_context, running_bytes
+from edgekit_runtime.engines.memory import MIB, ONNX_RUNTIME_BYTES, default_context, running_bytes, score_bytes
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
 from edgekit_runtime.formats.adapter import KEY_FAMILY, adapter_entry
@@ -270,7 +270,8 @@ def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
         raise InputError(f"{plan.base_file} doesn't tell its quantization", "name one with --quantize")
     parameters = sum(math.prod(tensor.shape) for tensor in gguf.tensors.values())
     context = min(facts.context, plan.longest or facts.context)
-    running = running_bytes(facts) + facts.cache_bytes(default_context(context))
+    served = default_context(context)
+    running = running_bytes(facts) + score_bytes(facts) * served + facts.cache_bytes(served)
     return _BaseFacts(BASE_FILE, architecture, parameters, quantization, context, running)
 
 

@@ -60,7 +60,10 @@ def test_copies_in_another_order_are_not_counted_twice() -> None:
     assert plain.needed == dot.needed
 
 
-def test_several_requests_at_once_take_attention_scores_too() -> None:
+def test_attention_scores_grow_with_the_context_of_a_request() -> None:
     pi, model = load_profile("raspberry-pi-5"), replace(LLAMA_1B, score_bytes=1024)
-    one, two = (plan(pi, model, context=1024, parallel=parallel).memory for parallel in (1, 2))
-    assert two.runtime == one.runtime + 1
+    short, long, two = (
+        plan(pi, model, context=size, parallel=n).memory for size, n in ((1024, 1), (2048, 1), (1024, 2))
+    )
+    assert long.runtime == short.runtime + 1
+    assert two.runtime == short.runtime

@@ -70,7 +70,7 @@ def run_bench(
         repeats, prompt_tokens, decode_tokens = 1, min(prompt_tokens, 8), min(decode_tokens, 2)
     before = machine.conditions()
     start = time.perf_counter()
-    with Runtime(bundle, threads=threads, context=None, probe=True) as runtime:
+    with Runtime(bundle, threads=threads, context=None, lookahead=False, probe=True) as runtime:
         opened = 1e3 * (time.perf_counter() - start)
         used = runtime.engine.threads
         prompts = bench_prompts(runtime, repeats + 1, prompt_tokens)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 PORTS = (1, 65535)
 ALLOW_SPECIAL = "control tokens that are spelt in messages (<|im_end|>) are some, not text"
+NO_LOOKAHEAD = "decode token by token, also where a schema forces the next ones or guesses would be right"
 ANY_PORT = (0, PORTS[1])  # 0 is one that is free
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, filled, number, whole
+from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, NO_LOOKAHEAD, filled, number, whole
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
 from edgekit_runtime.cli.tools import call_lines, tool_options
@@ -92,6 +92,7 @@ def _add_run(program: Program) -> None:
     add("--stream", action="store_true", help="print the answer as it comes")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--context", type=whole(), help="tokens of prompt and answer together")
+    add("--no-lookahead", action="store_true", help=NO_LOOKAHEAD)
     add("--allow-special", action="store_true", help=ALLOW_SPECIAL)
 
 
@@ -109,7 +110,12 @@ def _run(arguments: argparse.Namespace) -> None:
     schema = _read_schema(arguments.schema)
     tools = tool_options(arguments.tools, arguments.tool_choice)
     grammar = None if arguments.grammar is None else _read_text(arguments.grammar)
-    options = {"threads": arguments.threads, "context": arguments.context, "allow_special": arguments.allow_special}
+    options = {
+        "threads": arguments.threads,
+        "context": arguments.context,
+        "lookahead": not arguments.no_lookahead,
+        "allow_special": arguments.allow_special,
+    }
     with Runtime(subject, **options, probe=True) as runtime:
         if arguments.adapter is None and runtime.manifest.default_adapter is None and runtime.manifest.adapters:
             names = ", ".join(each.name for each in runtime.manifest.adapters)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, ANY_PORT, number, whole
+from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, ANY_PORT, NO_LOOKAHEAD, number, whole
 from edgekit_runtime.cli.parser import Program, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS
@@ -53,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "ORIGIN",
         "help": "pages of this site may ask, https://app.example say; * for all (can be repeated; default: none)",
     },
+    "no_lookahead": {"action": "store_true", "help": NO_LOOKAHEAD},
     "allow_special": {"action": "store_true", "help": ALLOW_SPECIAL},
 }
 WRITTEN_TO = ("store", "watch")  # folders that the service changes
@@ -113,6 +114,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         parallel=arguments.parallel,
         adapter_memory=None if memory is None else int(memory * 1e6),
         chat_memory=int(arguments.chat_memory * 1e6),
+        lookahead=not arguments.no_lookahead,
         allow_special=arguments.allow_special,
         cors=arguments.cors or [],
     )

@@ -46,6 +46,19 @@ class Matcher:
             raise self._refusal(DEAD_END)
         return found
 
+    def forced(self) -> list[int]:
+        """The tokens that spell what has to come next, and none of what may; taken already.
+
+        Raises:
+            InputError: llguidance's limits of work are passed.
+        """
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        self._check()
+        end = next((at for at, token in enumerate(tokens) if token in self._tokens.ends), len(tokens))
+        for token in tokens[:end]:
+            self.take(token)
+        return tokens[:end]
+
     def take(self, token: int) -> None:
         """Go on after ``token``.
 

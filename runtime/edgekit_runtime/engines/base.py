@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
 DEFAULT_CONTEXT = 4096
 SHARED_CONTEXT = 2048  # for each of several requests at once
+SCORED_CHUNK = 128  # of them whose attention scores are written out at once, where flash attention is off
 PREFILL_CHUNK = 512  # tokens that are decoded at once at most
 
 MOST_BIAS = 100
@@ -130,7 +131,7 @@ class Part:
         sequence: which of the engine's KV sequences.
         start: position of the first token; what the sequence held from there on has been forgotten.
         tokens: at least one.
-        every: logits after each token are wanted, not after the last alone.
+        logits_from: the first token after which logits are wanted; None for the last alone.
         embeddings: [len(tokens), width] of an image's or a prompt adapter's cells, which take the place of token
             embeddings; such a part is decoded alone.
         stack: adapters for this part, where the engine mixes them; None for the selected ones.
@@ -139,7 +140,7 @@ class Part:
     sequence: int
     start: int
     tokens: Sequence[int]
-    every: bool = False
+    logits_from: int | None = None
     embeddings: NDArray[np.float32] | None = None
     stack: Stack | None = None
 
@@ -207,7 +208,8 @@ class Prompt:
         """Tokens ``start`` to ``stop``, which must not cross an edge of a frame."""
         first, frame = self.frame_at(start)
         rows = None if frame is None else frame.embeddings()[start - first : stop - first]
-        return Part(sequence, start, self.tokens[start:stop], every=every, embeddings=rows)
+        tokens = self.tokens[start:stop]
+        return Part(sequence, start, tokens, logits_from=0 if every else None, embeddings=rows)
 
     def frame_at(self, position: int) -> tuple[int, Frame | None]:
         """Where the frame around a position begins, and the frame; None where there is text."""
@@ -224,6 +226,9 @@ class Sampler(Protocol):
 
     def sample(self, row: int) -> int:
         """The next token, from the logits ``row`` of the last decode; raises InputError where no token may follow."""
+
+    def forced(self) -> list[int]:
+        """The tokens that have to come next, whatever the logits are; they are taken.  Raises InputError likewise."""
 
     def close(self) -> None:
         """Free it."""
@@ -282,6 +287,12 @@ class Engine(Protocol):
 
     def cuts_exactly(self, stack: Stack) -> bool:
         """Whether, under ``stack``, they are however a prompt is cut into parts of two tokens and more."""
+
+    def looks_ahead(self, stack: Stack) -> bool:
+        """Whether decoding guesses behind a token pays under ``stack``, and changes no bit: a step of two tokens costs
+        little more than one of one, parts of two and more give the same logits however they are cut, and cells can be
+        dropped again.
+        """
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
         """Whether parts with these stacks of their own can be decoded at once, to the same bits as alone."""

@@ -7,7 +7,7 @@ counted.  The figures below are fitted on peaks of resident memory, see ``benchm
 
 from __future__ import annotations
 
-from edgekit_runtime.engines.base import DEFAULT_CONTEXT, PREFILL_CHUNK, SHARED_CONTEXT
+from edgekit_runtime.engines.base import DEFAULT_CONTEXT, PREFILL_CHUNK, SCORED_CHUNK, SHARED_CONTEXT
 from edgekit_runtime.formats.model_facts import FLOAT_BYTES, ModelFacts
 
 MIB = 1024 * 1024
@@ -29,8 +29,5 @@ def running_bytes(facts: ModelFacts) -> int:
 
 
 def score_bytes(facts: ModelFacts) -> int:
-    """More of it for each token of a request's context, where several requests are answered at once.
-
-    Flash attention is off then, and a chunk's attention scores are written out.
-    """
-    return PREFILL_CHUNK * facts.heads * FLOAT_BYTES
+    """More of it for each token of a request's context: attention scores, as flash attention is off."""
+    return SCORED_CHUNK * facts.heads * FLOAT_BYTES

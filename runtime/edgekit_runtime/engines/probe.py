@@ -5,8 +5,9 @@ tokens, as it depends on the CPU, on threads and on the shapes of matrices.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgekit_runtime.engines.base import Part, Stack
 
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TOKENS = 8  # that a sequence holds at most
+TIMED = 6  # steps
+MOST_PAIR_COST = 1.4  # times a step of one: where two cost more, guesses have to be right too often
 Row = tuple[int, Stack | None]  # a sequence, and its adapters where they are not the selected ones
+
+
+class Exactness(NamedTuple):
+    """What changes no bit of a request's logits: company, the cuts of a prompt; and whether guesses pay."""
+
+    batches: bool
+    cuts: bool
+    ahead: bool = False
 
 
 class Decoder(Protocol):
@@ -61,6 +72,27 @@ def batches_are_exact(decoder: Decoder, sequences: int) -> bool:
     rows: list[Row] = [(sequence, None) for sequence in range(sequences)]
     alone = [step(decoder, [row], last)[0] for row in rows]
     return all(same(step(decoder, rows[:size], last), alone) for size in range(2, sequences + 1))
+
+
+def can_look_ahead(decoder: Decoder) -> bool:
+    """Whether cells can be dropped one by one, and a step of two tokens takes little more time than one of one, under
+    the selected adapters.
+    """
+
+    def seconds(count: int) -> float:
+        decoder.forget(0, 1)
+        began = time.perf_counter()
+        decoder.decode([Part(0, 1, range(1, 1 + count), logits_from=0)])
+        decoder.row(0)
+        return time.perf_counter() - began
+
+    decoder.forget(0)
+    decoder.decode([Part(0, 0, [0, 1])])
+    if not decoder.forget(0, 1):  # a recurrent state isn't cut back
+        return False
+    pairs = [(seconds(1), seconds(2)) for _ in range(TIMED)]
+    one, two = (min(each) for each in zip(*pairs, strict=True))
+    return bool(two <= MOST_PAIR_COST * one)
 
 
 def cuts_are_exact(decoder: Decoder) -> bool:

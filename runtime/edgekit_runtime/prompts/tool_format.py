@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.prompts.reasoning_tags import reasoning_end
-from edgekit_runtime.prompts.tool_syntax import OBJECT, CallSyntax, Tools, loosely, skipped
+from edgekit_runtime.prompts.tool_syntax import OBJECT, TAGGED, CallSyntax, Tools, loosely, skipped
 from edgekit_runtime.prompts.tool_syntax import Call as Call
 
 if TYPE_CHECKING:
@@ -128,13 +128,25 @@ class ToolFormat:
         start: int | None = at + len(self.needle)
         while start is not None:
             read = self.syntax.read(text, skipped(text, start), tools)
-            if read is None:
+            if read is None or not self._is_whole(text, read[1]):
                 break
             calls.append(read[0])
             end, start = self.behind(text, read[1])
         if not calls or (not self.needle and end < len(text.rstrip())):
             return None
         return calls, end
+
+    def _is_whole(self, text: str, end: int) -> bool:
+        """Whether a call that was read up to ``end`` ends there: where arguments are tags, one more might follow in an
+        answer that was cut off, so the first tag that stands behind a call has to be there.
+        """
+        assert self.syntax is not None
+        if self.syntax.kind != TAGGED:
+            return True
+        behind = [
+            first + sign for first, sign, _ in (each.partition(">") for each in (self.closing, self.between)) if sign
+        ]
+        return not behind or any(loosely(text, end, tag) is not None for tag in behind)
 
     def behind(self, text: str, at: int) -> tuple[int, int | None]:
         """Where the closing behind the call that ends at ``at`` ends, and where another call begins, if one does."""

@@ -35,6 +35,9 @@ class Timings:
 
     ``queue_ms`` is the wait for a KV sequence, ``switch_ms`` loading the adapter if it wasn't, ``encode_ms`` what
     images cost that were not seen before.  TTFT counts from the call to the first token, all of that included.
+
+    ``forced_tokens`` of the answer were the only ones that its schema or grammar let follow.  ``drafted_tokens`` were
+    decoded before they were chosen, and ``accepted_tokens`` of them were chosen.
     """
 
     queue_ms: float
@@ -45,6 +48,9 @@ class Timings:
     prefill_tps: float
     decode_tps: float
     encode_ms: float = 0.0
+    forced_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -229,8 +235,11 @@ def generation_of(
             ttft_ms=1e3 * (request.first - request.submitted),
             decode_ms=1e3 * decode,
             prefill_tps=(prompt - request.reused) / prefill if prefill > 0 else 0.0,
-            decode_tps=request.steps / decode if decode > 0 else 0.0,
+            decode_tps=request.later / decode if decode > 0 else 0.0,
             encode_ms=1e3 * request.encoding,
+            forced_tokens=request.forced,
+            drafted_tokens=request.guessed,
+            accepted_tokens=request.accepted,
         ),
         tool_calls=tuple(each.message_form(new_id()) for each in calls),
         stop_text=request.stopped_by if finish_reason == "stop" else None,

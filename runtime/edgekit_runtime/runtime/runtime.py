@@ -33,6 +33,7 @@ from edgekit_runtime.scheduler import (
     AdapterPool,
     EmbeddingQueue,
     EmbeddingRequest,
+    Lookahead,
     Loop,
     ParkedChats,
     Piece,
@@ -59,6 +60,7 @@ class Runtime:
         threads: int | None = None,
         context: int | None = None,
         parallel: int = 1,
+        lookahead: bool = True,
         adapter_memory: int | None = None,
         chat_memory: int = DEFAULT_CHAT_MEMORY,
         cache: Path | None = None,
@@ -75,6 +77,8 @@ class Runtime:
             context: tokens of prompt and answer together, for each request; the base's when None, but at most 4096, or
                 2048 with more than one request at once.
             parallel: requests that are answered at once.
+            lookahead: decode guesses with each token where that pays and answers stay the same; with one request at
+                a time.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             chat_memory: bytes for the KV cache of conversations that wait for their next turn; 0 for none.
             cache: folder for the KV cache of system prompts; a store has its own.
@@ -110,7 +114,13 @@ class Runtime:
             folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
-            self.loop = Loop(self._engine, pool, PrefixCache(folder=folder, tag=tag), ParkedChats(chat_memory))
+            self.loop = Loop(
+                self._engine,
+                pool,
+                PrefixCache(folder=folder, tag=tag),
+                ParkedChats(chat_memory),
+                Lookahead() if lookahead else None,
+            )
             self._embedding_reader = EmbeddingReader(loaded, self.texts, self._catalogue)
             self._steps = 0
             self.embedding = EmbeddingQueue(self._engine, pool)

@@ -1,6 +1,7 @@
 """Continuous batching: many requests, each with its own adapters, over one engine."""
 
 from edgekit_runtime.scheduler.embedding import EmbeddingQueue, EmbeddingRequest
+from edgekit_runtime.scheduler.lookahead import Lookahead
 from edgekit_runtime.scheduler.loop import Loop
 from edgekit_runtime.scheduler.parked import DEFAULT_CHAT_MEMORY, ParkedChats
 from edgekit_runtime.scheduler.pool import AdapterPool
@@ -12,6 +13,7 @@ __all__ = [
     "AdapterPool",
     "EmbeddingQueue",
     "EmbeddingRequest",
+    "Lookahead",
     "Loop",
     "ParkedChats",
     "Piece",

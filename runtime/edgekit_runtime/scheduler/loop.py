@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack, with_virtual_tokens, working_from
 from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.scheduler.lookahead import MOST_GUESSES, Guesser, Lookahead
 from edgekit_runtime.scheduler.parked import Parked, ParkedChats
 from edgekit_runtime.scheduler.pool import AdapterPool, Watch, nobody, watched
 from edgekit_runtime.scheduler.prefixes import LEAST_TOKENS, PrefixCache
-from edgekit_runtime.scheduler.request import Key, Request, Work
+from edgekit_runtime.scheduler.request import Key, Request, TokenScore, Work
 from edgekit_runtime.scheduler.scores import score, scores
 
 SHARED_CHUNK = 64  # prompt tokens between two tokens of the others
@@ -35,8 +36,8 @@ LEAST_CHUNK = 2  # a matrix times one column is summed in another order than tim
 class Slot:
     """One KV sequence of the engine, what of it can be used again, and who has it.
 
-    ``held`` are cells that were prefilled: decoding one token at a time rounds otherwise.  ``cuts`` are where the
-    chunks ended in which they were.
+    ``held`` are cells that were computed in parts of several tokens: decoding one at a time rounds otherwise.  ``cuts``
+    are where the chunks of prefilled ones ended.
     """
 
     sequence: int
@@ -61,9 +62,15 @@ class Loop:
     """Requests over one engine.  Not thread-safe: one thread submits, steps and cancels."""
 
     def __init__(
-        self, engine: Engine, pool: AdapterPool, prefixes: PrefixCache, parked: ParkedChats | None = None
+        self,
+        engine: Engine,
+        pool: AdapterPool,
+        prefixes: PrefixCache,
+        parked: ParkedChats | None = None,
+        lookahead: Lookahead | None = None,
     ) -> None:
-        """Take over an engine's KV sequences."""
+        """Take over an engine's KV sequences; without ``lookahead``, tokens are decoded one by one."""
+        self.lookahead = lookahead
         self.pool = pool
         self.prefixes = prefixes
         self.parked = parked or ParkedChats()
@@ -115,7 +122,7 @@ class Loop:
                 self._free(slot)
                 return
         self._waiting.remove(request)
-        request.sampler.close()
+        request.close()
 
     def step(self) -> bool:
         """Go one step; False when there is nothing to do."""
@@ -161,7 +168,7 @@ class Loop:
                     return
             except EdgekitError as error:
                 self._waiting.popleft()
-                request.sampler.close()
+                request.close()
                 request.fail(error)
                 continue
             self._waiting.popleft()
@@ -170,7 +177,7 @@ class Loop:
                     self._start(request)
             except EdgekitError as error:
                 request.fail(error)
-                request.sampler.close()
+                request.close()
                 self.pool.release(request.work.files)
 
     def _start(self, request: Request) -> None:
@@ -189,6 +196,8 @@ class Loop:
         if reused < preamble and preamble >= LEAST_TOKENS and not request.work.echo:
             reused = self._restore(slot, request, keys[:preamble], reused)
         request.decoded = request.reused = reused
+        if self.lookahead is not None and self._engine.looks_ahead(stack):
+            request.guesser = Guesser(self.lookahead, stack, request.prompt.tokens)
         request.ready = time.perf_counter()
         slot.request, slot.used = request, self.counts.steps
         self.counts.reused_tokens += reused
@@ -319,16 +328,73 @@ class Loop:
         """One token for each; some may have ended in the meantime."""
         if not slots:
             return
-        requests = [slot.request for slot in slots if slot.request is not None]
+        single: list[tuple[Slot, Request]] = []
+        for slot in slots:
+            request = slot.request
+            if request is None:
+                continue
+            if request.guesser is not None:
+                self._look_ahead(slot, request, request.guesser)
+            elif len(request.pending) > 1:
+                self._catch_up(slot, request)
+            else:
+                single.append((slot, request))
         parts = [
-            Part(slot.sequence, request.decoded, [request.tokens[-1]], stack=request.stack_at(request.decoded))
-            for slot, request in zip(slots, requests, strict=True)
+            Part(slot.sequence, request.decoded, request.pending, stack=request.stack_at(request.decoded))
+            for slot, request in single
         ]
-        if not self._run(stack, parts, slots):
+        if not parts or not self._run(stack, parts, [slot for slot, _ in single]):
             return
-        for row, (slot, request) in enumerate(zip(slots, requests, strict=True)):
+        for row, (slot, request) in enumerate(single):
             request.decoded += 1
             self._sample(slot, request, row)
+
+    def _catch_up(self, slot: Slot, request: Request) -> bool:
+        """Forced tokens go through the model as one part, or several; whether all have, and one more was chosen."""
+        pending = request.pending
+        end = len(pending) if len(pending) <= self._chunk else self._chunk - LEAST_CHUNK
+        if not self._run(
+            request.stack_at(request.decoded), [Part(slot.sequence, request.decoded, pending[:end])], [slot]
+        ):
+            return False
+        self._keep(slot, request, pending[:end])
+        if end == len(pending):
+            self._sample(slot, request, 0)
+        return end == len(pending)
+
+    def _look_ahead(self, slot: Slot, request: Request, guesser: Guesser) -> None:
+        """Decode guesses behind the tokens that are due, and keep those that the sampler chooses as well."""
+        began, pending, known = time.perf_counter(), request.pending, len(request.tokens)
+        if len(pending) > self._chunk - MOST_GUESSES:
+            self._catch_up(slot, request)
+            return
+        guesser.follow(request.tokens)
+        guesses = guesser.guesses(len(pending), request.work.max_tokens - known)
+        tokens = [*pending, *(guess.token for guess in guesses)]
+        part = Part(slot.sequence, request.decoded, tokens, logits_from=len(pending) - 1)
+        if not self._run(request.stack_at(request.decoded), [part], [slot]):
+            return
+        right = 0
+        while not request.done:
+            if len(request.tokens) - known == right:
+                self._sample(slot, request, right)
+            elif right < len(guesses) and request.tokens[known + right] == guesses[right].token:
+                right += 1
+            else:
+                break
+        self._keep(slot, request, tokens[: len(pending) + right])
+        if right < len(guesses):
+            self._engine.forget(slot.sequence, request.decoded)
+        guesser.learn(guesses, right, time.perf_counter() - began)
+        request.guessed += len(guesses)
+        request.accepted += right
+
+    def _keep(self, slot: Slot, request: Request, tokens: Sequence[int]) -> None:
+        """Tokens of the answer have gone through the model; those of a request that looks ahead can be used again."""
+        if request.guesser is not None:
+            stack = request.stack_at(request.decoded)
+            slot.held.extend((token, stack) for token in tokens)
+        request.decoded += len(tokens)
 
     def _prefill(self, slot: Slot) -> None:
         """The next chunk of a prompt; it ends where adapters begin to work and where the preamble ends."""
@@ -414,21 +480,34 @@ class Loop:
         self._free(slot)
 
     def _sample(self, slot: Slot, request: Request, row: int) -> None:
+        """The next token, and those that the grammar lets follow alone; where log-probabilities are wanted, each of
+        them is chosen from its own.
+        """
+        alternatives = request.work.alternatives
         try:
             token = request.sampler.sample(row)
+            scored = None if alternatives is None else score(self._engine.row(row), token, alternatives)
+            self._accept(request, token, scored)
+            if alternatives is None:
+                self._force(request)
         except EdgekitError as error:  # of its grammar
             request.fail(error)
-            self._free(slot)
-            return
-        alternatives = request.work.alternatives
-        scored = None if alternatives is None else score(self._engine.row(row), token, alternatives)
-        request.accept(token, self._engine.piece(token), ends=self._engine.is_end(token), score=scored)
-        self.counts.answer_tokens += 1
         if request.done:
             self._free(slot)
+
+    def _force(self, request: Request) -> None:
+        for token in () if self.lookahead is None or request.done else request.sampler.forced():
+            if request.done:
+                return
+            self._accept(request, token)
+            request.forced += 1
+
+    def _accept(self, request: Request, token: int, scored: TokenScore | None = None) -> None:
+        request.accept(token, self._engine.piece(token), ends=self._engine.is_end(token), score=scored)
+        self.counts.answer_tokens += 1
 
     def _free(self, slot: Slot) -> None:
         request, slot.request = slot.request, None
         if request is not None:
-            request.sampler.close()
+            request.close()
             self.pool.release(request.work.files)

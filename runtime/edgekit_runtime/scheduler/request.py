@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgekit_runtime.engines import BARE, Frame, Prompt, Sampler, Sampling, Stack
 from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.scheduler.lookahead import Guesser
 from edgekit_runtime.scheduler.stopping import StopText
 
 GREEDY = Sampling()
@@ -85,7 +86,10 @@ class Request:
         self.tokens: list[int] = []  # of the answer, without the one that ended it
         self.decoded = 0  # of the prompt and the answer's tokens, how many have gone through the model
         self.reused = 0  # tokens of the prompt whose KV cache was there already
-        self.steps = 0  # decodes after the first token
+        self.later = 0  # tokens after the first one, the one that ended it among them
+        self.forced = 0  # tokens that the grammar let follow alone
+        self.guessed = self.accepted = 0  # tokens that were decoded before they were chosen, and those that were
+        self.guesser: Guesser | None = None
         self.works_from = 0  # position from which the adapters work
         self.submitted = time.perf_counter()
         self.picked = self.ready = self.first = self.ended = 0.0
@@ -109,6 +113,11 @@ class Request:
     def prefilled(self) -> bool:
         """Whether the whole prompt has gone through the model."""
         return self.decoded >= len(self.prompt.tokens)
+
+    @property
+    def pending(self) -> list[int]:
+        """Tokens of the answer that have not gone through the model."""
+        return self.tokens[self.decoded - len(self.prompt.tokens) :]
 
     @property
     def virtual(self) -> int:
@@ -139,7 +148,7 @@ class Request:
         """Take the next token, which stands for ``data``."""
         now = time.perf_counter()
         if self.first:
-            self.steps += 1
+            self.later += 1
         self.first = self.first or now
         if ends:
             if score is not None and self.work.echo:  # who asks for the prompt's scores takes one of the answer's away
@@ -168,6 +177,12 @@ class Request:
         """End with an error."""
         self.ended = time.perf_counter()
         self.error = error
+
+    def close(self) -> None:
+        """Free what belongs to it, and leave its answer to guesses of later ones."""
+        self.sampler.close()
+        if self.guesser is not None:
+            self.guesser.close(self.tokens)
 
     def _say(self, text: str, *, last: bool = False) -> None:
         if text or (last and self._scores):

@@ -51,6 +51,7 @@ def serve(
     parallel: int = DEFAULT_PARALLEL,
     adapter_memory: int | None = None,
     chat_memory: int = DEFAULT_CHAT_MEMORY,
+    lookahead: bool = True,
     allow_special: bool = False,
     cors: Sequence[str] = (),
 ) -> None:
@@ -71,6 +72,7 @@ def serve(
         parallel: requests that are answered at once.
         adapter_memory: bytes.
         chat_memory: bytes.
+        lookahead: decode tokens that are forced or likely several at a time.
         allow_special: control tokens that are spelt in messages are some, not text.
         cors: sites whose pages may ask, as browsers name them: ``https://app.example``; ``*`` for all.
 
@@ -96,6 +98,7 @@ def serve(
             "parallel": parallel,
             "adapter_memory": adapter_memory,
             "chat_memory": chat_memory,
+            "lookahead": lookahead,
             "allow_special": allow_special,
             "probe": True,
         }

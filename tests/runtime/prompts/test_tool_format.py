@@ -271,3 +271,12 @@ def test_white_space_in_json_does_not_matter_and_an_end_tag_may_be_missing() -> 
     assert DEFAULT_FORMAT.parse(
         '<tool_call>{"name": "f", "arguments": {}}</tool_call> so <tool_call>{"name": "g"}</tool_call>'
     ) == (" so ", [Call("f", {}), Call("g", {})])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_that_is_cut_off_holds_whole_calls_alone(family: str) -> None:
+    calls = [Call("measure", {"part": "B 7", "size": 17}), Call("measure", {"part": "A", "size": 3})]
+    form, text = FORMS[family], written(family, calls if FORMS[family].parallel else calls[:1], None)
+    for cut in range(len(text)):
+        found = [(call.name, call.arguments) for call in form.parse(text[:cut], [TOOL])[1]]
+        assert found == [(call.name, call.arguments) for call in calls[: len(found)]]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as llama
 
-from edgekit_runtime.engines.base import PREFILL_CHUNK, Part, Sampling
+from edgekit_runtime.engines.base import PREFILL_CHUNK, SCORED_CHUNK, Part, Sampling
 from edgekit_runtime.engines.llama.library import clear_errors, reason
 from edgekit_runtime.engines.llama.samplers import Said, sampler_chain
+from edgekit_runtime.engines.threads import Threads
 from edgekit_runtime.errors import EdgekitError, InputError
 
 if TYPE_CHECKING:
@@ -35,19 +37,20 @@ class LlamaContext:
         parameters.n_seq_max = sequences
         parameters.n_batch = min(PREFILL_CHUNK, context * sequences)
         parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.n_ubatch = SCORED_CHUNK
+        parameters.kv_unified = False
+        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if hidden:
             parameters.n_batch = parameters.n_ubatch = HIDDEN_CHUNK
             parameters.embeddings = True
             parameters.pooling_type = llama.LLAMA_POOLING_TYPE_NONE
-        if sequences > 1:
-            parameters.kv_unified = False
-            parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         clear_errors()
         self.handle = llama.llama_init_from_model(model, parameters)
         if not self.handle:
             raise InputError(
                 f"no memory for {sequences} x {context} tokens of context{reason()}", "ask for a smaller context"
             )
+        self._threads, self._set_threads = Threads(threads), threads
         self._context = context
         self._memory = llama.llama_get_memory(self.handle)
         self._vocabulary_size = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
@@ -83,17 +86,18 @@ class LlamaContext:
             batch = self._embedded(parts[0].embeddings)
         for part in parts:
             last = len(part.tokens) - 1
+            wanted = last if part.logits_from is None else part.logits_from
             for offset, token in enumerate(part.tokens):
                 if part.embeddings is None:
                     batch.token[at] = token
                 batch.pos[at] = part.start + offset
                 batch.n_seq_id[at] = 1
                 batch.seq_id[at][0] = part.sequence
-                batch.logits[at] = part.every or offset == last
+                batch.logits[at] = offset >= wanted
                 at += 1
         batch.n_tokens = at
         self._outputs = [number for number in range(at) if batch.logits[number]]
-        status = llama.llama_decode(self.handle, batch)
+        status = self._timed(batch)
         if status == FULL:
             raise InputError(
                 f"the context of {self._context} tokens is full",
@@ -101,6 +105,17 @@ class LlamaContext:
             )
         if status:
             raise EdgekitError(f"llama.cpp failed to decode (status {status}){reason()}")
+
+    def _timed(self, batch: Any) -> int:
+        """Decode with as many threads as are fastest now."""
+        threads = self._threads.next(batch.n_tokens)
+        if threads != self._set_threads:
+            llama.llama_set_n_threads(self.handle, threads, threads)
+            self._set_threads = threads
+        began = time.perf_counter()
+        status = int(llama.llama_decode(self.handle, batch))
+        self._threads.note(batch.n_tokens, time.perf_counter() - began)
+        return status
 
     def _embedded(self, embeddings: NDArray[np.float32]) -> Any:
         """A batch that holds these."""
@@ -158,6 +173,10 @@ class LlamaSampler:
     def sample(self, row: int) -> int:
         """The next token, from a row of logits of the last decode."""
         return int(llama.llama_sampler_sample(self._chain, self._context.handle, self._context.output(row)))
+
+    def forced(self) -> list[int]:
+        """Nothing is forced without a grammar."""
+        return []
 
     def close(self) -> None:
         """Free the chain."""

@@ -4,12 +4,12 @@ One model, one context, one KV stream per sequence.  Adapters are read once; ``l
 between them without touching the base.
 
 With several sequences the arithmetic has to be the same however many of them are decoded together, or one request would
-change another's answer.  Three things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether they do on
-this CPU with this base:
+change another's answer; with one that looks ahead it has to be however many guesses are decoded with a token.  Three
+things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether they do on this CPU with this base:
 
 * each sequence has a KV stream of its own (``kv_unified = False``), so where its cells lie depends on nobody else;
-* flash attention is off, as it splits long sequences over threads only when one is decoded alone;
-* adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
+* flash attention is off, as it splits long sequences over threads only when a single token is decoded;
+* with several, adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class LlamaEngine(VocabularyUser):
         self._prompts: dict[str, VirtualTokens] = {}
         self._selected: Stack | None = BARE
         self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
-        self._exact: dict[tuple[int, ...], bool] = {}
+        self._exact: dict[tuple[int, ...], probe.Exactness] = {}
         self._llama: LlamaContext | None = None
         clear_errors()
         self._model = llama.llama_model_load_from_file(str(base).encode(), model_parameters())
         if not self._model:
             raise InputError(f"llama.cpp refuses {base}{reason()}", "copy or export it again")
         try:
-            self._llama = LlamaContext(self._model, context=context, threads=threads, sequences=sequences)
+            self._llama = self._context_of(context)
         except InputError:
             self.close()
             raise
@@ -141,18 +141,18 @@ class LlamaEngine(VocabularyUser):
             self._selected = stack
 
     def batches_exactly(self, stack: Stack) -> bool:
-        """Whether logits are the same to the bit for any number of sequences and any cut of a prompt into parts of
-        two tokens and more; tried once for adapters of the same shapes.
+        """Whether logits are the same to the bit for any number of sequences; tried once for adapters of the same
+        shapes.
         """
-        stack = self._loras(stack)
-        shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
-        if shapes not in self._exact:
-            self._exact[shapes] = self.sequences > 1 and self._probe(stack)
-        return self._exact[shapes]
+        return self._tried(stack).batches
 
     def cuts_exactly(self, stack: Stack) -> bool:
-        """Tried together with :meth:`batches_exactly`."""
-        return self.batches_exactly(stack)
+        """Whether they are for any cut of a prompt into parts of two tokens and more; tried likewise."""
+        return self._tried(stack).cuts
+
+    def looks_ahead(self, stack: Stack) -> bool:
+        """Tried likewise; what steps take is measured then."""
+        return self._tried(stack).ahead
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
         """A context has one set of adapters at a time."""
@@ -231,11 +231,39 @@ class LlamaEngine(VocabularyUser):
         assert self._llama is not None, "the engine is closed"
         return self._llama
 
-    def _probe(self, stack: Stack) -> bool:
-        context = LlamaContext(self._model, context=probe.TOKENS, threads=self.threads, sequences=self.sequences)
+    def _context_of(self, context: int, threads: int | None = None) -> LlamaContext:
+        return LlamaContext(
+            self._model,
+            context=context,
+            threads=threads or self.threads,
+            sequences=self.sequences,
+        )
+
+    def _tried(self, stack: Stack) -> probe.Exactness:
+        stack = self._loras(stack)
+        shapes = tuple(sorted(self._shapes[name] for name, _ in stack))
+        if shapes not in self._exact:
+            self._exact[shapes] = self._probe(stack)
+        return self._exact[shapes]
+
+    def _probe(self, stack: Stack) -> probe.Exactness:
+        adapters = [(self._adapters[name], scale) for name, scale in stack]
+        context = self._context_of(probe.TOKENS)
         try:
-            context.select([(self._adapters[name], scale) for name, scale in stack])
+            context.select(adapters)
             probe.fill(context, self.sequences)
-            return probe.batches_are_exact(context, self.sequences) and probe.cuts_are_exact(context)
+            cuts = probe.cuts_are_exact(context)
+            batches = cuts and self.sequences > 1 and probe.batches_are_exact(context, self.sequences)
+        finally:
+            context.close()
+        ahead = cuts and self.sequences == 1 and self._pays(adapters)
+        return probe.Exactness(batches, cuts and (batches or self.sequences == 1), ahead)
+
+    def _pays(self, adapters: Sequence[tuple[Any, float]]) -> bool:
+        """Measured with one thread, which waits for no other."""
+        context = self._context_of(probe.TOKENS, threads=1)
+        try:
+            context.select(adapters)
+            return probe.can_look_ahead(context)
         finally:
             context.close()

@@ -113,6 +113,16 @@ class LogitsSampler:
             self._matcher.take(token)
         return token
 
+    def forced(self) -> list[int]:
+        """The tokens that the grammar lets follow alone; they are taken."""
+        if self._matcher is None or self._thinking is not None:
+            return []
+        tokens = self._matcher.forced()
+        for token in tokens if self._chain is not None else ():
+            llama.llama_sampler_accept(self._chain, token)
+        self._count += len(tokens)
+        return tokens
+
     def _allowed(self, tokens: int) -> NDArray[np.intp] | None:
         """The ids to choose from; None for all."""
         import numpy as np

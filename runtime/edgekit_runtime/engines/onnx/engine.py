@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgekit_runtime.engines import probe
 from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
@@ -40,13 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Exactness(NamedTuple):
-    """What changes no bit of a request's logits: company, the cuts of a prompt."""
-
-    batches: bool
-    cuts: bool
-
-
 class OnnxEngine(VocabularyUser):
     """A base as an ONNX graph, and any number of ``.onnx_adapter`` files."""
 
@@ -62,7 +55,7 @@ class OnnxEngine(VocabularyUser):
         self.holder: object = None
         self._adapters: dict[str, Loaded] = {}
         self._stack: Stack = BARE
-        self._exact: dict[Shape, Exactness] = {}
+        self._exact: dict[Shape, probe.Exactness] = {}
         self._vocabulary = LlamaVocabulary.open(files.part(VOCABULARY_FILE))
         graph = files.part(MIXED_FILE) if sequences > 1 else files.model
         self._session: Any = open_session(graph, threads)
@@ -126,6 +119,10 @@ class OnnxEngine(VocabularyUser):
     def cuts_exactly(self, stack: Stack) -> bool:
         """Whether they are however a prompt is cut into parts of two tokens and more; tried likewise."""
         return self._tried(stack).cuts
+
+    def looks_ahead(self, stack: Stack) -> bool:
+        """Never: single tokens and parts of several go through other kernels here."""
+        return False
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
         """Whether parts under these stacks can be decoded together without changing a bit of anybody's logits; tried
@@ -207,9 +204,10 @@ class OnnxEngine(VocabularyUser):
         self._vocabulary.close()
 
     def _run_part(self, part: Part) -> list[NDArray[np.float32]]:
-        """One sequence's tokens; its logits after each, or after the last."""
+        """One sequence's tokens; the logits that are wanted of it."""
         count = len(part.tokens)
-        logits = self._run([part], 0 if part.every else count - 1, [part.sequence])
+        wanted = count - 1 if part.logits_from is None else part.logits_from
+        logits = self._run([part], wanted, [part.sequence])
         self._cache.lengths[part.sequence] = part.start + count
         return list(logits[0])
 
@@ -276,21 +274,21 @@ class OnnxEngine(VocabularyUser):
         side = self._sets.side(names)
         return {**side.values, **masks(side, stacks)}
 
-    def _tried(self, stack: Stack) -> Exactness:
+    def _tried(self, stack: Stack) -> probe.Exactness:
         if self.sequences == 1:
-            return Exactness(batches=False, cuts=False)
+            return probe.Exactness(batches=False, cuts=False)
         shape = self._sets.shape(names_in([stack]))
         if shape not in self._exact:
             self._exact[shape] = self._probe(stack)
         return self._exact[shape]
 
-    def _probe(self, stack: Stack) -> Exactness:
+    def _probe(self, stack: Stack) -> probe.Exactness:
         with self._scratch():
             self._stack = stack
             probe.fill(self, self.sequences)
             # A recurrent state isn't cut back for the next trial: requests are decoded one after another.
             batches = not self._cache.recurrent and probe.batches_are_exact(self, self.sequences)
-            return Exactness(batches, probe.cuts_are_exact(self))
+            return probe.Exactness(batches, probe.cuts_are_exact(self))
 
     def _probe_mixing(self, stacks: Sequence[Stack]) -> bool:
         """Decode a first token under each stack alone and under all of them at once, compare all bits."""
