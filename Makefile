@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.ready-docs
+CLIENTS_READY := $(VENV)/.ready-clients
 JS_READY := node_modules/.ready
 
 # uv where it is there, pip where not: both install the same versions.
@@ -31,15 +32,20 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	@echo "[2/3] installing llama.cpp, the engine: without a wheel for this machine it is compiled, about ten minutes on two cores"
 	$(call timed,$(INSTALL) llama-cpp-python)
 	@echo "[3/3] installing torch, transformers and the rest: a large download the first time, then a minute or two"
-	$(call timed,$(INSTALL) --editable './runtime[onnx]' --editable '.[conformance$(comma)demo$(comma)dev$(comma)onnx]')
+	$(call timed,$(INSTALL) --editable './runtime[onnx]' --editable '.[demo$(comma)dev$(comma)onnx]')
 	@touch $@
 
 demo: $(READY)
 	$(BIN)/edgekit demo
 
 # Two at a time, each with one thread: most tests wait for processes.  A file's tests stay together, as they share what is slow to make.
-test: $(READY)
+test: $(CLIENTS_READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# Others' clients, which tests/conformance runs against the service.
+$(CLIENTS_READY): $(READY)
+	@$(INSTALL) --editable '.[conformance]'
+	@touch $@
 
 # The short runs of tests/runtime/torture and its neighbours at full length: two hours.
 torture: $(READY)
