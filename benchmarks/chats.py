@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--llama-server", type=Path, required=True, help="of the same source as the engine")
     parser.add_argument("--chats", type=int, nargs="+", default=[1, 3], help="chats whose turns alternate")
-    parser.add_argument("--parallel", type=int, default=1, help="of ours: from 2 on prompts may be cut anywhere")
+    parser.add_argument("--parallel", type=int, default=1, help="of ours")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true")
