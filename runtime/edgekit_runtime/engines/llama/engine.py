@@ -58,6 +58,7 @@ class LlamaEngine(VocabularyUser):
         self._prompts: dict[str, VirtualTokens] = {}
         self._selected: Stack | None = BARE
         self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
+        self._pays: bool | None = None
         self._exact: dict[tuple[int, ...], probe.Exactness] = {}
         self._llama: LlamaContext | None = None
         clear_errors()
@@ -256,11 +257,16 @@ class LlamaEngine(VocabularyUser):
             batches = cuts and self.sequences > 1 and probe.batches_are_exact(context, self.sequences)
         finally:
             context.close()
-        ahead = cuts and self.sequences == 1 and self._pays(adapters)
+        ahead = cuts and self.sequences == 1 and self._guesses_pay(adapters)
         return probe.Exactness(batches, cuts and (batches or self.sequences == 1), ahead)
 
-    def _pays(self, adapters: Sequence[tuple[Any, float]]) -> bool:
-        """Measured with one thread, which waits for no other."""
+    def _guesses_pay(self, adapters: Sequence[tuple[Any, float]]) -> bool:
+        """Measured once, with one thread, which waits for no other."""
+        if self._pays is None:
+            self._pays = self._measured(adapters)
+        return self._pays
+
+    def _measured(self, adapters: Sequence[tuple[Any, float]]) -> bool:
         context = self._context_of(probe.TOKENS, threads=1)
         try:
             context.select(adapters)
