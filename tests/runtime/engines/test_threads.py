@@ -54,11 +54,17 @@ def test_a_single_slow_step_changes_nothing() -> None:
     assert ran(threads, 5, alone) == [2] * 5
 
 
-def test_prefill_tries_fewer_threads_only_where_decode_found_them_faster() -> None:
+def test_prefill_takes_the_number_of_decode_where_that_finds_others_on_the_cores() -> None:
     threads = Threads(2)
-    assert set(ran(threads, 50, alone, tokens=64)) == {2}
+    assert set(ran(threads, 50, lambda count: alone(count) / 1000, tokens=64)) == {2}
     ran(threads, 20, crowded)
-    assert ran(threads, 50, crowded, tokens=64)[-1] == 1
+    assert threads.next(64) == 1
+
+
+def test_prefill_tries_fewer_threads_by_itself_only_where_it_is_slow() -> None:
+    threads = Threads(2)
+    used = ran(threads, 20, crowded, tokens=64)
+    assert used[2:].count(1) >= 15
 
 
 def test_one_thread_is_all_there_is() -> None:

@@ -26,8 +26,10 @@ HIDDEN_CHUNK = 64  # tokens at once where hidden states are read: llama.cpp comp
 class LlamaContext:
     """KV streams of one model, and the buffers to decode with."""
 
-    def __init__(self, model: Any, *, context: int, threads: int, sequences: int, hidden: bool = False) -> None:
-        """Set aside ``sequences`` streams of ``context`` tokens.  ``hidden``: :meth:`hidden` is wanted.
+    def __init__(self, model: Any, *, context: int, threads: Threads, sequences: int, hidden: bool = False) -> None:
+        """Set aside ``sequences`` streams of ``context`` tokens.
+
+        ``threads`` chooses their number for each step.  ``hidden``: :meth:`hidden` is wanted.
 
         Raises:
             InputError: there is not enough memory.
@@ -36,7 +38,7 @@ class LlamaContext:
         parameters.n_ctx = context * sequences
         parameters.n_seq_max = sequences
         parameters.n_batch = min(PREFILL_CHUNK, context * sequences)
-        parameters.n_threads = parameters.n_threads_batch = threads
+        parameters.n_threads = parameters.n_threads_batch = threads.most
         parameters.n_ubatch = SCORED_CHUNK
         parameters.kv_unified = False
         parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -50,7 +52,7 @@ class LlamaContext:
             raise InputError(
                 f"no memory for {sequences} x {context} tokens of context{reason()}", "ask for a smaller context"
             )
-        self._threads, self._set_threads = Threads(threads), threads
+        self._threads, self._set_threads = threads, threads.most
         self._context = context
         self._memory = llama.llama_get_memory(self.handle)
         self._vocabulary_size = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))

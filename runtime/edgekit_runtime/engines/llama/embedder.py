@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.engines.base import BARE, Part, Stack
 from edgekit_runtime.engines.llama.context import HIDDEN_CHUNK, LlamaContext
+from edgekit_runtime.engines.threads import Threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,7 @@ class LlamaEmbedder:
 
     chunk = HIDDEN_CHUNK
 
-    def __init__(self, model: Any, adapters: Mapping[str, Any], *, tokens: int, threads: int) -> None:
+    def __init__(self, model: Any, adapters: Mapping[str, Any], *, tokens: int, threads: Threads) -> None:
         """Make a context of ``tokens`` for a model; ``adapters`` are those that are loaded, by name.
 
         Raises:

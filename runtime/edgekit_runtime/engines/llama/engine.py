@@ -31,6 +31,7 @@ from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
 from edgekit_runtime.engines.llama.samplers import LogitsSampler, Said
 from edgekit_runtime.engines.llama.virtual_tokens import VirtualTokens
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
+from edgekit_runtime.engines.threads import Threads
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
 from edgekit_runtime.formats.prompt_adapter import is_prompt_adapter
@@ -53,6 +54,7 @@ class LlamaEngine(VocabularyUser):
         """
         start_backend()
         self.context, self.threads, self.sequences = context, threads, sequences
+        self._choice = Threads(threads)
         self.holder: object = None
         self._adapters: dict[str, Any] = {}
         self._prompts: dict[str, VirtualTokens] = {}
@@ -187,7 +189,7 @@ class LlamaEngine(VocabularyUser):
         Raises:
             InputError: there is not enough memory for it.
         """
-        return LlamaEmbedder(self._model, self._adapters, tokens=tokens, threads=self.threads)
+        return LlamaEmbedder(self._model, self._adapters, tokens=tokens, threads=self._choice)
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""
@@ -232,11 +234,11 @@ class LlamaEngine(VocabularyUser):
         assert self._llama is not None, "the engine is closed"
         return self._llama
 
-    def _context_of(self, context: int, threads: int | None = None) -> LlamaContext:
+    def _context_of(self, context: int, threads: Threads | None = None) -> LlamaContext:
         return LlamaContext(
             self._model,
             context=context,
-            threads=threads or self.threads,
+            threads=threads or self._choice,
             sequences=self.sequences,
         )
 
@@ -267,7 +269,7 @@ class LlamaEngine(VocabularyUser):
         return self._pays
 
     def _measured(self, adapters: Sequence[tuple[Any, float]]) -> bool:
-        context = self._context_of(probe.TOKENS, threads=1)
+        context = self._context_of(probe.TOKENS, Threads(1))
         try:
             context.select(adapters)
             return probe.can_look_ahead(context)
