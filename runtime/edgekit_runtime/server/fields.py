@@ -31,8 +31,8 @@ class Fields:
         in_bounds = good and (least is None or value >= least) and (most is None or value <= most)
         if not in_bounds or isinstance(value, bool):
             word = "a whole number" if kind is int else "a number"
-            bound = "" if least is None else f" of at least {least:g}"
-            bound += "" if most is None else f" and at most {most:g}"
+            bound = "" if least is None else f" of at least {least:.15g}"
+            bound += "" if most is None else f" and at most {most:.15g}"
             raise InputError(f"{self._prefix}{name} has to be {word}{bound}", "change it, or leave it out")
         try:
             return kind(value)
