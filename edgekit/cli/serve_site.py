@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,7 @@ def serve_site(
             import segno
 
             segno.make(url).terminal(compact=True)
+            sys.stdout.flush()  # somebody may read it through a pipe
 
     serve_site(
         folder,
