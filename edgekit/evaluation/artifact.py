@@ -26,7 +26,7 @@ class Artifact:
         Raises:
             InputError: it doesn't verify.
         """
-        self.runtime = Runtime(bundle)
+        self.runtime = Runtime(bundle, lookahead=False)
 
     def __enter__(self) -> Artifact:
         return self

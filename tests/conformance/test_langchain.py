@@ -40,7 +40,10 @@ def test_a_chat_is_answered_whole_in_pieces_and_in_batches(service: Service) -> 
     for each in pieces[1:]:
         total += each
     assert total.content == whole.content
-    assert total.usage_metadata == whole.usage_metadata
+    assert total.usage_metadata is not None
+    assert whole.usage_metadata is not None
+    for count in ("input_tokens", "output_tokens", "total_tokens"):  # of the second one more is in the cache
+        assert total.usage_metadata[count] == whole.usage_metadata[count] > 0
     assert [each.content for each in asked.batch([QUESTION] * 3)] == [whole.content] * 3
     assert asyncio.run(asked.ainvoke(QUESTION)).content == whole.content
 

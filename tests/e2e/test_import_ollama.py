@@ -67,7 +67,7 @@ def in_llama_cpp(base: Path, lora: Path | None) -> list[int]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llama_cpp.llama_cpp, "llama_model_default_params", lambda: parameters)
         path = None if lora is None else str(lora)
-        llama = llama_cpp.Llama(str(base), lora_path=path, n_ctx=128, n_threads=1, flash_attn=True, verbose=False)
+        llama = llama_cpp.Llama(str(base), lora_path=path, n_ctx=128, n_threads=1, flash_attn=False, verbose=False)
     prompt = llama.tokenize(PROMPT.encode(), add_bos=False, special=True)
     found: list[int] = []
     for token in llama.generate(prompt, temp=0.0):
@@ -80,7 +80,7 @@ def in_llama_cpp(base: Path, lora: Path | None) -> list[int]:
 
 
 def in_the_bundle(bundle: Path, adapter: str | None, **question: Any) -> list[int]:
-    with Runtime(bundle, threads=1, context=128) as runtime:
+    with Runtime(bundle, threads=1, context=128, lookahead=False) as runtime:
         stream = runtime.stream(adapter=adapter, max_tokens=TOKENS, temperature=0.0, logprobs=0, **question)
         list(stream)
         return [score.token for score in stream.scores][:TOKENS]
