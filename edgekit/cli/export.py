@@ -10,8 +10,8 @@ import typer
 
 from edgekit.cli import completion
 from edgekit.cli.frame import Json, command
-from edgekit.cli.options import OtherBase, ProjectFolder, Python, load, one_of, read
-from edgekit_runtime.cli.arguments import number, whole
+from edgekit.cli.options import OtherBase, ProjectFolder, Python, RefitRank, load, one_of, read
+from edgekit_runtime.cli.arguments import number
 from edgekit_runtime.cli.parser import print_json, size_text
 from edgekit_runtime.errors import UsageError
 
@@ -66,14 +66,7 @@ def export(
         list[str] | None,
         typer.Option(metavar="REGEX=TYPE", help="another type for some tensors (can be repeated)"),
     ] = None,
-    refit_rank: Annotated[
-        int | None,
-        typer.Option(
-            parser=read(whole()),
-            metavar="N",
-            help="approximate adapters that aren't additive (DoRA) by a LoRA of rank N",
-        ),
-    ] = None,
+    refit_rank: RefitRank = None,
     device: Annotated[
         str | None,
         typer.Option(

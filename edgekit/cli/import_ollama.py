@@ -9,8 +9,7 @@ import typer
 
 from edgekit.cli import completion
 from edgekit.cli.frame import Json, command
-from edgekit.cli.options import read
-from edgekit_runtime.cli.arguments import whole
+from edgekit.cli.options import RefitRank
 from edgekit_runtime.cli.parser import print_json, size_text
 from edgekit_runtime.errors import UsageError
 
@@ -49,14 +48,7 @@ def import_ollama(
         str | None,
         typer.Option(metavar="TEMPLATE", help="a known chat template or a jinja file, for a base without its own"),
     ] = None,
-    refit_rank: Annotated[
-        int | None,
-        typer.Option(
-            parser=read(whole()),
-            metavar="N",
-            help="approximate adapters that aren't additive (DoRA) by a LoRA of rank N",
-        ),
-    ] = None,
+    refit_rank: RefitRank = None,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from edgekit.cli.completion import bases, device_names
+from edgekit_runtime.cli.arguments import whole
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.hints import did_you_mean
 
@@ -47,6 +48,16 @@ def read(value: Callable[[str], Value]) -> Callable[[str], Value]:
             raise typer.BadParameter(str(error)) from None
 
     return parse
+
+
+RefitRank = Annotated[
+    int | None,
+    typer.Option(
+        parser=read(whole()),
+        metavar="N",
+        help="approximate adapters that aren't additive (DoRA) by a LoRA of rank N",
+    ),
+]
 
 
 def one_of(what: str, names: Callable[[], list[str]]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def model(service: Service, **more: Any) -> Any:
 
 def test_a_chat_is_answered_whole_in_pieces_and_in_batches(service: Service) -> None:
     asked = model(service, stream_usage=True)
+    asked.invoke(QUESTION)  # from now on the cache holds as much of it as it will
     whole = asked.invoke(QUESTION)
     assert whole.content
     assert whole.response_metadata["finish_reason"] == "length"
@@ -40,10 +41,7 @@ def test_a_chat_is_answered_whole_in_pieces_and_in_batches(service: Service) -> 
     for each in pieces[1:]:
         total += each
     assert total.content == whole.content
-    assert total.usage_metadata is not None
-    assert whole.usage_metadata is not None
-    for count in ("input_tokens", "output_tokens", "total_tokens"):  # of the second one more is in the cache
-        assert total.usage_metadata[count] == whole.usage_metadata[count] > 0
+    assert total.usage_metadata == whole.usage_metadata
     assert [each.content for each in asked.batch([QUESTION] * 3)] == [whole.content] * 3
     assert asyncio.run(asked.ainvoke(QUESTION)).content == whole.content
 

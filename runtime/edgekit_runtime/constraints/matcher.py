@@ -41,7 +41,7 @@ class Matcher:
         self._check()
         found = np.flatnonzero(np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little"))
         # Where nothing fits, llguidance ends the answer.
-        stuck = self._tokens.ends.issuperset(found.tolist()[: len(self._tokens.ends) + 1])
+        stuck = self._tokens.ends.issuperset(found[: len(self._tokens.ends) + 1].tolist())
         if stuck and not self._matcher.is_accepting():
             raise self._refusal(DEAD_END)
         return found

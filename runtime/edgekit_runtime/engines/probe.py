@@ -22,11 +22,10 @@ Row = tuple[int, Stack | None]  # a sequence, and its adapters where they are no
 
 
 class Exactness(NamedTuple):
-    """What changes no bit of a request's logits: company, the cuts of a prompt; and whether guesses pay."""
+    """What changes no bit of a request's logits: company, the cuts of a prompt."""
 
     batches: bool
     cuts: bool
-    ahead: bool = False
 
 
 class Decoder(Protocol):

@@ -82,23 +82,20 @@ class Costs:
 
     def note(self, tokens: int, seconds: float) -> None:
         """A step of so many tokens took so long."""
-        for name, value in (
-            ("weight", 1.0),
-            ("tokens", tokens),
-            ("squares", tokens * tokens),
-            ("seconds", seconds),
-            ("products", tokens * seconds),
-        ):
-            setattr(self, name, DECAY * getattr(self, name) + value)
+        self.weight = DECAY * self.weight + 1
+        self.tokens = DECAY * self.tokens + tokens
+        self.squares = DECAY * self.squares + tokens * tokens
+        self.seconds = DECAY * self.seconds + seconds
+        self.products = DECAY * self.products + tokens * seconds
 
     def of(self, tokens: int) -> float:
         """What a step of so many costs beside one of none; a guess before enough is known."""
-        spread = self.weight * self.squares - self.tokens**2
-        if self.weight < 2 or spread < self.weight**2 / 4:
-            return 1 + PRIOR_SLOPE * tokens
-        slope = (self.weight * self.products - self.tokens * self.seconds) / spread
-        start = (self.seconds - slope * self.tokens) / self.weight
-        return 1 + max(slope, 0.0) / start * tokens if start > 0 else 1 + PRIOR_SLOPE * tokens
+        slope, spread = PRIOR_SLOPE, self.weight * self.squares - self.tokens**2
+        if self.weight >= 2 and spread >= self.weight**2 / 4:
+            rise = (self.weight * self.products - self.tokens * self.seconds) / spread
+            start = (self.seconds - rise * self.tokens) / self.weight
+            slope = max(rise, 0.0) / start if start > 0 else PRIOR_SLOPE
+        return 1 + slope * tokens
 
 
 Kind = tuple[int, int, bool]  # tokens that were the same, how sure, from the conversation itself

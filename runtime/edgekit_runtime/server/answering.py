@@ -35,7 +35,7 @@ from edgekit_runtime.server.guard import Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import Metrics
 from edgekit_runtime.server.models import adapter_names
-from edgekit_runtime.server.openai.thinking import told_apart
+from edgekit_runtime.server.reasoning import told_apart
 from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
 from edgekit_runtime.server.streaming import Numbered, together
 from edgekit_runtime.server.supervisor import Supervisor

@@ -58,6 +58,11 @@ def neutral(**values: Any) -> list[Parameter]:
     ]
 
 
+def unavailable(**instead: str) -> list[Parameter]:
+    """Fields that are not done here, each with what to do instead."""
+    return [Parameter(name, "not available", NOTHING, advice) for name, advice in instead.items()]
+
+
 LOAD = table(
     [
         Parameter("lora_name", "the name that requests use"),

@@ -19,15 +19,19 @@ class Thought(NamedTuple):
 Part = Thought | Delta
 
 
+def call_reader(reading: Mapping[str, Any] | None) -> CallReader | None:
+    """What reads calls, from how the worker tells it; None where none may come."""
+    if reading is None:
+        return None
+    return CallReader(ToolFormat.from_json(reading["form"]), reading["tools"], thinking=reading["thinking"])
+
+
 class PartReader:
     """Feed the worker's events of one answer; get back its parts."""
 
     def __init__(self, reading: Mapping[str, Any] | None) -> None:
         """Take how calls are read, as the worker tells it; None where none may come."""
-        self._reader = None
-        if reading is not None:
-            form = ToolFormat.from_json(reading["form"])
-            self._reader = CallReader(form, reading["tools"], thinking=reading["thinking"])
+        self._reader = call_reader(reading)
 
     def feed(self, event: Mapping[str, Any]) -> list[Part]:
         """What is known with the next text: reasoning, where it was told apart, then text and calls."""

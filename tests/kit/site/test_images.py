@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from llama_cpp import llama_cpp
 from PIL import Image
 
 from edgekit.site import build_site
@@ -55,8 +56,11 @@ def seeing_host(smolvlm: Model, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def native(smolvlm: Model) -> Iterator[Runtime]:
-    with Runtime(smolvlm.bundle, threads=1, context=512, lookahead=False) as runtime:
-        yield runtime
+    """With flash attention, as the page's engine has it: answers of random weights part where sums round otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(llama_cpp, "LLAMA_FLASH_ATTN_TYPE_DISABLED", llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO)
+        with Runtime(smolvlm.bundle, threads=1, context=512, lookahead=False) as runtime:
+            yield runtime
 
 
 def show(page: Page, images: list[Path], **request: Any) -> dict[str, Any]:
@@ -188,7 +192,7 @@ def test_a_photo_is_chosen_asked_about_and_kept_in_the_history(
             said = page.locator(".said").last.text_content() or ""
             readable = want.partition("\ufffd")[0]  # random weights also say bytes that are no text
             assert readable
-            assert said.startswith(readable[:24])  # later two of them are as likely but for rounding
+            assert said.startswith(readable)
         assert page.locator(".question .photo").count() == 2
         check(page, axe, "phone-photo-answer")
         page.click("#drop-photo")

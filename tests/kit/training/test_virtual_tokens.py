@@ -186,7 +186,8 @@ def test_rows_and_virtual_tokens_share_the_context(tiny_project: MakeProject) ->
 
 
 def test_what_was_trained_is_exported_proven_and_evaluated(tiny_project: MakeProject) -> None:
-    folder = tiny_project(method="prompt-tuning", base_precision="gguf", max_steps=12, **PLAIN)
+    # So many steps that no two tokens of these answers are as likely but for rounding: the weights are random.
+    folder = tiny_project(method="prompt-tuning", base_precision="gguf", max_steps=16, **PLAIN)
     project = load_project(folder)
     train(project)
     bundle, manifest = export(project)
@@ -199,10 +200,7 @@ def test_what_was_trained_is_exported_proven_and_evaluated(tiny_project: MakePro
     assert abs(entry.quality["reach"] - 1) < 0.1
     assert (bundle / entry.file).stat().st_size < 4096
     torch_answers = [each["answer"] for each in evaluate(project).samples]
-    answers = [each["answer"] for each in evaluate(project, artifact=bundle).samples]
-    # Random weights have tokens that are as likely as others but for rounding, sooner or later.
-    begun = [(ours[:20], theirs[:20]) for ours, theirs in zip(answers, torch_answers, strict=True)]
-    assert all(ours and ours == theirs for ours, theirs in begun)
+    assert torch_answers == [each["answer"] for each in evaluate(project, artifact=bundle).samples]
     with Runtime(bundle) as runtime:
         assert runtime.generate("scratch of 1 mm", max_tokens=4).adapter == "small"
     with pytest.raises(UsageError, match="change no weight to merge into"):

@@ -138,7 +138,7 @@ class LlamaEngine(VocabularyUser):
         """Use these loaded adapters for what comes."""
         stack = self._loras(stack)
         if stack != self._selected:
-            adapters = [(self._adapters[name], scale) for name, scale in stack]
+            adapters = self._handles(stack)
             self._selected = None  # unknown, should the switch fail
             self._open.select(adapters)
             self._selected = stack
@@ -154,8 +154,12 @@ class LlamaEngine(VocabularyUser):
         return self._tried(stack).cuts
 
     def looks_ahead(self, stack: Stack) -> bool:
-        """Tried likewise; what steps take is measured then."""
-        return self._tried(stack).ahead
+        """Tried likewise; what steps take is measured once, when this is asked first."""
+        if self.sequences > 1 or not self.cuts_exactly(stack):
+            return False
+        if self._pays is None:
+            self._pays = self._guesses_pay(stack)
+        return self._pays
 
     def mixes(self, stacks: Sequence[Stack]) -> bool:
         """A context has one set of adapters at a time."""
@@ -229,6 +233,9 @@ class LlamaEngine(VocabularyUser):
     def _loras(self, stack: Stack) -> Stack:
         return tuple(each for each in stack if each[0] not in self._prompts)
 
+    def _handles(self, stack: Stack) -> list[tuple[Any, float]]:
+        return [(self._adapters[name], scale) for name, scale in stack]
+
     @property
     def _open(self) -> LlamaContext:
         assert self._llama is not None, "the engine is closed"
@@ -250,28 +257,21 @@ class LlamaEngine(VocabularyUser):
         return self._exact[shapes]
 
     def _probe(self, stack: Stack) -> probe.Exactness:
-        adapters = [(self._adapters[name], scale) for name, scale in stack]
         context = self._context_of(probe.TOKENS)
         try:
-            context.select(adapters)
+            context.select(self._handles(stack))
             probe.fill(context, self.sequences)
             cuts = probe.cuts_are_exact(context)
             batches = cuts and self.sequences > 1 and probe.batches_are_exact(context, self.sequences)
         finally:
             context.close()
-        ahead = cuts and self.sequences == 1 and self._guesses_pay(adapters)
-        return probe.Exactness(batches, cuts and (batches or self.sequences == 1), ahead)
+        return probe.Exactness(batches, cuts and (batches or self.sequences == 1))
 
-    def _guesses_pay(self, adapters: Sequence[tuple[Any, float]]) -> bool:
-        """Measured once, with one thread, which waits for no other."""
-        if self._pays is None:
-            self._pays = self._measured(adapters)
-        return self._pays
-
-    def _measured(self, adapters: Sequence[tuple[Any, float]]) -> bool:
+    def _guesses_pay(self, stack: Stack) -> bool:
+        """Measured with one thread, which waits for no other."""
         context = self._context_of(probe.TOKENS, Threads(1))
         try:
-            context.select(adapters)
+            context.select(self._handles(self._loras(stack)))
             return probe.can_look_ahead(context)
         finally:
             context.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit_runtime.server.openai.parameters import BORROWED, NOTED, REFUSED
-from edgekit_runtime.server.parameters import NOTHING, Parameter, neutral, table
+from edgekit_runtime.server.parameters import Parameter, neutral, table, unavailable
 
 THREADLESS = "send the whole conversation: nothing is stored here"
 MESSAGES = table(
@@ -25,12 +25,14 @@ MESSAGES = table(
         n=1,
     ),
     [
-        Parameter("thread", "not available", NOTHING, THREADLESS),
-        Parameter("stop", "not available", NOTHING, "send stop_sequences"),
-        Parameter("response_format", "not available", NOTHING, "send output_config.format"),
-        Parameter("reasoning_effort", "not available", NOTHING, "send output_config.effort"),
-        Parameter("max_completion_tokens", "not available", NOTHING, "send max_tokens"),
-        Parameter("output_format", "not available", NOTHING, "send output_config.format"),
+        *unavailable(
+            thread=THREADLESS,
+            stop="send stop_sequences",
+            response_format="send output_config.format",
+            reasoning_effort="send output_config.effort",
+            max_completion_tokens="send max_tokens",
+            output_format="send output_config.format",
+        ),
         Parameter("model", "the adapter's name, or `base`"),
         Parameter("max_tokens", "where to cut the answer off; it has to be there"),
         Parameter("messages", "turns of text, images, calls and their results; an answer goes on from the assistant's"),

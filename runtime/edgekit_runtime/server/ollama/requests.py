@@ -15,7 +15,7 @@ from edgekit_runtime.server.ollama import tables
 from edgekit_runtime.server.ollama.calls import with_ids
 from edgekit_runtime.server.ollama.names import named
 from edgekit_runtime.server.ollama.options import read_format, read_options
-from edgekit_runtime.server.openai.requests import MOST_ALTERNATIVES
+from edgekit_runtime.server.openai.requests import read_logprobs
 from edgekit_runtime.server.openai.thinking import read_thinking
 from edgekit_runtime.server.openai.tool_requests import read_tools
 from edgekit_runtime.server.parameters import Table, check
@@ -70,13 +70,7 @@ def _common(document: dict[str, Any], known: Table) -> tuple[dict[str, Any], tup
     """What both have: arguments, and the names of fields that nobody knows."""
     ignored = check(document, known)
     options, unknown = read_options(document)
-    fields = Fields(document)
-    options |= read_format(document) | {"adapter": named(document, "model")[1]}
-    alternatives = fields.number("top_logprobs", int, 0, MOST_ALTERNATIVES)
-    if fields.flag("logprobs"):
-        options["logprobs"] = alternatives or 0
-    elif alternatives:
-        raise InputError("top_logprobs needs logprobs", "set it to true")
+    options |= read_format(document) | {"adapter": named(document, "model")[1]} | read_logprobs(Fields(document))
     return options, (*ignored, *unknown)
 
 

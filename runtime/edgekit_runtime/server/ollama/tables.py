@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit_runtime.server.parameters import NOTHING, Parameter, neutral, table
+from edgekit_runtime.server.parameters import Parameter, neutral, table, unavailable
 
 _SHARED = [
     Parameter("model", "the adapter's name, or `base`; `:latest` behind it changes nothing"),
@@ -35,14 +35,11 @@ GENERATE = table(
         Parameter("raw", "true: continue the prompt as it is, without template or system prompt"),
         Parameter("images", "in base64, for caption bundles"),
     ],
-    (Parameter("template", "not available", NOTHING, _TEMPLATE),),
-    (
-        Parameter(name, "not available", NOTHING, instead)
-        for name, instead in (
-            ("context", "send the conversation to /api/chat"),
-            ("suffix", "leave it out: the models here continue a text, and fill none in"),
-            *((name, "leave it out: nothing here draws images") for name in ("width", "height", "steps")),
-        )
+    unavailable(
+        template=_TEMPLATE,
+        context="send the conversation to /api/chat",
+        suffix="leave it out: the models here continue a text, and fill none in",
+        **dict.fromkeys(("width", "height", "steps"), "leave it out: nothing here draws images"),
     ),
 )
 MESSAGE = table(

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekit_runtime.files.strict_json import strict_json
-from edgekit_runtime.prompts.tool_format import ToolFormat
 from edgekit_runtime.prompts.tool_stream import CallReader, Said, new_id
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.ollama.calls import told
 from edgekit_runtime.server.ollama.errors import ollama_error
 from edgekit_runtime.server.openai.responses import chat_logprobs
+from edgekit_runtime.server.parts import call_reader
 from edgekit_runtime.server.refusals import Refused
 from edgekit_runtime.server.wire import Message
 
@@ -42,10 +42,7 @@ class OllamaWriter:
 
     def begun(self, accepted: Message) -> Iterator[str]:
         """Nothing yet."""
-        reading = accepted.get("calls")
-        if reading is not None:
-            form = ToolFormat.from_json(reading["form"])
-            self._calls = CallReader(form, reading["tools"], thinking=reading["thinking"])
+        self._calls = call_reader(accepted.get("calls"))
         return iter(())
 
     def piece(self, index: int, event: Message) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit_runtime.server.parameters import NOTHING, Parameter, neutral, table
+from edgekit_runtime.server.parameters import Parameter, neutral, table, unavailable
 
 LORA = Parameter("lora", 'adapters and scales for this request: `[{"id": NAME, "scale": 0.5}]`')
 ASKED = [
@@ -118,8 +118,10 @@ CHAT = table(
     REFUSED,
     neutral(echo=False, add_special_tokens=False),
     [
-        Parameter("functions", "not available", NOTHING, "send tools instead"),
-        Parameter("function_call", "not available", NOTHING, "send tool_choice instead"),
+        *unavailable(
+            functions="send tools instead",
+            function_call="send tool_choice instead",
+        ),
         Parameter("tools", "functions that the model may call, see [tools](tools.md)"),
         Parameter("tool_choice", "`auto`, `none`, `required`, or a function by name"),
         Parameter("parallel_tool_calls", "false: one call at most"),
@@ -145,10 +147,7 @@ COMPLETION = table(
     REFUSED,
     neutral(suffix=(), add_special_tokens=True, tool_choice=("none", "auto"), parallel_tool_calls=(True, False)),
     [
-        *(
-            Parameter(name, "not available", NOTHING, "use /v1/chat/completions")
-            for name in ("tools", "functions", "function_call")
-        ),
+        *unavailable(**dict.fromkeys(("tools", "functions", "function_call"), "use /v1/chat/completions")),
         Parameter("prompt", "text or token ids to continue as they are, or a list of either"),
         _LIMIT,
         Parameter("n_predict", "the same"),

@@ -55,13 +55,23 @@ def chat_of(document: dict[str, Any], adapters: Sequence[str], ignored: tuple[st
         "add_generation_prompt": fields.flag("add_generation_prompt"),
         "continue_final_message": fields.flag("continue_final_message"),
     }
-    alternatives = fields.number("top_logprobs", int, 0, MOST_ALTERNATIVES)
-    if fields.flag("logprobs"):
-        options["logprobs"] = alternatives or 0
-    elif alternatives:
-        raise InputError("top_logprobs needs logprobs", "set it to true")
+    options |= read_logprobs(fields)
     asked = _asked(document, [options], ignored, chat=True)
     return replace(asked, splits=wants_split(fields), reasons=fields.flag("include_reasoning") is not False)
+
+
+def read_logprobs(fields: Fields) -> dict[str, Any]:
+    """The argument of Runtime.stream for ``logprobs`` and ``top_logprobs``, if any.
+
+    Raises:
+        InputError: others are wanted without the answer's own.
+    """
+    alternatives = fields.number("top_logprobs", int, 0, MOST_ALTERNATIVES)
+    if fields.flag("logprobs"):
+        return {"logprobs": alternatives or 0}
+    if alternatives:
+        raise InputError("top_logprobs needs logprobs", "set it to true")
+    return {}
 
 
 def read_completion(document: dict[str, Any], adapters: Sequence[str] = ()) -> Asked:

@@ -1,15 +1,12 @@
-"""Reasoning in answers: which fields ask for it, and what of an answer is some."""
+"""Which fields ask for reasoning, and for its place in answers."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator
 from typing import Any
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.prompts.thinking import EFFORTS, NO_EFFORT, Splitter, Thinking, split
+from edgekit_runtime.prompts.thinking import EFFORTS, NO_EFFORT
 from edgekit_runtime.server.fields import Fields
-from edgekit_runtime.server.wire import Message
 
 FORMATS = ("auto", "deepseek", "none")  # llama-server's; the first two are the same here
 
@@ -39,27 +36,3 @@ def wants_split(fields: Fields) -> bool:
         InputError: a format that there is not.
     """
     return fields.one_of("reasoning_format", *FORMATS) != "none"
-
-
-async def told_apart(events: AsyncGenerator[Message, None]) -> AsyncGenerator[Message, None]:
-    """A worker's events of one answer, with reasoning beside text wherever the base's template knows any."""
-    thinking, splitter = None, None
-    async with contextlib.aclosing(events):
-        async for event in events:
-            if event["op"] == "accepted" and event.get("thinking"):
-                thinking = Thinking(**event["thinking"])
-                splitter = Splitter(thinking)
-                if "calls" in event:  # they are read behind the reasoning
-                    event = event | {"calls": event["calls"] | {"thinking": False}}
-            elif event["op"] == "text" and splitter is not None:
-                event = event | _parts(*splitter.feed(event["text"]))
-            elif event["op"] == "done" and thinking is not None and splitter is not None:
-                reasoning, text = splitter.feed("", last=True)
-                if reasoning or text:
-                    yield {"op": "text", "scores": []} | _parts(reasoning, text)
-                event = event | {"value": event["value"] | _parts(*split(event["value"]["text"], thinking))}
-            yield event
-
-
-def _parts(reasoning: str, text: str) -> dict[str, str]:
-    return {"reasoning": reasoning, "text": text}

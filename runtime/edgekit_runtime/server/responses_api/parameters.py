@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit_runtime.server.openai.parameters import BORROWED, NOTED, REFUSED
-from edgekit_runtime.server.parameters import NOTHING, Parameter, neutral, table
+from edgekit_runtime.server.parameters import Parameter, neutral, table, unavailable
 
 _WHOLE = "send the whole conversation as input: nothing is stored here"
 
@@ -23,15 +23,17 @@ RESPONSE = table(
         n=1,
     ),
     [
-        Parameter("previous_response_id", "not available", NOTHING, _WHOLE),
-        Parameter("conversation", "not available", NOTHING, _WHOLE),
-        Parameter("context_management", "not available", NOTHING, _WHOLE),
-        Parameter("prompt", "not available", NOTHING, "send its text as instructions and input"),
-        Parameter("response_format", "not available", NOTHING, "send text.format"),
-        Parameter("messages", "not available", NOTHING, "send input, or use /v1/chat/completions"),
-        Parameter("max_tokens", "not available", NOTHING, "send max_output_tokens"),
-        Parameter("max_completion_tokens", "not available", NOTHING, "send max_output_tokens"),
-        Parameter("reasoning_effort", "not available", NOTHING, "send reasoning.effort"),
+        *unavailable(
+            previous_response_id=_WHOLE,
+            conversation=_WHOLE,
+            context_management=_WHOLE,
+            prompt="send its text as instructions and input",
+            response_format="send text.format",
+            messages="send input, or use /v1/chat/completions",
+            max_tokens="send max_output_tokens",
+            max_completion_tokens="send max_output_tokens",
+            reasoning_effort="send reasoning.effort",
+        ),
         Parameter("model", "the adapter's name, or `base`"),
         Parameter("input", "a text, or items: messages, calls, their outputs, reasoning"),
         Parameter("instructions", "stands before the input, as the system's"),
