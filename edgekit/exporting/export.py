@@ -57,6 +57,7 @@ def export(
     format: str | None = None,
     mode: str | None = None,
     quantize: str | None = None,
+    kv_cache: str | None = None,
     device: str | None = None,
     imatrix: bool = False,
     tensor_types: Mapping[str, str] | None = None,
@@ -71,10 +72,11 @@ def export(
         project: a loaded project file.
         names: adapters (all of the project when None).
         output: bundle folder; ``dist/NAME`` in the project folder when None.
-        format: "gguf" or "onnx"; overrides the project file, as do the next three.
+        format: "gguf" or "onnx"; overrides the project file, as do the next four.
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
         quantize: GGUF quantisation of the base, or an ONNX precision; "auto" measures several GGUF quantisations and
             takes the smallest that passes the gate.
+        kv_cache: type of the KV cache that devices keep, and that the proof asks with: "f16", "q8_0" or "q4_0".
         device: device profile that the bundle is for.
         imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
         tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
@@ -99,6 +101,7 @@ def export(
         format=format,
         mode=mode,
         quantize=quantize,
+        kv_cache=kv_cache,
         device=device,
         imatrix=imatrix,
         tensor_types=tensor_types or {},
@@ -232,6 +235,7 @@ class _Prepared:
             default_adapter=default_adapter(settings.default_adapter, names) if names else None,
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
             longest=self.longest,
+            kv_cache=settings.kv_cache,
         )
 
     def _projector(self) -> Path | None:

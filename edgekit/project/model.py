@@ -38,6 +38,7 @@ from edgekit.project.fields import (
 )
 from edgekit.project.schedulers import SCHEDULERS, check_arguments
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
+from edgekit_runtime.formats.manifest import F16, KV_CACHES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
@@ -309,6 +310,9 @@ class Export:
     imatrix: Switch = Field(default=False, description="Weigh the quantizer by the training rows")
     tensor_types: Annotated[_Types, empty_is(dict, _Types)] = Field(
         default_factory=dict, description="Regular expression over GGUF tensor names -> another type than quantize"
+    )
+    kv_cache: Annotated[Text, OneOf(KV_CACHES)] = Field(
+        default=F16, description="Type of the KV cache on devices: q8_0 takes half of the memory of f16, q4_0 a quarter"
     )
     projector: Annotated[Text, OneOf(PROJECTORS)] = Field(default="F16", description="Type of what reads images")
     default_adapter: Text | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,22 +23,31 @@ class ModelFacts:
     context: tokens that the model was made for.
     query_width: elements of one token's queries in a layer; the mean where layers differ.
     kv_width: elements of one token's keys and values in a layer; the mean where layers differ.
-    kv_element: bytes of one of them.
+    kv_element: bytes of one of them; a fraction where they are kept in blocks.
     heads: of the layer that has most.
     state_bytes: what recurrent layers keep of a request, however long it is.
     activations: elements that a token takes in the widest layer: hidden state, what mixes tokens, feed-forward.
     vocabulary: tokens that the model knows.
+    head_sizes: elements of a head's keys or values, of all kinds of layers, in no order.
+    architecture: llama.cpp's name of it; empty for an ONNX base.
     """
 
     layers: int
     context: int
     query_width: float
     kv_width: float
-    kv_element: int
+    kv_element: float
     heads: int
     state_bytes: int = 0
     activations: int = 0
     vocabulary: int = 0
+    head_sizes: frozenset[int] = frozenset()
+    architecture: str = ""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether keys and values are kept in blocks, which llama.cpp reads with flash attention alone."""
+        return self.kv_element < F16_BYTES
 
     def cache_bytes(self, tokens: int) -> int:
         """What one request of so many tokens takes: the KV cache and the state of recurrent layers."""
@@ -72,6 +82,8 @@ def gguf_facts(header: GgufFile) -> ModelFacts:
         + max(max(query), _recurrent_width(keys) if recurrent else 0)
         + _feed_forward(keys),
         vocabulary=len(header.metadata.get(TOKENS, ())),
+        head_sizes=frozenset(itertools.chain(*_head_sizes(keys))),
+        architecture=keys.architecture,
     )
 
 
@@ -145,10 +157,8 @@ def _attention(keys: _Keys, layers: int, kinds: list[tuple[bool, bool]]) -> tupl
     """For each layer, elements of a token's queries, and of what is kept of it."""
     heads = keys.each("attention.head_count")[:layers]
     kv_heads = keys.each("attention.head_count_kv", keys.of("attention.head_count"))[:layers]
-    usual = keys.number("embedding_length") // max(1, *heads)
-    key, value = keys.number("attention.key_length", usual), keys.number("attention.value_length", usual)
+    (key, value), short = _head_sizes(keys)
     windowed = _windowed(keys, layers) if "attention.key_length_swa" in keys else [False] * layers
-    short = keys.number("attention.key_length_swa", key), keys.number("attention.value_length_swa", value)
     is_latent = "attention.key_length_mla" in keys  # DeepSeek's: values are a part of the keys
     own = layers - keys.number("attention.shared_kv_layers", 0)  # later layers read the caches of earlier ones
     query, cache = [], []
@@ -158,6 +168,14 @@ def _attention(keys: _Keys, layers: int, kinds: list[tuple[bool, bool]]) -> tupl
         kept = key_width + (0 if is_latent else value_width)
         cache.append(kv_heads[layer] * kept if attends and layer < own else 0)
     return query, cache
+
+
+def _head_sizes(keys: _Keys) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Elements of a head's keys and values: of layers that see everything, and of those with a window."""
+    usual = keys.number("embedding_length") // max(1, keys.number("attention.head_count"))
+    key, value = keys.number("attention.key_length", usual), keys.number("attention.value_length", usual)
+    short = keys.number("attention.key_length_swa", key), keys.number("attention.value_length_swa", value)
+    return (key, value), short
 
 
 def _windowed(keys: _Keys, layers: int) -> list[bool]:
