@@ -40,7 +40,9 @@ def plan(
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="plan a base model at this quantization type", autocompletion=completion.quantizations),
+        typer.Option(
+            metavar="TYPE", help="plan a base model at this quantization type", autocompletion=completion.quantizations
+        ),
     ] = None,
     kv_cache: Annotated[
         str | None,

@@ -38,9 +38,8 @@ from edgekit.project.fields import (
 )
 from edgekit.project.schedulers import SCHEDULERS, check_arguments
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
-from edgekit_runtime.formats.manifest import F16, KV_CACHES
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
+from edgekit_runtime.formats.manifest import F16, KV_CACHES, NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
 from edgekit_runtime.formats.sampling_defaults import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.hints import did_you_mean

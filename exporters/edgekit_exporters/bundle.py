@@ -269,7 +269,7 @@ class _BaseFacts:
 def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
     gguf = read_gguf(path)
     architecture = str(gguf.metadata["general.architecture"])
-    facts = with_kv_cache(gguf_facts(gguf), plan.kv_cache, plan.base.name)
+    facts = with_kv_cache(gguf_facts(gguf), plan.kv_cache, plan.base.family)
     quantization = quantization_of(path)
     if quantization is None:
         raise InputError(f"{plan.base_file} doesn't tell its quantization", "name one with --quantize")

@@ -23,6 +23,4 @@ def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int 
         return OnnxEngine(files, context=context, threads=threads, sequences=sequences)
     from edgekit_runtime.engines.llama.engine import LlamaEngine
 
-    return LlamaEngine(
-        files.model, context=context, threads=threads, sequences=sequences, kv_cache=files.kv_cache
-    )
+    return LlamaEngine(files.model, context=context, threads=threads, sequences=sequences, kv_cache=files.kv_cache)

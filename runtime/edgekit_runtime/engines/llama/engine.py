@@ -200,9 +200,7 @@ class LlamaEngine(VocabularyUser):
         Raises:
             InputError: there is not enough memory for it.
         """
-        return LlamaEmbedder(
-            self._model, self._adapters, tokens=tokens, threads=self._choice, kv_cache=self.kv_cache
-        )
+        return LlamaEmbedder(self._model, self._adapters, tokens=tokens, threads=self._choice, kv_cache=self.kv_cache)
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""
