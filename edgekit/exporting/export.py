@@ -33,6 +33,7 @@ from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource, separate_adapter
 from edgekit_exporters.gguf.base import gguf_from_folder
 from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.gguf.outline import source_gguf
 from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_exporters.onnx.base import onnx_from_folder
 from edgekit_exporters.peft.intake import take_in
@@ -42,7 +43,10 @@ from edgekit_exporters.peft.ways_out import check_mergeable
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.adapter import KEY_FAMILY
-from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.kv_cache import with_kv_cache
+from edgekit_runtime.formats.manifest import F16, Manifest
+from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.prompts.template import stopped_clock
 
 log = logging.getLogger(__name__)
@@ -144,6 +148,7 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
     tell_requantized(base.gguf, weights, merged=settings.mode == "merged")
     if weights.format == ONNX and (settings.imatrix or settings.tensor_types):
         log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
+    _check_cache(base, settings.kv_cache)
     sources = [replace(adapter_source(project, each, base), refit_rank=options.refit_rank) for each in adapters]
     shipped = shipped_base(project, adapters, base)
     if shipped is not base and settings.mode == "merged":
@@ -168,6 +173,13 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
             base.name,
         )
     return _Prepared(project, base, shipped, weights, adapters, sources, longest)
+
+
+def _check_cache(base: Base, kv_cache: str) -> None:
+    """Refuse a KV cache that the engine can't have for this base: no weight is read for it."""
+    if kv_cache != F16:
+        with source_gguf(base) as source:
+            with_kv_cache(gguf_facts(read_gguf(source)), kv_cache, base.name)
 
 
 def _prover(

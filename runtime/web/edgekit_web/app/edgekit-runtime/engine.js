@@ -42,10 +42,10 @@ export class Engine {
    * Load a base with its adapters.
    *
    * @typedef {{digest: string, file: Blob}} Stored
-   * @param {{base: Stored, projector?: Stored, adapters: Map<string, Blob>, context: number, threads: number}} files
-   *   adapters by digest
+   * @param {{base: Stored, projector?: Stored, adapters: Map<string, Blob>, context: number, threads: number, kvCache?: string}} files
+   *   adapters by digest; the type of the KV cache, F16 unless said
    */
-  static async load({ base, projector, adapters, context, threads }) {
+  static async load({ base, projector, adapters, context, threads, kvCache }) {
     const wllama = new Wllama(
       { default: new URL("wllama.wasm", VENDOR).href },
       { suppressNativeLog: true, logger: SILENT },
@@ -62,6 +62,8 @@ export class Engine {
         n_batch: projector ? PREFILL_CHUNK_WITH_IMAGES : PREFILL_CHUNK,
         n_parallel: 1,
         n_threads: threads,
+        // llama.cpp keeps values in blocks with flash attention alone, which it has on here unless told otherwise.
+        ...(kvCache && { cache_type_k: kvCache, cache_type_v: kvCache }),
         n_gpu_layers: 0, // bundles are proven on the CPU's arithmetic
         warmup: false,
         lora_adapters: names.slice(1).map((path) => ({ path, scale: 0 })),
