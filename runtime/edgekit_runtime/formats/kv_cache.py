@@ -67,4 +67,4 @@ def with_kv_cache(facts: ModelFacts, kind: str, name: str) -> ModelFacts:
             f"{name} has attention heads of {odd[0]}, and a KV cache of {kind} has blocks of {BLOCK}",
             f"use --kv-cache {F16}",
         )
-    return replace(facts, kv_element=ELEMENT_BYTES[kind])
+    return replace(facts, kv_width=facts.flash_width, kv_element=ELEMENT_BYTES[kind])

@@ -87,7 +87,7 @@ def test_layers_with_a_window_may_have_shorter_heads_and_later_ones_share_caches
             | {"llama.attention.sliding_window_pattern": [True, False] * 15, "llama.attention.shared_kv_layers": 10}
         )
     )
-    assert facts.cache_bytes(1) == 10 * 3 * (2 * 32 + 2 * 64) * 2
+    assert facts.cache_bytes(1) == 10 * 3 * (32 + 64 + 2 * 64) * 2  # values are as wide as the widest layer's
 
 
 def test_latent_attention_keeps_keys_alone() -> None:
