@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +14,7 @@ from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import MANIFEST_FILE, Manifest
 from edgekit_runtime.store import Store
-from tests.goods import Goods
-
-
-def with_base(bundle: Path, folder: Path, version: str = "1", **changed: Any) -> Path:
-    """A copy of a bundle whose manifest says other things of its base, and nothing of a proof."""
-    shutil.copytree(bundle, folder, copy_function=shutil.copy2)
-    document = json.loads((folder / MANIFEST_FILE).read_text())
-    document["base"] |= changed
-    document["version"] = version
-    (folder / MANIFEST_FILE).write_text(json.dumps(document))
-    return folder
+from tests.goods import Goods, with_base
 
 
 def test_a_bundle_names_its_cache_a_caller_another_and_nobody_reads_what_the_other_kept(
