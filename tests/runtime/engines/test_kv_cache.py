@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
-from gguf.quants import quantize
+from gguf.quants import dequantize, quantize
 
 from edgekit_runtime.engines import BARE, Part, forced_logits
 from edgekit_runtime.engines.llama.engine import LlamaEngine
@@ -124,6 +124,19 @@ def test_company_changes_no_bit_or_the_engine_says_that_it_does(kind: str, opene
     for sequences in ((0, 1), (1, 2), (0, 1, 2)):
         for each, row in step(*sequences).items():
             np.testing.assert_array_equal(row, alone[each])
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_cells_of_images_and_of_virtual_tokens_are_cells_like_others(kind: str, base: Path, opened: Open) -> None:
+    engine, tokens = opened(kind), PROMPT[:20]
+    table = read_gguf(base).tensors["token_embd.weight"]
+    data = np.fromfile(base, np.uint8, table.size, offset=table.offset)
+    rows = dequantize(data.reshape(table.shape[1], -1), GGMLQuantizationType.Q8_0)
+    engine.decode([Part(0, 0, tokens)])
+    expected = engine.row(0).copy()
+    engine.forget(0)
+    engine.decode([Part(0, 0, [-1] * len(tokens), embeddings=rows[tokens])])
+    np.testing.assert_array_equal(engine.row(0), expected)
 
 
 def test_a_state_goes_back_into_a_cache_of_its_own_type_alone(opened: Open) -> None:
