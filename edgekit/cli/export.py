@@ -51,7 +51,7 @@ def export(
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="KV cache on devices: q8_0 takes half of the memory of f16, q4_0 a quarter; proven with it",
+            help="KV cache on devices: f16, or less memory with q8_0-f16, q8_0, q4_0; proven with it",
             **one_of("--kv-cache", completion.kv_caches),
         ),
     ] = None,

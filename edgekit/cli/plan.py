@@ -48,7 +48,7 @@ def plan(
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="KV cache: f16, q8_0 or q4_0 (default: the bundle's or the project's)",
+            help="KV cache: f16, q8_0-f16, q8_0 or q4_0 (default: the bundle's or the project's)",
             **one_of("--kv-cache", completion.kv_caches),
         ),
     ] = None,

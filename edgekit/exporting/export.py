@@ -80,7 +80,7 @@ def export(
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
         quantize: GGUF quantisation of the base, or an ONNX precision; "auto" measures several GGUF quantisations and
             takes the smallest that passes the gate.
-        kv_cache: type of the KV cache that devices keep, and that the proof asks with: "f16", "q8_0" or "q4_0".
+        kv_cache: type of the KV cache that devices keep, and that the proof asks with: one of ``KV_CACHES``.
         device: device profile that the bundle is for.
         imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
         tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.

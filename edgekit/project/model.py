@@ -311,7 +311,7 @@ class Export:
         default_factory=dict, description="Regular expression over GGUF tensor names -> another type than quantize"
     )
     kv_cache: Annotated[Text, OneOf(KV_CACHES)] = Field(
-        default=F16, description="Type of the KV cache on devices: q8_0 takes half of the memory of f16, q4_0 a quarter"
+        default=F16, description="KV cache on devices; of the memory of f16, q8_0-f16 takes 0.77, q8_0 0.53, q4_0 0.28"
     )
     projector: Annotated[Text, OneOf(PROJECTORS)] = Field(default="F16", description="Type of what reads images")
     default_adapter: Text | None = Field(

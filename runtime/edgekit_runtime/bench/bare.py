@@ -9,7 +9,7 @@ from pathlib import Path
 from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.engines import PREFILL_CHUNK, Part
-from edgekit_runtime.engines.llama.context import KV_TYPES
+from edgekit_runtime.engines.llama.context import set_kv_cache
 from edgekit_runtime.engines.llama.library import model_parameters
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.formats.base_files import BaseFiles
@@ -24,7 +24,7 @@ class BareLoop:
         self._model = llama.llama_model_load_from_file(str(base).encode(), model_parameters())
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = context
-        parameters.type_k = parameters.type_v = KV_TYPES[kv_cache]
+        set_kv_cache(parameters, kv_cache)
         parameters.n_threads = parameters.n_threads_batch = threads
         self._context = llama.llama_init_from_model(self._model, parameters)
 

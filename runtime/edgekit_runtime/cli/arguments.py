@@ -14,7 +14,7 @@ ALLOW_SPECIAL = "control tokens that are spelt in messages (<|im_end|>) are some
 NO_LOOKAHEAD = "decode token by token, also where a schema forces the next ones or guesses would be right"
 KV_CACHE: dict[str, Any] = {
     "choices": KV_CACHES,
-    "help": "type of the KV cache: q8_0 takes half of the memory of f16, q4_0 a quarter (default: the bundle's)",
+    "help": "KV cache: of the memory of f16, q8_0-f16 takes 0.77, q8_0 0.53, q4_0 0.28 (default: the bundle's)",
 }
 ANY_PORT = (0, PORTS[1])  # 0 is one that is free
 

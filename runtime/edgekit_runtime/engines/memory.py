@@ -30,4 +30,4 @@ def running_bytes(facts: ModelFacts) -> int:
 
 def score_bytes(facts: ModelFacts) -> int:
     """More of it for each token of a request's context: attention scores, where flash attention is off."""
-    return 0 if facts.is_quantized else SCORED_CHUNK * facts.heads * FLOAT_BYTES
+    return SCORED_CHUNK * facts.heads * FLOAT_BYTES if facts.has_scores else 0

@@ -24,13 +24,16 @@ class ModelFacts:
     query_width: elements of one token's queries in a layer; the mean where layers differ.
     kv_width: elements of one token's keys and values in a layer; the mean where layers differ.  llama.cpp keeps values
         of all layers as wide as those of the widest, unless flash attention is on.
-    flash_width: what it would be with flash attention.
+    key_width: of these, those of keys.
+    flash_width: what ``kv_width`` would be with flash attention.
+    has_scores: whether attention scores are written out, as they are without flash attention.
     kv_element: bytes of one of them; a fraction where they are kept in blocks.
     heads: of the layer that has most.
     state_bytes: what recurrent layers keep of a request, however long it is.
     activations: elements that a token takes in the widest layer: hidden state, what mixes tokens, feed-forward.
     vocabulary: tokens that the model knows.
     head_sizes: elements of a head's keys or values, of all kinds of layers, in no order.
+    is_latent: whether values are a part of the keys, as DeepSeek's are.
     architecture: llama.cpp's name of it; empty for an ONNX base.
     """
 
@@ -40,17 +43,15 @@ class ModelFacts:
     kv_width: float
     kv_element: float
     heads: int
+    key_width: float = 0.0
     flash_width: float = 0.0
+    has_scores: bool = True
     state_bytes: int = 0
     activations: int = 0
     vocabulary: int = 0
     head_sizes: frozenset[int] = frozenset()
+    is_latent: bool = False
     architecture: str = ""
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether keys and values are kept in blocks, which llama.cpp reads with flash attention alone."""
-        return self.kv_element < F16_BYTES
 
     def cache_bytes(self, tokens: int) -> int:
         """What one request of so many tokens takes: the KV cache and the state of recurrent layers."""
@@ -82,6 +83,7 @@ def gguf_facts(header: GgufFile) -> ModelFacts:
         / layers,
         kv_element=F16_BYTES,
         heads=most,
+        key_width=sum(kept_keys) / layers,
         flash_width=(sum(kept_keys) + sum(kept_values)) / layers,
         state_bytes=FLOAT_BYTES * recurrent * _state_width(keys, most),
         activations=keys.number("embedding_length")
@@ -89,6 +91,7 @@ def gguf_facts(header: GgufFile) -> ModelFacts:
         + _feed_forward(keys),
         vocabulary=len(header.metadata.get(TOKENS, ())),
         head_sizes=frozenset(itertools.chain(*_head_sizes(keys))),
+        is_latent=_is_latent(keys),
         architecture=keys.architecture,
     )
 
@@ -165,7 +168,6 @@ def _attention(keys: _Keys, layers: int, kinds: list[tuple[bool, bool]]) -> tupl
     kv_heads = keys.each("attention.head_count_kv", keys.of("attention.head_count"))[:layers]
     usual, short = _head_sizes(keys)
     windowed = _windowed(keys, layers) if "attention.key_length_swa" in keys else [False] * layers
-    is_latent = "attention.key_length_mla" in keys  # DeepSeek's: values are a part of the keys
     own = layers - keys.number("attention.shared_kv_layers", 0)  # later layers read the caches of earlier ones
     query, kept_keys, kept_values = [], [], []
     for layer, (attends, _) in enumerate(kinds):
@@ -173,8 +175,13 @@ def _attention(keys: _Keys, layers: int, kinds: list[tuple[bool, bool]]) -> tupl
         query.append(heads[layer] * key if attends else 0)
         kept = kv_heads[layer] if attends and layer < own else 0
         kept_keys.append(kept * key)
-        kept_values.append(0 if is_latent else kept * value)
+        kept_values.append(0 if _is_latent(keys) else kept * value)
     return query, kept_keys, kept_values
+
+
+def _is_latent(keys: _Keys) -> bool:
+    """Whether only keys are kept: DeepSeek's values are a part of them."""
+    return "attention.key_length_mla" in keys
 
 
 def _head_sizes(keys: _Keys) -> tuple[tuple[int, int], tuple[int, int]]:

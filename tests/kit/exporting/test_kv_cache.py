@@ -89,7 +89,11 @@ def test_heads_that_do_not_fit_are_refused_before_anything_is_asked(
     ("options", "code", "problem"),
     [
         (["--kv-cache", "q8_0", "--format", "onnx"], 2, "ONNX Runtime has no KV cache of the type q8_0"),
-        (["--kv-cache", "q8"], 2, "there is no --kv-cache 'q8': use one of f16, q8_0, q4_0; did you mean q8_0?"),
+        (
+            ["--kv-cache", "q8"],
+            2,
+            "there is no --kv-cache 'q8': use one of f16, q8_0-f16, q8_0, q4_0; did you mean q8_0?",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_wrong_usage(

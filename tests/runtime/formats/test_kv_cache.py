@@ -24,7 +24,21 @@ def facts_of(architecture: str, settings: Mapping[str, Any]) -> ModelFacts:
 def test_a_block_of_32_has_its_numbers_and_a_scale(kind: str) -> None:
     facts = with_kv_cache(gguf_facts(header(LLAMA)), kind, "base")
     assert facts.cache_bytes(100) == 100 * 30 * 2 * 3 * 64 * BLOCKS[kind]
-    assert facts.is_quantized
+    assert not facts.has_scores
+
+
+def test_keys_alone_may_be_in_blocks() -> None:
+    facts = with_kv_cache(gguf_facts(header(LLAMA)), "q8_0-f16", "base")
+    assert facts.cache_bytes(100) == 100 * 30 * 3 * 64 * (34 / 32 + 2)
+    assert facts.has_scores
+
+
+def test_values_that_are_a_part_of_keys_have_their_type() -> None:
+    latent = {"attention.head_count_kv": 1, "attention.key_length": 576, "attention.value_length": 512}
+    facts = facts_of("deepseek2", {"block_count": 2, "attention.key_length_mla": 192} | latent)
+    assert with_kv_cache(facts, "q8_0", "base").cache_bytes(1) == 2 * 576 * 34 // 32
+    with pytest.raises(InputError, match="base keeps its values in its keys, which have one type: use --kv-cache q8_0"):
+        with_kv_cache(facts, "q8_0-f16", "base")
 
 
 @pytest.mark.parametrize("architecture", [name for name in HYBRIDS if name not in ("mamba", "rwkv7")])
@@ -70,7 +84,10 @@ def test_f16_is_what_all_bases_have() -> None:
 @pytest.mark.parametrize(
     ("ask", "problem"),
     [
-        (lambda: with_kv_cache(gguf_facts(header(LLAMA)), "q8", "base"), "type q8: use one of f16, q8_0, q4_0; did"),
+        (
+            lambda: with_kv_cache(gguf_facts(header(LLAMA)), "q8", "base"),
+            "type q8: use one of f16, q8_0-f16, q8_0, q4_0; did",
+        ),
         (lambda: refuse_for_onnx("q8_0"), "ONNX Runtime has no KV cache of the type q8_0"),
     ],
 )

@@ -90,7 +90,10 @@ def test_a_type_that_is_none_is_wrong_usage(
     command: str, demo_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, str(demo_bundle), "--kv-cache", "q8"]) == 2
-    assert "there is no --kv-cache 'q8': use one of f16, q8_0, q4_0; did you mean q8_0?" in capsys.readouterr().err
+    assert (
+        "there is no --kv-cache 'q8': use one of f16, q8_0-f16, q8_0, q4_0; did you mean q8_0?"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_service_that_starts_by_itself_has_the_same(demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,5 +112,5 @@ def test_a_manifest_that_names_no_cache_means_f16(demo_bundle: Path) -> None:
         other = Manifest.parse(json.dumps(document), where="it")
         assert manifest.base.runs_as(other.base) == means_the_same
     document["base"]["kv_cache"] = "q5_1"
-    with pytest.raises(InputError, match="kv_cache 'q5_1' is none of f16, q8_0, q4_0"):
+    with pytest.raises(InputError, match="kv_cache 'q5_1' is none of f16, q8_0-f16, q8_0, q4_0"):
         Manifest.parse(json.dumps(document), where="it")

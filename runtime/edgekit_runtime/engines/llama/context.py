@@ -14,6 +14,7 @@ from edgekit_runtime.engines.llama.library import clear_errors, reason
 from edgekit_runtime.engines.llama.samplers import Said, sampler_chain
 from edgekit_runtime.engines.threads import Threads
 from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.formats.kv_cache import needs_flash_attention, types_of
 from edgekit_runtime.formats.manifest import F16
 
 if TYPE_CHECKING:
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FULL = 1  # llama_decode's status when no KV cell is free
-KV_TYPES = {F16: llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0, "q4_0": llama.GGML_TYPE_Q4_0}
+_KV_TYPES = {F16: llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0, "q4_0": llama.GGML_TYPE_Q4_0}
 HIDDEN_CHUNK = 64  # tokens at once where hidden states are read: llama.cpp computes the logits of all of them too
+
+
+def set_kv_cache(parameters: Any, kind: str) -> None:
+    """Have keys and values kept in types of ``KV_CACHES``."""
+    parameters.type_k, parameters.type_v = (_KV_TYPES[each] for each in types_of(kind))
 
 
 class LlamaContext:
@@ -53,9 +59,11 @@ class LlamaContext:
         parameters.n_threads = parameters.n_threads_batch = threads.most
         parameters.n_ubatch = SCORED_CHUNK
         parameters.kv_unified = False
-        parameters.type_k = parameters.type_v = KV_TYPES[kv_cache]
+        set_kv_cache(parameters, kv_cache)
         parameters.flash_attn_type = (
-            llama.LLAMA_FLASH_ATTN_TYPE_DISABLED if kv_cache == F16 else llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if needs_flash_attention(kv_cache)
+            else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         )
         if hidden:
             parameters.n_batch = parameters.n_ubatch = HIDDEN_CHUNK

@@ -8,9 +8,9 @@ change another's answer; with one that looks ahead it has to be however many gue
 things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether they do on this CPU with this base:
 
 * each sequence has a KV stream of its own (``kv_unified = False``), so where its cells lie depends on nobody else;
-* flash attention is off with a KV cache of F16, as it splits long sequences over threads only when a single token is
-  decoded, and works in tiles of many tokens.  With a quantized cache it does neither: each token goes through the cells
-  one by one, so it can be on there, as it has to be;
+* flash attention is off with values of F16 in the KV cache, as it splits long sequences over threads only when a single
+  token is decoded, and works in tiles of many tokens.  With quantized values it does neither: each token goes through
+  the cells one by one, so it can be on there, as it has to be;
 * with several, adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
 """
 
