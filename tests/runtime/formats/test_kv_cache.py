@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from tests.runtime.formats.test_model_facts import COMMON, HYBRIDS, LLAMA, heade
 BLOCKS = {"q8_0": 34 / 32, "q4_0": 18 / 32}
 
 
-def facts_of(architecture: str, settings: Mapping[str, Any]) -> ModelFacts:
+def facts_of(architecture: str, settings: dict[str, Any]) -> ModelFacts:
     named = {f"{architecture}.{key}": value for key, value in (COMMON | settings).items()}
     return gguf_facts(header({"general.architecture": architecture} | named))
 
@@ -34,7 +33,7 @@ def test_keys_alone_may_be_in_blocks() -> None:
 
 
 def test_values_that_are_a_part_of_keys_have_their_type() -> None:
-    latent = {"attention.head_count_kv": 1, "attention.key_length": 576, "attention.value_length": 512}
+    latent: dict[str, Any] = {"attention.head_count_kv": 1, "attention.key_length": 576, "attention.value_length": 512}
     facts = facts_of("deepseek2", {"block_count": 2, "attention.key_length_mla": 192} | latent)
     assert with_kv_cache(facts, "q8_0", "base").cache_bytes(1) == 2 * 576 * 34 // 32
     with pytest.raises(InputError, match="base keeps its values in its keys, which have one type: use --kv-cache q8_0"):
@@ -55,7 +54,7 @@ def test_a_base_without_attention_has_no_cache_to_shrink(architecture: str) -> N
 
 
 def test_the_short_heads_of_windows_count() -> None:
-    short = {"llama.attention.key_length": 64, "llama.attention.value_length": 64}
+    short: dict[str, Any] = {"llama.attention.key_length": 64, "llama.attention.value_length": 64}
     short |= {"llama.attention.key_length_swa": 48, "llama.attention.sliding_window_pattern": [True, False] * 15}
     with pytest.raises(InputError, match="attention heads of 48"):
         with_kv_cache(gguf_facts(header(LLAMA | short)), "q8_0", "base")
@@ -63,7 +62,7 @@ def test_the_short_heads_of_windows_count() -> None:
 
 def test_values_of_all_layers_are_as_wide_as_the_widest_layers_but_for_blocks() -> None:
     """As llama.cpp keeps them: of a small Gemma 4 with heads of 512 and 256, 8.25 MiB at F16 and 2.39 at Q8_0."""
-    settings = {"block_count": 6, "attention.head_count_kv": [16, 16, 16, 16, 16, 4]}
+    settings: dict[str, Any] = {"block_count": 6, "attention.head_count_kv": [16, 16, 16, 16, 16, 4]}
     settings |= {"attention.key_length": 512, "attention.value_length": 512, "attention.sliding_window_pattern": 6}
     facts = facts_of("gemma4", settings | {"attention.key_length_swa": 256, "attention.value_length_swa": 256})
     widths = [16 * 256] * 5 + [4 * 512]
