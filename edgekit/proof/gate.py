@@ -21,7 +21,7 @@ from edgekit.proof.verdict import dead, least_gain, least_loss, not_good, remedy
 from edgekit_exporters.bundle import Quality
 from edgekit_runtime.errors import GateRefused, InputError
 from edgekit_runtime.files.strict_json import without_nan
-from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.manifest import F16, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def prove_bundle(
     document = origin.document(manifest, engine)
     if quality["gate"] == "failed":
         if accept_loss is None:
-            refusal = _refusal(proofs, gate, refused_report)
+            refusal = _refusal(proofs, gate, refused_report, manifest.base.kv_cache)
             write_report(refused_report, proofs, quality, figures, document, remedy=refusal.hint)
             raise refusal
         quality |= {"accepted": accept_loss}
@@ -170,8 +170,8 @@ def _most(figures: Sequence[float]) -> float:
     return float(np.max(figures))
 
 
-def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path) -> Refused:
-    """Loss first: a wider type may mend that, and what it mends may be good enough."""
+def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path, kv_cache: str | None) -> Refused:
+    """Loss first: a wider type, of weights or of the KV cache, may mend that, and what it mends may be good enough."""
     lost = [proof for proof in proofs if unfaithful(proof, gate)]
     kind, what = (
         (Refused, "the exported files answer worse than the trained model")
@@ -181,4 +181,6 @@ def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path) -> Refused:
     first = (lost or [proof for proof in proofs if not_good(proof, gate)])[0]
     found = [f"{proof.adapter}: {reason}" for proof in proofs for reason in unfaithful(proof, gate)]
     found += [f"{proof.adapter}: {reason}" for proof in proofs for reason in not_good(proof, gate)]
-    return kind(f"{what}: {'; '.join(found)} (report: {report / 'report.html'})", remedy(first, gate), found)
+    wider = f"export with --kv-cache {F16}, or " if kv_cache and lost else ""
+    hint = f"{wider}{remedy(first, gate)}"
+    return kind(f"{what}: {'; '.join(found)} (report: {report / 'report.html'})", hint, found)
