@@ -35,6 +35,7 @@ from edgekit_runtime.server.guard import Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import Metrics
 from edgekit_runtime.server.models import adapter_names
+from edgekit_runtime.server.parts import PartReader
 from edgekit_runtime.server.reasoning import told_apart
 from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
 from edgekit_runtime.server.streaming import Numbered, together
@@ -212,12 +213,16 @@ class Answering:
         """All prompts at once, each answer in one piece: results, and scores of tokens."""
 
         async def one(options: Document) -> tuple[Document, list[Any]]:
-            scores: list[Any] = []
+            scores, texts, reader = list[Any](), list[Message](), PartReader(None)
             async with contextlib.aclosing(self._events(asked, options)) as events:
                 async for event in events:
                     scores += event.get("scores", ())
-                    if event["op"] == "done":
-                        return event["value"], scores
+                    if event["op"] == "accepted":
+                        reader = PartReader(event.get("calls"))
+                    elif event["op"] == "text":
+                        texts.append(event)
+                    elif event["op"] == "done":
+                        return reader.whole(texts, event["value"]), scores
             raise AssertionError("an answer without an end")
 
         done = await asyncio.gather(*map(one, asked.options), return_exceptions=True)

@@ -71,7 +71,7 @@ class MessageWriter:
 
     def done(self, index: int, event: Message) -> Iterator[str]:
         """What was held back, and the end of the last block."""
-        for each in self._ended(self._parts.finish(), event["value"]):
+        for each in self._ended(self._parts.finish(event["value"]), event["value"]):
             yield _event(each)
 
     def ended(self) -> Iterator[str]:

@@ -52,7 +52,7 @@ class OpenAIWriter:
         """What was held back, and why it ended."""
         yield from self._echo(index, event)
         result = self._results[index] = event["value"]
-        for each in replies.chunks(self._asked, index, self._deltas[index].finish(), []):
+        for each in replies.chunks(self._asked, index, self._deltas[index].finish(result), []):
             yield event_text(each)
         yield event_text(replies.chunk(self._asked, index, None, [], result["finish_reason"]))
 

@@ -60,7 +60,7 @@ class ResponseWriter:
 
     def done(self, index: int, event: Message) -> Iterator[str]:
         """What was held back, and the ends of items."""
-        for each in self._ended(self._parts.finish(), event["value"]):
+        for each in self._ended(self._parts.finish(event["value"]), event["value"]):
             yield self._event(each)
 
     def ended(self) -> Iterator[str]:
