@@ -38,11 +38,12 @@ from edgekit_runtime.server.models import adapter_names
 from edgekit_runtime.server.parts import PartReader
 from edgekit_runtime.server.reasoning import told_apart
 from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
-from edgekit_runtime.server.streaming import Numbered, together
+from edgekit_runtime.server.streaming import Numbered, kept_alive, together
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.wire import Message
 
 Document = dict[str, Any]
+PING_SECONDS = 10.0  # proxies end streams that are silent for 30 seconds or a minute
 EMBEDDED = "embedded"  # the outcome of vectors, which have no reason to end
 # What of a request its prompt depends on.
 OF_PROMPTS = (
@@ -72,6 +73,9 @@ class StreamWriter(Writer, Protocol):
 
     def done(self, index: int, event: Message) -> Iterable[str]:
         """What a choice ends with: the worker's "done"."""
+
+    def ping(self) -> str:
+        """What changes nothing for clients, and shows proxies that the stream lives."""
 
     def ended(self) -> Iterable[str]:
         """What a stream ends with."""
@@ -182,7 +186,8 @@ class Answering:
                 await events.aclose()
                 raise
         assert isinstance(writer, StreamWriter)  # whoever reads a wish for a stream has one
-        return StreamingResponse(_sent(writer, accepted, events), media_type=writer.media_type, headers=headers)
+        body = kept_alive(_pieces(writer, accepted, events), writer.ping, PING_SECONDS)
+        return StreamingResponse(body, media_type=writer.media_type, headers=headers)
 
     def _check(self, asked: Asked) -> None:
         if not self._knows(asked.model):
@@ -268,7 +273,7 @@ class Answering:
             await events.aclose()
 
 
-async def _sent(writer: StreamWriter, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:
+async def _pieces(writer: StreamWriter, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:
     """The body of a stream; leaving stops the generation."""
     try:
         for each in writer.begun(accepted):

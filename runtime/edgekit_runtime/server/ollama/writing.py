@@ -54,6 +54,10 @@ class OllamaWriter:
         yield from self._more(self._parts.finish(event["value"]))
         yield _line(self._object("") | _end(event["value"]))
 
+    def ping(self) -> str:
+        """Nothing more of the answer: each line has to be an object there."""
+        return _line(self._object("") | {"done": False})
+
     def ended(self) -> Iterator[str]:
         """Nothing more: the last object was the end."""
         return iter(())

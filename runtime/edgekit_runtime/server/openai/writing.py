@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekit_runtime.server.asked import Asked
-from edgekit_runtime.server.events import MEDIA_TYPE, event_text
+from edgekit_runtime.server.events import MEDIA_TYPE, PING, event_text
 from edgekit_runtime.server.openai import responses as replies
 from edgekit_runtime.server.openai.tool_responses import Deltas
 from edgekit_runtime.server.refusals import Refused, openai_error
@@ -55,6 +55,10 @@ class OpenAIWriter:
         for each in replies.chunks(self._asked, index, self._deltas[index].finish(result), []):
             yield event_text(each)
         yield event_text(replies.chunk(self._asked, index, None, [], result["finish_reason"]))
+
+    def ping(self) -> str:
+        """A comment."""
+        return PING
 
     def ended(self) -> Iterator[str]:
         """Counts, if they are wanted, and OpenAI's end of streams."""
