@@ -78,6 +78,10 @@ Tokens are chosen in this order, by llama.cpp's samplers on every engine: `logit
 `frequency_penalty` and `presence_penalty`, `top_k`, `top_p`, `min_p`, `temperature`, the draw.  `repetition_penalty`
 looks at prompt and answer, the other two at the answer alone.  The same seed gives the same answer, whoever else asks.
 
+Log-probabilities are the model's own, as vLLM and llama-server give them: before all of the above, and before a schema,
+a grammar or tools leave only some tokens.  So the token that an answer has may be a rare one that none of the likeliest
+beside it shows, and a sum over the tokens that were allowed is below 1.
+
 | Field | Chat | Completions | |
 |---|---|---|---|
 """

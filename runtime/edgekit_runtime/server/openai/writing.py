@@ -24,6 +24,7 @@ class OpenAIWriter:
         self._deltas: list[Deltas] = []
         self._results: dict[int, replies.Result] = {}
         self._begun: set[int] = set()
+        self._offsets = [replies.Offsets() for _ in asked.options]
 
     def whole(self, results: list[replies.Result], scores: list[list[replies.Score]]) -> dict[str, Any]:
         """The answer in one piece."""
@@ -43,7 +44,8 @@ class OpenAIWriter:
             return
         yield from self._echo(index, event)
         if not self._asked.chat:
-            yield event_text(replies.chunk(self._asked, index, event["text"], event["scores"]))
+            told = replies.chunk(self._asked, index, event["text"], event["scores"], offsets=self._offsets[index])
+            yield event_text(told)
             return
         for each in replies.chunks(self._asked, index, self._deltas[index].feed(event), event["scores"]):
             yield event_text(each)
@@ -74,5 +76,5 @@ class OpenAIWriter:
 
     def _echo(self, index: int, event: Message) -> Iterator[str]:
         if index not in self._begun and (echoed := replies.echoed_in(event)):
-            yield event_text(replies.echo_chunk(self._asked, index, echoed))
+            yield event_text(replies.echo_chunk(self._asked, index, echoed, self._offsets[index]))
         self._begun.add(index)
