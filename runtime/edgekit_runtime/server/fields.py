@@ -119,7 +119,7 @@ class Fields:
             raise InputError(what, 'send ["\\n\\n"], say, or leave it out')
         if not all(stops):
             raise InputError(
-                f"{what}, and one of them is empty", "leave it out: it would end an answer before it begins"
+                f"{what}, and one of them is empty", "leave it out, as it would end each answer before it begins"
             )
         check_stops(stops)
         return stops

@@ -7,9 +7,11 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import httpx
 import pytest
 
 from edgekit_runtime.server import answering
+from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.streaming import kept_alive
 from tests.runtime.server.answers import Saying, post, result
 
@@ -58,6 +60,29 @@ def test_each_line_of_ollamas_streams_stays_an_object(monkeypatch: pytest.Monkey
     assert "".join(each["message"]["content"] for each in lines) == "so"
     assert [each["done"] for each in lines] == [False] * (len(lines) - 1) + [True]
     assert lines[0]["message"]["content"] == ""
+
+
+def test_official_clients_skip_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    openai, anthropic = pytest.importorskip("openai"), pytest.importorskip("anthropic")
+    anthropics = pytest.importorskip("httpx2")  # what Anthropic's client asks by
+    monkeypatch.setattr(answering, "PING_SECONDS", 0.01)
+    events = [{"op": "accepted", "prompt_tokens": 9}, TEXT, {"op": "done", "value": result(text="so")}]
+
+    async def ask() -> list[str]:
+        app = make_app(Slow(events), None)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
+            client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
+            asked = {"model": "base", "messages": ASKED}
+            chunks = await client.chat.completions.create(**asked, stream=True)
+            said = "".join([each.choices[0].delta.content or "" async for each in chunks])
+            async with client.responses.stream(model="base", input="q") as stream:
+                told = (await stream.get_final_response()).output_text
+        async with anthropics.AsyncClient(transport=anthropics.ASGITransport(app)) as http:
+            other = anthropic.AsyncAnthropic(base_url="http://127.0.0.1", api_key="none", http_client=http)
+            async with other.messages.stream(**asked, max_tokens=9) as stream:
+                return [said, told, await stream.get_final_text()]
+
+    assert asyncio.run(ask()) == ["so"] * 3
 
 
 def test_leaving_ends_what_is_waited_for() -> None:
