@@ -27,6 +27,9 @@ A field of a request is done, refused with 400 and its name, or, where nobody kn
 [Anthropic's](#messages) and [Ollama's](#ollamas-api) API; `error.code` is `context_length_exceeded` where prompt and
 answer don't fit the context.
 
+A stream that is silent for 10 seconds, while a long prompt is read say, sends what clients skip and proxies see: a
+comment, Anthropic's `ping`, or in Ollama's API an object without text.
+
 Where the service has a key, clients send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.  Pages of other sites
 may ask where `--cors ORIGIN` names their site.
 
