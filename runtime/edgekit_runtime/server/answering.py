@@ -38,12 +38,11 @@ from edgekit_runtime.server.models import adapter_names
 from edgekit_runtime.server.parts import PartReader
 from edgekit_runtime.server.reasoning import told_apart
 from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
-from edgekit_runtime.server.streaming import Numbered, kept_alive, together
+from edgekit_runtime.server.streaming import PING_SECONDS, Numbered, kept_alive, together
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.wire import Message
 
 Document = dict[str, Any]
-PING_SECONDS = 10.0  # proxies end streams that are silent for 30 seconds or a minute
 EMBEDDED = "embedded"  # the outcome of vectors, which have no reason to end
 # What of a request its prompt depends on.
 OF_PROMPTS = (

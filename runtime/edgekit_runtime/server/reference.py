@@ -16,8 +16,9 @@ from edgekit_runtime.server.ollama import tables as ollama
 from edgekit_runtime.server.openai import parameters as openai
 from edgekit_runtime.server.parameters import Parameter, Table
 from edgekit_runtime.server.responses_api.parameters import RESPONSE
+from edgekit_runtime.server.streaming import PING_SECONDS
 
-HEAD = """# HTTP API
+HEAD = f"""# HTTP API
 
 What `edgekit-runtime serve` answers.  `make docs-commands` writes this page from the code.  [operate.md](operate.md)
 says how to run the service.
@@ -27,8 +28,8 @@ A field of a request is done, refused with 400 and its name, or, where nobody kn
 [Anthropic's](#messages) and [Ollama's](#ollamas-api) API; `error.code` is `context_length_exceeded` where prompt and
 answer don't fit the context.
 
-A stream that is silent for 10 seconds, while a long prompt is read say, sends what clients skip and proxies see: a
-comment, Anthropic's `ping`, or in Ollama's API an object without text.
+A stream that is silent for {PING_SECONDS:.0f} seconds, while a long prompt is read say, sends what clients skip and
+proxies see: a comment, Anthropic's `ping`, or in Ollama's API an object without text.
 
 Where the service has a key, clients send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.  Pages of other sites
 may ask where `--cors ORIGIN` names their site.

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from edgekit_runtime.server.wire import Message
 
+PING_SECONDS = 10.0  # proxies end streams that are silent for 30 seconds or a minute
+
 Events = AsyncGenerator[Message, None]
 Numbered = AsyncGenerator[tuple[int, Message], None]
 
