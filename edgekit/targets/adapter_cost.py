@@ -1,0 +1,82 @@
+"""What adapters cost in decode on a device, by the matrices they change and their rank: an estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgekit_devices.adapter_cost import Matrix, Work, adapter_work, decode_share
+from edgekit_devices.profiles import Profile
+from edgekit_devices.speed import Estimate, Model
+from edgekit_runtime.formats.adapter import SUFFIX_A
+from edgekit_runtime.formats.gguf import GgufFile
+
+RANKS = (4, 8, 16, 32, 64)
+LEAST_SIDE = 32  # of a matrix: convolutions of recurrent layers are narrower
+ROUTER = "ffn_gate_inp"
+# Kinds of tensors by what a reader calls them; each is a choice of `targets`.
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "all-linear": ("",),
+    "feed-forward": ("ffn_",),
+    "attention": ("attn_",),
+    "q/v": ("attn_q", "attn_v"),
+}
+
+
+@dataclass(frozen=True)
+class TargetCost:
+    """Decode under adapters of a choice of targets, as a share of the base's, by rank."""
+
+    targets: str
+    matrices: int
+    shares: Mapping[int, Estimate]
+
+
+def adaptable_matrices(header: GgufFile) -> tuple[Matrix, ...]:
+    """The matrices of a base's blocks that ``targets: all-linear`` means; those of experts are left out, as there."""
+    return tuple(
+        Matrix(tensor.name, *tensor.shape)
+        for tensor in header.tensors.values()
+        if tensor.name.startswith("blk.")
+        and len(tensor.shape) == 2
+        and min(tensor.shape) >= LEAST_SIDE
+        and ROUTER not in tensor.name
+    )
+
+
+def adapter_file_work(header: GgufFile) -> Work:
+    """Of a LoRA GGUF: what its pairs are."""
+    pairs = [tensor for tensor in header.tensors.values() if tensor.name.endswith(SUFFIX_A) and len(tensor.shape) == 2]
+    works = []
+    for a in pairs:
+        b = header.tensors[a.name.removesuffix(SUFFIX_A) + ".lora_b"]
+        works.append(adapter_work([Matrix(a.name.removesuffix(SUFFIX_A), a.shape[0], b.shape[1])], a.shape[1]))
+    return Work(*(sum(getattr(work, field) for work in works) for field in ("nodes", "rows", "weights")))
+
+
+def target_costs(
+    profile: Profile, model: Model, matrices: Sequence[Matrix], position: int, ranks: Sequence[int] = RANKS
+) -> list[TargetCost]:
+    """Of each choice that this base has, the costliest first."""
+    found = []
+    for targets, starts in GROUPS.items():
+        # q and v: attn_qkv and attn_q_norm are others
+        chosen = [each for each in matrices if _means(each.kind, starts)]
+        if chosen:
+            shares = {rank: decode_share(profile, model, adapter_work(chosen, rank), position) for rank in ranks}
+            found.append(TargetCost(targets, len(chosen), shares))
+    return found
+
+
+def _means(kind: str, starts: Sequence[str]) -> bool:
+    return any(kind == start or (start.endswith("_") or not start) and kind.startswith(start) for start in starts)
+
+
+def within(costs: Sequence[TargetCost], budget: float) -> list[str]:
+    """The choices that keep a share of the base's speed, with the highest rank at which they do."""
+    found = []
+    for cost in costs:
+        ranks = [rank for rank, share in cost.shares.items() if share.value >= budget]
+        if ranks:
+            found.append(f"{cost.targets} up to rank {max(ranks)}")
+    return found
