@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--quantize", default="Q4_0")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--only", nargs="+", choices=("ranks", "targets", "types"), default=["ranks", "targets", "types"])
+    parser.add_argument(
+        "--only", nargs="+", choices=("ranks", "targets", "types"), default=["ranks", "targets", "types"]
+    )
     parser.add_argument("--adapter", type=Path, help="PEFT folder whose numbers the types are compared with")
     parser.add_argument("--rows", type=Path, help="rows for that, the first of them are used")
     options = parser.parse_args()
@@ -189,7 +191,13 @@ def _types(options: argparse.Namespace, engine: Engine, scratch: Path) -> list[l
             [(np.exp(one) * (one - other)).sum(-1) for one, other in zip(said["F32"], said[kind], strict=True)]
         )
         table.append(
-            [kind, f"{path.stat().st_size / 1e6:.2f}", f"{found.decode:.3f}", f"{found.prefill:.3f}", f"{kl.mean():.2e}"]
+            [
+                kind,
+                f"{path.stat().st_size / 1e6:.2f}",
+                f"{found.decode:.3f}",
+                f"{found.prefill:.3f}",
+                f"{kl.mean():.2e}",
+            ]
         )
     return table
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgekit.project import VIRTUAL, Adapter
 from edgekit_devices.adapter_cost import Matrix, Work, adapter_work, decode_share
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate, Model
-from edgekit_runtime.formats.adapter import SUFFIX_A
+from edgekit_runtime.formats.adapter import SUFFIX_A, SUFFIX_B
 from edgekit_runtime.formats.gguf import GgufFile
 
 RANKS = (4, 8, 16, 32, 64)
@@ -49,7 +50,7 @@ def adapter_file_work(header: GgufFile) -> Work:
     pairs = [tensor for tensor in header.tensors.values() if tensor.name.endswith(SUFFIX_A) and len(tensor.shape) == 2]
     works = []
     for a in pairs:
-        b = header.tensors[a.name.removesuffix(SUFFIX_A) + ".lora_b"]
+        b = header.tensors[a.name.removesuffix(SUFFIX_A) + SUFFIX_B]
         works.append(adapter_work([Matrix(a.name.removesuffix(SUFFIX_A), a.shape[0], b.shape[1])], a.shape[1]))
     return Work(*(sum(getattr(work, field) for work in works) for field in ("nodes", "rows", "weights")))
 
@@ -60,7 +61,6 @@ def target_costs(
     """Of each choice that this base has, the costliest first."""
     found = []
     for targets, starts in GROUPS.items():
-        # q and v: attn_qkv and attn_q_norm are others
         chosen = [each for each in matrices if _means(each.kind, starts)]
         if chosen:
             shares = {rank: decode_share(profile, model, adapter_work(chosen, rank), position) for rank in ranks}
@@ -69,7 +69,18 @@ def target_costs(
 
 
 def _means(kind: str, starts: Sequence[str]) -> bool:
-    return any(kind == start or (start.endswith("_") or not start) and kind.startswith(start) for start in starts)
+    return any(kind == start or ((start.endswith("_") or not start) and kind.startswith(start)) for start in starts)
+
+
+def project_works(adapters: Iterable[Adapter], matrices: Sequence[Matrix]) -> dict[str, Work]:
+    """Of a project's adapters, before they are trained, whose targets one of the choices says."""
+    found = {}
+    for adapter in adapters:
+        starts = GROUPS.get(adapter.targets) if isinstance(adapter.targets, str) else None
+        if starts is not None and adapter.path is None and adapter.method not in VIRTUAL:
+            rank = max(adapter.rank, *adapter.rank_pattern.values(), 1)
+            found[adapter.name] = adapter_work([each for each in matrices if _means(each.kind, starts)], rank)
+    return found
 
 
 def within(costs: Sequence[TargetCost], budget: float) -> list[str]:

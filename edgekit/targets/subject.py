@@ -12,6 +12,8 @@ from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import gguf_file, resolve_base
 from edgekit.bases.weights import ONNX, Weights, deployed_weights, tell_requantized, weights_named
 from edgekit.project import AUTO, Export, Project
+from edgekit.targets.adapter_cost import adaptable_matrices, adapter_file_work
+from edgekit_devices.adapter_cost import Matrix, Work
 from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, ONNX_KV_ELEMENT, Reader, onnx_model
 from edgekit_devices.speed import Model
 from edgekit_exporters.base import Base
@@ -44,6 +46,8 @@ class Subject:
         isa: instruction set that it was exported for; "any" when no device was named.
         reader: what reads images, in a caption bundle.
         others: the same base in the types that may be advised, the one with least loss first.
+        matrices: that `targets: all-linear` means, where llama.cpp runs them.
+        works: what each LoRA of the bundle costs there, by name.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Subject:
     isa: str = "any"
     reader: Reader | None = None
     others: Mapping[str, Model] = field(default_factory=dict)
+    matrices: tuple[Matrix, ...] = ()
+    works: Mapping[str, Work] = field(default_factory=dict)
 
 
 def subject_of_bundle(path: Path) -> Subject:
@@ -72,6 +78,9 @@ def subject_of_bundle(path: Path) -> Subject:
             subject = _subject_of_onnx(*_facts_of_onnx(bundle.base_files, manifest.base), name)
         else:
             subject = _subject_of_gguf(bundle.base_path, name)
+            headers = {entry.name: read_gguf(bundle.adapter_path(entry.name)) for entry in manifest.adapters}
+            works = {each: adapter_file_work(header) for each, header in headers.items()}
+            subject = replace(subject, works={each: work for each, work in works.items() if work.nodes})
         reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
         subject = _bounded(subject, manifest.base.context)
         return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
@@ -145,8 +154,9 @@ def _subject_of_blocks(gguf: Path, name: str, wanted: str, settings: Export | No
 
 
 def _quantized_subject(source: Path, name: str, wanted: str, settings: Export | None) -> Subject:
-    model, embedding = _facts_of_gguf(quantized_header(source, _recipe(wanted, settings)), wanted)
-    return Subject(name, model, embedding, {}, others=_others(source, settings))
+    header = quantized_header(source, _recipe(wanted, settings))
+    model, embedding = _facts_of_gguf(header, wanted)
+    return Subject(name, model, embedding, {}, others=_others(source, settings), matrices=adaptable_matrices(header))
 
 
 def _recipe(quantization: str, settings: Export | None) -> Recipe:
@@ -162,8 +172,9 @@ def _others(source: Path, settings: Export | None = None) -> dict[str, Model]:
 
 
 def _subject_of_gguf(path: Path, name: str) -> Subject:
-    model, embedding = _facts_of_gguf(read_gguf(path), quantization_of(path) or "unknown")
-    return Subject(name, model, embedding, {}, others=_others(path))
+    header = read_gguf(path)
+    model, embedding = _facts_of_gguf(header, quantization_of(path) or "unknown")
+    return Subject(name, model, embedding, {}, others=_others(path), matrices=adaptable_matrices(header))
 
 
 def _subject_of_onnx(model: Model, embedding: float, name: str) -> Subject:
