@@ -1,8 +1,8 @@
 """What an adapter costs in decode and prefill, by rank, by the matrices it changes, and by the type of its numbers.
 
-Random adapters on a real base, on the device's engine: the base and an adapter take turns in one process.  Figures are
-medians of ratios to the base next to it, in CPU time of the one thread that computes (in wall time with more threads).  Then the
-prices of ``edgekit_devices.adapter_cost`` are fitted on them, and it is told how well they fit.
+Random adapters on a real base, on the device's engine: base and adapters take turns in one process.  Figures are shares
+of the base's speed, in CPU time of the one thread that computes (in wall time with more threads).  Then the prices of
+``edgekit_devices.adapter_cost`` are fitted on them, and it is told how well they fit.
 
     python benchmarks/adapter_cost.py                          # smollm2-135m at Q4_0
     python benchmarks/adapter_cost.py --quantize Q8_0
@@ -12,10 +12,9 @@ prices of ``edgekit_devices.adapter_cost`` are fitted on them, and it is told ho
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +26,13 @@ from edgekit.bases.resolve import resolve_base
 from edgekit.data import load_rows
 from edgekit.encoding.encoder import Encoder
 from edgekit.targets.adapter_cost import adaptable_matrices
-from edgekit_devices.adapter_cost import Matrix, adapter_work
+from edgekit_devices.adapter_cost import FILLED_UP, Matrix, Shape, adapter_work
 from edgekit_exporters.base import Base
 from edgekit_exporters.conversion.tensor_map import tensor_map
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.gguf.lora import LoraPairs, lora_pairs, write_lora
 from edgekit_exporters.peft.canonical import canonicalize
-from edgekit_runtime.bench.pairs import PAIRS, AgainstBase, against_base
+from edgekit_runtime.bench.pairs import ROUNDS, AgainstBase, against_base
 from edgekit_runtime.bench.report import aligned
 from edgekit_runtime.engines import BARE, Engine, forced_logits
 from edgekit_runtime.engines.opening import open_engine
@@ -65,7 +64,7 @@ def main() -> None:
     parser.add_argument("--base", type=resolve_base, default=BASE)
     parser.add_argument("--quantize", default="Q4_0")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=PAIRS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument(
         "--only", nargs="+", choices=("ranks", "targets", "types"), default=["ranks", "targets", "types"]
     )
@@ -77,16 +76,15 @@ def main() -> None:
     cases = [case for only in options.only for case in _cases(only, matrices)]
     files = BaseFiles("llama.cpp", file)
     engine = open_engine(files, context=CONTEXT, threads=options.threads)
-    print(f"{options.base.name} at {options.quantize}, {options.threads} thread(s), {options.pairs} pairs\n")
+    print(f"{options.base.name} at {options.quantize}, {options.threads} thread(s), {options.rounds} rounds\n")
     table = [["adapter", "matrices", "rank", "type", "file MB", "decode", "prefill", "us a matrix"]]
-    measured = []
+    architecture = str(read_gguf(file).metadata["general.architecture"])
     with tempfile.TemporaryDirectory() as scratch:
-        for case in cases:
-            path = Path(scratch, "adapter.gguf")
-            _write_random(case, path, str(read_gguf(file).metadata["general.architecture"]))
-            found = _measure(engine, path, options.pairs)
-            measured.append((case, found))
-            table.append(_row(case, found, path.stat().st_size))
+        paths = [Path(scratch, f"{number}.gguf") for number in range(len(cases))]
+        for case, path in zip(cases, paths, strict=True):
+            _write_random(case, path, architecture)
+        measured = list(zip(cases, _measure(engine, paths, options.rounds), strict=True))
+        table += [_row(case, found, path.stat().st_size) for (case, found), path in zip(measured, paths, strict=True)]
         print("\n".join(aligned(table)), flush=True)
         if len(cases) > len(RANKS):
             print("\n" + _fitted([each for each in measured if each[0].kind == "F16"]))
@@ -125,12 +123,14 @@ def _write_random(case: Case, path: Path, architecture: str) -> None:
     write_lora(LoraPairs(architecture, case.rank, pairs), path, case.kind)
 
 
-def _measure(engine: Engine, path: Path, pairs: int) -> AgainstBase:
-    engine.load_adapter("it", path)
+def _measure(engine: Engine, paths: Sequence[Path], rounds: int) -> list[AgainstBase]:
+    for path in paths:
+        engine.load_adapter(path.stem, path)
     try:
-        return against_base(engine, (("it", 1.0),), pairs=pairs)
+        return against_base(engine, [((path.stem, 1.0),) for path in paths], rounds=rounds)
     finally:
-        engine.unload_adapter("it")
+        for path in paths:
+            engine.unload_adapter(path.stem)
 
 
 def _extra_s(found: AgainstBase) -> float:
@@ -146,24 +146,21 @@ def _row(case: Case, found: AgainstBase, size: int) -> list[str]:
 
 
 def _fitted(measured: Sequence[tuple[Case, AgainstBase]]) -> str:
-    """The prices of one graph node, one row and one weight that explain the figures, and how well they do."""
-    works = [adapter_work(case.matrices, case.rank) for case, _ in measured]
-    features = np.array([astuple(work) for work in works], dtype=float)
-    extra = np.array([_extra_s(found) for _, found in measured])
+    """The prices of a graph node and of a weight that explain the figures, and how well they do.
+
+    The base's own time is fitted too: it is one figure among many, with the same noise.
+    """
+    works = [adapter_work(Shape(tuple(case.matrices), case.rank), (FILLED_UP,)) for case, _ in measured]
+    steps = np.array([measured[0][1].base_s, *(found.base_s / found.decode for _, found in measured)])
+    features = np.array([(1, 0, 0), *((1, work.nodes, work.weights) for work in works)], dtype=float)
     scale = features.max(0)
-    weight = 1 / extra
-    prices, _ = nnls(features / scale * weight[:, None], extra * weight)
-    prices /= scale
+    prices = nnls(features / scale, steps)[0] / scale
     said = features @ prices
-    errors = np.abs(said / extra - 1)
-    base = statistics.median(found.base_s for _, found in measured)
-    share = np.abs(base / (base + said) - base / (base + extra))
-    names = ("node", "row", "weight")
-    told = ", ".join(f"{1e9 * price:.4g} ns a {name}" for price, name in zip(prices, names, strict=True))
+    off = np.abs(said[0] / said - prices[0] / steps)
     return (
-        f"prices: {told}; the base takes {1e3 * base:.2f} ms a token\n"
-        f"the extra time is right within {np.median(errors):.0%} (median), {errors.max():.0%} (worst); the share of the"
-        f" base's speed within {np.median(share):.3f}, {share.max():.3f}"
+        f"prices: {1e9 * prices[1]:.3g} ns a node, {1e9 * prices[2]:.3g} ns a weight; the base takes"
+        f" {1e3 * prices[0]:.2f} ms a token\n"
+        f"shares of the base's speed are right within {np.median(off):.3f} (median), {off.max():.3f} (worst)"
     )
 
 
@@ -176,10 +173,9 @@ def _types(options: argparse.Namespace, engine: Engine, scratch: Path) -> list[l
     texts = [(encoder.prompt_ids(row, None), encoder.answer_ids(row, None)) for row in rows]
     said: dict[str, list[np.ndarray]] = {}
     table = [["type", "file MB", "decode of base", "prefill of base", "KL against F32, nats a token"]]
-    for kind in TYPES:
-        path = scratch / f"{kind}.gguf"
+    paths = [scratch / f"{kind}.gguf" for kind in TYPES]
+    for kind, path in zip(TYPES, paths, strict=True):
         write_lora(pairs, path, kind)
-        found = _measure(engine, path, options.pairs)
         engine.load_adapter(kind, path)
         said[kind] = []
         for prompt, answer in texts:
@@ -187,18 +183,17 @@ def _types(options: argparse.Namespace, engine: Engine, scratch: Path) -> list[l
             said[kind].append(log_softmax(logits[len(prompt) - 1 : -1].astype(np.float64), axis=-1))
         engine.select(BARE)
         engine.unload_adapter(kind)
+    for kind, path, found in zip(TYPES, paths, _measure(engine, paths, options.rounds), strict=True):
         kl = np.concatenate(
             [(np.exp(one) * (one - other)).sum(-1) for one, other in zip(said["F32"], said[kind], strict=True)]
         )
-        table.append(
-            [
-                kind,
-                f"{path.stat().st_size / 1e6:.2f}",
-                f"{found.decode:.3f}",
-                f"{found.prefill:.3f}",
-                f"{kl.mean():.2e}",
-            ]
+        figures = (
+            f"{path.stat().st_size / 1e6:.2f}",
+            f"{found.decode:.3f}",
+            f"{found.prefill:.3f}",
+            f"{kl.mean():.2e}",
         )
+        table.append([kind, *figures])
     return table
 
 

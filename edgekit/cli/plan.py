@@ -71,7 +71,7 @@ def plan(
     """Does it fit a device, and how fast will it be there?"""
     from edgekit.bases.resolve import check_project_base
     from edgekit.project import AUTO, DECODE_BUDGET, load_project
-    from edgekit.targets.adapter_cost import project_works
+    from edgekit.targets.adapter_cost import project_shapes
     from edgekit.targets.devices import device_profile
     from edgekit.targets.plan import make_plan, report
     from edgekit.targets.subject import subject_of_bundle, subject_of_name
@@ -98,8 +98,8 @@ def plan(
         for adapter in project.adapters.values():
             check_virtual(aimed, adapter)
         subject = subject_of_name(project.base, quantize, project)
-        works = project_works(project.adapters.values(), subject.matrices)
-        subject = dataclasses.replace(subject, works=works)
+        shapes = project_shapes(project.adapters.values(), subject.matrices)
+        subject = dataclasses.replace(subject, shapes=shapes)
         budget = max((each.least_share for each in project.adapters.values() if each.targets == AUTO), default=budget)
     planned = make_plan(
         profile,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.project import VIRTUAL, Adapter
-from edgekit_devices.adapter_cost import Matrix, Work, adapter_work, decode_share
+from edgekit_devices.adapter_cost import Matrix, Shape, decode_share
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate, Model
 from edgekit_runtime.formats.adapter import SUFFIX_A, SUFFIX_B
@@ -45,14 +45,15 @@ def adaptable_matrices(header: GgufFile) -> tuple[Matrix, ...]:
     )
 
 
-def adapter_file_work(header: GgufFile) -> Work:
-    """Of a LoRA GGUF: what its pairs are."""
-    pairs = [tensor for tensor in header.tensors.values() if tensor.name.endswith(SUFFIX_A) and len(tensor.shape) == 2]
-    works = []
-    for a in pairs:
-        b = header.tensors[a.name.removesuffix(SUFFIX_A) + SUFFIX_B]
-        works.append(adapter_work([Matrix(a.name.removesuffix(SUFFIX_A), a.shape[0], b.shape[1])], a.shape[1]))
-    return Work(*(sum(getattr(work, field) for work in works) for field in ("nodes", "rows", "weights")))
+def adapter_file_shape(header: GgufFile) -> Shape:
+    """Of a LoRA GGUF: what its pairs are; no matrix of a prompt adapter."""
+    matrices, rank = [], 0
+    for name, a in header.tensors.items():
+        if name.endswith(SUFFIX_A) and len(a.shape) == 2:
+            tensor = name.removesuffix(SUFFIX_A)
+            matrices.append(Matrix(tensor, a.shape[0], header.tensors[tensor + SUFFIX_B].shape[1]))
+            rank = max(rank, a.shape[1])
+    return Shape(tuple(matrices), rank)
 
 
 def target_costs(
@@ -61,9 +62,9 @@ def target_costs(
     """Of each choice that this base has, the costliest first."""
     found = []
     for targets, starts in GROUPS.items():
-        chosen = [each for each in matrices if _means(each.kind, starts)]
+        chosen = tuple(each for each in matrices if _means(each.kind, starts))
         if chosen:
-            shares = {rank: decode_share(profile, model, adapter_work(chosen, rank), position) for rank in ranks}
+            shares = {rank: decode_share(profile, model, Shape(chosen, rank), position) for rank in ranks}
             found.append(TargetCost(targets, len(chosen), shares))
     return found
 
@@ -72,14 +73,14 @@ def _means(kind: str, starts: Sequence[str]) -> bool:
     return any(kind == start or ((start.endswith("_") or not start) and kind.startswith(start)) for start in starts)
 
 
-def project_works(adapters: Iterable[Adapter], matrices: Sequence[Matrix]) -> dict[str, Work]:
+def project_shapes(adapters: Iterable[Adapter], matrices: Sequence[Matrix]) -> dict[str, Shape]:
     """Of a project's adapters, before they are trained, whose targets one of the choices says."""
     found = {}
     for adapter in adapters:
         starts = GROUPS.get(adapter.targets) if isinstance(adapter.targets, str) else None
         if starts is not None and adapter.path is None and adapter.method not in VIRTUAL:
             rank = max(adapter.rank, *adapter.rank_pattern.values(), 1)
-            found[adapter.name] = adapter_work([each for each in matrices if _means(each.kind, starts)], rank)
+            found[adapter.name] = Shape(tuple(each for each in matrices if _means(each.kind, starts)), rank)
     return found
 
 

@@ -41,7 +41,7 @@ class Planned:
         memory = self.plan.memory
         return {
             "schema": PLAN_SCHEMA,
-            "subject": {key: value for key, value in asdict(self.subject).items() if key not in ("matrices", "works")},
+            "subject": {key: value for key, value in asdict(self.subject).items() if key not in ("matrices", "shapes")},
             "device": asdict(self.profile),
             "fits": memory.fits,
             **asdict(self.plan),
@@ -99,7 +99,7 @@ def make_plan(
         plan(profile, subject.model, **settings),
         advise(profile, subject.model, subject.others, min_decode_tps=min_decode_tps, **settings),
         target_costs(profile, subject.model, subject.matrices, prompt_tokens),
-        {name: decode_share(profile, subject.model, work, prompt_tokens) for name, work in subject.works.items()},
+        {name: decode_share(profile, subject.model, shape, prompt_tokens) for name, shape in subject.shapes.items()},
         budget,
     )
 

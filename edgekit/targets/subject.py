@@ -12,8 +12,8 @@ from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import gguf_file, resolve_base
 from edgekit.bases.weights import ONNX, Weights, deployed_weights, tell_requantized, weights_named
 from edgekit.project import AUTO, Export, Project
-from edgekit.targets.adapter_cost import adaptable_matrices, adapter_file_work
-from edgekit_devices.adapter_cost import Matrix, Work
+from edgekit.targets.adapter_cost import adaptable_matrices, adapter_file_shape
+from edgekit_devices.adapter_cost import Matrix, Shape
 from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, ONNX_KV_ELEMENT, Reader, onnx_model
 from edgekit_devices.speed import Model
 from edgekit_exporters.base import Base
@@ -47,7 +47,7 @@ class Subject:
         reader: what reads images, in a caption bundle.
         others: the same base in the types that may be advised, the one with least loss first.
         matrices: that `targets: all-linear` means, where llama.cpp runs them.
-        works: what each LoRA of the bundle costs there, by name.
+        shapes: of each LoRA, by name, likewise.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Subject:
     reader: Reader | None = None
     others: Mapping[str, Model] = field(default_factory=dict)
     matrices: tuple[Matrix, ...] = ()
-    works: Mapping[str, Work] = field(default_factory=dict)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
 def subject_of_bundle(path: Path) -> Subject:
@@ -79,8 +79,8 @@ def subject_of_bundle(path: Path) -> Subject:
         else:
             subject = _subject_of_gguf(bundle.base_path, name)
             headers = {entry.name: read_gguf(bundle.adapter_path(entry.name)) for entry in manifest.adapters}
-            works = {each: adapter_file_work(header) for each, header in headers.items()}
-            subject = replace(subject, works={each: work for each, work in works.items() if work.nodes})
+            shapes = {name: adapter_file_shape(header) for name, header in headers.items()}
+            subject = replace(subject, shapes={name: shape for name, shape in shapes.items() if shape.matrices})
         reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
         subject = _bounded(subject, manifest.base.context)
         return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)

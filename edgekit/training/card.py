@@ -188,24 +188,13 @@ def _settings(record: RunRecord) -> list[tuple[str, str]]:
 
 def _trimmed(found: Mapping[str, Any]) -> list[str]:
     """What `targets: auto` has left out, and what it has kept."""
-    facts = [
-        (
-            "decode",
-            f"{found['share']:.2f} of the bare base's on {found['device']}, an estimate;"
-            f" {found['share_before']:.2f} with all matrices",
-        ),
-        *(
-            []
-            if found["score"] is None
-            else [
-                (
-                    "score",
-                    f"{found['score']:.1f} of 100 on {found['rows']} rows; {found['score_before']:.1f} with all matrices",
-                )
-            ]
-        ),
-        *((kind, f"in {len(layers)} layers: {', '.join(map(str, layers))}") for kind, layers in found["kept"].items()),
-    ]
+    decode = f"{found['share']:.2f} of the bare base's on {found['device']}, an estimate; "
+    facts = [("decode", f"{decode}{found['share_before']:.2f} with all matrices")]
+    if found["score"] is not None:
+        score = f"{found['score']:.1f} of 100 on {found['rows']} rows; "
+        facts.append(("score", f"{score}{found['score_before']:.1f} with all matrices"))
+    for kind, layers in found["kept"].items():
+        facts.append((f"`{kind}`", f"in {len(layers)} layers: {', '.join(map(str, layers))}"))
     return ["## What it changes", "Matrices that cost more than they gave were left out after training.", _list(facts)]
 
 

@@ -9,7 +9,7 @@ from edgekit_devices.adapter_cost import Matrix
 from edgekit_exporters.conversion.tensor_map import TensorMap
 from edgekit_runtime.errors import InputError
 
-ROUNDS = 3  # what a unit contributes changes as others go
+ROUNDS = 2  # what a unit contributes changes as others go
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from edgekit.training.step import keep_floats
 from edgekit_exporters.progress import staged
 
 POINTS = (0.25, 0.75)  # of the way: the middles of its halves
-ROWS = 24
+ROWS = 8
 BATCH_ROWS = 8
 PREFIX = "base_model.model."  # PEFT's, before the names of the base's modules
 
@@ -56,8 +56,8 @@ class Contributions:
         parts = dict.fromkeys(kept, 0.0)
         for point in staged(POINTS, f"weighing {len(kept)} matrices", len(POINTS)):
             gates = {name: torch.tensor(point, requires_grad=True) for name in kept}
-            with self._gated(gates):
-                for batch in self._batches:
+            for batch in self._batches:
+                with self._gated(gates):  # each batch has a graph of its own
                     self._loss(batch).backward()  # type: ignore[no-untyped-call]
             for name, gate in gates.items():
                 if gate.grad is not None:

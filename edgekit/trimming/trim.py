@@ -31,7 +31,7 @@ from edgekit.training.run import train, wrapped_model
 from edgekit.trimming.choice import Unit, search, units_of
 from edgekit.trimming.contributions import ROWS, Contributions
 from edgekit.tuning.search import deployed_blocks, on_trial
-from edgekit_devices.adapter_cost import adapter_work, decode_share, extra_s
+from edgekit_devices.adapter_cost import Shape, decode_share, extra_s
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Model, decode_tps, speed_of
 from edgekit_exporters.base import Base
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 ANY_DEVICE = "x86-64-avx2"  # what decode is estimated for where the project names no device
 POSITION = 256  # tokens in the cache that it is estimated for
-RETRAINED = 0.5  # share of the adapter's own steps or epochs that what is left is trained on
+RETRAINED = 0.25  # share of the adapter's own steps or epochs that what is left is trained for
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Trimmed:
 def trim(project: Project, name: str | None = None, *, settings: Mapping[str, Any] | None = None) -> Trimmed:
     """Trim the trained adapter ``name`` of ``project``, whose targets are ``auto``, to its decode budget.
 
-    What its matrices contribute is measured on training rows; what is left is trained on for half of its steps.  The
-    adapter takes the place of the untrimmed one when its score on the evaluation rows is within the gate's limit.
+    What its matrices contribute is measured on training rows; what is left is trained on for a quarter of its steps.
+    The adapter takes the place of the untrimmed one when its score on the evaluation rows is within the gate's limit.
 
     Args:
         project: a loaded project file.
@@ -175,7 +175,7 @@ class _Work:
                 run=self.record.get("run", ""),
                 folder=self.whole,
             )
-            self._judge(trimmed)
+            judge(trimmed, self.project.gate.max_loss_points)
             self._publish(folder, trimmed, new)
         return trimmed
 
@@ -187,7 +187,7 @@ class _Work:
         collator = transformers.DataCollatorForSeq2Seq(self.prepared.encoder.tokenizer, label_pad_token_id=IGNORED)
         weighed = Contributions(model, collator, self.prepared.datasets[0][:ROWS])
         units = units_of(weighed.modules, tensor_map(self.base.folder))
-        costs = {unit: extra_s(self.profile, adapter_work(unit.matrices, self._rank)) for unit in units}
+        costs = {unit: extra_s(self.profile, Shape(unit.matrices, self._rank)) for unit in units}
 
         def measure(some: Sequence[Unit]) -> dict[Unit, float]:
             parts = weighed.of([module for unit in some for module in unit.modules])
@@ -213,8 +213,8 @@ class _Work:
         return base / budget - base
 
     def _share(self, units: Sequence[Unit]) -> float:
-        matrices = [matrix for unit in units for matrix in unit.matrices]
-        return decode_share(self.profile, self.model, adapter_work(matrices, self._rank), POSITION).value
+        shape = Shape(tuple(matrix for unit in units for matrix in unit.matrices), self._rank)
+        return decode_share(self.profile, self.model, shape, POSITION).value
 
     @contextmanager
     def _trained(self, kept: Sequence[Unit]) -> Iterator[Path]:
@@ -245,19 +245,6 @@ class _Work:
         device = deployed_blocks(self.project, name)
         return evaluate(there, name, artifact=device, limit=self.project.gate.rows, with_base=False).adapter_score
 
-    def _judge(self, found: Trimmed) -> None:
-        limit = self.project.gate.max_loss_points
-        if found.loss_interval is None:
-            log.warning("the proof is switched off (gate.rows: 0): nobody asked what %s has lost", found.adapter)
-        elif not found.loss_interval[0] <= limit:  # NaN is no small loss
-            low, high = found.loss_interval
-            raise GateRefused(
-                f"{found.adapter} can't keep its score at {found.budget:g} of the base's decode speed: it scores"
-                f" {found.score:.1f} with {found.matrices} of {found.matrices_before} matrices, {found.score_before:.1f}"
-                f" with all ({low:.1f} to {high:.1f} points lost, allowed: {limit:g}); the adapter with all matrices stays",
-                "lower decode_budget, train longer, or raise gate.max_loss_points",
-            )
-
     def _publish(self, folder: Path, trimmed: Trimmed, score: Score | None) -> None:
         document = read_record(folder)
         assert document is not None  # training has just written it
@@ -271,6 +258,25 @@ class _Work:
                 runs_on = record.quantization or record.base_precision
                 said = CardScore(f"{engine}, {runs_on}", score.rows, score.metric, None, 100 * score.value)
                 add_scores(temporary, [said])
+
+
+def judge(found: Trimmed, limit: float) -> None:
+    """Refuse what has lost more points of its score than ``limit``, even at the favourable end of the interval.
+
+    Raises:
+        GateRefused: it has, or its loss is no number.
+    """
+    if found.loss_interval is None:
+        log.warning("the proof is switched off (gate.rows: 0): nobody asked what %s has lost", found.adapter)
+    elif not found.loss_interval[0] <= limit:  # NaN is no small loss
+        low, high = found.loss_interval
+        raise GateRefused(
+            f"{found.adapter} can't keep its score at {found.budget:g} of the base's decode speed: it scores"
+            f" {found.score:.1f} with {found.matrices} of {found.matrices_before} matrices and"
+            f" {found.score_before:.1f} with all ({low:.1f} to {high:.1f} points lost, allowed: {limit:g}); the adapter"
+            " with all matrices stays",
+            "lower decode_budget, train longer, or raise gate.max_loss_points",
+        )
 
 
 def _count(units: Sequence[Unit]) -> int:
