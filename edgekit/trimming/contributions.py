@@ -58,7 +58,7 @@ class Contributions:
             gates = {name: torch.tensor(point, requires_grad=True) for name in kept}
             for batch in self._batches:
                 with self._gated(gates):  # each batch has a graph of its own
-                    self._loss(batch).backward()  # type: ignore[no-untyped-call]
+                    self._loss(batch).backward()
             for name, gate in gates.items():
                 if gate.grad is not None:
                     parts[name] -= float(gate.grad) / len(POINTS)
