@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 
 ANY_DEVICE = "x86-64-avx2"  # what decode is estimated for where the project names no device
 POSITION = 256  # tokens in the cache that it is estimated for
-RETRAINED = 0.25  # share of the adapter's own steps or epochs that what is left is trained for
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,9 @@ class Trimmed:
 def trim(project: Project, name: str | None = None, *, settings: Mapping[str, Any] | None = None) -> Trimmed:
     """Trim the trained adapter ``name`` of ``project``, whose targets are ``auto``, to its decode budget.
 
-    What its matrices contribute is measured on training rows; what is left is trained on for a quarter of its steps.
-    The adapter takes the place of the untrimmed one when its score on the evaluation rows is within the gate's limit.
+    What its matrices contribute is measured on training rows; what is left is trained on for as many steps
+    again.  The adapter takes the place of the untrimmed one when its score on the evaluation rows is within the gate's
+    limit.
 
     Args:
         project: a loaded project file.
@@ -224,8 +224,6 @@ class _Work:
             adapter,
             targets=tuple(module for unit in kept for module in unit.modules),
             decode_budget=None,
-            max_steps=None if adapter.max_steps is None else max(1, round(RETRAINED * adapter.max_steps)),
-            epochs=RETRAINED * adapter.epochs,
         )
         project = replace(self.project, adapters={**self.project.adapters, adapter.name: changed})
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -99,7 +99,7 @@ def test_training_with_targets_auto_leaves_a_plain_adapter_under_the_budget(
     assert 0 < trimmed["matrices"] < trimmed["matrices_before"] == 14
     assert trimmed["share_before"] < 0.95 <= trimmed["share"]
     assert record["settings"] == {"max_steps": 4, "system": "Look."}
-    assert record["hyperparameters"]["max_steps"] == 1
+    assert record["hyperparameters"]["max_steps"] == 4
     assert trimmed["rows"] == 4
     pairs = {name.split(".lora_")[0] for name in load_file(adapter / "adapter_model.safetensors")}
     assert len(pairs) == trimmed["matrices"] == sum(map(len, trimmed["kept"].values()))
