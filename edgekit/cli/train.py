@@ -67,13 +67,28 @@ def train(
     else:
         parts = dict.fromkeys(names, False)
     folders = {each: train(project, each, resume=goes_on, settings=changes) for each, goes_on in parts.items()}
+    trimmed = _trimmed(with_settings(project, names, changes), folders, changes)
     if as_json:
         print_json({"adapters": {each: str(path) for each, path in folders.items()}})
         return
     for each, path in folders.items():
         print(f"{each}: {path}")
         print(f"  {_outcome(path)}")
+        if each in trimmed:
+            print(f"  {trimmed[each]}")
     print(f"  next: edgekit evaluate {next(iter(folders))}, then edgekit export")
+
+
+def _trimmed(project: Project, folders: Mapping[str, Path], changes: Mapping[str, Any]) -> dict[str, str]:
+    """Those with targets: auto are trimmed now; what came of it, by adapter."""
+    from edgekit.project import AUTO
+
+    wanted = [name for name in folders if project.adapter(name).targets == AUTO]
+    if not wanted:
+        return {}
+    from edgekit.trimming.trim import trim
+
+    return {name: trim(project, name, settings=changes).text() for name in wanted}
 
 
 def _dry_run(project: Project, names: Sequence[str], changes: Mapping[str, Any], *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from edgekit.project.fields import TARGET_WORDS
 from edgekit.project.loader import load_project
 from edgekit.project.model import (
     AUTO,
+    DECODE_BUDGET,
     FORMATS,
     LOSSES,
     METHODS,
@@ -28,6 +29,7 @@ from edgekit.project.schedulers import SCHEDULERS
 
 __all__ = [
     "AUTO",
+    "DECODE_BUDGET",
     "FORMATS",
     "LOSSES",
     "METHODS",

@@ -55,6 +55,8 @@ METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVAT
 LAYER_RATE = 2e-4
 VIRTUAL_RATES = {PROMPT_TUNING: 0.1, P_TUNING: 0.01}
 VIRTUAL_TOKENS = 16
+DECODE_BUDGET = 0.9  # share of the base's decode speed that `targets: auto` keeps where nobody says another
+TRIMMABLE = ("qlora", "lora", "rslora", "lora+")  # methods that `targets: auto` goes with: plain pairs on a fixed base
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
@@ -64,7 +66,7 @@ LOSSES = ("last", "all")
 OPTIMIZERS = ("adamw_torch", "adafactor", "sgd", "rmsprop", "adamw_8bit", "paged_adamw_8bit", "lion_8bit")
 KEPT = ("last", "best")
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
-AUTO = "auto"  # export.quantize: choose by measurement
+AUTO = "auto"  # export.quantize, targets: choose by measurement
 _INT32_MAX = 2**31 - 1
 
 # Keys of methods that train layers, and what they are where nobody has set them.
@@ -73,6 +75,7 @@ OF_LAYERS: Mapping[str, Any] = {
     "alpha": None,
     "dropout": 0.0,
     "targets": "all-linear",
+    "decode_budget": None,
     "connector": False,
     "rank_pattern": {},
     "alpha_pattern": {},
@@ -155,7 +158,14 @@ class Adapter:
     dropout: Number = Field(default=0.0, ge=0, le=0.9, description="Share of inputs left out in training")
     targets: Targets = Field(
         default="all-linear",
-        description="Layers: all-linear, q/v, a regular expression, or a list of names; experts by their parameters",
+        description="Layers: all-linear, auto, q/v, a regular expression, or a list of names; experts by their"
+        " parameters",
+    )
+    decode_budget: Number | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description=f"Of targets: auto: share of the base's decode speed to keep; else {DECODE_BUDGET:g}",
     )
     connector: Switch = Field(
         default=False, description="Also train the layer between encoder and text model of a base that reads images"
@@ -250,6 +260,21 @@ class Adapter:
     def keeps_best(self) -> bool:
         """Whether the adapter of the lowest evaluation loss is kept, not the last one."""
         return self.keep == "best" or (self.keep is None and self.early_stopping is not None)
+
+    @property
+    def least_share(self) -> float:
+        """``decode_budget``, or what `targets: auto` keeps without one."""
+        return self.decode_budget or DECODE_BUDGET
+
+    @model_validator(mode="after")
+    def _budget_of_auto(self) -> Adapter:
+        if self.targets != AUTO and self.decode_budget is not None:
+            error = refused("only targets: auto keeps one", f"targets: {AUTO}, or leave it out")
+            raise refused_at(("decode_budget",), error, self.decode_budget)
+        if self.targets == AUTO and self.method not in (*TRIMMABLE, *VIRTUAL):
+            error = refused(f"auto doesn't go with method: {self.method}", f"use one of {', '.join(TRIMMABLE)}")
+            raise refused_at(("targets",), error, self.targets)
+        return self
 
     @model_validator(mode="after")
     def _arguments_of_the_scheduler(self) -> Adapter:

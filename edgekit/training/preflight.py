@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgekit.bases.resolve import check_project_base
 from edgekit.data import load_rows
-from edgekit.project import PREFERENCE, VIRTUAL, Adapter, Project
+from edgekit.project import AUTO, PREFERENCE, VIRTUAL, Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.targets.devices import BROWSER_ENGINE, device_profile
 from edgekit.training.trackers import check_trackers
@@ -31,6 +31,7 @@ def check_train(project: Project, names: Sequence[str]) -> None:
         check_trackers(adapter)
         _check_preferences(project, adapter)
         check_virtual(project, adapter)
+        check_auto(project, adapter)
         files = project.data_for(name)
         load_rows(files.train)
         load_rows(files.eval)
@@ -72,6 +73,29 @@ def check_virtual(project: Project, adapter: Adapter) -> None:
     ):
         if refused:
             raise UsageError(f"{method}, and {reason}", hint)
+
+
+def check_auto(project: Project, adapter: Adapter) -> None:
+    """Refuse `targets: auto` where it isn't known what a matrix costs, or none costs anything.
+
+    Raises:
+        UsageError: the project exports merged or for another engine than llama.cpp, or reads images.
+    """
+    if adapter.targets != AUTO:
+        return
+    export = project.export
+    browser = export.device is not None and device_profile(export.device).engine == BROWSER_ENGINE
+    for refused, reason, hint in (
+        (project.task == "caption", "is for task: text", "name the targets"),
+        (export.mode == "merged", "leaves nothing out of a merged adapter, which costs nothing", "use all-linear"),
+        (
+            export.format == "onnx" or browser,
+            "is for llama.cpp on a CPU: other engines' costs aren't known",
+            "name them",
+        ),
+    ):
+        if refused:
+            raise UsageError(f"adapter {adapter.name}: targets: {AUTO} {reason}", hint)
 
 
 def _check_preferences(project: Project, adapter: Adapter) -> None:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class RunRecord:
     ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``template`` that of chat
     template and special tokens.  ``settings`` are those of this training alone, which the project file doesn't have.
     ``run`` is its name among the project's runs, ``status`` how it ended, ``kept_step`` the step whose state is kept.
-    ``samples`` are answers that were looked at in between.
+    ``samples`` are answers that were looked at in between.  ``trimmed`` is what `targets: auto` has left out, and what
+    that has changed.
     """
 
     adapter: str
@@ -54,6 +55,7 @@ class RunRecord:
     seconds: float = 0.0
     kept_step: int | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
+    trimmed: dict[str, Any] | None = None
 
     def text(self) -> str:
         """As a JSON document, with versions and machine."""
@@ -64,6 +66,11 @@ class RunRecord:
             "machine": platform.platform(),
         }
         return strict_json(document, indent=2) + "\n"
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> RunRecord:
+        """The record that a run.json holds."""
+        return cls(**{each.name: document[each.name] for each in fields(cls) if each.name in document})
 
     def save(self, folder: Path) -> None:
         """Write run.json."""

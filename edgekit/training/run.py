@@ -22,7 +22,7 @@ from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_a
 from edgekit.training.evaluations import OnEvaluation, Told
 from edgekit.training.history import EARLY, FAILED, FINISHED, INTERRUPTED, STOPPED, begin_run, keep_run
 from edgekit.training.interrupt import StopOnInterrupt
-from edgekit.training.lora import CHANGES_BASE, wrap
+from edgekit.training.lora import CHANGES_BASE, load_pairs, wrap
 from edgekit.training.outlook import TimeTold, tell_plan
 from edgekit.training.preference import preference_trainer
 from edgekit.training.preflight import check_train
@@ -48,6 +48,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     output: Path | None = None,
     on_evaluation: OnEvaluation | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train the adapter ``name`` of ``project`` (the only one when None) and return its PEFT folder.
 
@@ -63,9 +64,10 @@ def train(
             several processes can train.
         on_evaluation: is told step and evaluation loss (nats per answer token) of each evaluation; what it raises
             stops the training.
+        start: folder of a trained adapter of the same rank, whose pairs training begins with.
 
     Raises:
-        InputError: bad data or base, or nothing to resume.
+        InputError: bad data or base, nothing to resume, or a start that lacks a pair.
         UsageError: settings that don't fit together, or that the project file couldn't have.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
@@ -74,7 +76,7 @@ def train(
     check_train(project, [name])
     prepared = prepare(project, project.adapter(name), settings or {}, output)
     with full_disk_told(prepared.work):
-        model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation)
+        model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation, start=start)
         return _publish(prepared, model, record)
 
 
@@ -107,12 +109,16 @@ def make_trainer(prepared: Prepared, model: Any, work: Path, run: str) -> transf
     return make(model, prepared.encoder, prepared.datasets, prepared.adapter, work, reporting)
 
 
-def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None) -> tuple[Any, RunRecord]:
+def _fit(
+    prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None, start: Path | None
+) -> tuple[Any, RunRecord]:
     """The trained model, and the record of its run, which is kept however the run ends."""
     project, adapter, work = prepared.project, prepared.adapter, prepared.work
     checkpoint = find_checkpoint(work, prepared.recipe, resume=resume)
     run = begin_run(project, adapter.name, work, resumed=checkpoint is not None)
     model = wrapped_model(prepared)
+    if start is not None:  # a checkpoint, where there is one, goes before it
+        load_pairs(model, start)
     if adapter.method in CHANGES_BASE and checkpoint is None:
         save_initial(model, work / INITIAL_FOLDER)
     samples = Samples(prepared.encoder, prepared.sampled, adapter.system)

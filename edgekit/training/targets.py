@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgekit.bases.probe.findings import fitting
-from edgekit.project import Adapter, Export
+from edgekit.project import AUTO, Adapter, Export
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.base_modules import base_modules
 from edgekit_runtime.errors import InputError, UsageError
@@ -29,13 +29,15 @@ class Targets:
 def targets_on(targets: str | tuple[str, ...], layers: Iterable[str], experts: Iterable[str]) -> Targets:
     """Take names apart: one that ends no layer's name, and that of experts' matrices, means these.
 
+    ``auto`` is trained on all linear layers first; :mod:`edgekit.trimming` leaves some out afterwards.
+
     Args:
         targets: of an adapter.
         layers: names of the base's modules.
         experts: names of the parameters that hold all experts' matrices of a layer.
     """
     if isinstance(targets, str):
-        return Targets(QUERY_VALUE if targets == "q/v" else targets, [])
+        return Targets(QUERY_VALUE if targets == "q/v" else ALL if targets == AUTO else targets, [])
     known, inner = list(layers), list(experts)
     chosen = [each for each in targets if fitting(inner, each) and not fitting(known, each)]
     return Targets([each for each in targets if each not in chosen], chosen)
