@@ -41,8 +41,9 @@ def project_subjects(project: Project, name: str | None = None) -> list[Subject]
     adapters = [project.adapter(name)] if name is not None else list(project.adapters.values())
     found: dict[Any, Subject] = {}
     for adapter in adapters:
-        if adapter.path is not None and adapter.data is None and project.data is None:
-            continue  # trained elsewhere, without rows
+        without = adapter.data is None and project.data is None
+        if adapter.combined is not None or (adapter.path is not None and without):
+            continue  # nothing is trained on rows of it, or there are none
         files = project.data_for(adapter.name)
         lengths = _lengths(project, adapter)
         known = (str(files), json.dumps(adapter.schema, sort_keys=True), adapter.system, adapter.max_length)
