@@ -64,10 +64,11 @@ def write_card(folder: Path, record: RunRecord, base: Base, *, task: str) -> Non
         task: "text" or "caption".
     """
     license = base_license(base)
+    made = "trained" if record.combined is None else "combined"
     parts = [
         _header(record, base, task, license),
         f"# {record.adapter}",
-        f"A LoRA adapter for {_named(record, base)}, {'trained' if record.combined is None else 'combined'} with edgekit.",
+        f"A LoRA adapter for {_named(record, base)}, {made} with edgekit.",
         "## Base",
         _list(_base_facts(record, base, license)),
         *(_made_of(record.combined) if record.combined is not None else _trained(record)),
