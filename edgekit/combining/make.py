@@ -25,7 +25,7 @@ from edgekit.combining.parts import (
 )
 from edgekit.combining.preflight import check_combine
 from edgekit.project import Adapter, Project
-from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit.project.folders import adapter_folder, is_adapter_folder, told_part, told_settings
 from edgekit.training.card import write_card
 from edgekit.training.history import FINISHED
 from edgekit.training.kept import as_trained
@@ -78,7 +78,7 @@ def make_combined(project: Project, name: str, *, accept_loss: str | None = None
         if is_dead(take_in(temporary, base)):
             raise InputError(f"{name} changes nothing: its parts cancel out", "use other weights")
         scores = _scores(project, parts, base, weights, temporary, name)
-        document = _document(adapter, parts, scores, accept_loss)
+        document = _document(project, adapter, parts, scores, accept_loss)
         check_parts(name, document, project.gate)
         record = _record(project, adapter, parts, base, weights, document, time.monotonic() - begun)
         record.save(temporary)
@@ -99,15 +99,15 @@ def _scores(
 
 
 def _document(
-    adapter: Adapter, parts: Sequence[FoundPart], scores: Sequence[PartScore], accept_loss: str | None
+    project: Project, adapter: Adapter, parts: Sequence[FoundPart], scores: Sequence[PartScore], accept_loss: str | None
 ) -> dict[str, Any]:
     assert adapter.combined is not None
     by_part = {score.part: score.as_dict() for score in scores}
     return {
-        "settings": adapter.combined.as_dict(),
+        "settings": told_settings(project, adapter.combined),
         "seed": adapter.seed,
         "parts": [
-            {"name": part.name, "weight": adapter.combined.parts[part.name], "digest": part.digest}
+            {"name": told_part(project, part.name), "weight": adapter.combined.parts[part.name], "digest": part.digest}
             | by_part.get(part.name, {})
             for part in parts
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.bases.resolve import check_project_base
 from edgekit.data import load_rows
 from edgekit.project import VIRTUAL, Adapter, Project
-from edgekit.project.folders import adapter_folder, is_adapter_folder, part_folder
+from edgekit.project.folders import adapter_folder, is_adapter_folder, part_folder, told_part
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.files.atomic import check_replaceable
 from edgekit_runtime.hints import did_you_mean
@@ -23,6 +23,10 @@ def check_combine(project: Project, name: str, *, accept_loss: str | None = None
         raise UsageError(f"adapter {name} is not made of others", "give its parts with --from a=0.7,b=0.3")
     if accept_loss is not None and not accept_loss.strip():
         raise UsageError("--accept-loss has no reason", "say why the loss is acceptable")
+    called = [told_part(project, part) for part in adapter.combined.parts]
+    twice = next((each for each in called if called.count(each) > 1), None)
+    if twice is not None:
+        raise InputError(f"two parts of {name} are called {twice}", "give one of their folders another name")
     for part in adapter.combined.parts:
         known = project.adapters.get(part)
         where = part_folder(project, part)
