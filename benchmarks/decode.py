@@ -4,7 +4,10 @@ For each adapter: its evaluation rows, with and without its schema; then the bar
 nothing is repeated.  Ratios of decode tokens/s, medians over the rows; how many tokens a step gave; whether the greedy
 answers are the same.
 
-    python benchmarks/decode.py dist/line-3 --project . --rows 24
+With ``--llama-server``, the same rows go to llama.cpp's own server too, plain and with its speculation from n-grams,
+one at a time and four at once.
+
+    python benchmarks/decode.py dist/line-3 --project . --rows 24 --llama-server PATH
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from decode_servers import beside
 from edgekit.data import load_rows
 from edgekit.project import load_project
 from edgekit_runtime import Generation, Runtime
@@ -42,6 +46,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--llama-server", type=Path, help="of the same source as the engine")
     options = parser.parse_args()
     project = load_project(options.project)
     table = [["requests", "plain tok/s", "forced", "look-ahead", "tokens a step", "accepted", "same answers"]]
@@ -54,7 +59,9 @@ def main() -> None:
             table.append([f"{name}, schema", *_measured(options, held)])
     asked = [{"prompt": prompt, "adapter": "base", "max_tokens": TOKENS} for prompt in OPEN]
     table.append(["base, open questions", *_measured(options, asked)])
-    print("\n".join(aligned(table)))
+    print("\n".join(aligned(table)), flush=True)
+    if options.llama_server:
+        print("\n".join(aligned(beside(options, project, TOKENS))))
 
 
 def _measured(options: argparse.Namespace, asked: Sequence[dict[str, Any]]) -> list[str]:

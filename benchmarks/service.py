@@ -240,9 +240,9 @@ def our_service(options: argparse.Namespace, *more: str) -> Service:
     return Service([*command, "--threads", str(options.threads)], "serving on")
 
 
-def llama_server(options: argparse.Namespace, base: Path, *more: str) -> Service:
+def llama_server(options: argparse.Namespace, base: Path, *more: str, port: int = 8093) -> Service:
     """llama.cpp's own, over a base's file, with the same kernels as ours."""
-    command = [str(options.llama_server), "-m", str(base), *more, "-t", str(options.threads), "--port", "8093"]
+    command = [str(options.llama_server), "-m", str(base), *more, "-t", str(options.threads), "--port", str(port)]
     command += [] if model_parameters().use_extra_bufts else ["--no-repack"]
     return Service([*command, "--no-webui"], "listening")
 

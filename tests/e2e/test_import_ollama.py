@@ -104,7 +104,13 @@ def test_a_bundle_answers_as_its_files_do_in_llama_cpp(
     assert in_the_bundle(tmp_path / "out", "mario", **asked)[: len(adapted)] == adapted
     assert in_the_bundle(tmp_path / "out", "base", **asked)[: len(bare)] == bare
     assert in_the_bundle(tmp_path / "out", None, prompt="scratch")[: len(adapted)] == adapted  # with its system prompt
-    run(text)  # again, over it
+    (note,) = run(text)["notes"]  # again, over it
+    assert f"had mario {manifest.version}" in note
+    other = run(text, "--name", "luigi", code=3)["error"]
+    assert "holds another bundle, mario" in other
+    document = json.loads((tmp_path / "out/manifest.json").read_text())
+    (tmp_path / "out/manifest.json").write_text(json.dumps(document | {"quality": {"gate": "passed"}}))
+    assert "that an export has proven" in run(text, code=3)["error"]
 
 
 def test_an_adapter_of_safetensors_is_converted(goods: Goods, folder: Path, run: Import, tmp_path: Path) -> None:

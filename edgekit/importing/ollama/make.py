@@ -29,7 +29,7 @@ from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.files.atomic import check_replaceable, write_whole
 from edgekit_runtime.formats.base_files import BaseFiles
-from edgekit_runtime.formats.bundle import is_bundle, open_bundle
+from edgekit_runtime.formats.bundle import is_bundle, open_bundle, read_manifest
 from edgekit_runtime.formats.manifest import BASE, NAME_MEND, Manifest, name_from
 from edgekit_runtime.intake.canary import try_adapters
 
@@ -91,7 +91,7 @@ def import_bundle(
         raise InputError(f"{model.source} is not on this machine", f"`ollama pull {model.source}`")
     name, template = _named(name or model.name), _template(chat_template)
     output = output or Path(FOLDER, name)
-    check_replaceable(output, is_bundle)
+    replaced = _earlier(output, name)
     settings = read_settings(model.parameters, model.name)
     check_base(str(model.base.absolute()))
     _check_template(template, model.source, model.base)
@@ -123,6 +123,7 @@ def import_bundle(
             defaults=Defaults() if sources else Defaults(model.system, settings.generation),
         )
         made.manifest = write_bundle(plan, output, lambda written: _tried(written, model.licenses))
+    made.notes += [f"{output} had {replaced.name} {replaced.version}, whose place it takes"] if replaced else []
     if len(sources) > 1:
         made.notes.append(
             f"each ADAPTER is an adapter of its own, {', '.join(made.adapters)}: requests choose one by its name, or "
@@ -180,6 +181,22 @@ def _named(name: str) -> str:
     if not found or found == BASE:
         raise InputError(f"{shown(name)} is no name for a model here", f"give one with --name: {NAME_MEND}")
     return found
+
+
+def _earlier(output: Path, name: str) -> Manifest | None:
+    """The bundle that this one takes the place of, if there is one: an earlier import of the same name.
+
+    Raises:
+        InputError: something else is there, or a bundle that can't be made again from here.
+    """
+    check_replaceable(output, is_bundle)
+    if not is_bundle(output):
+        return None
+    manifest = read_manifest(output)
+    if manifest.name != name or manifest.quality != NOT_PROVEN.bundle:
+        kind = "another bundle" if manifest.name != name else "a bundle that an export has proven"
+        raise InputError(f"{output} holds {kind}, {manifest.name} {manifest.version}", "choose another --output")
+    return manifest
 
 
 def _template(given: str | None) -> Path | str | None:

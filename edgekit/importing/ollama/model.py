@@ -20,14 +20,19 @@ from edgekit.importing.ollama.modelfile import (
     Instruction,
     read_modelfile,
 )
+from edgekit.importing.ollama.settings import read_settings
 from edgekit.importing.ollama.store import StoredModel, find_model, is_name
+from edgekit_exporters.hf.plain_files import ADAPTER_CONFIG
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.formats.gguf import MAGIC, read_gguf
 from edgekit_runtime.formats.manifest import name_from
+from edgekit_runtime.formats.prompt_adapter import KEY_GENERAL_TYPE
 
 MODELFILE = "modelfile"  # in any case, with anything before it or behind it: mario.Modelfile, Modelfile.mario
 PROJECTORS = ("clip", "mmproj")  # general.architecture and general.type of files that read images
+GENERAL_MODEL = "model"  # general.type of bases, where a file says any
 WEIGHTS = "*.safetensors"
+MODEL_CONFIG = "config.json"
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 
@@ -106,8 +111,8 @@ def _from_file(path: Path, base_needed: bool) -> OllamaModel:
     own: dict[str, list[str]] = {}
     takers: dict[str, Callable[[Instruction], object]] = {
         FROM: lambda each: None,
-        ADAPTER: lambda each: model.adapters.append(_existing(each, path)),
-        PARAMETER: lambda each: own.setdefault(each.key.lower(), []).append(each.value),
+        ADAPTER: lambda each: model.adapters.append(_adapter(each, path)),
+        PARAMETER: lambda each: _take_parameter(own, each, path),
         TEMPLATE: lambda each: setattr(model, "template", each.value),
         SYSTEM: lambda each: setattr(model, "system", each.value),
         LICENSE: lambda each: model.licenses.append(each.value),
@@ -205,12 +210,37 @@ def _texts(value: object) -> list[str]:
     return [value if isinstance(value, str) else json.dumps(value)]
 
 
-def _existing(instruction: Instruction, modelfile: Path) -> Path:
-    place = _place(instruction.value, modelfile)
+def _take_parameter(found: dict[str, list[str]], instruction: Instruction, modelfile: Path) -> None:
+    """PARAMETER; each is checked by itself, so that an error has its line."""
+    name = instruction.key.lower()
+    read_settings({name: [instruction.value]}, f"{modelfile}:{instruction.line}")
+    found.setdefault(name, []).append(instruction.value)
+
+
+def _adapter(instruction: Instruction, modelfile: Path) -> Path:
+    place, where = _place(instruction.value, modelfile), f"{modelfile}:{instruction.line}"
     if not place.exists():
-        problem = f"{modelfile}:{instruction.line}: there is no adapter {shown(instruction.value)}"
+        problem = f"{where}: there is no adapter {shown(instruction.value)}"
         raise InputError(problem, "paths begin at the folder of the Modelfile")
+    if _is_whole_model(place):
+        raise InputError(
+            f"{where}: {shown(instruction.value)} is a whole model, and an ADAPTER is a LoRA",
+            "name the model in FROM, or give the adapter that was merged into it",
+        )
     return place
+
+
+def _is_whole_model(path: Path) -> bool:
+    """Whether a file or folder is a model by itself, as far as its settings or its header say so."""
+    if path.is_dir() or path.suffix == Path(WEIGHTS).suffix:
+        folder = path if path.is_dir() else path.parent
+        adapters = [folder / ADAPTER_CONFIG, *(path.glob(f"*/{ADAPTER_CONFIG}") if path.is_dir() else ())]
+        return (folder / MODEL_CONFIG).exists() and not any(each.exists() for each in adapters)
+    if not _is_gguf(path):
+        return False
+    metadata = read_gguf(path).metadata
+    kind = metadata.get(KEY_GENERAL_TYPE, GENERAL_MODEL)
+    return kind == GENERAL_MODEL and f"{metadata.get('general.architecture')}.block_count" in metadata
 
 
 def _place(text: str, modelfile: Path) -> Path:
@@ -223,8 +253,12 @@ def _place(text: str, modelfile: Path) -> Path:
 
 
 def _is_projector(path: Path) -> bool:
-    with path.open("rb") as stream:
-        if stream.read(len(MAGIC)) != MAGIC:
-            return False
+    if not _is_gguf(path):
+        return False
     metadata = read_gguf(path).metadata
-    return any(metadata.get(key) in PROJECTORS for key in ("general.architecture", "general.type"))
+    return any(metadata.get(key) in PROJECTORS for key in ("general.architecture", KEY_GENERAL_TYPE))
+
+
+def _is_gguf(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit_runtime.errors import SHOWN, InputError, shown
-from edgekit_runtime.formats.sampling_defaults import RULES, check_generation
+from edgekit_runtime.formats.sampling_defaults import RULES
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.server.ollama.tables import DEFAULTS, NOTED, OPTIONS
 
@@ -56,10 +57,9 @@ def read_settings(parameters: Mapping[str, Sequence[str]], where: str) -> Settin
         value = values[-1]
         ours = _OURS.get(name)
         if ours is not None and not (ours == "max_tokens" and value.lstrip().startswith("-")):
-            generation[ours] = _number(ours, value, f"{where}: PARAMETER {name}")
+            generation[ours] = _number(ours, name, value, where)
         elif not _is_neutral(name, value):
             found.left_out.append(f"PARAMETER {name} {value[:SHOWN]}: {_instead(name, value)}")
-    check_generation(generation, where)
     found.generation = generation or None
     return found
 
@@ -69,14 +69,18 @@ def left_out_stop(text: str) -> str:
     return f"PARAMETER {STOP} {json.dumps(text[:SHOWN], ensure_ascii=False)}: {_WITH_REQUESTS}"
 
 
-def _number(ours: str, value: str, where: str) -> float:
-    kind = RULES[ours][0]
+def _number(ours: str, name: str, value: str, where: str) -> float:
+    kind, least, most = RULES[ours]
     try:
         number = float(value)
-        return number if kind is float else int(value if number != number // 1 else number)
+        number = number if kind is float else int(value if number != number // 1 else number)
     except (ValueError, OverflowError):
-        word = "a number" if kind is float else "a whole number"
-        raise InputError(f"{where} is {shown(value)}, and has to be {word}", "correct it") from None
+        number = math.nan
+    if least <= number <= most:
+        return number
+    word = "a number" if kind is float else "a whole number"
+    problem = f"{where}: PARAMETER {name} is {shown(value)}, and has to be {word} from {least} to {most}"
+    raise InputError(problem, "correct it" if name == ours else f"correct it: it becomes {ours} here")
 
 
 def _is_neutral(name: str, value: str) -> bool:

@@ -90,7 +90,8 @@ class ToolFormat:
     def parse(self, text: str, tools: Tools = (), *, thinking: bool | None = None) -> tuple[str, list[Call]]:
         """An answer's text without its calls, and the calls.
 
-        What only looks like a call stays text.  Nothing is taken for a call in reasoning.
+        What only looks like a call stays text.  Nothing is taken for a call in reasoning.  White space alone between
+        calls, before or behind them, is no text.
 
         Args:
             text: an answer, with the control tokens of :attr:`literals` in it.
@@ -105,11 +106,10 @@ class ToolFormat:
             found = self.calls_at(text, at, tools)
             if found is not None:
                 calls += found[0]
-                said += text[done:at].removesuffix(self.gap)
+                said += _spoken(text[done:at].removesuffix(self.gap))
                 done = at = found[1]
             at = self.begin(text, at + (found is None)) if self.needle else None
-        said += text[done:]
-        return (said if said.strip() else "", calls) if calls else (text, calls)
+        return (said + _spoken(text[done:]), calls) if calls else (text, calls)
 
     def begin(self, text: str, start: int) -> int | None:
         """Where calls may begin, at ``start`` or behind it."""
@@ -128,7 +128,7 @@ class ToolFormat:
         start: int | None = at + len(self.needle)
         while start is not None:
             read = self.syntax.read(text, skipped(text, start), tools)
-            if read is None or not self._is_whole(text, read[1]):
+            if read is None or not self.is_whole(text, read[1]):
                 break
             calls.append(read[0])
             end, start = self.behind(text, read[1])
@@ -136,7 +136,7 @@ class ToolFormat:
             return None
         return calls, end
 
-    def _is_whole(self, text: str, end: int) -> bool:
+    def is_whole(self, text: str, end: int) -> bool:
         """Whether a call that was read up to ``end`` ends there: where arguments are tags, one more might follow in an
         answer that was cut off, so the first tag that stands behind a call has to be there.
         """
@@ -158,6 +158,10 @@ class ToolFormat:
             return closed, again
         again = loosely(text, at, self.between)
         return (at, again) if again is not None else (at if closed is None else closed, None)
+
+
+def _spoken(text: str) -> str:
+    return text if text.strip() else ""
 
 
 # As Hermes models have it, and Qwen's and many others after them.

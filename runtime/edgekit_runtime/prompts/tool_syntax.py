@@ -99,13 +99,23 @@ class CallSyntax:
             arguments, end = read_tagged(text, begin, (before, between, behind), texts_of(tools, name[0]))
         return Call(name[0], arguments), end
 
+    def begins_like(self, text: str, at: int) -> bool:
+        """Whether the text from ``at`` is the beginning of a call, or goes on from what stands before names."""
+        return self.kind != OBJECT or _alike(text[at:], self.head)
+
+    def may_go_on(self, text: str, at: int) -> bool:
+        """Whether an answer that was cut off may have had a call at ``at``: name and what is around it are right."""
+        begun = self._to_name.match(text, at)
+        if begun is None:
+            return self.begins_like(text, at) if self.kind == OBJECT else at == len(text)
+        return begun.end() == len(text) or _alike(text[begun.end() :], self.middle)
+
     @cached_property
-    def json_begun(self) -> re.Pattern[str] | None:
-        """What an unfinished call has to match for its arguments to have begun as JSON: the name is group 1."""
-        if self.kind == OBJECT:
-            head, middle = self.head.removesuffix('"'), self.middle.removeprefix('"')
-            return re.compile(rf'{_loose(head)}\s*"((?:[^"\\]|\\.)*)"{_loose(middle)}\s*(?=\{{)')
-        return re.compile(rf"([\w.-]+){_loose(self.middle)}\s*(?=\{{)") if self.kind == NAMED else None
+    def _to_name(self) -> re.Pattern[str]:
+        """A call up to its name."""
+        if self.kind != OBJECT:
+            return _NAME
+        return re.compile(rf'{_loose(self.head.removesuffix(chr(34)))}\s*"(?:[^"\\]|\\.)*')
 
 
 def function_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -149,3 +159,9 @@ def loosely(text: str, at: int, literal: str) -> int | None:
 def _loose(literal: str) -> str:
     """A pattern of a literal in which white space may be more, less or none."""
     return r"\s*".join(re.escape(each) for each in re.findall(r'"(?:[^"\\]|\\.)*"|[\w<>|=/]+|[^\s]', literal))
+
+
+def _alike(text: str, literal: str) -> bool:
+    """Whether one of them begins with the other, white space aside."""
+    one, other = "".join(text[: 2 * len(literal) + 64].split()), "".join(literal.split())
+    return one.startswith(other) or other.startswith(one)

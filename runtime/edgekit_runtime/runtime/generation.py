@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from edgekit_runtime.prompts.thinking import Thinking, split
 from edgekit_runtime.prompts.tool_stream import CallReader, Delta, Said, new_id
-from edgekit_runtime.prompts.tool_syntax import Call
 from edgekit_runtime.runtime.calling import Reading
 from edgekit_runtime.scheduler import Piece, Request, TokenScore
 
@@ -113,7 +112,7 @@ class Stream(Iterator[str]):
         """Pieces of ``request`` come from ``pull``, which gives None after the last; ``drop`` ends it early."""
         self._request, self._adapter, self._pull, self._drop = request, adapter, pull, drop
         self.reading, self.thinking = reading, thinking
-        self._reader = None if reading is None else CallReader(reading.form, reading.tools, thinking=reading.thinking)
+        self._reader = None if reading is None else _reader_of(reading)
         self._text: list[str] = []
         self.result: Generation | None = None
         self.scores: list[TokenScore] = []
@@ -159,7 +158,7 @@ class Stream(Iterator[str]):
                 return said
         self._end()
         reader, self._reader = self._reader, None
-        if reader is not None and (said := _said(reader.finish())):
+        if reader is not None and (said := _said(reader.finish(cut=_is_cut(self._request)))):
             return said
         raise StopIteration
 
@@ -196,6 +195,15 @@ class Stream(Iterator[str]):
         self._drop(self._request)
 
 
+def _reader_of(reading: Reading) -> CallReader:
+    return CallReader(reading.form, reading.tools, thinking=reading.thinking)
+
+
+def _is_cut(request: Request) -> bool:
+    """Whether an answer may have ended in the middle of a call."""
+    return request.finish_reason != "stop" or request.stopped_by is not None
+
+
 def _said(deltas: list[Delta]) -> str:
     return "".join(each.text for each in deltas if isinstance(each, Said))
 
@@ -216,10 +224,11 @@ def generation_of(
 ) -> Generation:
     """The answer of a request that has ended."""
     reasoning = _reasoning_tokens(request, text, thinking)
-    calls: list[Call] = []
-    if reading is not None:
-        text, calls = reading.form.parse(text, reading.tools, thinking=reading.thinking)
     finish_reason = request.finish_reason or "stop"
+    reader = None if reading is None else _reader_of(reading)
+    if reader is not None:
+        text = _said(reader.feed(text) + reader.finish(cut=_is_cut(request)))
+    calls = [] if reader is None else reader.calls
     prompt, count = len(request.prompt.tokens), len(request.tokens)
     decode = request.ended - request.first
     prefill = request.first - request.ready - request.encoding

@@ -27,7 +27,8 @@ class Followers:
 
     def __init__(self) -> None:
         """Know nothing."""
-        self._next: dict[tuple[int, ...], tuple[int, int]] = {}
+        # A plain dict looks through all it has dropped before it finds its oldest key.
+        self._next: OrderedDict[tuple[int, ...], tuple[int, int]] = OrderedDict()
 
     def learn(self, tokens: Sequence[int], start: int = 0) -> None:
         """Note what follows what, for the tokens from ``start`` on; cells of images are no tokens."""
@@ -45,7 +46,7 @@ class Followers:
                 else:
                     self._next[context] = (known, times - 1) if times > 0 else (token, 0)
         while len(self._next) > MOST_CONTEXTS:
-            del self._next[next(iter(self._next))]
+            self._next.popitem(last=False)
 
     def after(self, tokens: Sequence[int]) -> tuple[int, int, int] | None:
         """The token that followed the longest known end of ``tokens``, that end's length, and how sure it is."""

@@ -1,4 +1,7 @@
-"""Adapters over HTTP, as vLLM loads and unloads them and llama-server lists them."""
+"""Adapters over HTTP, as vLLM loads and unloads them and llama-server lists them.
+
+Errors that its clients look for are in vLLM's words.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ class AdapterRoutes:
         ignored, fields = check(document, LOAD), Fields(document)
         name, path = fields.text("lora_name"), fields.text("lora_path")
         if not name or not path or name == BASE:
-            raise InputError("lora_name and lora_path are needed", f"name an adapter (not {BASE}) and its file")
+            raise InputError(
+                "Both 'lora_name' and 'lora_path' must be provided", f"name an adapter (not {BASE}) and its file"
+            )
         older = fields.flag("allow_downgrade") is True
         in_place = fields.flag("load_inplace") is True or older
         entry = await self._adapters.load(name, Path(path), allow_downgrade=older, in_place=in_place)
@@ -48,9 +53,10 @@ class AdapterRoutes:
         document = await self._read(request)
         ignored, name = check(document, UNLOAD), Fields(document).text("lora_name")
         if not name:
-            raise InputError("lora_name is needed", "name an adapter")
+            raise InputError("'lora_name' needs to be provided", "name an adapter")
         if name == BASE or all(each["name"] != name for each in self._supervisor.models):
-            raise Refused(404, f"there is no adapter {shown(name)}", "invalid_request_error", "model_not_found")
+            said = f"The lora adapter {shown(name)} cannot be found."
+            raise Refused(404, said, "invalid_request_error", "model_not_found")
         await self._adapters.unload(name)
         said = f"Success: LoRA adapter '{name}' removed successfully."
         return _done(request, said, {"status": "unloaded", "id": name}, ignored)

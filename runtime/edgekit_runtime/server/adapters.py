@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.errors import EdgekitError, InputError, TargetError
+from edgekit_runtime.errors import EdgekitError, InputError, TargetError, shown
 from edgekit_runtime.files.private_folder import PrivateFolder
 from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import Bundle
@@ -124,7 +124,9 @@ class Adapters:
         try:
             async with limit, self._one_at_a_time():
                 if not in_place and any(each["name"] == name and ASIDE not in each for each in self._supervisor.models):
-                    raise InputError(f"there is an adapter {name} already", "load it with load_inplace: true")
+                    raise InputError(
+                        f"The lora adapter {shown(str(name))} has already been loaded", "set load_inplace to true"
+                    )
                 copied = await beside(self._copies.take, path, name, self._header, self._family)
                 return await self._go_live(copied, path, allow_downgrade)
         except TimeoutError:

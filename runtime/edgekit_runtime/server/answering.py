@@ -35,9 +35,10 @@ from edgekit_runtime.server.guard import Handler
 from edgekit_runtime.server.images import ImageReader
 from edgekit_runtime.server.metrics import Metrics
 from edgekit_runtime.server.models import adapter_names
+from edgekit_runtime.server.parts import PartReader
 from edgekit_runtime.server.reasoning import told_apart
 from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
-from edgekit_runtime.server.streaming import Numbered, together
+from edgekit_runtime.server.streaming import PING_SECONDS, Numbered, kept_alive, together
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.wire import Message
 
@@ -71,6 +72,9 @@ class StreamWriter(Writer, Protocol):
 
     def done(self, index: int, event: Message) -> Iterable[str]:
         """What a choice ends with: the worker's "done"."""
+
+    def ping(self) -> str:
+        """What changes nothing for clients, and shows proxies that the stream lives."""
 
     def ended(self) -> Iterable[str]:
         """What a stream ends with."""
@@ -181,7 +185,8 @@ class Answering:
                 await events.aclose()
                 raise
         assert isinstance(writer, StreamWriter)  # whoever reads a wish for a stream has one
-        return StreamingResponse(_sent(writer, accepted, events), media_type=writer.media_type, headers=headers)
+        body = kept_alive(_pieces(writer, accepted, events), writer.ping, PING_SECONDS)
+        return StreamingResponse(body, media_type=writer.media_type, headers=headers)
 
     def _check(self, asked: Asked) -> None:
         if not self._knows(asked.model):
@@ -212,12 +217,16 @@ class Answering:
         """All prompts at once, each answer in one piece: results, and scores of tokens."""
 
         async def one(options: Document) -> tuple[Document, list[Any]]:
-            scores: list[Any] = []
+            scores, texts, reader = list[Any](), list[Message](), PartReader(None)
             async with contextlib.aclosing(self._events(asked, options)) as events:
                 async for event in events:
                     scores += event.get("scores", ())
-                    if event["op"] == "done":
-                        return event["value"], scores
+                    if event["op"] == "accepted":
+                        reader = PartReader(event.get("calls"))
+                    elif event["op"] == "text":
+                        texts.append(event)
+                    elif event["op"] == "done":
+                        return reader.whole(texts, event["value"]), scores
             raise AssertionError("an answer without an end")
 
         done = await asyncio.gather(*map(one, asked.options), return_exceptions=True)
@@ -263,7 +272,7 @@ class Answering:
             await events.aclose()
 
 
-async def _sent(writer: StreamWriter, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:
+async def _pieces(writer: StreamWriter, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:
     """The body of a stream; leaving stops the generation."""
     try:
         for each in writer.begun(accepted):

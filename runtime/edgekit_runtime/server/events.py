@@ -8,6 +8,7 @@ from typing import Any
 from edgekit_runtime.files.strict_json import strict_json
 
 MEDIA_TYPE = "text/event-stream"
+PING = ": working\n\n"  # a comment, which readers of server-sent events skip
 
 
 def event_text(document: Mapping[str, Any], name: str | None = None) -> str:

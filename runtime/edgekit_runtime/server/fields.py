@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.prompts.bounds import check_stops
 
 T = TypeVar("T")
 
@@ -104,6 +105,24 @@ class Fields:
             InputError: it is something else.
         """
         return self._of(list, name, "a list", "send [] around its parts")
+
+    def stops(self, name: str, *, bare: bool = True) -> list[str]:
+        """Texts that end an answer; ``bare``: one of them may stand without a list.
+
+        Raises:
+            InputError: it is something else, one is empty, or there are too many.
+        """
+        value = self._document.get(name)
+        stops = [] if value is None else [value] if bare and isinstance(value, str) else value
+        what = f"{self._prefix}{name} has to be {'text or ' if bare else ''}a list of texts"
+        if not isinstance(stops, list) or not all(isinstance(each, str) for each in stops):
+            raise InputError(what, 'send ["\\n\\n"], say, or leave it out')
+        if not all(stops):
+            raise InputError(
+                f"{what}, and one of them is empty", "leave it out, as it would end each answer before it begins"
+            )
+        check_stops(stops)
+        return stops
 
     def _of(self, kind: type[T], name: str, what: str, hint: str) -> T | None:
         value = self._document.get(name)

@@ -16,8 +16,9 @@ from edgekit_runtime.server.ollama import tables as ollama
 from edgekit_runtime.server.openai import parameters as openai
 from edgekit_runtime.server.parameters import Parameter, Table
 from edgekit_runtime.server.responses_api.parameters import RESPONSE
+from edgekit_runtime.server.streaming import PING_SECONDS
 
-HEAD = """# HTTP API
+HEAD = f"""# HTTP API
 
 What `edgekit-runtime serve` answers.  `make docs-commands` writes this page from the code.  [operate.md](operate.md)
 says how to run the service.
@@ -26,6 +27,9 @@ A field of a request is done, refused with 400 and its name, or, where nobody kn
 `X-Edgekit-Ignored` of the answer.  Nothing else is left out.  Errors have OpenAI's form, but for
 [Anthropic's](#messages) and [Ollama's](#ollamas-api) API; `error.code` is `context_length_exceeded` where prompt and
 answer don't fit the context.
+
+A stream that is silent for {PING_SECONDS:.0f} seconds, while a long prompt is read say, sends what clients skip and
+proxies see: a comment, Anthropic's `ping`, or in Ollama's API an object without text.
 
 Where the service has a key, clients send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.  Pages of other sites
 may ask where `--cors ORIGIN` names their site.
@@ -77,6 +81,10 @@ ASKING = """
 Tokens are chosen in this order, by llama.cpp's samplers on every engine: `logit_bias`, `repetition_penalty`,
 `frequency_penalty` and `presence_penalty`, `top_k`, `top_p`, `min_p`, `temperature`, the draw.  `repetition_penalty`
 looks at prompt and answer, the other two at the answer alone.  The same seed gives the same answer, whoever else asks.
+
+Log-probabilities are the model's own, as vLLM and llama-server give them: before all of the above, and before a schema,
+a grammar or tools leave only some tokens.  So the token that an answer has may be a rare one that none of the likeliest
+beside it shows, and a sum over the tokens that were allowed is below 1.
 
 | Field | Chat | Completions | |
 |---|---|---|---|

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from edgekit_runtime.server.wire import Message
+
+PING_SECONDS = 10.0  # proxies end streams that are silent for 30 seconds or a minute
 
 Events = AsyncGenerator[Message, None]
 Numbered = AsyncGenerator[tuple[int, Message], None]
@@ -30,6 +32,30 @@ async def together(answers: Sequence[Events]) -> Numbered:
                 held.append((number, event))
             else:
                 yield number, event
+
+
+async def kept_alive(
+    pieces: AsyncGenerator[str, None], ping: Callable[[], str], seconds: float
+) -> AsyncGenerator[str, None]:
+    """Pieces as they come, and a ``ping`` wherever none has come for so many seconds."""
+
+    async def following() -> str | None:
+        return await anext(pieces, None)
+
+    coming = asyncio.create_task(following())
+    try:
+        while True:
+            while not (await asyncio.wait({coming}, timeout=seconds))[0]:
+                yield ping()
+            piece = coming.result()
+            if piece is None:
+                return
+            yield piece
+            coming = asyncio.create_task(following())
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        await pieces.aclose()
 
 
 async def _merged(answers: Sequence[Events]) -> Numbered:

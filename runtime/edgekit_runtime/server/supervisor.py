@@ -12,13 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
-import signal
-import socket
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -27,25 +23,19 @@ from typing import Any
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
 from edgekit_runtime.server.at_work import AtWork, Crash, shared_file
 from edgekit_runtime.server.blame import Blame
-from edgekit_runtime.server.ending import end_all
+from edgekit_runtime.server.engine_process import NOBODYS_FAULT, EngineProcess, ending
 from edgekit_runtime.server.killers import Killers, request_key
 from edgekit_runtime.server.left_out import ASIDE, LeftOut
 from edgekit_runtime.server.threads import beside
 from edgekit_runtime.server.underway import Request
-from edgekit_runtime.server.wire import NO_MEMORY, Message, message_error, pack, unpack, with_pixels
+from edgekit_runtime.server.wire import Message, message_error
 
 log = logging.getLogger(__name__)
 
-LONGEST_LINE = 1 << 26
 HANG_SECONDS = 120.0  # without a sign of life
 READY_SECONDS = 15.0  # that a request waits for a new worker
 STEADY_SECONDS = 5.0  # a worker that lived so long was no failed start
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0  # before the next start, doubled each time
-# Endings that come from outside, or of an engine for another CPU, or of a disk that fails.
-NOBODYS_FAULT = (
-    NO_MEMORY,
-    *(-getattr(signal, name, 0) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGILL", "SIGBUS")),
-)
 MOST_LIVES = 2  # workers that a request may see die
 KEPT_ERRORS = 20
 
@@ -80,8 +70,7 @@ class Supervisor:
         self._apart = False  # after a crash: if it comes again, it shall be known whose it was
         self.on_set_aside: Callable[[str, str], object] = lambda digest, why: None
         self._ready = asyncio.Event()
-        self._writer: asyncio.StreamWriter | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process = EngineProcess(self._shared)
         self._keeper: asyncio.Task[None] | None = None
         self._count = 0
         self._answered = False  # whether this worker has ended any request
@@ -103,7 +92,7 @@ class Supervisor:
     @property
     def pid(self) -> int | None:
         """The worker's process."""
-        return None if self._process is None else self._process.pid
+        return self._process.pid
 
     async def start(self) -> None:
         """Start the first worker.
@@ -111,12 +100,12 @@ class Supervisor:
         Raises:
             EdgekitError: what the runtime says against the bundle.
         """
-        reader = await self._spawn()
-        first = await self._read(reader, timeout=None)
-        if first["op"] == "error":
-            await self._reap()
-            raise message_error(first)
-        self._keeper = asyncio.create_task(self._keep(reader))
+        try:
+            await self._start()
+        except EdgekitError:
+            await self._process.reap()
+            raise
+        self._keeper = asyncio.create_task(self._keep())
         await self._ready.wait()
 
     async def close(self) -> None:
@@ -125,7 +114,7 @@ class Supervisor:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
-        await self._reap()
+        await self._process.reap()
         os.close(self._shared)
 
     async def answer(self, options: dict[str, Any], *, progress: bool = False) -> AsyncGenerator[Message, None]:
@@ -188,8 +177,8 @@ class Supervisor:
                 if event["op"] == "done":
                     return
         finally:
-            if self._requests.pop(request.number, None) is not None and self._writer is not None:
-                self._writer.write(pack({"op": "cancel", "id": request.number}))
+            if self._requests.pop(request.number, None) is not None:
+                self._process.write({"op": "cancel", "id": request.number})
 
     async def inspect(self, what: str, options: Message) -> Any:
         """What a method of Runtime.texts, or "count", gives for these arguments; raises as it does."""
@@ -249,8 +238,7 @@ class Supervisor:
     def kill(self, why: str) -> None:
         """End this worker at once; another one follows."""
         log.warning("ending the worker: %s", why)
-        if self._process is not None and self._process.returncode is None:
-            end_all(self._process.pid)
+        self._process.kill()
 
     async def _command(self, message: Message) -> Any:
         request = self._request(message)
@@ -272,8 +260,8 @@ class Supervisor:
         return request
 
     async def _send(self, request: Request) -> None:
-        if self.ready and self._writer is not None:
-            self._write(request)
+        if self.ready:
+            self._process.write(request.message)
             return
         try:  # the next worker is sent whatever waits
             await asyncio.wait_for(self._ready.wait(), READY_SECONDS)
@@ -281,38 +269,22 @@ class Supervisor:
             self._requests.pop(request.number, None)
             raise Unavailable("the engine is being restarted", "ask again in a moment") from None
 
-    async def _spawn(self) -> asyncio.StreamReader:
-        ours, theirs = socket.socketpair()
+    async def _start(self) -> None:
         self._at_work.clear()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "edgekit_runtime.server.worker",
-                str(theirs.fileno()),
-                json.dumps(self._settings | {"without": sorted(self._left_out.digests()), "apart": self._apart}),
-                str(self._shared),
-                pass_fds=[theirs.fileno(), self._shared],
-                stdin=asyncio.subprocess.DEVNULL,
-            )
-        ours.setblocking(False)
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
-        return reader
+        without = sorted(self._left_out.digests())
+        await self._process.start(self._settings | {"without": without, "apart": self._apart})
 
-    async def _keep(self, reader: asyncio.StreamReader | None) -> None:
+    async def _keep(self) -> None:
         """Read what the worker says; when it ends, start the next one."""
-        pause = 0.0
+        pause, there = 0.0, True
         while True:
             started, hangs = time.monotonic(), False
             try:
-                if reader is None:
-                    reader = await self._spawn()
-                    first = await self._read(reader, timeout=None)
-                    if first["op"] == "error":
-                        raise message_error(first)
+                if not there:
+                    await self._start()
                 self._resume()
                 while True:
-                    self._take(await self._read(reader, timeout=self._hang_seconds))
+                    self._take(await self._process.read(timeout=self._hang_seconds))
             except TimeoutError:
                 why = f"the engine gave no sign of life for {self._hang_seconds:g} s"
                 self.kill(why)
@@ -320,13 +292,13 @@ class Supervisor:
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, EdgekitError, OSError) as error:
                 why = str(error) if isinstance(error, EdgekitError) else ""
             self._ready.clear()
-            code = await self._reap()
-            why = why or f"the engine's process ended with {_ending(code)}"
+            code = await self._process.reap()
+            why = why or f"the engine's process ended with {ending(code)}"
             self.errors.append((time.time(), why))
             log.error("%s; starting it again", why)
             crashed = hangs or code not in (None, 0, *NOBODYS_FAULT)
             self._bury(why, self._at_work.crash(hung=hangs) if crashed else None)
-            reader = None
+            there = False
             self.restarts += 1
             steady = time.monotonic() - started > STEADY_SECONDS or self._answered
             asyncio.get_running_loop().call_later(READY_SECONDS, self._give_up, self.restarts)
@@ -335,19 +307,13 @@ class Supervisor:
 
     def _resume(self) -> None:
         """A new worker is there: give it the adapters of the last one, and the requests."""
-        assert self._writer is not None  # spawned
         self._answered = False
         for message in [*self._added.values(), *self._removed.values()]:
-            self._writer.write(pack(message | {"id": 0}))
+            self._process.write(message | {"id": 0})
         for request in sorted(self._requests.values(), key=lambda each: each.deaths):  # what may kill it comes last
             request.begin_again()
-            self._write(request)
+            self._process.write(request.message)
         self._ready.set()
-
-    def _write(self, request: Request) -> None:
-        assert self._writer is not None  # there is a worker
-        for part in with_pixels(request.message):
-            self._writer.write(part)
 
     def _bury(self, why: str, crash: Crash | None) -> None:
         """What the dead worker had is asked again, or given up.
@@ -443,27 +409,9 @@ class Supervisor:
 
     def _mix_again(self) -> None:
         """Whatever may have killed the last worker has been answered."""
-        if self._apart and self._writer is not None and not any(each.deaths for each in self._requests.values()):
+        if self._apart and not any(each.deaths for each in self._requests.values()):
             self._apart = False
-            self._writer.write(pack({"op": "mix", "id": 0}))
-
-    @staticmethod
-    async def _read(reader: asyncio.StreamReader, timeout: float | None) -> Message:
-        async with asyncio.timeout(timeout):  # wait_for would start a task for every message
-            return unpack(await reader.readuntil(b"\n"))
-
-    async def _reap(self) -> int | None:
-        """Wait for the process to end, by force if need be."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self._process is None:
-            return None
-        try:
-            return await asyncio.wait_for(self._process.wait(), 2.0)
-        except TimeoutError:
-            end_all(self._process.pid)
-            return await self._process.wait()
+            self._process.write({"op": "mix", "id": 0})
 
 
 def _names(options: Message) -> set[str]:
@@ -474,11 +422,3 @@ def _names(options: Message) -> set[str]:
 
 def _set_aside(name: str, why: str) -> SetAside:
     return SetAside(f"adapter {name} is set aside: {why}", "install or load it again")
-
-
-def _ending(code: int | None) -> str:
-    if code == NO_MEMORY:
-        return "no memory left"
-    if code is not None and code < 0:
-        return signal.Signals(-code).name
-    return f"code {code}"

@@ -152,13 +152,31 @@ def test_a_first_message_of_the_system_is_the_system_prompt(folder: Path) -> Non
         ("FROM ./nowhere.gguf", "there is no file"),
         ("FROM base.gguf\nFROM base.gguf", "Modelfile:2: there is a second base"),
         ("FROM base.gguf\nADAPTER ./nowhere", "Modelfile:2: there is no adapter"),
+        ("FROM base.gguf\nADAPTER ./base.gguf", "Modelfile:2: './base.gguf' is a whole model.*name the model in FROM"),
+        ("FROM base.gguf\n\nADAPTER whole", "Modelfile:3: 'whole' is a whole model"),
+        ("FROM base.gguf\nADAPTER whole/model.safetensors", "Modelfile:2: .* is a whole model"),
+        ("FROM base.gguf\nPARAMETER temprature 1", "Modelfile:2: there is no PARAMETER 'temprature': did you mean"),
+        ("FROM base.gguf\nPARAMETER top_k x\nPARAMETER top_k 1", "Modelfile:2: PARAMETER top_k is 'x', and has to be"),
+        ("# of mine\nFROM base.gguf\nPARAMETER top_p 2", "Modelfile:3: PARAMETER top_p .* a number from 0 to 1"),
         ("FROM base.gguf\nADAPTER " + "x" * 5000, "Modelfile.* is no path|there is no adapter"),
         ("FROM ~nobody-of-that-name/x", "is no path"),
     ],
 )
 def test_what_is_missing_is_named(folder: Path, store: Store, text: str, said: str) -> None:
+    (folder / "whole").mkdir()
+    for each in ("config.json", "model.safetensors"):
+        (folder / "whole" / each).write_text("{}")
     with pytest.raises(InputError, match=said):
         read_model(str(written(folder, text)))
+
+
+def test_an_adapter_beside_settings_of_a_model_is_one(folder: Path) -> None:
+    for name in ("adapter_config.json", "checkpoint-3/adapter_config.json"):
+        place = folder / name[:4]
+        (place / name).parent.mkdir(parents=True)
+        for each in (name, "config.json"):
+            (place / each).write_text("{}")
+        assert read_model(str(written(folder, f"FROM base.gguf\nADAPTER {place.name}"))).adapters == [place]
 
 
 def test_a_source_that_is_none_is_told(folder: Path, store: Store) -> None:

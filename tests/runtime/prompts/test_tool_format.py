@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgekit_runtime.prompts import tool_learning
 from edgekit_runtime.prompts.template import ChatTemplate, TemplateOverBudget
 from edgekit_runtime.prompts.tool_format import DEFAULT_FORMAT, Call, ToolFormat, default_text
-from edgekit_runtime.prompts.tool_stream import Argued, Begun, CallReader, Said
+from edgekit_runtime.prompts.tool_stream import Argued, Begun, CallReader, Delta, Said
 from tests.chat_templates import CALLING, CHATML, IDS_BEFORE_NAMES, SMOLLM3, STRANGE_CALLS
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -221,7 +221,7 @@ def test_pieces_give_what_the_whole_gives(family: str) -> None:
         content, calls = form.parse(text, tools, thinking=False)
         assert values(reader.calls) == values(calls)
         said = "".join(each.text for each in deltas if isinstance(each, Said))
-        assert (said if said.strip() or not calls else "") == content
+        assert said == content
         begun = [each for each in deltas if isinstance(each, Begun)]
         assert [each.name for each in begun] == [each.name for each in calls]
         for each, call in zip(begun, calls, strict=True):
@@ -233,16 +233,76 @@ def test_pieces_give_what_the_whole_gives(family: str) -> None:
     check()
 
 
+def by_letters(form: ToolFormat, text: str, *, cut: bool = False) -> tuple[list[Delta], list[Delta]]:
+    """What comes with the letters of a text, and what at its end."""
+    reader = CallReader(form, [TOOL])
+    return [delta for sign in text for delta in reader.feed(sign)], reader.finish(cut=cut)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_letters_one_by_one_come_out_as_soon_as_they_are_known(family: str) -> None:
-    form = FORMS[family]
-    text = written(family, [Call("measure", {"part": "B" * 40})], None)
-    reader = CallReader(form, [TOOL])
-    deltas = [delta for sign in text for delta in reader.feed(sign)]
-    named = next(at for at, each in enumerate(deltas) if isinstance(each, Begun))
-    assert not [each for each in deltas if isinstance(each, Said) and each.text.strip()]
-    whole = form.syntax is not None and (form.syntax.json_begun is None or len(form.syntax.keys) > 2)
-    assert len(deltas) - named > (1 if whole else 20)
+    form, sent = FORMS[family], Call("measure", {"part": "B" * 40})
+    text = written(family, [sent], None)
+    soon, late = by_letters(form, text)
+    begun, argued = soon + late
+    assert isinstance(begun, Begun)
+    assert isinstance(argued, Argued)
+    assert json.loads(argued.text) == sent.arguments
+    assert bool(soon) == bool(form.needle)  # where nothing announces calls, more text would make it none
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_that_is_cut_off_shows_nothing_of_half_a_call(family: str) -> None:
+    form, said = FORMS[family], "So it is" if FORMS[family].needle else None
+    calls = [Call("measure", {"part": "B 7", "size": 17}), Call("measure", {"part": "A", "size": 3})]
+    calls = calls if form.parallel else calls[:1]
+    text = (f"{said}{form.gap}" if said else "") + written(family, calls, None)
+    before = text.index(form.needle) if form.needle else 0
+    for cut in range(before, len(text)):
+        pieces = CallReader(form, [TOOL])
+        soon = [delta for at in range(0, cut, 9) for delta in pieces.feed(text[at : min(at + 9, cut)])]
+        reader = CallReader(form, [TOOL])
+        whole = reader.feed(text[:cut]) + reader.finish(cut=True)
+        for deltas in (soon + pieces.finish(cut=True), whole):
+            assert "".join(each.text for each in deltas if isinstance(each, Said)).rstrip() == (said or "")
+            begun = [each for each in deltas if isinstance(each, Begun)]
+            argued = [json.loads(each.text) for each in deltas if isinstance(each, Argued)]
+            assert [(each.name, more) for each, more in zip(begun, argued, strict=True)] == [
+                (each.name, each.arguments) for each in form.parse(text[:cut], [TOOL])[1]
+            ]
+
+
+def test_the_beginning_of_an_opening_is_no_text_of_an_answer_that_is_cut_off() -> None:
+    for end in ("\n<tool", "<tool_call>", "\n<tool_call>\n", '\n<tool_call>\n{"na', "<"):
+        soon, late = by_letters(DEFAULT_FORMAT, f"So{end}", cut=True)
+        assert "".join(each.text for each in soon + late if isinstance(each, Said)) == "So"
+        soon, late = by_letters(DEFAULT_FORMAT, f"So{end}")
+        assert "".join(each.text for each in soon + late if isinstance(each, Said)) == f"So{end}"
+    for text in ("So <tool_call> is a tag\n", '{"name": "f"}', '<tool_call>{"other": 1, "na'):
+        soon, late = by_letters(DEFAULT_FORMAT, text, cut=True)
+        assert "".join(each.text for each in soon + late if isinstance(each, Said)) == text
+    object_alone = '{"name": "Bob", "age": 3'
+    soon, late = by_letters(FORMS["llama3"], object_alone, cut=True)
+    assert "".join(each.text for each in soon + late if isinstance(each, Said)) == object_alone
+
+
+def test_text_behind_calls_stays_behind_them() -> None:
+    one, other = default_text([Call("f", {})]), default_text([Call("g", {})])
+    soon, late = by_letters(DEFAULT_FORMAT, f"{one}\n{other} so {one} \n")
+    assert [each.name if isinstance(each, Begun) else each.text for each in _merged(soon + late)] == [
+        *("f", "{}", "g", "{}", " so ", "f", "{}")
+    ]
+
+
+def _merged(deltas: list[Delta]) -> list[Delta]:
+    """Texts that follow each other as one."""
+    found: list[Delta] = []
+    for each in deltas:
+        if found and isinstance(each, Said) and isinstance(found[-1], Said):
+            found[-1] = Said(found[-1].text + each.text)
+        else:
+            found.append(each)
+    return found
 
 
 def test_reasoning_holds_no_calls() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from edgekit_runtime import Runtime
 from edgekit_runtime.runtime.generation import Stream
-from edgekit_runtime.scheduler.loop import ALONE_CHUNK
+from edgekit_runtime.scheduler.chunks import ALONE_CHUNK
 
 WORDS = ("part", "bracket", "housing", "scratch", "dent", "stain", "left", "right", "edge", "two", "three", "deep")
 

@@ -16,7 +16,8 @@ from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.parts import Part, Thought
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14, "cached_tokens": 4, "reasoning_tokens": 2}
-TIMINGS = {"ttft_ms": 1.0, "prefill_ms": 1.0, "decode_ms": 1.0, "switch_ms": 0.0, "decode_tps": 1.0}
+TIMES = ("queue_ms", "switch_ms", "encode_ms", "prefill_ms", "ttft_ms", "decode_ms", "decode_tps")
+TIMINGS = dict.fromkeys(TIMES, 1.0)
 
 
 def result(**more: Any) -> dict[str, Any]:

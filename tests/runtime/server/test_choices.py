@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from edgekit_runtime import Runtime
+from edgekit_runtime.server.openai.responses import Offsets
 from tests.goods import Goods
 from tests.service import Service, serving
 
@@ -100,6 +101,21 @@ def test_penalties_change_an_answer_and_survive_the_engine(service: Service) -> 
     assert got == [expected]
 
 
+def parts_of(documents: list[dict[str, Any]], choice: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pieces of a choice that have log-probabilities."""
+    parts = (part for document in documents for part in document["choices"] if part["index"] == choice["index"])
+    return [part for part in parts if part["logprobs"]]
+
+
+def test_offsets_count_characters_of_the_text() -> None:
+    text = "a\N{GRINNING FACE}b"
+    data = text.encode()
+    tokens = [[*data[:1]], [*data[1:3]], [*data[3:5]], [*data[5:]]]
+    offsets = Offsets()
+    assert [offsets.of(each) for each in tokens] == [0, 1, 1, 2]
+    assert offsets.of([]) == len(text)
+
+
 def test_an_echo_is_streamed_before_its_completion(service: Service) -> None:
     body = {"model": "one", "prompt": ["scratch", "a dent"], "max_tokens": 4, "echo": True, "logprobs": 1}
     whole = service.http.post(COMPLETIONS, json=body).json()["choices"]
@@ -109,6 +125,8 @@ def test_an_echo_is_streamed_before_its_completion(service: Service) -> None:
         parts = (part for document in documents for part in document["choices"] if part["index"] == choice["index"])
         scored = [token for part in parts if part["logprobs"] for token in part["logprobs"]["tokens"]]
         assert scored == choice["logprobs"]["tokens"]
+        offsets = [at for part in parts_of(documents, choice) for at in part["logprobs"]["text_offset"]]
+        assert offsets == choice["logprobs"]["text_offset"]
     alone = chunks(service.http.post(COMPLETIONS, json=body | {"max_tokens": 0, "stream": True, "logprobs": None}))
     assert texts(alone) == {0: "scratch", 1: "a dent"}
 

@@ -17,6 +17,7 @@ from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import make_app
 from edgekit_runtime.server.copies import private_place
 from edgekit_runtime.server.supervisor import Supervisor
+from edgekit_runtime.server.wire import Message
 from tests.goods import Goods
 
 ANSWER: dict[str, Any] = {
@@ -91,12 +92,12 @@ def test_what_was_refused_is_tried_again_when_much_else_was_since(
 
 def test_who_is_not_answered_before_the_service_stops_is_told_so() -> None:
     class _Pipe:
-        def write(self, _: bytes) -> None:
+        def write(self, _: Message) -> None:
             """An engine that never answers."""
 
     async def ask() -> httpx.Response:
         supervisor = Supervisor({})
-        supervisor._writer = _Pipe()  # type: ignore[assignment]
+        supervisor._process = _Pipe()  # type: ignore[assignment]
         supervisor._ready.set()
         app = make_app(supervisor, None)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:

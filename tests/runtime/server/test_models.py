@@ -52,18 +52,21 @@ def test_adapters_are_loaded_and_unloaded_in_the_words_of_vllm(service: Service,
     assert loaded.headers["x-edgekit-ignored"] == "odd"
     again = load(service, "two", goods.two)
     assert again.status_code == 400
+    assert "The lora adapter 'two' has already been loaded" in message(again)
     assert "load_inplace" in message(again)
     replaced = load(service, "two", goods.two, load_inplace=True)
     assert replaced.json()["message"] == "Success: LoRA adapter 'two' added successfully."
     gone = service.http.post(UNLOAD, json={"lora_name": "two"}, headers=plain)
     assert (gone.status_code, gone.text) == (200, "Success: LoRA adapter 'two' removed successfully.")
-    assert service.http.post(UNLOAD, json={"lora_name": "two"}).status_code == 404
+    unknown = service.http.post(UNLOAD, json={"lora_name": "two"})
+    assert (unknown.status_code, message(unknown)) == (404, "The lora adapter 'two' cannot be found.")
     assert load(service, "two", goods.two).status_code == 200
 
 
 def test_what_is_wrong_with_a_load_is_told(service: Service, goods: Goods) -> None:
     missing = load(service, "two", goods.two.with_name("nowhere.gguf"))
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "adapter_not_found")
+    assert message(load(service, "two", "")).startswith("Both 'lora_name' and 'lora_path' must be provided")
     for answer in (
         load(service, "", goods.two),
         load(service, "two", ""),

@@ -317,7 +317,10 @@ def test_lines_add_up_to_the_whole_answer(
     said = "Two sums: "
     text = said + (default_text(CALLS) if calls and tools else "<tool_ca")
     told = [each.message_form("id") for each in CALLS] if calls and tools else []
-    answer = {"text": said.rstrip() if told else text, "finish_reason": "tool_calls" if told else "length"}
+    answer = {
+        "text": said.rstrip() if told else said if tools else text,
+        "finish_reason": "tool_calls" if told else "length",
+    }
     result = ANSWER | {"timings": TIMES} | answer | ({"tool_calls": told} if told else {})
     result |= {"reasoning": reasoning} if reasoning else {}
     asked = read_chat(QUESTION) if chat else read_generate(PROMPT)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from edgekit_runtime import InputError
 from edgekit_runtime.server.anthropic.parameters import MESSAGES
 from edgekit_runtime.server.anthropic.requests import read_messages
+from edgekit_runtime.server.ollama.requests import read_chat as read_ollama_chat
+from edgekit_runtime.server.ollama.requests import read_generate
 from edgekit_runtime.server.openai.parameters import CHAT, COMPLETION
 from edgekit_runtime.server.openai.requests import read_chat, read_completion
 from edgekit_runtime.server.parameters import IGNORED, MOST_NAMED, Table, check, header_of
@@ -66,6 +68,36 @@ def test_what_changes_nothing_is_taken_and_everything_else_is_refused_by_name(ta
         if each.only is not None:
             with pytest.raises(InputError, match=f"^{name} "):
                 check({name: {"odd": 1}}, table)
+
+
+ASKED = [{"role": "user", "content": "q"}]
+
+
+@pytest.mark.parametrize(
+    ("read", "body", "wanted"),
+    [
+        (read_chat, lambda stop: {"messages": ASKED, "stop": stop}, "text or a list of texts"),
+        (read_completion, lambda stop: {"prompt": "q", "stop": stop}, "text or a list of texts"),
+        (read_response, lambda stop: {"input": "q", "stop": stop}, "text or a list of texts"),
+        (
+            read_messages,
+            lambda stop: {"max_tokens": 9, "messages": ASKED, "stop_sequences": stop},
+            "stop_sequences has to be a list of texts",
+        ),
+        (read_ollama_chat, lambda stop: {"messages": ASKED, "options": {"stop": stop}}, "text or a list of texts"),
+        (read_generate, lambda stop: {"prompt": "q", "options": {"stop": stop}}, "text or a list of texts"),
+    ],
+)
+def test_an_empty_stop_text_is_told_as_one_wherever_it_comes_from(read: Any, body: Any, wanted: str) -> None:
+    bare = read is not read_messages
+    for stop in ([""], ["a", ""], *([""] if bare else [])):
+        with pytest.raises(InputError, match=f"{wanted}, and one of them is empty: leave it out"):
+            read({"model": "one"} | body(stop))
+    for stop in (0, False, {}, [None], [["a"]], *([] if bare else ["", "a"])):
+        with pytest.raises(InputError, match=f"{wanted}: send"):
+            read({"model": "one"} | body(stop))
+    for stop, found in ((None, []), ([], []), (["a"], ["a"]), *([("a", ["a"])] if bare else [])):
+        assert read({"model": "one"} | body(stop)).options[0]["stop"] == found
 
 
 def test_one_is_not_true() -> None:

@@ -63,7 +63,7 @@ def _read(document: Document, fields: Fields, adapters: Sequence[str], limit: in
         "model": document.get("model"),
         "messages": messages,
         "max_tokens": limit,
-        "stop": _stops(fields),
+        "stop": fields.stops("stop_sequences", bare=False),
         "stream": document.get("stream"),
         "continue_final_message": goes_on or None,
         "response_format": _format(output.object("format")),
@@ -74,13 +74,6 @@ def _read(document: Document, fields: Fields, adapters: Sequence[str], limit: in
     }
     asked = chat_of(chat, adapters, ignored)
     return replace(asked, splits=True, reasons=thought.one_of("display", *_DISPLAYS) != "omitted")
-
-
-def _stops(fields: Fields) -> list[str]:
-    stops = fields.listed("stop_sequences") or []
-    if not all(isinstance(each, str) and each for each in stops):
-        raise InputError("stop_sequences has to be a list of texts", 'send ["\\n\\n"], say, or leave it out')
-    return stops
 
 
 def _format(wanted: Document | None) -> Document | None:

@@ -62,7 +62,7 @@ class MessageWriter:
         self._parts = PartReader(accepted.get("calls"))
         read = {"prompt_tokens": accepted.get("prompt_tokens", 0), "cached_tokens": 0, "completion_tokens": 0}
         yield _event({"type": "message_start", "message": self._message(_usage(read))})
-        yield _event({"type": "ping"})
+        yield self.ping()
 
     def piece(self, index: int, event: Message) -> Iterator[str]:
         """Text, reasoning and calls."""
@@ -71,8 +71,12 @@ class MessageWriter:
 
     def done(self, index: int, event: Message) -> Iterator[str]:
         """What was held back, and the end of the last block."""
-        for each in self._ended(self._parts.finish(), event["value"]):
+        for each in self._ended(self._parts.finish(event["value"]), event["value"]):
             yield _event(each)
+
+    def ping(self) -> str:
+        """An event that its clients skip."""
+        return _event({"type": "ping"})
 
     def ended(self) -> Iterator[str]:
         """Why it ended, and counts."""

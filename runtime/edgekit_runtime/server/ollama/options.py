@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_stops
+from edgekit_runtime.prompts.bounds import TO_CONTEXT
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.ollama import tables
 from edgekit_runtime.server.openai.forms import ANY_OBJECT, checked
@@ -29,7 +29,7 @@ def read_options(document: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, .
     known = {name: value for name, value in given.items() if name in tables.OPTIONS}
     if known.get("repeat_last_n") is None:
         known["repeat_last_n"] = LAST_TOKENS
-    found = read_sampling(Fields(known)) | {"stop": _stops(known.get("stop"))}
+    found = read_sampling(Fields(known)) | {"stop": Fields(known).stops("stop")}
     if known.get("num_predict") in TO_THE_END:
         return found | {"max_tokens": TO_CONTEXT}, ignored
     return found | {"max_tokens": Fields(known).number("num_predict", int, 1)}, ignored
@@ -54,11 +54,3 @@ def read_format(document: dict[str, Any]) -> dict[str, Any]:
 def _whole(name: str, value: Any) -> Any:
     """Numbers of clients whose language has floats alone."""
     return int(value) if name in _WHOLE and isinstance(value, float) and value.is_integer() else value
-
-
-def _stops(given: Any) -> list[str]:
-    stops = [given] if isinstance(given, str) else [] if given is None else given
-    if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
-        raise InputError("stop has to be a list of texts", 'send ["\\n"], say, or leave it out')
-    check_stops(stops)
-    return stops

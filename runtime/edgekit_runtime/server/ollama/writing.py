@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from edgekit_runtime.files.strict_json import strict_json
-from edgekit_runtime.prompts.tool_stream import CallReader, Said, new_id
+from edgekit_runtime.prompts.tool_stream import Argued, Begun, Said
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.ollama.calls import told
 from edgekit_runtime.server.ollama.errors import ollama_error
 from edgekit_runtime.server.openai.responses import chat_logprobs
-from edgekit_runtime.server.parts import call_reader
+from edgekit_runtime.server.parts import Part, PartReader, Thought
 from edgekit_runtime.server.refusals import Refused
 from edgekit_runtime.server.wire import Message
 
@@ -28,8 +29,7 @@ class OllamaWriter:
     def __init__(self, asked: Asked, model: str) -> None:
         """Say what is answered to ``asked``; ``model`` is its name as the client has spelt it."""
         self._asked, self._model = asked, model
-        self._calls: CallReader | None = None
-        self._told = 0  # calls
+        self._parts = PartReader(None)
 
     def whole(self, results: list[dict[str, Any]], scores: list[list[Any]]) -> dict[str, Any]:
         """The answer in one piece."""
@@ -42,21 +42,21 @@ class OllamaWriter:
 
     def begun(self, accepted: Message) -> Iterator[str]:
         """Nothing yet."""
-        self._calls = call_reader(accepted.get("calls"))
+        self._parts = PartReader(accepted.get("calls"))
         return iter(())
 
     def piece(self, index: int, event: Message) -> Iterator[str]:
         """Text, reasoning and whole calls."""
-        text = event["text"]
-        if self._calls is not None:
-            text = "".join(each.text for each in self._calls.feed(text) if isinstance(each, Said))
-        yield from self._more(text, event.get("reasoning") or "", event["scores"])
+        yield from self._more(self._parts.feed(event), event["scores"])
 
     def done(self, index: int, event: Message) -> Iterator[str]:
         """What was held back, and the end."""
-        if self._calls is not None:
-            yield from self._more("".join(each.text for each in self._calls.finish() if isinstance(each, Said)))
+        yield from self._more(self._parts.finish(event["value"]))
         yield _line(self._object("") | _end(event["value"]))
+
+    def ping(self) -> str:
+        """Nothing more of the answer: each line has to be an object there."""
+        return _line(self._object("") | {"done": False})
 
     def ended(self) -> Iterator[str]:
         """Nothing more: the last object was the end."""
@@ -66,10 +66,22 @@ class OllamaWriter:
         """An error in the place of what is missing."""
         yield _line(ollama_error(refused))
 
-    def _more(self, text: str, reasoning: str = "", scores: list[Any] | None = None) -> Iterator[str]:
-        fresh = self._calls.calls[self._told :] if self._calls is not None else []
-        calls = [told(call.message_form(new_id()), self._told + number) for number, call in enumerate(fresh)]
-        self._told += len(fresh)
+    def _more(self, parts: list[Part], scores: list[Any] | None = None) -> Iterator[str]:
+        """Objects of these parts: one, or more where a text comes behind a call."""
+        text, reasoning, calls = "", "", list[dict[str, Any]]()
+        for part in parts:
+            match part:
+                case Thought(more):
+                    reasoning += more
+                case Begun(number, identity, name):
+                    calls.append({"id": identity, "function": {"index": number, "name": name, "arguments": {}}})
+                case Argued(_, arguments):
+                    calls[-1]["function"]["arguments"] = json.loads(arguments)
+                case Said(more):
+                    if calls:
+                        yield _line(self._object(text, reasoning, calls) | {"done": False})
+                        text, reasoning, calls = "", "", []
+                    text += more
         if text or reasoning or calls or scores:
             yield _line(self._object(text, reasoning, calls, scores) | {"done": False})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.images import check_count
-from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_messages_count, check_stops
+from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_messages_count
 from edgekit_runtime.prompts.chat import IMAGE_PART
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.fields import Fields
@@ -99,13 +99,9 @@ def _limit(fields: Fields, *names: str, least: int = 1) -> int | None:
 
 
 def _common(document: dict[str, Any], fields: Fields, adapters: Sequence[str]) -> dict[str, Any]:
-    stop = document.get("stop")
-    stop = [stop] if isinstance(stop, str) else stop or []
-    if not isinstance(stop, list) or not all(isinstance(each, str) and each for each in stop):
-        raise InputError("stop has to be text or a list of texts", 'send ["\\n"], say, or leave it out')
-    check_stops(stop)
+    lora = read_lora(document.get("lora"), adapters)
     return (
-        {"adapter": document.get("model"), "lora": read_lora(document.get("lora"), adapters), "stop": stop}
+        {"adapter": document.get("model"), "lora": lora, "stop": fields.stops("stop")}
         | read_sampling(fields)
         | read_form(document)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
 from edgekit_runtime.server.asked import Asked
@@ -25,7 +26,7 @@ def reply(asked: Asked, results: list[Result], scores: list[list[Score]]) -> dic
             echoed = result["echoed"]
             choice["text"] = _text_of(echoed) + result["text"]
             if asked.logprobs:
-                choice["logprobs"] = completion_logprobs(echoed + scored)
+                choice["logprobs"] = completion_logprobs(echoed + scored, Offsets())
         choices.append(choice)
     kind = "chat.completion" if asked.chat else "text_completion"
     return _envelope(asked, kind, choices) | _figures(asked, results)
@@ -41,9 +42,17 @@ def chunks(asked: Asked, index: int, deltas: list[dict[str, Any]], scores: list[
 
 
 def chunk(
-    asked: Asked, index: int, text: str | None, scores: list[Score], finish_reason: str | None = None
+    asked: Asked,
+    index: int,
+    text: str | None,
+    scores: list[Score],
+    finish_reason: str | None = None,
+    offsets: Offsets | None = None,
 ) -> dict[str, Any]:
-    """A piece of a streamed choice; ``text`` None for the last, which says why it ended."""
+    """A piece of a streamed choice; ``text`` None for the last, which says why it ended.
+
+    ``offsets`` counts the text of a completion up to here.
+    """
     choice: dict[str, Any] = {"index": index, "finish_reason": finish_reason, "logprobs": None}
     if asked.chat:
         choice["delta"] = {} if text is None else {"content": text}
@@ -52,7 +61,7 @@ def chunk(
     else:
         choice["text"] = text or ""
         if scores:
-            choice["logprobs"] = completion_logprobs(scores)
+            choice["logprobs"] = completion_logprobs(scores, offsets or Offsets())
     return _envelope(asked, _chunk_kind(asked), [choice])
 
 
@@ -62,9 +71,9 @@ def echoed_in(event: dict[str, Any]) -> list[Score]:
     return found
 
 
-def echo_chunk(asked: Asked, index: int, echoed: list[Score]) -> dict[str, Any]:
+def echo_chunk(asked: Asked, index: int, echoed: list[Score], offsets: Offsets) -> dict[str, Any]:
     """The prompt, before its completion."""
-    return chunk(asked, index, _text_of(echoed), echoed if asked.logprobs else [])
+    return chunk(asked, index, _text_of(echoed), echoed if asked.logprobs else [], offsets=offsets)
 
 
 def first_chunk(asked: Asked, index: int) -> dict[str, Any]:
@@ -116,10 +125,24 @@ def chat_logprobs(scores: list[Score]) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(scores: list[Score]) -> dict[str, Any]:
+class Offsets:
+    """Where tokens begin in the text of a completion, in characters; a stream's pieces go on counting."""
+
+    def __init__(self) -> None:
+        """Stand at its beginning."""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at = 0
+
+    def of(self, data: list[int]) -> int:
+        """That of the next token; one that goes on with a character begins where that does."""
+        found = self._at
+        self._at += len(self._decoder.decode(bytes(data)))
+        return found
+
+
+def completion_logprobs(scores: list[Score], offsets: Offsets) -> dict[str, Any]:
     """Log-probabilities as plain completions have them; the chosen token is among the likeliest, as at OpenAI."""
     tokens = [_spell(data) for data, _, _ in scores]
-    offsets = [sum(map(len, tokens[:number])) for number in range(len(tokens))]
     top: list[dict[str, float] | None] = []
     for token, (_, logprob, others) in zip(tokens, scores, strict=True):
         likeliest = {_spell(data): other for data, other in reversed(others)}
@@ -128,7 +151,7 @@ def completion_logprobs(scores: list[Score]) -> dict[str, Any]:
         "tokens": tokens,
         "token_logprobs": [logprob for _, logprob, _ in scores],
         "top_logprobs": top,
-        "text_offset": offsets,
+        "text_offset": [offsets.of(data) for data, _, _ in scores],
     }
 
 

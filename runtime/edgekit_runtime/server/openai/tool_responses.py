@@ -37,9 +37,9 @@ class Deltas:
         """What is known with the next piece: reasoning, where it was told apart, then text and calls."""
         return list(map(_delta, self._parts.feed(event)))
 
-    def finish(self) -> list[dict[str, Any]]:
-        """What was held back."""
-        return list(map(_delta, self._parts.finish()))
+    def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What was held back, given the worker's result."""
+        return list(map(_delta, self._parts.finish(result)))
 
 
 def _delta(part: Part) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekit_runtime.server.asked import Asked
-from edgekit_runtime.server.events import MEDIA_TYPE, event_text
+from edgekit_runtime.server.events import MEDIA_TYPE, PING, event_text
 from edgekit_runtime.server.openai import responses as replies
 from edgekit_runtime.server.openai.tool_responses import Deltas
 from edgekit_runtime.server.refusals import Refused, openai_error
@@ -24,6 +24,7 @@ class OpenAIWriter:
         self._deltas: list[Deltas] = []
         self._results: dict[int, replies.Result] = {}
         self._begun: set[int] = set()
+        self._offsets = [replies.Offsets() for _ in asked.options]
 
     def whole(self, results: list[replies.Result], scores: list[list[replies.Score]]) -> dict[str, Any]:
         """The answer in one piece."""
@@ -43,7 +44,8 @@ class OpenAIWriter:
             return
         yield from self._echo(index, event)
         if not self._asked.chat:
-            yield event_text(replies.chunk(self._asked, index, event["text"], event["scores"]))
+            told = replies.chunk(self._asked, index, event["text"], event["scores"], offsets=self._offsets[index])
+            yield event_text(told)
             return
         for each in replies.chunks(self._asked, index, self._deltas[index].feed(event), event["scores"]):
             yield event_text(each)
@@ -52,9 +54,13 @@ class OpenAIWriter:
         """What was held back, and why it ended."""
         yield from self._echo(index, event)
         result = self._results[index] = event["value"]
-        for each in replies.chunks(self._asked, index, self._deltas[index].finish(), []):
+        for each in replies.chunks(self._asked, index, self._deltas[index].finish(result), []):
             yield event_text(each)
         yield event_text(replies.chunk(self._asked, index, None, [], result["finish_reason"]))
+
+    def ping(self) -> str:
+        """A comment."""
+        return PING
 
     def ended(self) -> Iterator[str]:
         """Counts, if they are wanted, and OpenAI's end of streams."""
@@ -70,5 +76,5 @@ class OpenAIWriter:
 
     def _echo(self, index: int, event: Message) -> Iterator[str]:
         if index not in self._begun and (echoed := replies.echoed_in(event)):
-            yield event_text(replies.echo_chunk(self._asked, index, echoed))
+            yield event_text(replies.echo_chunk(self._asked, index, echoed, self._offsets[index]))
         self._begun.add(index)

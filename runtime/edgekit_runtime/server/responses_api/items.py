@@ -64,7 +64,7 @@ class Items:
             yield self._told(f"response.{part['type']}.done", content_index=0, text=self._text, **scored)
             yield self._told("response.content_part.done", content_index=0, part=part)
             item["content"] = [part]
-        item["status"] = status
+        item["status"] = WHOLE if item["type"] == "function_call" else status  # calls come whole, or not at all
         yield {"type": "response.output_item.done", "output_index": len(self.output) - 1, "item": dict(item)}
         self._open, self._text, self._scores = None, "", []
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgekit_runtime.files.strict_json import without_nan
 from edgekit_runtime.prompts.tool_stream import Said
 from edgekit_runtime.server.asked import Asked
-from edgekit_runtime.server.events import MEDIA_TYPE, event_text
+from edgekit_runtime.server.events import MEDIA_TYPE, PING, event_text
 from edgekit_runtime.server.openai.responses import Result, Score, chat_logprobs
 from edgekit_runtime.server.parts import Part, PartReader, parts_of
 from edgekit_runtime.server.refusals import Refused
@@ -60,8 +60,12 @@ class ResponseWriter:
 
     def done(self, index: int, event: Message) -> Iterator[str]:
         """What was held back, and the ends of items."""
-        for each in self._ended(self._parts.finish(), event["value"]):
+        for each in self._ended(self._parts.finish(event["value"]), event["value"]):
             yield self._event(each)
+
+    def ping(self) -> str:
+        """A comment."""
+        return PING
 
     def ended(self) -> Iterator[str]:
         """The whole response again."""
