@@ -19,7 +19,6 @@ _PRUNING = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
 ON_UPDATES = (SVD, *(f"{each}_svd" for each in _PRUNING), DELLA)  # methods that end at a rank
 PRUNES = (*_PRUNING, *(f"{each}_svd" for each in _PRUNING), DELLA)  # methods with a density
 ELECTS = ("ties", "ties_svd", "dare_ties", "dare_ties_svd", DELLA)  # methods that elect a sign before they weigh
-DRAWS = ("dare_linear", "dare_ties", "dare_linear_svd", "dare_ties_svd", DELLA)  # methods that draw what they drop
 COMBINATIONS = (CAT, SVD, LINEAR, *(name for each in _PRUNING for name in (each, f"{each}_svd")), DELLA)
 
 

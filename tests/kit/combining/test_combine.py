@@ -93,7 +93,7 @@ def test_the_gate_refuses_a_combination_that_loses_too_much_until_that_is_accept
     assert part_refusals([{"name": "a"}], Gate()) == []
     rows = evaluate(load_project(project), "a", with_base=False).samples
     lines = [json.dumps({"prompt": f"scratch of {n} mm", "completion": each["answer"]}) for n, each in enumerate(rows)]
-    (project / "data/eval.jsonl").write_text("\n".join(lines))  # a answers all of them right
+    (project / "data/eval.jsonl").write_text("\n".join(lines))  # as a answers them, and goes on
     change(project, lambda adapters: adapters["both"]["combined"].update(parts={"a": 0.5, "b": 4}))
     document = YAML().load((project / "edgekit.yaml").read_text())
     document["gate"]["max_part_loss_points"] = 1
@@ -102,7 +102,7 @@ def test_the_gate_refuses_a_combination_that_loses_too_much_until_that_is_accept
     assert combine(project, "both") == 4
     said = capsys.readouterr().err
     assert "both loses too much of what its parts can do: on the rows of a it scores" in said
-    assert "a alone 100.0" in said
+    assert "of 100 and a alone" in said
     assert not (project / "adapters/both").exists()
     assert combine(project, "both", "--accept-loss", "a is old") == 0
     assert json.loads((project / "adapters/both/run.json").read_text())["combined"]["accepted"] == "a is old"
