@@ -44,6 +44,13 @@ def formats() -> list[str]:
     return list(FORMATS)
 
 
+def kv_caches() -> list[str]:
+    """Types of a KV cache."""
+    from edgekit_runtime.formats.manifest import KV_CACHES
+
+    return list(KV_CACHES)
+
+
 def modes() -> list[str]:
     """How adapters travel."""
     from edgekit.project import MODES

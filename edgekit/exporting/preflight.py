@@ -23,6 +23,7 @@ from edgekit_exporters.onnx.builder import require_onnx
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.files.atomic import check_replaceable
 from edgekit_runtime.formats.bundle import is_bundle
+from edgekit_runtime.formats.kv_cache import refuse_for_onnx
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.hints import did_you_mean
 
@@ -116,6 +117,7 @@ def _check_type(project: Project, quantize: str | None) -> None:
             # GenAI's builder has image models of its own list only, adapters for none of them.
             problem = "there is no ONNX for captions: image models run on llama.cpp"
             raise UsageError(problem, "export with --format gguf")
+        refuse_for_onnx(settings.kv_cache)
         deployed_weights(settings, None, quantize)
         require_onnx()
         return

@@ -40,7 +40,7 @@ from edgekit.project.fields import (
 from edgekit.project.schedulers import SCHEDULERS, check_arguments
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
+from edgekit_runtime.formats.manifest import F16, KV_CACHES, NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
 from edgekit_runtime.formats.sampling_defaults import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.hints import did_you_mean
@@ -327,6 +327,9 @@ class Export:
     imatrix: Switch = Field(default=False, description="Weigh the quantizer by the training rows")
     tensor_types: Annotated[_Types, empty_is(dict, _Types)] = Field(
         default_factory=dict, description="Regular expression over GGUF tensor names -> another type than quantize"
+    )
+    kv_cache: Annotated[Text, OneOf(KV_CACHES)] = Field(
+        default=F16, description="KV cache on devices; of the memory of f16, q8_0-f16 takes 0.77, q8_0 0.53, q4_0 0.28"
     )
     projector: Annotated[Text, OneOf(PROJECTORS)] = Field(default="F16", description="Type of what reads images")
     default_adapter: Text | None = Field(

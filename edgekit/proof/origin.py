@@ -74,6 +74,7 @@ class Origin:
                 "name": self.base,
                 "family": base.family,
                 "quantization": base.quantization,
+                "kv_cache": base.kv_cache,
                 "requantized_from": base.requantized_from,
                 "digest": base.digest,
                 "merged": list(base.merged),
