@@ -83,3 +83,10 @@ def templates() -> list[str]:
     from edgekit.examples.init import TEMPLATES
 
     return list(TEMPLATES)
+
+
+def combinations() -> list[str]:
+    """Methods that make one adapter of several."""
+    from edgekit_exporters.peft.combinations import COMBINATIONS
+
+    return list(COMBINATIONS)

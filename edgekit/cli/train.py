@@ -45,7 +45,10 @@ def train(
     """Train an adapter, or all of the project."""
     project = load(folder, base)
     wanted = [project.adapter(name)] if name else list(project.adapters.values())
-    names = [adapter.name for adapter in wanted if name or adapter.path is None]
+    made = [adapter.name for adapter in wanted if adapter.combined is not None and not name]
+    names = [adapter.name for adapter in wanted if name or (adapter.path is None and adapter.combined is None)]
+    if not names and made:
+        raise UsageError("no adapter of the project is trained here", f"go on with `edgekit combine {made[0]}`")
     if not names:
         raise UsageError("every adapter of the project was trained elsewhere", "go on with `edgekit export`")
     if dry_run and resume:
@@ -76,7 +79,8 @@ def train(
         print(f"  {_outcome(path)}")
         if each in trimmed:
             print(f"  {trimmed[each]}")
-    print(f"  next: edgekit evaluate {next(iter(folders))}, then edgekit export")
+    then = f"edgekit combine {' '.join(made)}" if made else "edgekit export"
+    print(f"  next: edgekit evaluate {next(iter(folders))}, then {then}")
 
 
 def _trimmed(project: Project, folders: Mapping[str, Path], changes: Mapping[str, Any]) -> dict[str, str]:
@@ -103,7 +107,8 @@ def _dry_run(project: Project, names: Sequence[str], changes: Mapping[str, Any],
 
 def _outcome(folder: Path) -> str:
     """Last losses, steps and time of a training that has just ended."""
-    from edgekit.training.record import final_losses, read_record
+    from edgekit.project.run_record import read_record
+    from edgekit.training.record import final_losses
     from edgekit_exporters.progress import clock
 
     record = read_record(folder)

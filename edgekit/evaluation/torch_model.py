@@ -55,7 +55,7 @@ class TorchModel:
         reasoning: str | None = None,
     ) -> None:
         """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster."""
-        self._name = name
+        self._name, self._base, self._reasoning = name, base, reasoning
         taken = None if adapter is None else take_in_any(adapter, base)  # before anything is loaded
         self.encoder = Encoder(base.folder, images=images, reasoning=reasoning)
         with stage(f"loading {name or 'the base'} in torch at {weights.label}"):
@@ -65,6 +65,19 @@ class TorchModel:
                 model = load_base(base, weights)
             model = let_see(model, images)
             self._model: Any = (model if taken is None else attach(model, taken)).eval()
+
+    def carry(self, adapter: Path, *, name: str, reasoning: str | None) -> None:
+        """Put another LoRA in the place of the one it has; ``reasoning`` is how prompts are written from now on.
+
+        Raises:
+            InputError: it is no sound adapter of this base.
+        """
+        taken = take_in_any(adapter, self._base)
+        bare = self._model.unload() if hasattr(self._model, "peft_config") else self._model
+        self._model, self._name = attach(bare, taken).eval(), name
+        if reasoning != self._reasoning:
+            self.encoder = Encoder(self._base.folder, images=self.encoder.images, reasoning=reasoning)
+            self._reasoning = reasoning
 
     def answers(self, rows: Sequence[Row], system: str | None, max_tokens: int, *, with_adapter: bool) -> list[str]:
         """One greedy answer a row, in the order of ``rows``.

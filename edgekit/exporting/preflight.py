@@ -8,10 +8,12 @@ from pathlib import Path
 
 from edgekit.bases.resolve import check_project_base
 from edgekit.bases.weights import deployed_weights
+from edgekit.combining.gate import check_parts
 from edgekit.data import load_rows
 from edgekit.exporting.options import ExportOptions
 from edgekit.project import AUTO, Adapter, Project
-from edgekit.project.folders import bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.project.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.project.run_record import read_record
 from edgekit.targets.devices import device_profile
 from edgekit.training.kept import as_trained
 from edgekit.training.preflight import check_virtual
@@ -46,6 +48,7 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     Raises:
         UsageError: an unknown format, mode, quantisation, type or device, or options that contradict each other.
         InputError: an adapter that isn't trained, no such base, bad rows, an output that can't be replaced.
+        GateRefused: a combined adapter that loses too much on a part, and nobody accepted that.
     """
     project = options.applied_to(as_trained(project))
     settings, quantize = project.export, options.quantize
@@ -63,6 +66,10 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
         check_virtual(project, adapter)
     check_replaceable(bundle_folder(project, options.output), is_bundle)
     _check_trained(project, adapters)
+    for adapter in adapters:
+        record = read_record(adapter_folder(project, adapter)) if adapter.combined is not None else None
+        if record is not None and options.accept_loss is None:
+            check_parts(adapter.name, record["combined"], project.gate)
     if settings.mode == "separate":
         default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])
     _check_rows(project, adapters, quantize or settings.quantize)

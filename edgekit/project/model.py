@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import SkipJsonSchema
 
-from edgekit.project.data_files import DataFiles
+from edgekit.project.combined import Combined
+from edgekit.project.data_files import NO_ROWS, DataFiles
 from edgekit.project.fields import (
     CLOSED,
     AdapterName,
@@ -134,6 +135,9 @@ class Adapter:
 
     name: SkipJsonSchema[str]  # in a project file it is the key of the adapter
     path: InProject | None = Field(default=None, description="An adapter that was trained elsewhere: a folder or file")
+    combined: Combined | None = Field(
+        default=None, description="Made of other adapters without training, by `edgekit combine`"
+    )
     method: Annotated[Text, OneOf(METHODS)] = Field(default="qlora", description="How to train it")
     invocation: Text | None = Field(
         default=None,
@@ -242,6 +246,11 @@ class Adapter:
     data: DataFiles | None = Field(default=None, description="Its own rows; else the project's")
 
     @property
+    def is_trained(self) -> bool:
+        """Whether edgekit trains it: it is neither imported nor made of others."""
+        return self.path is None and self.combined is None
+
+    @property
     def lora_alpha(self) -> int:
         """``alpha``, or twice the rank."""
         return self.alpha or 2 * self.rank
@@ -279,6 +288,15 @@ class Adapter:
     @model_validator(mode="after")
     def _arguments_of_the_scheduler(self) -> Adapter:
         check_arguments(self.scheduler, self.lr_scheduler_kwargs)
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_one_origin(self) -> Adapter:
+        if self.combined is not None and self.path is not None:
+            error = refused("an adapter at a path is there already", "leave out path, or combined")
+            raise refused_at(("combined",), error, self.path)
+        if self.data is not None and self.data.train == NO_ROWS and self.is_trained:
+            raise refused_at(("data", "train"), "missing", self.data)
         return self
 
     @model_validator(mode="after")
@@ -354,6 +372,12 @@ class Gate:
         default=1.0, ge=0, le=100, description="Points of the task's score (0-100), beyond noise, that may be lost"
     )
     max_mean_kl: Number = Field(default=0.05, ge=0, description="Most mean KL, in nats per answer token")
+    max_part_loss_points: Number = Field(
+        default=5.0,
+        ge=0,
+        le=100,
+        description="Points, beyond noise, that a combination may lose on the rows of each adapter that it is made of",
+    )
     min_score: Number | None = Field(default=None, ge=0, le=100, description="Least score on the device (0-100)")
     min_gain: Number | None = Field(
         default=None,
@@ -397,6 +421,13 @@ class Project:
     gate: Annotated[Gate, empty_is(Gate, Gate)] = Field(
         default_factory=Gate, description="What an export may lose, and how good it has to be"
     )
+
+    @model_validator(mode="after")
+    def _has_rows_to_train_on(self) -> Project:
+        trained = any(each.is_trained and each.data is None for each in self.adapters.values())
+        if trained and self.data is not None and self.data.train == NO_ROWS:
+            raise refused_at(("data", "train"), "missing", self.data)
+        return self
 
     def adapter(self, name: str | None = None) -> Adapter:
         """The adapter called ``name``; the only one when None.

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgekit.bases.resolve import base_label
 from edgekit.data import data_digest
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import trained_folder
+from edgekit.project.run_record import read_record
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.formats.bundle import file_digest
@@ -32,6 +33,7 @@ class Origin:
         device: the device profile that the bundle is for; None when none was named.
         data: adapter -> sha256 over its evaluation file and the images in it.
         trained: adapter -> sha256 over the trained weights.
+        combined: adapter that is made of others -> what its run.json says of that.
     """
 
     project: str
@@ -39,6 +41,7 @@ class Origin:
     device: str | None
     data: Mapping[str, str]
     trained: Mapping[str, str]
+    combined: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, project: Project, adapters: Sequence[Adapter], base: Base, device: str | None) -> Origin:
@@ -49,14 +52,21 @@ class Origin:
         """
         data = {each.name: data_digest([project.data_for(each.name).eval]) for each in adapters}
         trained = {each.name: _weights_digest(trained_folder(project, each)) for each in adapters}
+        records = {each.name: read_record(trained_folder(project, each)) for each in adapters if each.combined}
         return cls(
-            project.project, base_label(project, base), None if device is None else Path(device).name, data, trained
+            project.project,
+            base_label(project, base),
+            None if device is None else Path(device).name,
+            data,
+            trained,
+            {name: record["combined"] for name, record in records.items() if record is not None},
         )
 
     def document(self, manifest: Manifest, engine: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of report.json, for the bundle with this manifest, which ``engine`` has answered for."""
         base = manifest.base
-        return {
+        more = {"combined": dict(self.combined)} if self.combined else {}
+        return more | {
             "project": self.project,
             "bundle": {"name": manifest.name, "version": manifest.version},
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

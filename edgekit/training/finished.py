@@ -8,7 +8,7 @@ from typing import Any
 from edgekit.bases.weights import GGUF, ONNX, TORCH, Weights, recorded_weights, training_weights, with_blocks
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, trained_folder
-from edgekit.training.record import read_record
+from edgekit.project.run_record import read_record
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource
 from edgekit_exporters.gguf.connector import trained_connector, with_connector

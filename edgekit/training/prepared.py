@@ -134,7 +134,7 @@ def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], out
 def hyperparameters(adapter: Adapter) -> dict[str, Any]:
     """The settings that decide what is learnt."""
     settings = asdict(adapter)
-    for key in ("name", "path", "data", "version", "schema", "generation", "samples", "report_to"):
+    for key in ("name", "path", "combined", "data", "version", "schema", "generation", "samples", "report_to"):
         settings.pop(key, None)
     if adapter.method in VIRTUAL:
         for key in ("rank", "targets"):

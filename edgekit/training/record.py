@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.project import PREFERENCE
+from edgekit.project.run_record import RECORD_FILE, RECORD_SCHEMA
 from edgekit_runtime.files.strict_json import strict_json
 
-RECORD_FILE = "run.json"
 PLOT_FILE = "loss.png"
-RECORD_SCHEMA = "edgekit.run/1"
 PACKAGES = ("edgekit", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "llama-cpp-python")
 _OF_PREFERENCES = ("rewards/accuracies", "rewards/margins")  # pairs told apart, and by how much
 _OF_CURVE = (
@@ -32,7 +30,7 @@ class RunRecord:
     template and special tokens.  ``settings`` are those of this training alone, which the project file doesn't have.
     ``run`` is its name among the project's runs, ``status`` how it ended, ``kept_step`` the step whose state is kept.
     ``samples`` are answers that were looked at in between.  ``trimmed`` is what `targets: auto` has left out, and what
-    that has changed.
+    that has changed.  ``combined`` says of what other adapters it is made.
     """
 
     adapter: str
@@ -56,6 +54,7 @@ class RunRecord:
     kept_step: int | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
     trimmed: dict[str, Any] | None = None
+    combined: dict[str, Any] | None = None
 
     def text(self) -> str:
         """As a JSON document, with versions and machine."""
@@ -75,20 +74,6 @@ class RunRecord:
     def save(self, folder: Path) -> None:
         """Write run.json."""
         (folder / RECORD_FILE).write_text(self.text(), encoding="utf-8")
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The run.json of an adapter folder; None when edgekit did not train it."""
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if is_record(record) else None
-
-
-def is_record(document: object) -> bool:
-    """Whether a JSON document is the record of a run."""
-    return isinstance(document, dict) and document.get("schema") == RECORD_SCHEMA
 
 
 def curve(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
