@@ -11,10 +11,11 @@ from edgekit.bases.weights import deployed_weights
 from edgekit.data import load_rows
 from edgekit.exporting.options import ExportOptions
 from edgekit.project import AUTO, Adapter, Project
-from edgekit.project.folders import bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.project.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.targets.devices import device_profile
 from edgekit.training.kept import as_trained
 from edgekit.training.preflight import check_virtual
+from edgekit.training.record import check_folded, read_record
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.builder import require_onnx
@@ -43,7 +44,8 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     """Look at all that :func:`~edgekit.exporting.export.export` was asked for.
 
     Raises:
-        UsageError: an unknown format, mode, quantisation, type or device, or options that contradict each other.
+        UsageError: an unknown format, mode, quantisation, type or device, options that contradict each other, or that an
+            adapter wasn't trained for.
         InputError: an adapter that isn't trained, no such base, bad rows, an output that can't be replaced.
     """
     project = options.applied_to(as_trained(project))
@@ -60,6 +62,7 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     for adapter in adapters:
         check_virtual(project, adapter)
+        check_folded(adapter.name, read_record(adapter_folder(project, adapter)), settings, quantize or settings.quantize)
     check_replaceable(bundle_folder(project, options.output), is_bundle)
     _check_trained(project, adapters)
     if settings.mode == "separate":
