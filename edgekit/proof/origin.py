@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgekit.bases.resolve import base_label
 from edgekit.data import data_digest
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import trained_folder
+from edgekit.training.finished import folded_digest
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.formats.bundle import file_digest
@@ -32,6 +33,8 @@ class Origin:
         device: the device profile that the bundle is for; None when none was named.
         data: adapter -> sha256 over its evaluation file and the images in it.
         trained: adapter -> sha256 over the trained weights.
+        folded: of adapters that were trained merged -> sha256 over the tensors with them in their blocks, which are
+            those of the bundle.
     """
 
     project: str
@@ -39,6 +42,7 @@ class Origin:
     device: str | None
     data: Mapping[str, str]
     trained: Mapping[str, str]
+    folded: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, project: Project, adapters: Sequence[Adapter], base: Base, device: str | None) -> Origin:
@@ -49,9 +53,9 @@ class Origin:
         """
         data = {each.name: data_digest([project.data_for(each.name).eval]) for each in adapters}
         trained = {each.name: _weights_digest(trained_folder(project, each)) for each in adapters}
-        return cls(
-            project.project, base_label(project, base), None if device is None else Path(device).name, data, trained
-        )
+        folded = {each.name: digest for each in adapters if (digest := folded_digest(project, each)) is not None}
+        name = None if device is None else Path(device).name
+        return cls(project.project, base_label(project, base), name, data, trained, folded)
 
     def document(self, manifest: Manifest, engine: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of report.json, for the bundle with this manifest, which ``engine`` has answered for."""
@@ -77,6 +81,7 @@ class Origin:
                 "base": base.digest,
                 "adapters": {entry.name: entry.digest for entry in manifest.adapters},
                 "trained": dict(self.trained),
+                "folded": dict(self.folded),
                 "eval": dict(self.data),
             },
         }
