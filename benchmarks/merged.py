@@ -16,11 +16,13 @@ import logging
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.data import Row
 from edgekit.evaluation.evaluate import Questions, questions
 from edgekit.evaluation.scoring import score_rows
 from edgekit.examples.init import init_project
@@ -34,7 +36,8 @@ from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.runtime.options import AS_IT_IS
 
 SEPARATE, NAIVE, AWARE = "separate", "naive", "merged"
-WAYS = (SEPARATE, NAIVE, AWARE)
+WAYS = (AWARE, SEPARATE, NAIVE)
+CONTEXT = 512
 SPEED_TOKENS, SPEED_TURNS = 48, 15
 
 
@@ -47,17 +50,19 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--rows", type=int, default=200, help="held-out rows")
+    parser.add_argument("--parallel", type=int, default=8, help="requests at a time; answers are the same as alone")
     parser.add_argument("--work", type=Path, default=Path("build/merged"))
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     kinds, seeds = given.quantize.split(","), [int(seed) for seed in given.seeds.split(",")]
-    table = [["type", "seed", "base", "beside", "merged afterwards", "trained merged", "gain kept: afterwards", "trained"]]
+    heading = ["type", "seed", "base", "beside", "merged afterwards", "trained merged"]
+    table = [[*heading, "gain kept: merged afterwards", "trained merged"]]
     speeds = [["type", "adapter beside / base", "trained merged / base"]]
     for kind in kinds:
         bench = _Bench(given, kind)
         for seed in seeds:
-            base = bench.score(BASE, seeds[0])["score"]
-            beside, naive, aware = (bench.score(way, seed)["score"] for way in WAYS)
+            aware, beside, naive = (bench.score(way, seed)["score"] for way in WAYS)
+            base = bench.score(BASE, seed)["score"]
             kept = (f"{(score - base) / (beside - base):.2f}" for score in (naive, aware))
             table.append([kind, str(seed), *(f"{100 * each:.1f}" for each in (base, beside, naive, aware)), *kept])
         speeds.append([kind, *(f"{ratio:.2f}" for ratio in bench.speeds(seeds[0]))])
@@ -102,7 +107,7 @@ class _Bench:
 
     def score(self, way: str, seed: int) -> dict[str, Any]:
         """Of the answers that the device's engine gives to held-out rows."""
-        kept = self.work / f"score-{seed}-{way}.json"
+        kept = self.work / ("score-base.json" if way == BASE else f"score-{seed}-{way}.json")
         if not kept.exists():
             asked = questions(self.project, self.project.adapter(self.name), self.given.rows)
             bundle = self.bundle(SEPARATE if way == BASE else way, seed)
@@ -117,12 +122,14 @@ class _Bench:
     def _answers(self, bundle: Path, adapter: str, asked: Questions, *, bare: bool) -> list[str]:
         system = self.project.adapter(self.name).system
         start = [{"role": "system", "content": system}] if bare and system else []
-        answers = []
-        with Runtime(bundle, context=1024) as runtime:
-            for row in asked.rows:
+        count: int = self.given.parallel
+        with Runtime(bundle, context=CONTEXT, parallel=count, threads=1) as runtime, ThreadPoolExecutor(count) as pool:
+
+            def answer(row: Row) -> str:
                 options: dict[str, Any] = {"adapter": adapter, "max_tokens": asked.max_tokens, **AS_IT_IS}
-                answers.append(runtime.generate(messages=[*start, *row.messages], **options).text.strip())
-        return answers
+                return runtime.generate(messages=[*start, *row.messages], **options).text.strip()
+
+            return list(pool.map(answer, asked.rows))
 
     def speeds(self, seed: int) -> Sequence[float]:
         """Decode of the adapter beside its base, and of the one that was trained merged, over that of the bare base."""
@@ -130,11 +137,13 @@ class _Bench:
         if not kept.exists():
             rows = questions(self.project, self.project.adapter(self.name), SPEED_TURNS).rows
             with ExitStack() as stack:
-                opened = {
-                    way: stack.enter_context(Runtime(self.bundle(way, seed), context=1024, lookahead=False, threads=1))
-                    for way in (SEPARATE, AWARE)
-                }
-                asked = {BASE: (opened[SEPARATE], BASE), SEPARATE: (opened[SEPARATE], self.name), AWARE: (opened[AWARE], BASE)}
+
+                def opened(way: str) -> Runtime:
+                    bundle = self.bundle(way, seed)
+                    return stack.enter_context(Runtime(bundle, context=CONTEXT, lookahead=False, threads=1))
+
+                beside, merged = opened(SEPARATE), opened(AWARE)
+                asked = {BASE: (beside, BASE), SEPARATE: (beside, self.name), AWARE: (merged, BASE)}
                 found: dict[str, list[float]] = {way: [] for way in asked}
                 for row in rows:
                     for way, (runtime, adapter) in asked.items():

@@ -122,6 +122,6 @@ def folded_layers(model: Any) -> list[FoldedLinear]:
 
 
 def trained_pairs(model: Any) -> dict[str, Pair]:
-    """The pairs of a model's folded layers, by the layers' names in the float model; none where it has no such layer."""
+    """The pairs of a model's folded layers, by the layers' names in the float model."""
     named = model.named_modules()
     return {name.removeprefix(PREFIX): layer.pair for name, layer in named if isinstance(layer, FoldedLinear)}

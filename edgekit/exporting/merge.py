@@ -10,7 +10,7 @@ from edgekit.bases.resolve import project_base
 from edgekit.exporting.preflight import check_merge
 from edgekit.project import Project
 from edgekit.project.folders import is_merged_folder, merged_folder, trained_folder
-from edgekit.training.finished import folded_digest
+from edgekit.training.finished import folded_digest, run_record
 from edgekit_exporters.peft.merge import merge_to_folder
 from edgekit_exporters.progress import stage
 from edgekit_runtime.files.atomic import publish
@@ -36,9 +36,8 @@ def merge(project: Project, names: Sequence[str] | None = None, *, output: Path 
     for adapter in adapters:
         if folded_digest(project, adapter) is not None:
             log.warning(
-                "%s was trained merged into blocks; as floats it is another model, and quantized again by other tools it"
-                " may be one more",
-                adapter.name,
+                "%s was trained merged into %s blocks; these floats are what they were made from, not what was trained",
+                *(adapter.name, (run_record(project, adapter) or {})["quantization"]),
             )
     with publish(output, is_ours=is_merged_folder) as folder:
         base = project_base(project)

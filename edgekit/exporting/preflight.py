@@ -44,8 +44,8 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     """Look at all that :func:`~edgekit.exporting.export.export` was asked for.
 
     Raises:
-        UsageError: an unknown format, mode, quantisation, type or device, options that contradict each other, or that an
-            adapter wasn't trained for.
+        UsageError: an unknown format, mode, quantisation, type or device, options that contradict each other, or ones
+            that an adapter wasn't trained for.
         InputError: an adapter that isn't trained, no such base, bad rows, an output that can't be replaced.
     """
     project = options.applied_to(as_trained(project))
@@ -62,7 +62,8 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     for adapter in adapters:
         check_virtual(project, adapter)
-        check_folded(adapter.name, read_record(adapter_folder(project, adapter)), settings, quantize or settings.quantize)
+        record = read_record(adapter_folder(project, adapter))
+        check_folded(adapter.name, record, settings, quantize or settings.quantize)
     check_replaceable(bundle_folder(project, options.output), is_bundle)
     _check_trained(project, adapters)
     if settings.mode == "separate":

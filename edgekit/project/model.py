@@ -283,7 +283,8 @@ class Adapter:
             ("connector", "a connector isn't merged"),
         ):
             if getattr(self, key):
-                raise refused_at((key,), refused(f"merged: true is set, and {reason}", "leave it out"), getattr(self, key))
+                error = refused(f"merged: true is set, and {reason}", "leave it out")
+                raise refused_at((key,), error, getattr(self, key))
         return self
 
     @model_validator(mode="after")

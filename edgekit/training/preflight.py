@@ -90,9 +90,8 @@ def _check_merged(project: Project, adapter: Adapter) -> None:
     weights = training_weights(adapter, export, gguf_file(project.base, relative_to=project.folder))
     if weights.format != GGUF:
         auto = "is auto" if export.quantize == AUTO else "says no type"
-        raise UsageError(
-            f"{said}, which needs to know what devices run, and export.quantize {auto}", "set export.quantize: Q4_0, say"
-        )
+        problem = f"{said}, which needs to know what devices run, and export.quantize {auto}"
+        raise UsageError(problem, "set export.quantize: Q4_0, say")
 
 
 def _check_preferences(project: Project, adapter: Adapter) -> None:

@@ -31,8 +31,9 @@ class RunRecord:
     """Everything needed to know, and to repeat, how an adapter came about.
 
     ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``folded`` that of the tensors
-    with a merged adapter in their blocks; ``template`` that of chat template and special tokens.  ``settings`` are those of this training alone, which the project file doesn't have.
-    ``run`` is its name among the project's runs, ``status`` how it ended, ``kept_step`` the step whose state is kept.
+    with a merged adapter in their blocks; ``template`` that of chat template and special tokens.  ``settings`` are
+    those of this training alone, which the project file doesn't have.  ``run`` is its name among the project's runs,
+    ``status`` how it ended, ``kept_step`` the step whose state is kept.
     ``samples`` are answers that were looked at in between.
     """
 
@@ -96,7 +97,8 @@ def check_folded(name: str, record: Mapping[str, Any] | None, export: Export, wa
     if export.format != "gguf":
         raise UsageError(f"{said}, which an ONNX base has none of", "export it with --format gguf")
     if wanted is not None and (wanted == AUTO or canonical_quantization(wanted) != trained):
-        raise UsageError(f"{said}, and {wanted} has others", f"export it with --quantize {trained}, or train it for that")
+        hint = f"export it with --quantize {trained}, or train it for that"
+        raise UsageError(f"{said}, and {wanted} has others", hint)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

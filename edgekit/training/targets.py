@@ -46,8 +46,8 @@ def check_targets_on(base: Base, adapter: Adapter, export: Export) -> None:
 
     Raises:
         UsageError: experts with dropout, merged, or with a method that PEFT hasn't for them.
-        InputError: a separate or merged adapter of what the engine can't adapt: embedding or output of a tied base; on ONNX
-            these and experts.
+        InputError: an adapter, separate or trained merged, of what the engine can't adapt: embedding or output of a
+            tied base; on ONNX these and experts.
     """
     modules = base_modules(base)
     targets = targets_on(adapter.targets, modules.names, modules.experts)
@@ -63,7 +63,7 @@ def check_targets_on(base: Base, adapter: Adapter, export: Export) -> None:
         )
     if ends and modules.tied and adapter.merged:
         raise InputError(
-            f"{base.name} has one matrix for embedding and output, and merged: true can't fold {ends[0]} into one of them",
+            f"{base.name} has one matrix for embedding and output, and merged: true can't fold {ends[0]} alone",
             f"leave {ends[0].rpartition('.')[2]} out of targets, or train without merged",
         )
     if ends and modules.tied:

@@ -45,15 +45,13 @@ def quantized_rows(
     count, columns = rows.shape
     assert columns % elements == 0  # else the quantiser would have chosen another type
     source = np.ascontiguousarray(rows, dtype=np.float32)
-    weights = None if importance is None else np.ascontiguousarray(importance, dtype=np.float32)
+    weights = None if importance is None else _address(np.ascontiguousarray(importance, dtype=np.float32))
     blocks = np.empty((count, columns // elements * size), np.uint8)
     each = max(1, math.ceil(count / threads))
 
     def quantize(start: int) -> None:
         part, into = source[start : start + each], blocks[start : start + each]
-        made = _quantize_chunk()(
-            number, _address(part), _address(into), 0, len(part), columns, None if weights is None else _address(weights)
-        )
+        made = _quantize_chunk()(number, _address(part), _address(into), 0, len(part), columns, weights)
         assert made == into.nbytes
 
     starts = range(0, count, each)
@@ -96,7 +94,7 @@ def blocks_digest(changes: Iterable[tuple[str, Blocks]]) -> str:
     digest = hashlib.sha256()
     for name, blocks in changes:
         digest.update(f"{name}:{blocks.nbytes}:".encode())
-        digest.update(np.ascontiguousarray(blocks))
+        digest.update(np.ascontiguousarray(blocks).data)
     return digest.hexdigest()
 
 
@@ -112,7 +110,7 @@ def _address(array: NDArray[Any]) -> Any:
 
 @functools.cache
 def _quantize_chunk() -> Any:
-    """ggml's function, in the library that the engine uses."""
+    """The function of ggml, in the library that the engine uses."""
     from llama_cpp import llama_cpp
 
     from edgekit_runtime.engines.llama.library import start_backend
