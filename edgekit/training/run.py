@@ -35,11 +35,13 @@ from edgekit.training.trackers import tracking, tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit.training.virtual_tokens import KeptEncoder, wrap_with_virtual_tokens
 from edgekit_exporters.progress import stage
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
 
 log = logging.getLogger(__name__)
 
 INITIAL_FOLDER = "initial"
+NO_BLOCKS = "none"  # in the place of a digest
 
 
 def train(
@@ -185,8 +187,12 @@ def _folded(prepared: Prepared, model: Any) -> str | None:
     """The digest of the blocks that a merged training has ended with."""
     if prepared.folding is None:
         return None
-    with stage(f"taking down the blocks of {prepared.adapter.name}"):
-        return prepared.folding.digest(trained_pairs(model))
+    try:
+        with stage(f"taking down the blocks of {prepared.adapter.name}"):
+            return prepared.folding.digest(trained_pairs(model))
+    except InputError as error:  # it diverged: kept as any other adapter, and exports refuse it
+        log.warning("%s: %s", error.problem, error.hint)
+        return NO_BLOCKS
 
 
 def _publish(prepared: Prepared, model: Any, record: RunRecord) -> Path:
