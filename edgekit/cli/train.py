@@ -34,6 +34,9 @@ def train(
             "--set", metavar="KEY=VALUE", help="another setting than edgekit.yaml's: rank=8, say (can be repeated)"
         ),
     ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="train what `export --mode merged` ships (as --set merged=true)")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted training")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only say what it takes: steps, tokens, memory, time")
@@ -57,6 +60,10 @@ def train(
     from edgekit.training.preflight import check_train
 
     changes = read_settings(settings or [])
+    if merged:
+        if changes.get("merged") is False:
+            raise UsageError("--merged is given beside --set merged=false", "leave one out")
+        changes["merged"] = True
     check_train(with_settings(project, names, changes), names)
     if dry_run:
         _dry_run(project, names, changes, as_json=as_json)
@@ -79,7 +86,8 @@ def train(
         print(f"  {_outcome(path)}")
         if each in trimmed:
             print(f"  {trimmed[each]}")
-    then = f"edgekit combine {' '.join(made)}" if made else "edgekit export"
+    mode = " --mode merged" if project.adapter(next(iter(folders))).merged or merged else ""
+    then = f"edgekit combine {' '.join(made)}" if made else f"edgekit export{mode}"
     print(f"  next: edgekit evaluate {next(iter(folders))}, then {then}")
 
 

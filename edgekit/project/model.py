@@ -59,6 +59,7 @@ VIRTUAL_TOKENS = 16
 DECODE_BUDGET = 0.9  # share of the base's decode speed that `targets: auto` keeps where nobody says another
 TRIMMABLE = ("qlora", "lora", "rslora", "lora+")  # methods that `targets: auto` goes with: plain pairs on a fixed base
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
+FOLDABLE = ("qlora", "lora", "rslora", "lora+", PREFERENCE)  # methods that go with merged: plain pairs of layers
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
@@ -179,6 +180,10 @@ class Adapter:
     )
     alpha_pattern: Annotated[_Ranks, empty_is(dict, _Ranks)] = Field(
         default_factory=dict, description="Module name or regular expression -> another alpha, as in PEFT"
+    )
+    merged: Switch = Field(
+        default=False,
+        description="Train the blocks that devices run with the adapter folded in, for a merged export alone",
     )
     base_precision: Annotated[Text, OneOf(PRECISIONS)] | None = Field(
         default=None, description="What training sees of the base; else what export says that devices run"
@@ -304,6 +309,25 @@ class Adapter:
         if self.invocation is not None and self.method != ACTIVATED:
             error = refused("only an activated LoRA has one", f"method: {ACTIVATED}")
             raise refused_at(("invocation",), error, self.invocation)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_merged(self) -> Adapter:
+        if not self.merged:
+            return self
+        if self.method not in FOLDABLE:
+            error = refused(f"it doesn't go with method: {self.method}", f"use one of {', '.join(FOLDABLE)}")
+            raise refused_at(("merged",), error, self.merged)
+        if self.base_precision not in (None, "gguf"):
+            error = refused(f"base_precision {self.base_precision} has no GGUF blocks to fold into", "leave one out")
+            raise refused_at(("merged",), error, self.merged)
+        for key, reason in (
+            ("dropout", "a weight with the adapter in it has no inputs of its own to leave out"),
+            ("connector", "a connector isn't merged"),
+        ):
+            if getattr(self, key):
+                error = refused(f"merged: true is set, and {reason}", "leave it out")
+                raise refused_at((key,), error, getattr(self, key))
         return self
 
     @model_validator(mode="after")
