@@ -23,6 +23,7 @@ from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_exporters.peft.canonical import canonicalize
 from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.manifest import MANIFEST_FILE
 from edgekit_runtime.prompts.template import TemplateFacts
 from tests.adapters import save_random_lora
 
@@ -43,6 +44,16 @@ class Goods:
         bundle = Path(shutil.copytree(self.later_bundle, folder / "other"))
         _rewrite_base(bundle, {"general.description": "another file"})
         return bundle
+
+
+def with_base(bundle: Path, folder: Path, version: str = "1", **changed: Any) -> Path:
+    """A copy of a bundle whose manifest says other things of its base, and nothing of a proof."""
+    shutil.copytree(bundle, folder, copy_function=shutil.copy2)
+    document = json.loads((folder / MANIFEST_FILE).read_text())
+    document["base"] |= changed
+    document["version"] = version
+    (folder / MANIFEST_FILE).write_text(json.dumps(document))
+    return folder
 
 
 def text_plan(

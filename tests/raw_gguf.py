@@ -50,21 +50,21 @@ def metadata_of_base(kind: str = "llama") -> dict[str, Value]:
     return found
 
 
-def tensors_of_base() -> dict[str, Tensor]:
-    """Its weights, random."""
+def tensors_of_base(width: int = WIDTH) -> dict[str, Tensor]:
+    """Its weights, random; ``width`` is that of the hidden state, of which keys and values have half."""
     chosen = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (WIDTH, len(PIECES)), "output_norm.weight": (WIDTH,)}
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, len(PIECES)), "output_norm.weight": (width,)}
     for layer in range(LAYERS):
         names = {
-            "attn_norm": (WIDTH,),
-            "ffn_norm": (WIDTH,),
-            "attn_q": (WIDTH, WIDTH),
-            "attn_k": (WIDTH, WIDTH // 2),
-            "attn_v": (WIDTH, WIDTH // 2),
-            "attn_output": (WIDTH, WIDTH),
-            "ffn_gate": (WIDTH, HIDDEN),
-            "ffn_up": (WIDTH, HIDDEN),
-            "ffn_down": (HIDDEN, WIDTH),
+            "attn_norm": (width,),
+            "ffn_norm": (width,),
+            "attn_q": (width, width),
+            "attn_k": (width, width // 2),
+            "attn_v": (width, width // 2),
+            "attn_output": (width, width),
+            "ffn_gate": (width, HIDDEN),
+            "ffn_up": (width, HIDDEN),
+            "ffn_down": (HIDDEN, width),
         }
         shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in names.items()}
     return {

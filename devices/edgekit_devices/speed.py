@@ -73,7 +73,8 @@ class Model:
         query_width: heads x head size.
         kv_width: elements that keys and values of one token and layer take together; the mean where layers differ.
         context: tokens that the model was made for.
-        kv_element: bytes of an element of the KV cache: F16 in llama.cpp, float32 in ONNX Runtime.
+        kv_element: bytes of an element of the KV cache: of F16 in llama.cpp unless told otherwise, of float32 in ONNX
+            Runtime; a fraction where it is kept in blocks.
         state_bytes: what recurrent layers keep of a request, however long it is.
         running_bytes: what running the model takes beside its weights and what it keeps of requests.
         score_bytes: more of that for each token of context.
@@ -88,7 +89,7 @@ class Model:
     query_width: float
     kv_width: float
     context: int
-    kv_element: int = 2
+    kv_element: float = 2
     state_bytes: int = 0
     running_bytes: int = 0
     score_bytes: int = 0

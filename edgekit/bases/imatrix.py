@@ -18,6 +18,7 @@ from edgekit.encoding.completions import default_reasoning
 from edgekit.encoding.encoder import Encoder
 from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.project import Project
+from edgekit.project.data_files import NO_ROWS
 from edgekit_exporters.base import Base
 from edgekit_exporters.cache import cache_folder, cached
 from edgekit_exporters.gguf.base import base_gguf
@@ -34,7 +35,8 @@ def project_imatrix(project: Project, base: Base) -> Path:
     Raises:
         InputError: bad rows, or a base that can't be read.
     """
-    adapters = [adapter for adapter in project.adapters.values() if adapter.data or project.data]
+    named = [each for each in project.adapters.values() if each.combined is None and (each.data or project.data)]
+    adapters = [adapter for adapter in named if project.data_for(adapter.name).train != NO_ROWS]
     files = [project.data_for(adapter.name).train for adapter in adapters]
     rows = [load_rows(file) for file in files]
     asked = [adapter.reasoning or default_reasoning(own) for adapter, own in zip(adapters, rows, strict=True)]

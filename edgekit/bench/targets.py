@@ -31,7 +31,7 @@ def bench_on(target: str, options: argparse.Namespace) -> Document:
 
     Args:
         target: ``local``, or ``KIND:…`` with a kind of ``TARGETS``.
-        options: of the command line: what, repeats, prompt_tokens, decode_tokens, threads, quick, image_size,
+        options: of the command line: what, repeats, prompt_tokens, decode_tokens, threads, kv_cache, quick, image_size,
             ssh.
 
     Raises:
@@ -55,6 +55,7 @@ def _local(target: str, options: argparse.Namespace) -> Document:
         prompt_tokens=options.prompt_tokens,
         decode_tokens=options.decode_tokens,
         threads=options.threads,
+        kv_cache=options.kv_cache,
         quick=options.quick,
         image_size=options.image_size,
     )
@@ -95,6 +96,8 @@ def _in_browser(target: str, options: argparse.Namespace) -> Document:
     """A page in a browser of this machine."""
     from edgekit.site.bench import run_browser_bench
 
+    if options.kv_cache is not None:
+        raise UsageError("a page has the KV cache that its bundle names", "export with --kv-cache, or leave it out")
     return run_browser_bench(
         _bundle(target, options),
         browser=target.partition(":")[2] or "chromium",
@@ -125,6 +128,7 @@ def _words(options: argparse.Namespace) -> list[str]:
     words += ["--decode-tokens", str(options.decode_tokens)]
     words += ["--image-size", options.image_size]
     words += ["--threads", str(options.threads)] if options.threads is not None else []
+    words += ["--kv-cache", options.kv_cache] if options.kv_cache is not None else []
     return words + (["--quick"] if options.quick else [])
 
 

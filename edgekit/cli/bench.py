@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.completion import bench_targets
+from edgekit.cli.completion import bench_targets, kv_caches
 from edgekit.cli.frame import Json, command
-from edgekit.cli.options import Ssh, read
-from edgekit_runtime.cli.arguments import whole
+from edgekit.cli.options import Ssh, one_of, read
+from edgekit_runtime.cli.arguments import KV_CACHE, whole
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.machine import MOST_THREADS
@@ -39,6 +39,10 @@ def bench(
     ] = 64,
     threads: Annotated[
         int | None, typer.Option(parser=read(whole(1, MOST_THREADS)), metavar="N", help="default: physical cores")
+    ] = None,
+    kv_cache: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help=KV_CACHE["help"], **one_of("--kv-cache", kv_caches)),
     ] = None,
     image_size: Annotated[
         str, typer.Option(metavar="WxH", help="images of a caption bundle, pixels (640x480)")
@@ -75,6 +79,7 @@ def bench(
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
         threads=threads,
+        kv_cache=kv_cache,
         image_size=image_size,
         quick=quick,
         ssh=ssh,

@@ -44,6 +44,13 @@ def formats() -> list[str]:
     return list(FORMATS)
 
 
+def kv_caches() -> list[str]:
+    """Types of a KV cache."""
+    from edgekit_runtime.formats.manifest import KV_CACHES
+
+    return list(KV_CACHES)
+
+
 def modes() -> list[str]:
     """How adapters travel."""
     from edgekit.project import MODES
@@ -76,3 +83,10 @@ def templates() -> list[str]:
     from edgekit.examples.init import TEMPLATES
 
     return list(TEMPLATES)
+
+
+def combinations() -> list[str]:
+    """Methods that make one adapter of several."""
+    from edgekit_exporters.peft.combinations import COMBINATIONS
+
+    return list(COMBINATIONS)

@@ -47,6 +47,14 @@ def export(
             autocompletion=completion.quantizations,
         ),
     ] = None,
+    kv_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="KV cache on devices: f16, or less memory with q8_0-f16, q8_0, q4_0; proven with it",
+            **one_of("--kv-cache", completion.kv_caches),
+        ),
+    ] = None,
     max_mb: Annotated[
         float | None,
         typer.Option(
@@ -101,6 +109,7 @@ def export(
         "format": format,
         "mode": mode,
         "quantize": quantize,
+        "kv_cache": kv_cache,
         "device": device,
         "imatrix": imatrix,
         "tensor_types": _tensor_types(tensor_type or []),

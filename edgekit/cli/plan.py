@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.completion import bases, device_names, quantizations
+from edgekit.cli import completion
 from edgekit.cli.frame import Json, command
-from edgekit.cli.options import ProjectFolder, read
+from edgekit.cli.options import ProjectFolder, one_of, read
 from edgekit_runtime.cli.arguments import number, whole
 from edgekit_runtime.cli.parser import print_json
 from edgekit_runtime.errors import TargetError, UsageError
@@ -23,7 +23,7 @@ def plan(
         typer.Option(
             metavar="D",
             help="device profile, or a TOML file of your own (default: the project's export.device)",
-            autocompletion=device_names,
+            autocompletion=completion.device_names,
         ),
     ] = None,
     bundle: Annotated[
@@ -35,12 +35,22 @@ def plan(
         typer.Option(
             metavar="BASE",
             help="a GGUF file or a base's name, instead of a bundle",
-            autocompletion=bases,
+            autocompletion=completion.bases,
         ),
     ] = None,
     quantize: Annotated[
         str | None,
-        typer.Option(metavar="TYPE", help="plan a base model at this quantization type", autocompletion=quantizations),
+        typer.Option(
+            metavar="TYPE", help="plan a base model at this quantization type", autocompletion=completion.quantizations
+        ),
+    ] = None,
+    kv_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="KV cache: f16, q8_0-f16, q8_0 or q4_0 (default: the bundle's or the project's)",
+            **one_of("--kv-cache", completion.kv_caches),
+        ),
     ] = None,
     memory_mb: Annotated[
         int | None,
@@ -84,20 +94,20 @@ def plan(
         profile = dataclasses.replace(profile, memory_mb=memory_mb)
     budget = DECODE_BUDGET
     if bundle is not None:
-        subject = subject_of_bundle(bundle)
+        subject = subject_of_bundle(bundle, kv_cache)
     elif base is not None:
         path = Path(base)
         if path.suffix == ".gguf" and quantize is None:
-            subject = subject_of_bundle(joined(path) if path.is_file() else path)
+            subject = subject_of_bundle(joined(path) if path.is_file() else path, kv_cache)
         else:
-            subject = subject_of_name(base, quantize)
+            subject = subject_of_name(base, quantize, kv_cache=kv_cache)
     else:
         project = load_project(folder)
         check_project_base(project)
         aimed = dataclasses.replace(project, export=dataclasses.replace(project.export, device=named))
         for adapter in project.adapters.values():
             check_virtual(aimed, adapter)
-        subject = subject_of_name(project.base, quantize, project)
+        subject = subject_of_name(project.base, quantize, project, kv_cache=kv_cache)
         shapes = project_shapes(project.adapters.values(), subject.matrices)
         subject = dataclasses.replace(subject, shapes=shapes)
         budget = max((each.least_share for each in project.adapters.values() if each.targets == AUTO), default=budget)

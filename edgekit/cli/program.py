@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from edgekit.cli.bench import bench
 from edgekit.cli.build_runtime import build_runtime
+from edgekit.cli.combine import combine
 from edgekit.cli.data import data
 from edgekit.cli.demo import demo
 from edgekit.cli.deploy import deploy
@@ -32,7 +33,7 @@ from edgekit.cli.verify import verify
 
 GROUPS = {
     "Start": (init, demo, schema),
-    "Train": (data, train, trim, tune, runs, evaluate, merge),
+    "Train": (data, train, trim, tune, runs, evaluate, combine, merge),
     "Prove and ship": (export, import_ollama, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),

@@ -34,6 +34,9 @@ def train(
             "--set", metavar="KEY=VALUE", help="another setting than edgekit.yaml's: rank=8, say (can be repeated)"
         ),
     ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="train what `export --mode merged` ships (as --set merged=true)")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted training")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only say what it takes: steps, tokens, memory, time")
@@ -45,7 +48,10 @@ def train(
     """Train an adapter, or all of the project."""
     project = load(folder, base)
     wanted = [project.adapter(name)] if name else list(project.adapters.values())
-    names = [adapter.name for adapter in wanted if name or adapter.path is None]
+    made = [adapter.name for adapter in wanted if adapter.combined is not None and not name]
+    names = [adapter.name for adapter in wanted if name or (adapter.path is None and adapter.combined is None)]
+    if not names and made:
+        raise UsageError("no adapter of the project is trained here", f"go on with `edgekit combine {made[0]}`")
     if not names:
         raise UsageError("every adapter of the project was trained elsewhere", "go on with `edgekit export`")
     if dry_run and resume:
@@ -54,6 +60,10 @@ def train(
     from edgekit.training.preflight import check_train
 
     changes = read_settings(settings or [])
+    if merged:
+        if changes.get("merged") is False:
+            raise UsageError("--merged is given beside --set merged=false", "leave one out")
+        changes["merged"] = True
     check_train(with_settings(project, names, changes), names)
     if dry_run:
         _dry_run(project, names, changes, as_json=as_json)
@@ -76,7 +86,9 @@ def train(
         print(f"  {_outcome(path)}")
         if each in trimmed:
             print(f"  {trimmed[each]}")
-    print(f"  next: edgekit evaluate {next(iter(folders))}, then edgekit export")
+    mode = " --mode merged" if project.adapter(next(iter(folders))).merged or merged else ""
+    then = f"edgekit combine {' '.join(made)}" if made else f"edgekit export{mode}"
+    print(f"  next: edgekit evaluate {next(iter(folders))}, then {then}")
 
 
 def _trimmed(project: Project, folders: Mapping[str, Path], changes: Mapping[str, Any]) -> dict[str, str]:
@@ -103,7 +115,8 @@ def _dry_run(project: Project, names: Sequence[str], changes: Mapping[str, Any],
 
 def _outcome(folder: Path) -> str:
     """Last losses, steps and time of a training that has just ended."""
-    from edgekit.training.record import final_losses, read_record
+    from edgekit.project.run_record import read_record
+    from edgekit.training.record import final_losses
     from edgekit_exporters.progress import clock
 
     record = read_record(folder)

@@ -68,6 +68,8 @@ def tune(
     adapter = project.adapter(name)
     if adapter.path is not None:
         raise UsageError(f"adapter {adapter.name} was trained elsewhere", "name one that edgekit trains")
+    if adapter.combined is not None:
+        raise UsageError(f"adapter {adapter.name} is made of others", f"run `edgekit combine {adapter.name} --search`")
     from edgekit.training.preflight import check_train
 
     check_train(project, [adapter.name])

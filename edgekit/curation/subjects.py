@@ -11,6 +11,7 @@ from typing import Any
 from edgekit.curation.check import Subject
 from edgekit.curation.lengths import TOKENS, token_measure
 from edgekit.project import PROJECT_FILE, Adapter, Project, load_project
+from edgekit.project.data_files import NO_ROWS
 from edgekit_runtime.errors import InputError, UsageError
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,12 @@ def project_subjects(project: Project, name: str | None = None) -> list[Subject]
     adapters = [project.adapter(name)] if name is not None else list(project.adapters.values())
     found: dict[Any, Subject] = {}
     for adapter in adapters:
-        if adapter.path is not None and adapter.data is None and project.data is None:
-            continue  # trained elsewhere, without rows
+        without = adapter.data is None and project.data is None
+        if adapter.combined is not None or (adapter.path is not None and without):
+            continue  # nothing is trained on rows of it, or there are none
         files = project.data_for(adapter.name)
+        if files.train == NO_ROWS:
+            continue
         lengths = _lengths(project, adapter)
         known = (str(files), json.dumps(adapter.schema, sort_keys=True), adapter.system, adapter.max_length)
         found.setdefault(

@@ -30,6 +30,8 @@ def load_rows(source: DataSource | Path) -> list[Row]:
             and line.
     """
     source = _source(source)
+    if source.path is None and source.hub is None:
+        raise InputError("the data names no rows to train on", "add train: to it")
     columns = Columns(source.ignore, source.columns)
     found = find_files(source)
     rows = [

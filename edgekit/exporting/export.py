@@ -26,13 +26,22 @@ from edgekit.proof.report import remove_report
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.engine_fit import check_adapted
-from edgekit.training.finished import adapter_source, shipped_base, trained_weights
+from edgekit.training.finished import (
+    adapter_source,
+    folded_digest,
+    run_record,
+    shipped_base,
+    trained_weights,
+    write_folded,
+)
 from edgekit.training.kept import as_trained
+from edgekit.training.record import check_folded
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource, separate_adapter
 from edgekit_exporters.gguf.base import gguf_from_folder
 from edgekit_exporters.gguf.metadata import rewrite_metadata
+from edgekit_exporters.gguf.outline import source_gguf
 from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_exporters.onnx.base import onnx_from_folder
 from edgekit_exporters.peft.intake import take_in
@@ -42,7 +51,10 @@ from edgekit_exporters.peft.ways_out import check_mergeable
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.adapter import KEY_FAMILY
-from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.kv_cache import with_kv_cache
+from edgekit_runtime.formats.manifest import F16, Manifest
+from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.prompts.template import stopped_clock
 
 log = logging.getLogger(__name__)
@@ -57,6 +69,7 @@ def export(
     format: str | None = None,
     mode: str | None = None,
     quantize: str | None = None,
+    kv_cache: str | None = None,
     device: str | None = None,
     imatrix: bool = False,
     tensor_types: Mapping[str, str] | None = None,
@@ -71,10 +84,11 @@ def export(
         project: a loaded project file.
         names: adapters (all of the project when None).
         output: bundle folder; ``dist/NAME`` in the project folder when None.
-        format: "gguf" or "onnx"; overrides the project file, as do the next three.
+        format: "gguf" or "onnx"; overrides the project file, as do the next four.
         mode: "separate" keeps adapters as files beside the base, "merged" folds one into it.
         quantize: GGUF quantisation of the base, or an ONNX precision; "auto" measures several GGUF quantisations and
             takes the smallest that passes the gate.
+        kv_cache: type of the KV cache that devices keep, and that the proof asks with: one of ``KV_CACHES``.
         device: device profile that the bundle is for.
         imatrix: weigh the quantiser by the training rows, as ``export.imatrix`` does.
         tensor_types: besides those of the project file; see :class:`~edgekit.project.Export`.
@@ -99,6 +113,7 @@ def export(
         format=format,
         mode=mode,
         quantize=quantize,
+        kv_cache=kv_cache,
         device=device,
         imatrix=imatrix,
         tensor_types=tensor_types or {},
@@ -141,6 +156,7 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
     tell_requantized(base.gguf, weights, merged=settings.mode == "merged")
     if weights.format == ONNX and (settings.imatrix or settings.tensor_types):
         log.warning("imatrix and tensor_types are for GGUF; they change nothing here")
+    _check_cache(base, settings.kv_cache)
     sources = [replace(adapter_source(project, each, base), refit_rank=options.refit_rank) for each in adapters]
     shipped = shipped_base(project, adapters, base)
     if shipped is not base and settings.mode == "merged":
@@ -148,6 +164,7 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
     for adapter, source in zip(adapters, sources, strict=True):
         with stage(f"reading adapter {adapter.name}"):
             trained_weights(project, adapter, base)
+            check_folded(adapter.name, run_record(project, adapter), settings, weights.label)
             if settings.mode == "separate":
                 separate = separate_adapter(source, base, onnx=weights.format == ONNX)
                 if isinstance(separate, TakenPrompt):
@@ -165,6 +182,13 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
             base.name,
         )
     return _Prepared(project, base, shipped, weights, adapters, sources, longest)
+
+
+def _check_cache(base: Base, kv_cache: str) -> None:
+    """Refuse a KV cache that the engine can't have for this base: no weight is read for it."""
+    if kv_cache != F16:
+        with source_gguf(base) as source:
+            with_kv_cache(gguf_facts(read_gguf(source)), kv_cache, base.name)
 
 
 def _prover(
@@ -232,6 +256,7 @@ class _Prepared:
             default_adapter=default_adapter(settings.default_adapter, names) if names else None,
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
             longest=self.longest,
+            kv_cache=settings.kv_cache,
         )
 
     def _projector(self) -> Path | None:
@@ -252,6 +277,9 @@ class _Prepared:
 
     def _merged_base(self, weights: Weights, scratch: Path) -> Path:
         folder, file = scratch / "merged", scratch / f"{weights.label}.{weights.format}"
+        if folded_digest(self.project, self.adapters[0]) is not None:
+            write_folded(self.project, self.adapters[0], self.base, file)
+            return file
         if not folder.exists():
             self._merge(folder)
         if file.exists():

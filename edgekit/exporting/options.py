@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgekit.project import FORMATS, MODES, Project
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.formats.kv_cache import check_kv_cache
 from edgekit_runtime.hints import did_you_mean
 
 
@@ -19,6 +20,7 @@ class ExportOptions:
     format: str | None = None
     mode: str | None = None
     quantize: str | None = None
+    kv_cache: str | None = None
     device: str | None = None
     imatrix: bool = False
     tensor_types: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +33,7 @@ class ExportOptions:
         """``project`` with these in the place of its export settings, but for ``quantize``.
 
         Raises:
-            UsageError: no such format or mode.
+            UsageError: no such format, mode or KV cache.
         """
         settings = project.export
         kind, mode = self.format or settings.format, self.mode or settings.mode
@@ -39,10 +41,13 @@ class ExportOptions:
             raise UsageError(f"there is no format {kind}", did_you_mean(kind, FORMATS))
         if mode not in MODES:
             raise UsageError(f"there is no mode {mode}", did_you_mean(mode, MODES))
+        if self.kv_cache is not None:
+            check_kv_cache(self.kv_cache)
         settings = replace(
             settings,
             format=kind,
             mode=mode,
+            kv_cache=self.kv_cache or settings.kv_cache,
             device=self.device or settings.device,
             imatrix=self.imatrix or settings.imatrix,
             tensor_types={**settings.tensor_types, **self.tensor_types},

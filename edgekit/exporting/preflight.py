@@ -8,19 +8,23 @@ from pathlib import Path
 
 from edgekit.bases.resolve import check_project_base
 from edgekit.bases.weights import deployed_weights
+from edgekit.combining.gate import check_parts
 from edgekit.data import load_rows
 from edgekit.exporting.options import ExportOptions
 from edgekit.project import AUTO, Adapter, Project
-from edgekit.project.folders import bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.project.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
+from edgekit.project.run_record import read_record
 from edgekit.targets.devices import device_profile
 from edgekit.training.kept import as_trained
 from edgekit.training.preflight import check_virtual
+from edgekit.training.record import check_folded
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.builder import require_onnx
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.files.atomic import check_replaceable
 from edgekit_runtime.formats.bundle import is_bundle
+from edgekit_runtime.formats.kv_cache import refuse_for_onnx
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.hints import did_you_mean
 
@@ -43,8 +47,10 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     """Look at all that :func:`~edgekit.exporting.export.export` was asked for.
 
     Raises:
-        UsageError: an unknown format, mode, quantisation, type or device, or options that contradict each other.
+        UsageError: an unknown format, mode, quantisation, type or device, options that contradict each other, or ones
+            that an adapter wasn't trained for.
         InputError: an adapter that isn't trained, no such base, bad rows, an output that can't be replaced.
+        GateRefused: a combined adapter that loses too much on a part, and nobody accepted that.
     """
     project = options.applied_to(as_trained(project))
     settings, quantize = project.export, options.quantize
@@ -60,8 +66,14 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     for adapter in adapters:
         check_virtual(project, adapter)
+        record = read_record(adapter_folder(project, adapter))
+        check_folded(adapter.name, record, settings, quantize or settings.quantize)
     check_replaceable(bundle_folder(project, options.output), is_bundle)
     _check_trained(project, adapters)
+    for adapter in adapters:
+        record = read_record(adapter_folder(project, adapter)) if adapter.combined is not None else None
+        if record is not None and options.accept_loss is None:
+            check_parts(adapter.name, record["combined"], project.gate)
     if settings.mode == "separate":
         default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])
     _check_rows(project, adapters, quantize or settings.quantize)
@@ -109,6 +121,7 @@ def _check_type(project: Project, quantize: str | None) -> None:
             # GenAI's builder has image models of its own list only, adapters for none of them.
             problem = "there is no ONNX for captions: image models run on llama.cpp"
             raise UsageError(problem, "export with --format gguf")
+        refuse_for_onnx(settings.kv_cache)
         deployed_weights(settings, None, quantize)
         require_onnx()
         return

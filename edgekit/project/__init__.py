@@ -1,6 +1,7 @@
 """The project: its file, edgekit.yaml, and the folders it names."""
 
 from edgekit.project.changes import read_settings, with_settings
+from edgekit.project.combined import Combined
 from edgekit.project.data_files import DataFiles
 from edgekit.project.fields import TARGET_WORDS
 from edgekit.project.loader import load_project
@@ -45,6 +46,7 @@ __all__ = [
     "TARGET_WORDS",
     "VIRTUAL",
     "Adapter",
+    "Combined",
     "DataFiles",
     "Export",
     "Gate",

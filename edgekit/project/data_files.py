@@ -42,6 +42,7 @@ class SourceKeys:
 
 _SOURCE_KEYS = TypeAdapter(SourceKeys)
 _HELD_OUT = DataSource(held_out=True)  # a part of the training rows
+NO_ROWS = DataSource()  # in the place of training rows, of adapters that are not trained
 
 
 def _source(value: object, info: ValidationInfo) -> DataSource:
@@ -87,7 +88,10 @@ _Columns = Mapping[_RowKey, Text]
 class DataFiles:
     """Training and evaluation rows; ``ignore`` and ``columns`` are part of both sources."""
 
-    train: _Source = Field(description="Rows to train on: a file, a folder, or hub:owner/name")
+    train: _Source = Field(
+        default_factory=lambda: NO_ROWS,
+        description="Rows to train on: a file, a folder, or hub:owner/name; only what isn't trained here needs none",
+    )
     eval: _EvalSource = Field(
         default_factory=lambda: _HELD_OUT,
         description="Rows to evaluate on: a file, a folder, or hub:owner/name; else a tenth of train is held out",
@@ -106,6 +110,11 @@ class DataFiles:
             if list(self.columns.values()).count(column) > 1:
                 raise refused_at(place, refused(f"{column!r} would stand for two keys", "keep one"), column)
         none = self.eval.held_out is not None
+        if self.train == NO_ROWS:
+            if none:
+                raise refused_at(("train",), "missing", self)
+            object.__setattr__(self, "eval", replace(self.eval, part="eval", ignore=self.ignore, columns=self.columns))
+            return self
         sources = {
             "train": replace(self.train, part="train", held_out=False if none else None),
             "eval": replace(self.train, part="train", held_out=True) if none else replace(self.eval, part="eval"),

@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import SkipJsonSchema
 
-from edgekit.project.data_files import DataFiles
+from edgekit.project.combined import Combined
+from edgekit.project.data_files import NO_ROWS, DataFiles
 from edgekit.project.fields import (
     CLOSED,
     AdapterName,
@@ -39,7 +40,7 @@ from edgekit.project.fields import (
 from edgekit.project.schedulers import SCHEDULERS, check_arguments
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.formats.manifest import NAME_PATTERN, TASKS, VERSION_PATTERN
+from edgekit_runtime.formats.manifest import F16, KV_CACHES, NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
 from edgekit_runtime.formats.sampling_defaults import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.hints import did_you_mean
@@ -58,6 +59,7 @@ VIRTUAL_TOKENS = 16
 DECODE_BUDGET = 0.9  # share of the base's decode speed that `targets: auto` keeps where nobody says another
 TRIMMABLE = ("qlora", "lora", "rslora", "lora+")  # methods that `targets: auto` goes with: plain pairs on a fixed base
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
+FOLDABLE = ("qlora", "lora", "rslora", "lora+", PREFERENCE)  # methods that go with merged: plain pairs of layers
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
@@ -134,6 +136,9 @@ class Adapter:
 
     name: SkipJsonSchema[str]  # in a project file it is the key of the adapter
     path: InProject | None = Field(default=None, description="An adapter that was trained elsewhere: a folder or file")
+    combined: Combined | None = Field(
+        default=None, description="Made of other adapters without training, by `edgekit combine`"
+    )
     method: Annotated[Text, OneOf(METHODS)] = Field(default="qlora", description="How to train it")
     invocation: Text | None = Field(
         default=None,
@@ -175,6 +180,10 @@ class Adapter:
     )
     alpha_pattern: Annotated[_Ranks, empty_is(dict, _Ranks)] = Field(
         default_factory=dict, description="Module name or regular expression -> another alpha, as in PEFT"
+    )
+    merged: Switch = Field(
+        default=False,
+        description="Train the blocks that devices run with the adapter folded in, for a merged export alone",
     )
     base_precision: Annotated[Text, OneOf(PRECISIONS)] | None = Field(
         default=None, description="What training sees of the base; else what export says that devices run"
@@ -242,6 +251,11 @@ class Adapter:
     data: DataFiles | None = Field(default=None, description="Its own rows; else the project's")
 
     @property
+    def is_trained(self) -> bool:
+        """Whether edgekit trains it: it is neither imported nor made of others."""
+        return self.path is None and self.combined is None
+
+    @property
     def lora_alpha(self) -> int:
         """``alpha``, or twice the rank."""
         return self.alpha or 2 * self.rank
@@ -282,10 +296,38 @@ class Adapter:
         return self
 
     @model_validator(mode="after")
+    def _is_of_one_origin(self) -> Adapter:
+        if self.combined is not None and self.path is not None:
+            error = refused("an adapter at a path is there already", "leave out path, or combined")
+            raise refused_at(("combined",), error, self.path)
+        if self.data is not None and self.data.train == NO_ROWS and self.is_trained:
+            raise refused_at(("data", "train"), "missing", self.data)
+        return self
+
+    @model_validator(mode="after")
     def _invoked_if_activated(self) -> Adapter:
         if self.invocation is not None and self.method != ACTIVATED:
             error = refused("only an activated LoRA has one", f"method: {ACTIVATED}")
             raise refused_at(("invocation",), error, self.invocation)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_merged(self) -> Adapter:
+        if not self.merged:
+            return self
+        if self.method not in FOLDABLE:
+            error = refused(f"it doesn't go with method: {self.method}", f"use one of {', '.join(FOLDABLE)}")
+            raise refused_at(("merged",), error, self.merged)
+        if self.base_precision not in (None, "gguf"):
+            error = refused(f"base_precision {self.base_precision} has no GGUF blocks to fold into", "leave one out")
+            raise refused_at(("merged",), error, self.merged)
+        for key, reason in (
+            ("dropout", "a weight with the adapter in it has no inputs of its own to leave out"),
+            ("connector", "a connector isn't merged"),
+        ):
+            if getattr(self, key):
+                error = refused(f"merged: true is set, and {reason}", "leave it out")
+                raise refused_at((key,), error, getattr(self, key))
         return self
 
     @model_validator(mode="after")
@@ -335,6 +377,9 @@ class Export:
     tensor_types: Annotated[_Types, empty_is(dict, _Types)] = Field(
         default_factory=dict, description="Regular expression over GGUF tensor names -> another type than quantize"
     )
+    kv_cache: Annotated[Text, OneOf(KV_CACHES)] = Field(
+        default=F16, description="KV cache on devices; of the memory of f16, q8_0-f16 takes 0.77, q8_0 0.53, q4_0 0.28"
+    )
     projector: Annotated[Text, OneOf(PROJECTORS)] = Field(default="F16", description="Type of what reads images")
     default_adapter: Text | None = Field(
         default=None, description="The adapter of requests that name none; else the first one; base for none"
@@ -351,6 +396,12 @@ class Gate:
         default=1.0, ge=0, le=100, description="Points of the task's score (0-100), beyond noise, that may be lost"
     )
     max_mean_kl: Number = Field(default=0.05, ge=0, description="Most mean KL, in nats per answer token")
+    max_part_loss_points: Number = Field(
+        default=5.0,
+        ge=0,
+        le=100,
+        description="Points, beyond noise, that a combination may lose on the rows of each adapter that it is made of",
+    )
     min_score: Number | None = Field(default=None, ge=0, le=100, description="Least score on the device (0-100)")
     min_gain: Number | None = Field(
         default=None,
@@ -394,6 +445,13 @@ class Project:
     gate: Annotated[Gate, empty_is(Gate, Gate)] = Field(
         default_factory=Gate, description="What an export may lose, and how good it has to be"
     )
+
+    @model_validator(mode="after")
+    def _has_rows_to_train_on(self) -> Project:
+        trained = any(each.is_trained and each.data is None for each in self.adapters.values())
+        if trained and self.data is not None and self.data.train == NO_ROWS:
+            raise refused_at(("data", "train"), "missing", self.data)
+        return self
 
     def adapter(self, name: str | None = None) -> Adapter:
         """The adapter called ``name``; the only one when None.

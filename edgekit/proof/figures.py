@@ -142,6 +142,19 @@ def figure_table(columns: Sequence[Sequence[Figure]], adapters: Sequence[str]) -
     return [["adapter", *known], *cells]
 
 
+def parts_table(combined: Mapping[str, Any]) -> list[list[str]]:
+    """Heading and a row for each part of a combination, as text: its own task before and after, by its run.json."""
+    rows = [["part", "weight", "rows", "alone", "combined", "loss (95 % interval)"]]
+    for part in combined["parts"]:
+        if "loss" not in part:
+            rows.append([part["name"], f"{part['weight']:g}", "0", "", "", "not measured"])
+            continue
+        low, high = (float("nan") if end is None else end for end in part["loss_interval"])
+        scores = [figure(part["before"], ".1f"), figure(part["after"], ".1f"), spread(part["loss"], (low, high))]
+        rows.append([part["name"], f"{part['weight']:g}", str(part["rows"]), *scores])
+    return rows
+
+
 def meanings(columns: Sequence[Sequence[Figure]]) -> dict[str, Figure]:
     """Each figure that one of the adapters has, by its label."""
     return {each.label: each for row in sorted(columns, key=len, reverse=True) for each in row}

@@ -21,6 +21,7 @@ from edgekit.proof.verdict import dead, least_gain, least_loss, not_good, remedy
 from edgekit_exporters.bundle import Quality
 from edgekit_runtime.errors import GateRefused, InputError
 from edgekit_runtime.files.strict_json import without_nan
+from edgekit_runtime.formats.manifest import F16, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def prove_bundle(
             proofs.append(prove(artifact, reference))
             _refuse_dead(proofs[-1])
         manifest, engine = artifact.runtime.manifest, artifact.runtime.engine.info()
-    quality = _quality(proofs, gate, manifest.engine)
+    quality = _quality(proofs, gate, manifest)
     if ladder:
         quality |= {"ladder": without_nan([asdict(rung) for rung in ladder])}
     figures = {proof.adapter: _figures(proof, gate) for proof in proofs}
@@ -83,7 +84,7 @@ def prove_bundle(
     document = origin.document(manifest, engine)
     if quality["gate"] == "failed":
         if accept_loss is None:
-            refusal = _refusal(proofs, gate, refused_report)
+            refusal = _refusal(proofs, gate, refused_report, manifest.base.kv_cache)
             write_report(refused_report, proofs, quality, figures, document, remedy=refusal.hint)
             raise refusal
         quality |= {"accepted": accept_loss}
@@ -113,7 +114,7 @@ def _figures(proof: Proof, gate: Gate) -> dict[str, Any]:
     return proof.summary() | figures
 
 
-def _quality(proofs: Sequence[Proof], gate: Gate, engine: str) -> dict[str, Any]:
+def _quality(proofs: Sequence[Proof], gate: Gate, manifest: Manifest) -> dict[str, Any]:
     """What a manifest says of the bundle; the figure of each question is that of the adapter that does worst."""
     worst = {
         "alive": (
@@ -140,7 +141,7 @@ def _quality(proofs: Sequence[Proof], gate: Gate, engine: str) -> dict[str, Any]
         "gate": "passed" if all(judged.values()) else "failed",
         **questions,
         "reference": f"torch at {', '.join(sorted({proof.runs_on for proof in proofs}))}",
-        "artifact": f"{engine} at {', '.join(sorted({proof.quantization for proof in proofs}))}",
+        "artifact": _artifact(manifest, proofs),
         "rows": max(len(proof.rows) for proof in proofs),
         "max_loss_points": gate.max_loss_points,
         "max_mean_kl": gate.max_mean_kl,
@@ -153,6 +154,13 @@ def _quality(proofs: Sequence[Proof], gate: Gate, engine: str) -> dict[str, Any]
     return strict
 
 
+def _artifact(manifest: Manifest, proofs: Sequence[Proof]) -> str:
+    """The engine that was asked, with what."""
+    cache = manifest.base.kv_cache
+    with_cache = f" with a KV cache of {cache}" if cache else ""
+    return f"{manifest.engine} at {', '.join(sorted({proof.quantization for proof in proofs}))}{with_cache}"
+
+
 def _least(figures: Sequence[float]) -> float:
     """The smallest; NaN when one is, which Python's own min forgets."""
     return float(np.min(figures))
@@ -162,8 +170,8 @@ def _most(figures: Sequence[float]) -> float:
     return float(np.max(figures))
 
 
-def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path) -> Refused:
-    """Loss first: a wider type may mend that, and what it mends may be good enough."""
+def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path, kv_cache: str | None) -> Refused:
+    """Loss first: a wider type, of weights or of the KV cache, may mend that, and what it mends may be good enough."""
     lost = [proof for proof in proofs if unfaithful(proof, gate)]
     kind, what = (
         (Refused, "the exported files answer worse than the trained model")
@@ -173,4 +181,6 @@ def _refusal(proofs: Sequence[Proof], gate: Gate, report: Path) -> Refused:
     first = (lost or [proof for proof in proofs if not_good(proof, gate)])[0]
     found = [f"{proof.adapter}: {reason}" for proof in proofs for reason in unfaithful(proof, gate)]
     found += [f"{proof.adapter}: {reason}" for proof in proofs for reason in not_good(proof, gate)]
-    return kind(f"{what}: {'; '.join(found)} (report: {report / 'report.html'})", remedy(first, gate), found)
+    wider = f"export with --kv-cache {F16}, or " if kv_cache and lost else ""
+    hint = f"{wider}{remedy(first, gate)}"
+    return kind(f"{what}: {'; '.join(found)} (report: {report / 'report.html'})", hint, found)

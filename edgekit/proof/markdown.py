@@ -10,7 +10,7 @@ from typing import Any
 from edgekit.pages.signs import visible
 from edgekit.proof import words
 from edgekit.proof.compare import Proof, RowProof
-from edgekit.proof.figures import figure_table, meanings, proof_figures
+from edgekit.proof.figures import figure_table, meanings, parts_table, proof_figures
 from edgekit.proof.rows import alike_rows, differing_rows
 
 WORST_ROWS = 8
@@ -44,6 +44,13 @@ def markdown(
     lines += [f"* {each.label}: {literal(f'{each.meaning}  {each.limit}')}" for each in meanings(measured).values()]
     if quality.get("ladder"):
         lines += ["", "## Quantizations measured", "", *_table(_ladder(quality["ladder"]))]
+    for name, combined in origin.get("combined", {}).items():
+        lines += [
+            "",
+            f"## {literal(name)}: the tasks of its parts, before and after",
+            "",
+            *_table(parts_table(combined)),
+        ]
     for proof in proofs:
         for title, rows in _chosen(proof):
             lines += ["", f"## {proof.adapter}: {title}", "", *_table([_ROWS, *map(_row, rows)])]

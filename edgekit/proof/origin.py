@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from edgekit.bases.resolve import base_label
 from edgekit.data import data_digest
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import trained_folder
+from edgekit.project.run_record import read_record
+from edgekit.training.finished import folded_digest
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.formats.bundle import file_digest
@@ -32,6 +34,9 @@ class Origin:
         device: the device profile that the bundle is for; None when none was named.
         data: adapter -> sha256 over its evaluation file and the images in it.
         trained: adapter -> sha256 over the trained weights.
+        combined: adapter that is made of others -> what its run.json says of that.
+        folded: of adapters that were trained merged -> sha256 over the tensors with them in their blocks, which are
+            those of the bundle.
     """
 
     project: str
@@ -39,6 +44,8 @@ class Origin:
     device: str | None
     data: Mapping[str, str]
     trained: Mapping[str, str]
+    combined: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folded: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, project: Project, adapters: Sequence[Adapter], base: Base, device: str | None) -> Origin:
@@ -49,14 +56,23 @@ class Origin:
         """
         data = {each.name: data_digest([project.data_for(each.name).eval]) for each in adapters}
         trained = {each.name: _weights_digest(trained_folder(project, each)) for each in adapters}
+        folded = {each.name: digest for each in adapters if (digest := folded_digest(project, each)) is not None}
+        records = {each.name: read_record(trained_folder(project, each)) for each in adapters if each.combined}
         return cls(
-            project.project, base_label(project, base), None if device is None else Path(device).name, data, trained
+            project.project,
+            base_label(project, base),
+            None if device is None else Path(device).name,
+            data,
+            trained,
+            {name: record["combined"] for name, record in records.items() if record is not None},
+            folded,
         )
 
     def document(self, manifest: Manifest, engine: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of report.json, for the bundle with this manifest, which ``engine`` has answered for."""
         base = manifest.base
-        return {
+        more = {"combined": dict(self.combined)} if self.combined else {}
+        return more | {
             "project": self.project,
             "bundle": {"name": manifest.name, "version": manifest.version},
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -64,6 +80,7 @@ class Origin:
                 "name": self.base,
                 "family": base.family,
                 "quantization": base.quantization,
+                "kv_cache": base.kv_cache,
                 "requantized_from": base.requantized_from,
                 "digest": base.digest,
                 "merged": list(base.merged),
@@ -77,6 +94,7 @@ class Origin:
                 "base": base.digest,
                 "adapters": {entry.name: entry.digest for entry in manifest.adapters},
                 "trained": dict(self.trained),
+                "folded": dict(self.folded),
                 "eval": dict(self.data),
             },
         }

@@ -11,7 +11,7 @@ from edgekit.pages import PageFrame, page_frame
 from edgekit.pages.signs import visible
 from edgekit.proof import plots, words
 from edgekit.proof.compare import Proof, RowProof
-from edgekit.proof.figures import STEPS, Figure, decisive, proof_figures
+from edgekit.proof.figures import STEPS, Figure, decisive, parts_table, proof_figures
 from edgekit.proof.marks import Marked, Piece, expected, marked, plain
 from edgekit.proof.rows import alike_rows, differing_rows
 
@@ -103,6 +103,7 @@ def page(
         allowed_loss=words.points(quality["max_loss_points"]),
         more=words.MORE,
         sections=[_section(n, proof, quality, figures[proof.adapter]) for n, proof in enumerate(proofs, 1)],
+        combined={name: parts_table(each) for name, each in origin.get("combined", {}).items()},
         ladder=ladder,
         scatter_plot=plots.ladder_scatter(ladder, chosen, quality["max_mean_kl"]),
         score_ticks=plots.score_ticks(),

@@ -35,7 +35,9 @@ from edgekit_runtime.files.atomic import check_replaceable, publish
 from edgekit_runtime.formats.adapter import AdapterFacts
 from edgekit_runtime.formats.bundle import Bundle, open_bundle
 from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.kv_cache import with_kv_cache
 from edgekit_runtime.formats.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.formats.sampling_defaults import penalties_in
 from edgekit_runtime.intake.adapters import take_in_bundle
 
@@ -139,7 +141,9 @@ def _check_fit_for_browsers(bundle: Bundle) -> None:
             f"the base has {size / 1e9:.1f} GB, and a page's engine, of 4 GiB, takes {LARGEST_BASE / 1e9:.1f}",
             "choose a smaller quantization (--quantize Q4_0) or a smaller base",
         )
-    take_in_bundle(bundle, read_gguf(bundle.base_files.header))
+    header = read_gguf(bundle.base_files.header)
+    with_kv_cache(gguf_facts(header), bundle.base_files.kv_cache, manifest.base.family)
+    take_in_bundle(bundle, header)
     for entry in manifest.adapters:
         facts = AdapterFacts.read(bundle.adapter_path(entry.name))
         if facts.rows is not None:

@@ -114,7 +114,8 @@ def report(planned: Planned) -> str:
         "",
         f"{'FITS' if memory.fits else 'DOES NOT FIT'}: needs {memory.needed:.0f} MiB of {memory.available:.0f} MiB "
         f"({profile.memory_mb} MiB less {profile.os_memory_mb} MiB for the system)",
-        f"  base {memory.base:.0f}, KV cache {memory.kv_cache:.0f} (context {made.context}), "
+        f"  base {memory.base:.0f}, KV cache {memory.kv_cache:.0f} "
+        f"(context {made.context}{f', {subject.kv_cache}' if subject.kv_cache else ''}), "
         f"adapters {memory.adapters:.1f} ({len(subject.adapters)}), runtime {memory.runtime:.0f}"
         + (f", images {memory.images:.0f} (projector, its buffers, kept embeddings)" if subject.reader else ""),
         *_droppable(memory.droppable),

@@ -24,13 +24,15 @@ from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import open_bundle
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
-from edgekit_runtime.formats.manifest import BaseEntry
+from edgekit_runtime.formats.kv_cache import refuse_for_onnx, with_kv_cache
+from edgekit_runtime.formats.manifest import F16, BaseEntry
 from edgekit_runtime.formats.model_facts import genai_facts, gguf_facts
 from edgekit_runtime.formats.onnx_base import DATA_FILE, GENAI_CONFIG, KEY_LAYERS
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX_ENGINE
 
 FLOAT_BYTES = 4
 CONVOLUTION = "conv"  # a layer that keeps the last inputs instead of keys and values
+NAME = "general.name"
 EMBEDDINGS = ("token_embd.weight", "output.weight")
 
 
@@ -43,6 +45,7 @@ class Subject:
         model: the base's facts.
         embedding_parameters: weights of embedding and output.
         adapters: bytes by name.
+        kv_cache: type of the KV cache; None where the engine has its own.
         isa: instruction set that it was exported for; "any" when no device was named.
         reader: what reads images, in a caption bundle.
         others: the same base in the types that may be advised, the one with least loss first.
@@ -54,6 +57,7 @@ class Subject:
     model: Model
     embedding_parameters: float
     adapters: dict[str, int]
+    kv_cache: str | None = None
     isa: str = "any"
     reader: Reader | None = None
     others: Mapping[str, Model] = field(default_factory=dict)
@@ -61,23 +65,30 @@ class Subject:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
-def subject_of_bundle(path: Path) -> Subject:
+def subject_of_bundle(path: Path, kv_cache: str | None = None) -> Subject:
     """A bundle's base and adapters, or a GGUF file alone.
 
+    Args:
+        path: of either.
+        kv_cache: type of the KV cache; the bundle's when None.
+
     Raises:
-        InputError: neither.
+        InputError: neither, or a base that can't have this cache.
+        UsageError: an ONNX bundle can't.
     """
     if path.suffix == ".gguf" and path.is_file():
-        return _subject_of_gguf(path, path.stem)
+        return _subject_of_gguf(path, path.stem, kv_cache or F16)
     with open_bundle(path, verify=False) as bundle:
         manifest = bundle.manifest
         sizes = {file.path: file.size for file in manifest.files}
         adapters = {entry.name: sizes[entry.file] for entry in manifest.adapters}
         name = f"{manifest.name} {manifest.version}"
+        kind = kv_cache or bundle.base_files.kv_cache
         if manifest.engine == ONNX_ENGINE:
+            refuse_for_onnx(kind)
             subject = _subject_of_onnx(*_facts_of_onnx(bundle.base_files, manifest.base), name)
         else:
-            subject = _subject_of_gguf(bundle.base_path, name)
+            subject = _subject_of_gguf(bundle.base_path, name, kind)
             headers = {entry.name: read_gguf(bundle.adapter_path(entry.name)) for entry in manifest.adapters}
             shapes = {name: adapter_file_shape(header) for name, header in headers.items()}
             subject = replace(subject, shapes={name: shape for name, shape in shapes.items() if shape.matrices})
@@ -86,50 +97,62 @@ def subject_of_bundle(path: Path) -> Subject:
         return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
 
 
-def subject_of_name(name: str, quantize: str | None = None, project: Project | None = None) -> Subject:
+def subject_of_name(
+    name: str, quantize: str | None = None, project: Project | None = None, *, kv_cache: str | None = None
+) -> Subject:
     """A base by its name, as it would be exported; a GGUF file is not unpacked for it.
 
     Args:
         name: as users write it.
         quantize: what devices are to run; else what the project says, else the file's own type.
         project: where the name stands, if it does in one.
+        kv_cache: type of the KV cache; else what the project says.
 
     Raises:
         UsageError: no such type, or it isn't decided yet.
-        InputError: no such base, or one that can't be converted.
+        InputError: no such base, one that can't be converted, or that can't have this cache.
     """
     settings, place = (None, None) if project is None else (project.export, project.folder)
     gguf = gguf_file(name, relative_to=place)
     weights = weights_named(quantize, gguf) if settings is None else deployed_weights(settings, gguf, quantize)
     tell_requantized(gguf, weights, merged=settings is not None and settings.mode == "merged")
     if gguf is None or weights.format == ONNX:
-        return subject_of_base(resolve_base(name, relative_to=place), weights, settings)
-    return _subject_of_blocks(gguf, name, _decided(weights), settings)
+        return subject_of_base(resolve_base(name, relative_to=place), weights, settings, kv_cache)
+    return _subject_of_blocks(gguf, name, _decided(weights), settings, _cache(settings, kv_cache))
 
 
-def subject_of_base(base: Base, weights: Weights, settings: Export | None = None) -> Subject:
+def subject_of_base(
+    base: Base, weights: Weights, settings: Export | None = None, kv_cache: str | None = None
+) -> Subject:
     """A base as it would be exported; nothing is made for it, and no weight is read.
 
     Args:
         base: what would be exported.
         weights: what devices are to run.
         settings: the project's export, whose importance matrix and types of single tensors count too.
+        kv_cache: type of the KV cache; else what the project says.
 
     Raises:
         UsageError: the type isn't decided yet.
-        InputError: the base can't be converted.
+        InputError: the base can't be converted, or can't have this cache.
     """
-    wanted = _decided(weights)
+    wanted, cache = _decided(weights), _cache(settings, kv_cache)
     if weights.format == ONNX:
+        refuse_for_onnx(cache)
         model, embedding = _facts_of_outline(base, wanted)
         others = {each: _facts_of_outline(base, each)[0] for each in BEST_ONNX_FIRST}
         return Subject(base.name, model, embedding, {}, others=others)
     if base.gguf is not None:
-        subject = _subject_of_blocks(base.gguf, base.name, wanted, settings)
+        subject = _subject_of_blocks(base.gguf, base.name, wanted, settings, cache)
     else:
         with source_gguf(base) as source:
-            subject = _quantized_subject(source, base.name, wanted, settings)
+            subject = _quantized_subject(source, base.name, wanted, settings, cache)
     return _bounded(subject, exact_context(base) or subject.model.context)
+
+
+def _cache(settings: Export | None, kv_cache: str | None) -> str:
+    """The type of the KV cache, of a base that is no bundle yet."""
+    return kv_cache or (F16 if settings is None else settings.kv_cache)
 
 
 def _decided(weights: Weights) -> str:
@@ -146,17 +169,18 @@ def _bounded(subject: Subject, longest: int) -> Subject:
     return replace(subject, model=replace(subject.model, context=min(subject.model.context, longest)), others=models)
 
 
-def _subject_of_blocks(gguf: Path, name: str, wanted: str, settings: Export | None) -> Subject:
+def _subject_of_blocks(gguf: Path, name: str, wanted: str, settings: Export | None, kv_cache: str) -> Subject:
     """A GGUF that the user gave as the base: as it is, or at another type."""
     if _recipe(wanted, settings).is_plain and wanted == quantization_of(gguf):
-        return _subject_of_gguf(gguf, name)
-    return _quantized_subject(gguf, name, wanted, settings)
+        return _subject_of_gguf(gguf, name, kv_cache)
+    return _quantized_subject(gguf, name, wanted, settings, kv_cache)
 
 
-def _quantized_subject(source: Path, name: str, wanted: str, settings: Export | None) -> Subject:
+def _quantized_subject(source: Path, name: str, wanted: str, settings: Export | None, kv_cache: str) -> Subject:
     header = quantized_header(source, _recipe(wanted, settings))
-    model, embedding = _facts_of_gguf(header, wanted)
-    return Subject(name, model, embedding, {}, others=_others(source, settings), matrices=adaptable_matrices(header))
+    model, embedding = _facts_of_gguf(header, wanted, kv_cache)
+    others = _others(source, settings, kv_cache)
+    return Subject(name, model, embedding, {}, kv_cache, others=others, matrices=adaptable_matrices(header))
 
 
 def _recipe(quantization: str, settings: Export | None) -> Recipe:
@@ -166,15 +190,16 @@ def _recipe(quantization: str, settings: Export | None) -> Recipe:
     return Recipe(quantization, Path() if settings.imatrix else None, settings.tensor_types)
 
 
-def _others(source: Path, settings: Export | None = None) -> dict[str, Model]:
+def _others(source: Path, settings: Export | None, kv_cache: str) -> dict[str, Model]:
     headers = {each: quantized_header(source, _recipe(each, settings)) for each in BEST_FIRST}
-    return {each: _facts_of_gguf(header, each)[0] for each, header in headers.items()}
+    return {each: _facts_of_gguf(header, each, kv_cache)[0] for each, header in headers.items()}
 
 
-def _subject_of_gguf(path: Path, name: str) -> Subject:
+def _subject_of_gguf(path: Path, name: str, kv_cache: str) -> Subject:
     header = read_gguf(path)
-    model, embedding = _facts_of_gguf(header, quantization_of(path) or "unknown")
-    return Subject(name, model, embedding, {}, others=_others(path), matrices=adaptable_matrices(header))
+    model, embedding = _facts_of_gguf(header, quantization_of(path) or "unknown", kv_cache)
+    others = _others(path, None, kv_cache)
+    return Subject(name, model, embedding, {}, kv_cache, others=others, matrices=adaptable_matrices(header))
 
 
 def _subject_of_onnx(model: Model, embedding: float, name: str) -> Subject:
@@ -182,9 +207,9 @@ def _subject_of_onnx(model: Model, embedding: float, name: str) -> Subject:
     return Subject(name, model, embedding, {}, others=others)
 
 
-def _facts_of_gguf(header: GgufFile, quantization: str) -> tuple[Model, float]:
+def _facts_of_gguf(header: GgufFile, quantization: str, kv_cache: str) -> tuple[Model, float]:
     """A base's model, and the weights of its embedding and output."""
-    facts = gguf_facts(header)
+    facts = with_kv_cache(gguf_facts(header), kv_cache, str(header.metadata.get(NAME, header.path.name)))
     matmul = embedding = read = 0.0
     layer_bytes: dict[str, int] = {}
     used = _share_of_experts(header)

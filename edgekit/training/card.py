@@ -64,18 +64,14 @@ def write_card(folder: Path, record: RunRecord, base: Base, *, task: str) -> Non
         task: "text" or "caption".
     """
     license = base_license(base)
+    made = "trained" if record.combined is None else "combined"
     parts = [
         _header(record, base, task, license),
         f"# {record.adapter}",
-        f"A LoRA adapter for {_named(record, base)}, trained with edgekit.",
+        f"A LoRA adapter for {_named(record, base)}, {made} with edgekit.",
         "## Base",
         _list(_base_facts(record, base, license)),
-        "## Data",
-        _list(_data_facts(record)),
-        "## Training",
-        f"![Loss over the steps of training]({PLOT_FILE})",
-        *_losses(record),
-        _table(("setting", "value"), _settings(record)),
+        *(_made_of(record.combined) if record.combined is not None else _trained(record)),
         *([] if not record.system else ["The system prompt that it was trained with:", _quoted(record.system)]),
         *(_trimmed(record.trimmed) if record.trimmed else []),
         "## Scores",
@@ -165,6 +161,38 @@ def _base_facts(record: RunRecord, base: Base, license: str | None) -> list[tupl
     if record.quantization and record.base_precision != record.quantization:
         facts.append(("quantization on devices", record.quantization))
     return [fact for fact in facts if fact[1]]
+
+
+def _trained(record: RunRecord) -> list[str]:
+    return [
+        "## Data",
+        _list(_data_facts(record)),
+        "## Training",
+        f"![Loss over the steps of training]({PLOT_FILE})",
+        *_losses(record),
+        _table(("setting", "value"), _settings(record)),
+    ]
+
+
+def _made_of(combined: Mapping[str, Any]) -> list[str]:
+    """The parts of a combination, and what it has made of their scores."""
+    settings = {key: value for key, value in combined["settings"].items() if key != "parts"}
+    rows = [
+        (
+            part["name"],
+            f"{part['weight']:g}",
+            *((f"{part['before']:.1f}", f"{part['after']:.1f}") if "before" in part else ("", "")),
+            f"`{part['digest']}`",
+        )
+        for part in combined["parts"]
+    ]
+    return [
+        "## Parts",
+        _list([(key, _value(value)) for key, value in (settings | {"seed": combined["seed"]}).items()]),
+        _table(("adapter", "weight", "its own score", "score of this one", "sha256"), rows),
+        "Scores are of 100, on the evaluation rows of the part.",
+        *([f"Shipped although it loses more than allowed: {combined['accepted']}"] if combined["accepted"] else []),
+    ]
 
 
 def _data_facts(record: RunRecord) -> list[tuple[str, str]]:

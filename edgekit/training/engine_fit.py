@@ -61,9 +61,11 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
     if adapter.method in VIRTUAL:
         check_virtual_tokens(base)
         return ()
-    if project.export.mode != "separate":
+    if project.export.mode != "separate" and not adapter.merged:
         return ()
     if adapter.targets not in (ALL, AUTO):
+        if adapter.merged:  # nothing is added on the engine; what has no matrix of its own is told by name later
+            return ()
         check_targets(adapter.targets, found, engine)
         return ()
     for names, reason in (

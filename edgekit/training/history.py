@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.project import Project
-from edgekit.training.record import RunRecord, is_record
+from edgekit.project.run_record import is_record
+from edgekit.training.record import RunRecord
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.files.atomic import write_whole
 from edgekit_runtime.hints import did_you_mean

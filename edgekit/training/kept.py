@@ -6,7 +6,7 @@ import logging
 
 from edgekit.project import Project, with_settings
 from edgekit.project.folders import adapter_folder
-from edgekit.training.record import read_record
+from edgekit.project.run_record import read_record
 from edgekit_runtime.errors import InputError, UsageError
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
-from edgekit.bases.resolve import check_project_base
+from edgekit.bases.resolve import check_project_base, gguf_file
+from edgekit.bases.weights import GGUF, training_weights
 from edgekit.data import load_rows
 from edgekit.project import AUTO, PREFERENCE, VIRTUAL, Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
@@ -19,7 +20,8 @@ def check_train(project: Project, names: Sequence[str]) -> None:
     """Look at all that training ``names`` needs.
 
     Raises:
-        UsageError: an adapter that was trained elsewhere, or a tracker that is not installed.
+        UsageError: an adapter that was trained elsewhere, a tracker that is not installed, or a merged adapter without
+            blocks to fold it into.
         InputError: no such adapter or base, bad rows, or an adapter folder that can't be replaced.
     """
     for name in names:
@@ -28,10 +30,15 @@ def check_train(project: Project, names: Sequence[str]) -> None:
             raise UsageError(
                 f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is"
             )
+        if adapter.combined is not None:
+            raise UsageError(
+                f"adapter {adapter.name} is made of others, without training", f"run `edgekit combine {adapter.name}`"
+            )
         check_trackers(adapter)
         _check_preferences(project, adapter)
         check_virtual(project, adapter)
         check_auto(project, adapter)
+        _check_merged(project, adapter)
         files = project.data_for(name)
         load_rows(files.train)
         load_rows(files.eval)
@@ -87,7 +94,11 @@ def check_auto(project: Project, adapter: Adapter) -> None:
     browser = export.device is not None and device_profile(export.device).engine == BROWSER_ENGINE
     for refused, reason, hint in (
         (project.task == "caption", "is for task: text", "name the targets"),
-        (export.mode == "merged", "leaves nothing out of a merged adapter, which costs nothing", "use all-linear"),
+        (
+            export.mode == "merged" or adapter.merged,
+            "leaves nothing out of a merged adapter, which costs nothing",
+            "use all-linear",
+        ),
         (
             export.format == "onnx" or browser,
             "is for llama.cpp on a CPU: other engines' costs aren't known",
@@ -96,6 +107,23 @@ def check_auto(project: Project, adapter: Adapter) -> None:
     ):
         if refused:
             raise UsageError(f"adapter {adapter.name}: targets: {AUTO} {reason}", hint)
+
+
+def _check_merged(project: Project, adapter: Adapter) -> None:
+    """Refuse to fold an adapter into blocks where nobody says which ones devices run, or these are no GGUF blocks."""
+    if not adapter.merged:
+        return
+    said, export = f"adapter {adapter.name} has merged: true", project.export
+    if export.format == "onnx":
+        raise UsageError(
+            f"{said}, which folds it into GGUF blocks, and export.format is onnx",
+            "set export.format: gguf, or train without merged",
+        )
+    weights = training_weights(adapter, export, gguf_file(project.base, relative_to=project.folder))
+    if weights.format != GGUF:
+        auto = "is auto" if export.quantize == AUTO else "says no type"
+        problem = f"{said}, which needs to know what devices run, and export.quantize {auto}"
+        raise UsageError(problem, "set export.quantize: Q4_0, say")
 
 
 def _check_preferences(project: Project, adapter: Adapter) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import transformers
 
+from edgekit.bases.folded_layers import fold_layers, trained_pairs
 from edgekit.bases.resolve import base_label, loading_name
 from edgekit.bases.torch_model import load_base
 from edgekit.encoding.images import let_see
@@ -33,11 +34,14 @@ from edgekit.training.samples import Samples
 from edgekit.training.trackers import tracking, tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit.training.virtual_tokens import KeptEncoder, wrap_with_virtual_tokens
+from edgekit_exporters.progress import stage
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
 
 log = logging.getLogger(__name__)
 
 INITIAL_FOLDER = "initial"
+NO_BLOCKS = "none"  # in the place of a digest
 
 
 def train(
@@ -77,7 +81,7 @@ def train(
     prepared = prepare(project, project.adapter(name), settings or {}, output)
     with full_disk_told(prepared.work):
         model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation, start=start)
-        return _publish(prepared, model, record)
+        return _publish(prepared, model, replace(record, folded=_folded(prepared, model)))
 
 
 def wrapped_model(prepared: Prepared) -> Any:
@@ -97,6 +101,8 @@ def wrapped_model(prepared: Prepared) -> Any:
             left_out=prepared.left_out,
             reads_images=prepared.base.vision is not None,
         )
+        if prepared.folding is not None:
+            fold_layers(model, prepared.folding)
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
     model.peft_config["default"].base_model_name_or_path = str(prepared.base.folder)
     return model
@@ -181,6 +187,18 @@ def _record(prepared: Prepared) -> RunRecord:
         losses=[],
         result={},
     )
+
+
+def _folded(prepared: Prepared, model: Any) -> str | None:
+    """The digest of the blocks that a merged training has ended with."""
+    if prepared.folding is None:
+        return None
+    try:
+        with stage(f"taking down the blocks of {prepared.adapter.name}"):
+            return prepared.folding.digest(trained_pairs(model))
+    except InputError as error:  # it diverged: kept as any other adapter, and exports refuse it
+        log.warning("%s: %s", error.problem, error.hint)
+        return NO_BLOCKS
 
 
 def _publish(prepared: Prepared, model: Any, record: RunRecord) -> Path:

@@ -47,21 +47,26 @@ def check_targets_on(base: Base, adapter: Adapter, export: Export) -> None:
     """Refuse targets that can't be trained, or not be exported, before anything is loaded.
 
     Raises:
-        UsageError: experts with dropout, or with a method that PEFT hasn't for them.
-        InputError: a separate adapter of what the engine can't adapt: embedding or output of a tied base; on ONNX
-            these and experts.
+        UsageError: experts with dropout, merged, or with a method that PEFT hasn't for them.
+        InputError: an adapter, separate or trained merged, of what the engine can't adapt: embedding or output of a
+            tied base; on ONNX these and experts.
     """
     modules = base_modules(base)
     targets = targets_on(adapter.targets, modules.names, modules.experts)
     if targets.experts:
         _check_experts(adapter, targets.experts)
-    if export.mode != "separate":
+    if export.mode != "separate" and not adapter.merged:
         return
     ends = [name for name in (modules.embedding, modules.output) if _names(targets.layers, name)]
     if export.format == "onnx" and (targets.experts or ends):
         raise InputError(
             f"an ONNX base takes adapters in linear layers of its decoder alone, not in {(targets.experts or ends)[0]}",
             "leave it out of targets, or set export.mode: merged",
+        )
+    if ends and modules.tied and adapter.merged:
+        raise InputError(
+            f"{base.name} has one matrix for embedding and output, and merged: true can't fold {ends[0]} alone",
+            f"leave {ends[0].rpartition('.')[2]} out of targets, or train without merged",
         )
     if ends and modules.tied:
         raise InputError(
@@ -82,6 +87,11 @@ def _check_experts(adapter: Adapter, named: Sequence[str]) -> None:
         raise UsageError(
             f"{adapter.method} doesn't go with {named[0]}, which holds the matrices of experts",
             f"use one of {', '.join(OF_EXPERTS)}, or leave the experts out of targets",
+        )
+    if adapter.merged:
+        raise UsageError(
+            f"merged: true folds linear layers alone, and {named[0]} holds the matrices of experts",
+            "leave the experts out of targets, or train without merged",
         )
     if adapter.dropout:
         raise UsageError(

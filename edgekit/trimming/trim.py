@@ -18,6 +18,7 @@ from edgekit.evaluation.evaluate import evaluate
 from edgekit.evaluation.scoring import Score, bootstrap_interval
 from edgekit.project import AUTO, Adapter, Project, with_settings
 from edgekit.project.folders import adapter_folder, is_adapter_folder, trained_folder
+from edgekit.project.run_record import read_record
 from edgekit.targets.devices import device_profile
 from edgekit.targets.subject import subject_of_base
 from edgekit.training.card import CardScore, add_scores, write_card
@@ -26,7 +27,7 @@ from edgekit.training.finished import trained_weights
 from edgekit.training.lora import load_pairs
 from edgekit.training.preflight import check_auto
 from edgekit.training.prepared import Prepared, prepare
-from edgekit.training.record import RunRecord, read_record
+from edgekit.training.record import RunRecord
 from edgekit.training.run import train, wrapped_model
 from edgekit.trimming.choice import Unit, search, units_of
 from edgekit.trimming.contributions import ROWS, Contributions

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import io
 import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.util import load_yaml_guess_indent
-
-from edgekit.project import PROJECT_FILE, Project, load_project, with_settings
+from edgekit.project import Project, load_project, with_settings
+from edgekit.project.edit import edit_adapter
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.tuning.search import Finalist, Found
 from edgekit.tuning.space import SEARCHABLE
-from edgekit_runtime.errors import InputError
-from edgekit_runtime.files.atomic import publish, write_whole
+from edgekit_runtime.files.atomic import publish
 
 WRITTEN = (*SEARCHABLE, "max_steps")  # keys of an adapter that a search may change
 OWN_LINE = re.compile(r"^[ \t]*# edgekit tune, .*\n", re.MULTILINE)
@@ -49,44 +44,27 @@ def write_settings(project: Project, name: str, settings: Mapping[str, Any], com
     Raises:
         InputError: the file can't be written, or would not say what it has to.
     """
-    path = project.folder / PROJECT_FILE
-    text = path.read_text(encoding="utf-8")
-    text_before = OWN_LINE.sub("", text)
-    _, indent, block_indent = load_yaml_guess_indent(text_before)
-    yaml = YAML(typ="rt")
-    yaml.preserve_quotes, yaml.width = True, 4096
-    document = yaml.load(text_before)
-    yaml.indent(mapping=indent or 2, sequence=indent or 2, offset=block_indent or 0)
-    adapters = document["adapters"]
-    if adapters[name] is None:
-        adapters[name] = CommentedMap()
-    entry = adapters[name]
-    entry.fa.set_block_style()
-    adapters.fa.set_block_style()
-    found = load_project(path).adapter(name)
     ours = project.adapter(name)
-    others = {key: getattr(ours, key) for key in WRITTEN if getattr(found, key) != getattr(ours, key)}
-    for key, value in (others | dict(settings)).items():
-        if value is None:
-            entry.pop(key, None)
-        else:
-            entry[key] = list(value) if isinstance(value, tuple) else value
-    first = next(key for key in entry if key in settings)
-    entry.yaml_set_comment_before_after_key(first, before=comment, indent=2 * (indent or 2))
-    write_whole(path, _dumped(yaml, document).encode())
-    try:
-        written = load_project(path).adapter(name)
-        if written != with_settings(project, [name], settings).adapter(name):
-            raise InputError(f"{path} would not say what was found", "write it by hand")
-    except InputError:
-        write_whole(path, text.encode())
-        raise
 
+    def change(entry: Any, indent: int) -> None:
+        found = load_project(project.folder).adapter(name)
+        others = {key: getattr(ours, key) for key in WRITTEN if getattr(found, key) != getattr(ours, key)}
+        for key, value in (others | dict(settings)).items():
+            if value is None:
+                entry.pop(key, None)
+            else:
+                entry[key] = list(value) if isinstance(value, tuple) else value
+        first = next(key for key in entry if key in settings)
+        entry.yaml_set_comment_before_after_key(first, before=comment, indent=2 * indent)
 
-def _dumped(yaml: YAML, document: Any) -> str:
-    out = io.StringIO()
-    yaml.dump(document, out)
-    return out.getvalue()
+    wanted = with_settings(project, [name], settings).adapter(name)
+    edit_adapter(
+        project.folder,
+        name,
+        change,
+        lambda written: written.adapter(name) == wanted,
+        without=lambda text: OWN_LINE.sub("", text),
+    )
 
 
 def _comment(best: Finalist, found: Found) -> str:

@@ -20,7 +20,8 @@ from edgekit.data import data_digest, load_rows
 from edgekit.evaluation.evaluate import evaluate
 from edgekit.evaluation.scoring import Score
 from edgekit.project import Project, with_settings
-from edgekit.training.record import final_losses, read_record
+from edgekit.project.run_record import read_record
+from edgekit.training.record import final_losses
 from edgekit.training.run import train
 from edgekit.tuning.space import RATE, Space
 from edgekit.tuning.study import RATE_ALONE, RUNGS, again, mark, open_study, study_folder

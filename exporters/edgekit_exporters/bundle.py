@@ -30,8 +30,10 @@ from edgekit_runtime.formats.adapter import KEY_FAMILY, adapter_entry
 from edgekit_runtime.formats.bundle import file_digest, is_bundle, verify_bundle
 from edgekit_runtime.formats.end_tokens import KEY_END_TOKENS
 from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.kv_cache import with_kv_cache
 from edgekit_runtime.formats.manifest import (
     BUNDLE_SCHEMA,
+    F16,
     MANIFEST_FILE,
     AdapterEntry,
     BaseEntry,
@@ -79,6 +81,7 @@ class BundlePlan:
         isa: instruction set that the target has to have (``ANY_ISA`` when no target was named).
         longest: most tokens of context that devices may serve; the base's own where None.
         defaults: of the base, where nothing is merged into it.
+        kv_cache: type of the KV cache that devices keep.
     """
 
     name: str
@@ -93,6 +96,7 @@ class BundlePlan:
     projector: Path | None = None
     longest: int | None = None
     defaults: Defaults = Defaults()
+    kv_cache: str = F16
 
     @property
     def is_onnx(self) -> bool:
@@ -231,6 +235,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
                 if Path(entry.path).name in facts.parts and Path(entry.path).parts[0] == BASE_FOLDER
             ),
             requantized_from=requantized_from(plan.base.gguf, facts.quantization, merged=bool(plan.merged)),
+            kv_cache=None if plan.kv_cache == F16 else plan.kv_cache,
         ),
         adapters=adapters,
         default_adapter=plan.default_adapter,
@@ -264,7 +269,7 @@ class _BaseFacts:
 def _gguf_facts(plan: BundlePlan, path: Path) -> _BaseFacts:
     gguf = read_gguf(path)
     architecture = str(gguf.metadata["general.architecture"])
-    facts = gguf_facts(gguf)
+    facts = with_kv_cache(gguf_facts(gguf), plan.kv_cache, plan.base.family)
     quantization = quantization_of(path)
     if quantization is None:
         raise InputError(f"{plan.base_file} doesn't tell its quantization", "name one with --quantize")

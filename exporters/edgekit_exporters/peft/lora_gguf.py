@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.conversion.tensor_map import Piece, tensor_map
 from edgekit_exporters.peft.base_modules import base_modules
 from edgekit_exporters.peft.names import PREFIX
+from edgekit_exporters.peft.of_parameters import around_parameter
 from edgekit_exporters.peft.settings import INVOCATION
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats import adapter as keys
@@ -70,7 +71,7 @@ def read_lora_gguf(path: Path, base: Base) -> tuple[dict[str, Any], dict[str, to
     tensors: dict[str, torch.Tensor] = {}
     for module, parts in pairs.items():
         if module in experts:
-            tensors |= _around_parameter(module, parts, experts, base_modules(base).experts)
+            tensors |= around_parameter(module, *_together(parts), experts, base_modules(base).experts)
             continue
         a, b = _together(parts)
         names = ("lora_embedding_A", "lora_embedding_B") if module in embeddings else ("lora_A.weight", "lora_B.weight")
@@ -108,20 +109,6 @@ def _of_experts(piece: Piece, a: torch.Tensor, b: torch.Tensor, shape: tuple[int
     if piece.columns is not None:
         own_a = own_a[..., torch.from_numpy(np.argsort(piece.columns))]
     return own_a, own_b
-
-
-def _around_parameter(
-    name: str, parts: list[Pair], targeted: Container[str], known: Iterable[str]
-) -> dict[str, torch.Tensor]:
-    """PEFT's tensors around a parameter; of several of one module each later one is wrapped around those before it."""
-    a, b = _together(parts)
-    owner = name.rpartition(".")[0]
-    beside = [each for each in known if each in targeted and each.rpartition(".")[0] == owner]
-    inner = "base_layer." * (len(beside) - 1 - beside.index(name))
-    return {
-        f"{PREFIX}{owner}.{inner}lora_A.weight": a.reshape(-1, a.shape[-1]),
-        f"{PREFIX}{owner}.{inner}lora_B.weight": b.permute(1, 2, 0).reshape(b.shape[1], -1),
-    }
 
 
 def _unlike(parts: list[Pair]) -> list[Pair]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from edgekit_exporters.peft.names import PREFIX
 
 
 @dataclass(frozen=True)
@@ -47,3 +50,24 @@ def of_parameter(name: str, wrapper: Any) -> OfParameter:
     embedding = isinstance(owner, torch.nn.Embedding)
     whole = module if wrapper.parameter_name == "weight" else f"{module}.{wrapper.parameter_name}"
     return OfParameter(whole, flipped=embedding or isinstance(owner, Conv1D), embedding=embedding)
+
+
+def around_parameter(
+    name: str, a: torch.Tensor, b: torch.Tensor, targeted: Container[str], known: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """PEFT's tensors around a parameter of experts; of several of one module each later one is wrapped around the rest.
+
+    Args:
+        name: of the parameter.
+        a: [experts, rank, in].
+        b: [experts, out, rank].
+        targeted: names of all parameters that the adapter has pairs around.
+        known: names of the base's parameters that hold experts, in its order.
+    """
+    owner = name.rpartition(".")[0]
+    beside = [each for each in known if each in targeted and each.rpartition(".")[0] == owner]
+    inner = "base_layer." * (len(beside) - 1 - beside.index(name))
+    return {
+        f"{PREFIX}{owner}.{inner}lora_A.weight": a.reshape(-1, a.shape[-1]),
+        f"{PREFIX}{owner}.{inner}lora_B.weight": b.permute(1, 2, 0).reshape(b.shape[1], -1),
+    }

@@ -9,19 +9,22 @@ from pathlib import Path
 from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.engines import PREFILL_CHUNK, Part
+from edgekit_runtime.engines.llama.context import set_kv_cache
 from edgekit_runtime.engines.llama.library import model_parameters
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.formats.base_files import BaseFiles
+from edgekit_runtime.formats.manifest import F16
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX
 
 
 class BareLoop:
     """A model and context of its own on the same file as the runtime's."""
 
-    def __init__(self, base: Path, *, context: int, threads: int) -> None:
+    def __init__(self, base: Path, *, context: int, threads: int, kv_cache: str = F16) -> None:
         self._model = llama.llama_model_load_from_file(str(base).encode(), model_parameters())
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = context
+        set_kv_cache(parameters, kv_cache)
         parameters.n_threads = parameters.n_threads_batch = threads
         self._context = llama.llama_init_from_model(self._model, parameters)
 
@@ -66,4 +69,4 @@ def bare_loop(base: BaseFiles, *, context: int, threads: int) -> BareLoop | Bare
     """The loop for a base's engine."""
     if base.engine == ONNX:
         return BareSteps(base, context=context, threads=threads)
-    return BareLoop(base.model, context=context, threads=threads)
+    return BareLoop(base.model, context=context, threads=threads, kv_cache=base.kv_cache)

@@ -17,7 +17,9 @@ from edgekit_runtime.bench.statistics import figures
 from edgekit_runtime.engines import BARE, Engine, Sampling, generate
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.kv_cache import with_kv_cache
 from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.formats.onnx_adapter import is_onnx_adapter, read_onnx_adapter
 from edgekit_runtime.formats.onnx_base import DATA_FILE, KEY_LAYERS
@@ -42,6 +44,7 @@ def run_bench(
     prompt_tokens: int = 256,
     decode_tokens: int = 64,
     threads: int | None = None,
+    kv_cache: str | None = None,
     quick: bool = False,
     image_size: str = IMAGE_SIZE,
 ) -> dict[str, Any]:
@@ -52,7 +55,8 @@ def run_bench(
         repeats: how often each figure is taken.
         prompt_tokens: length of the prompt that prefill and TTFT are measured on.
         decode_tokens: tokens decoded after it.
-        threads: as in :class:`~edgekit_runtime.Runtime`.
+        threads: as in :class:`~edgekit_runtime.Runtime`, as is the next.
+        kv_cache: its type.
         quick: everything once and short, to see that it works; the figures mean little.
         image_size: of the images that a caption bundle is asked about, ``WxH`` pixels.
 
@@ -70,7 +74,7 @@ def run_bench(
         repeats, prompt_tokens, decode_tokens = 1, min(prompt_tokens, 8), min(decode_tokens, 2)
     before = machine.conditions()
     start = time.perf_counter()
-    with Runtime(bundle, threads=threads, context=None, lookahead=False, probe=True) as runtime:
+    with Runtime(bundle, threads=threads, kv_cache=kv_cache, lookahead=False, probe=True) as runtime:
         opened = 1e3 * (time.perf_counter() - start)
         used = runtime.engine.threads
         prompts = bench_prompts(runtime, repeats + 1, prompt_tokens)
@@ -161,7 +165,7 @@ def _subject(
             ttft.append(1e3 * (first - start))
             prefill.append(len(prompt) / (first - start))
             decode.append(decode_tokens / (end - first))
-    read = _bytes_per_token(header, len(prompts[0]) + decode_tokens // 2) + extra
+    read = _bytes_per_token(header, runtime.base_files, len(prompts[0]) + decode_tokens // 2) + extra
     return result | {
         "ttft_ms": figures(ttft),
         "prefill_tps": figures(prefill, fast=True),
@@ -176,8 +180,8 @@ def _roofline(result: dict[str, Any], bandwidth: float) -> dict[str, float]:
     return {"decode_roofline_tps": roof, "decode_roofline_share": result["decode_tps"]["median"] / roof}
 
 
-def _bytes_per_token(header: GgufFile, position: int) -> int:
-    """What one decode step reads: every weight once, and the F16 KV cache up to ``position``.
+def _bytes_per_token(header: GgufFile, base: BaseFiles, position: int) -> int:
+    """What one decode step reads: every weight once, and the KV cache up to ``position``.
 
     Of an untied input embedding only one row is read; a tied one is the output matrix too.
     """
@@ -186,7 +190,7 @@ def _bytes_per_token(header: GgufFile, position: int) -> int:
     weights = sum(tensor.size for tensor in header.tensors.values())
     if "output.weight" in header.tensors:
         weights -= header.tensors["token_embd.weight"].size
-    return weights + gguf_facts(header).cache_bytes(position)
+    return weights + with_kv_cache(gguf_facts(header), base.kv_cache, base.model.name).cache_bytes(position)
 
 
 def _onnx_bytes_per_token(header: GgufFile) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, NO_LOOKAHEAD, filled, number, whole
+from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, KV_CACHE, NO_LOOKAHEAD, filled, number, whole
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
 from edgekit_runtime.cli.tools import call_lines, tool_options
@@ -92,6 +92,7 @@ def _add_run(program: Program) -> None:
     add("--stream", action="store_true", help="print the answer as it comes")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
     add("--context", type=whole(), help="tokens of prompt and answer together")
+    add("--kv-cache", **KV_CACHE)
     add("--no-lookahead", action="store_true", help=NO_LOOKAHEAD)
     add("--allow-special", action="store_true", help=ALLOW_SPECIAL)
 
@@ -113,6 +114,7 @@ def _run(arguments: argparse.Namespace) -> None:
     options = {
         "threads": arguments.threads,
         "context": arguments.context,
+        "kv_cache": arguments.kv_cache,
         "lookahead": not arguments.no_lookahead,
         "allow_special": arguments.allow_special,
     }
@@ -329,6 +331,7 @@ def add_bench(program: Program, name: str, run: Any) -> argparse.ArgumentParser:
     add("--prompt-tokens", type=whole(), default=256, help="length of the prompt (256)")
     add("--decode-tokens", type=whole(), default=64, help="tokens decoded after it (64)")
     add("--threads", type=whole(1, MOST_THREADS), help="default: physical cores")
+    add("--kv-cache", **KV_CACHE)
     add("--image-size", default="640x480", metavar="WxH", help="images of a caption bundle, pixels (640x480)")
     add("--quick", action="store_true", help="measure everything once, as a check")
     return parser
@@ -358,6 +361,7 @@ def bench_command(arguments: argparse.Namespace) -> dict[str, Any] | None:
         prompt_tokens=arguments.prompt_tokens,
         decode_tokens=arguments.decode_tokens,
         threads=arguments.threads,
+        kv_cache=arguments.kv_cache,
         quick=arguments.quick,
         image_size=arguments.image_size,
     )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, ANY_PORT, NO_LOOKAHEAD, number, whole
+from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, ANY_PORT, KV_CACHE, NO_LOOKAHEAD, number, whole
 from edgekit_runtime.cli.parser import Program, what_to_run
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.machine import MOST_PARALLEL, MOST_THREADS
@@ -48,6 +48,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "threads": {"type": whole(1, MOST_THREADS), "help": "default: physical cores"},
     "context": {"type": whole(), "help": "tokens of prompt and answer together, for each request"},
+    "kv_cache": KV_CACHE,
     "cors": {
         "action": "append",
         "metavar": "ORIGIN",
@@ -112,6 +113,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
         context=arguments.context,
         parallel=arguments.parallel,
+        kv_cache=arguments.kv_cache,
         adapter_memory=None if memory is None else int(memory * 1e6),
         chat_memory=int(arguments.chat_memory * 1e6),
         lookahead=not arguments.no_lookahead,

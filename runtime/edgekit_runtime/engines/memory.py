@@ -29,5 +29,5 @@ def running_bytes(facts: ModelFacts) -> int:
 
 
 def score_bytes(facts: ModelFacts) -> int:
-    """More of it for each token of a request's context: attention scores, as flash attention is off."""
-    return SCORED_CHUNK * facts.heads * FLOAT_BYTES
+    """More of it for each token of a request's context: attention scores, where flash attention is off."""
+    return SCORED_CHUNK * facts.heads * FLOAT_BYTES if facts.has_scores else 0

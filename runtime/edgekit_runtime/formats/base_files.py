@@ -1,4 +1,4 @@
-"""Where a base's files are, whatever the engine."""
+"""What an engine opens: where a base's files are, and how it keeps what it computes of requests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.manifest import F16
 from edgekit_runtime.formats.onnx_base import MIXED_FILE, VOCABULARY_FILE
 
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """``model`` is what the engine opens; ``parts`` lie beside it, by name; ``projector`` reads images for it."""
+    """``model`` is what the engine opens; ``parts`` lie beside it, by name; ``projector`` reads images for it.
+
+    ``kv_cache`` is the type of its KV cache.
+    """
 
     engine: str
     model: Path
     parts: Mapping[str, Path] = field(default_factory=dict)
     projector: Path | None = None
+    kv_cache: str = F16
 
     @property
     def header(self) -> Path:
@@ -33,16 +38,17 @@ class BaseFiles:
     def as_arguments(self) -> list[str]:
         """For the command line of another process."""
         projector = [] if self.projector is None else [f"={self.projector}"]  # a part without a name
-        return [self.engine, str(self.model), *(f"{name}={path}" for name, path in self.parts.items()), *projector]
+        named = [self.engine, self.kv_cache, str(self.model)]
+        return [*named, *(f"{name}={path}" for name, path in self.parts.items()), *projector]
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> BaseFiles:
         """What :meth:`as_arguments` gave."""
-        engine, model, *parts = arguments
+        engine, kv_cache, model, *parts = arguments
         pairs = [part.partition("=") for part in parts]
         files = {name: Path(path) for name, _, path in pairs}
         projector = files.pop("", None)
-        return cls(engine, Path(model), files, projector)
+        return cls(engine, Path(model), files, projector, kv_cache)
 
     def part(self, name: str) -> Path:
         """A file beside the model.

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle_source import BundleSource, SignedManifest, check_disk, open_source
-from edgekit_runtime.formats.manifest import BUNDLE_SCHEMA, MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edgekit_runtime.formats.manifest import BUNDLE_SCHEMA, F16, MANIFEST_FILE, SIGNATURE_FILE, Manifest
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Bundle:
     def base_files(self) -> BaseFiles:
         """All files of the base."""
         parts = {part.name: self.root / part.file for part in self.manifest.base.parts}
-        return BaseFiles(self.manifest.engine, self.base_path, parts, self.projector_path)
+        kv_cache = self.manifest.base.kv_cache or F16
+        return BaseFiles(self.manifest.engine, self.base_path, parts, self.projector_path, kv_cache)
 
     @property
     def projector_path(self) -> Path | None:

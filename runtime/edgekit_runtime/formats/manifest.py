@@ -22,6 +22,8 @@ BUNDLE_SCHEMA = "edgekit.bundle/1"
 ENGINES = ("llama.cpp", "onnxruntime-genai")
 TASKS = ("text", "caption")
 GATES = ("passed", "failed", "skipped")
+F16 = "f16"  # of a KV cache, where none is named
+KV_CACHES = (F16, "q8_0-f16", "q8_0", "q4_0")  # types of keys and values, as llama.cpp names them, or of both
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 BASE = "base"  # in the place of an adapter's name: the base model alone
@@ -49,6 +51,7 @@ class BaseEntry:
     ``parts``.
 
     ``projector`` is the file that reads images for it, in caption bundles, and ``projector_digest`` its sha256.
+    ``kv_cache`` is the type of the KV cache that devices keep unless told otherwise, None for F16.
     """
 
     file: str
@@ -67,6 +70,11 @@ class BaseEntry:
     template_arguments: dict[str, Any] | None = None
     parts: tuple[PartEntry, ...] = ()
     requantized_from: str | None = None  # the type of the blocks that ``quantization`` was made from, if it was of any
+    kv_cache: str | None = None
+
+    def runs_as(self, other: BaseEntry) -> bool:
+        """Whether an engine that runs this one runs the other one too: the same file, with the same KV cache."""
+        return (self.digest, self.kv_cache or F16) == (other.digest, other.kv_cache or F16)
 
 
 @dataclass(frozen=True)
@@ -255,10 +263,13 @@ def _check(manifest: Manifest, where: str) -> None:
     files = {entry.path: entry for entry in manifest.files}
     names = [entry.name for entry in manifest.adapters]
     gate = manifest.quality.get("gate", "skipped")
+    cache = manifest.base.kv_cache or F16
     for good, problem in (
         (manifest.engine in ENGINES, f"engine {shown(manifest.engine)} is none of {', '.join(ENGINES)}"),
         (manifest.task in TASKS, f"task {shown(manifest.task)} is none of {', '.join(TASKS)}"),
         (gate in GATES, f"quality.gate {shown(str(gate))} is none of {', '.join(GATES)}"),
+        (cache in KV_CACHES, f"base.kv_cache {shown(cache)} is none of {', '.join(KV_CACHES)}"),
+        (cache == F16 or manifest.engine == ENGINES[0], f"{manifest.engine} has no KV cache of {cache}"),
         (len(files) == len(manifest.files), "a file is listed twice"),
         (len(set(names)) == len(names), "an adapter is listed twice"),
         (all(map(is_safe_path, files)), "a path leaves the bundle, or is no name that a file can have everywhere"),

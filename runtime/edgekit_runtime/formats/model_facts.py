@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,23 +22,36 @@ class ModelFacts:
     layers: blocks of the decoder that text runs through.
     context: tokens that the model was made for.
     query_width: elements of one token's queries in a layer; the mean where layers differ.
-    kv_width: elements of one token's keys and values in a layer; the mean where layers differ.
-    kv_element: bytes of one of them.
+    kv_width: elements of one token's keys and values in a layer; the mean where layers differ.  llama.cpp keeps values
+        of all layers as wide as those of the widest, unless flash attention is on.
+    key_width: of these, those of keys.
+    flash_width: what ``kv_width`` would be with flash attention.
+    has_scores: whether attention scores are written out, as they are without flash attention.
+    kv_element: bytes of one of them; a fraction where they are kept in blocks.
     heads: of the layer that has most.
     state_bytes: what recurrent layers keep of a request, however long it is.
     activations: elements that a token takes in the widest layer: hidden state, what mixes tokens, feed-forward.
     vocabulary: tokens that the model knows.
+    head_sizes: elements of a head's keys or values, of all kinds of layers, in no order.
+    is_latent: whether values are a part of the keys, as DeepSeek's are.
+    architecture: llama.cpp's name of it; empty for an ONNX base.
     """
 
     layers: int
     context: int
     query_width: float
     kv_width: float
-    kv_element: int
+    kv_element: float
     heads: int
+    key_width: float = 0.0
+    flash_width: float = 0.0
+    has_scores: bool = True
     state_bytes: int = 0
     activations: int = 0
     vocabulary: int = 0
+    head_sizes: frozenset[int] = frozenset()
+    is_latent: bool = False
+    architecture: str = ""
 
     def cache_bytes(self, tokens: int) -> int:
         """What one request of so many tokens takes: the KV cache and the state of recurrent layers."""
@@ -57,21 +71,28 @@ def gguf_facts(header: GgufFile) -> ModelFacts:
     layers = keys.number("block_count") - keys.number("nextn_predict_layers", 0)
     heads = keys.each("attention.head_count")[:layers]
     kinds = _kinds(keys, layers)
-    query, cache = _attention(keys, layers, kinds)
+    query, kept_keys, kept_values = _attention(keys, layers, kinds)
+    widest = max(kept_values)
     most = max(heads, default=0)
     recurrent = sum(is_recurrent for _, is_recurrent in kinds)
     return ModelFacts(
         layers=layers,
         context=keys.number("context_length"),
         query_width=sum(query) / layers,
-        kv_width=sum(cache) / layers,
+        kv_width=sum(key + widest if value else key for key, value in zip(kept_keys, kept_values, strict=True))
+        / layers,
         kv_element=F16_BYTES,
         heads=most,
+        key_width=sum(kept_keys) / layers,
+        flash_width=(sum(kept_keys) + sum(kept_values)) / layers,
         state_bytes=FLOAT_BYTES * recurrent * _state_width(keys, most),
         activations=keys.number("embedding_length")
         + max(max(query), _recurrent_width(keys) if recurrent else 0)
         + _feed_forward(keys),
         vocabulary=len(header.metadata.get(TOKENS, ())),
+        head_sizes=frozenset(itertools.chain(*_head_sizes(keys))),
+        is_latent=_is_latent(keys),
+        architecture=keys.architecture,
     )
 
 
@@ -141,23 +162,34 @@ def _kinds(keys: _Keys, layers: int) -> list[tuple[bool, bool]]:
     return [(heads > 0, heads == 0 and not (is_alone and width)) for heads, width in zip(kv_heads, widths, strict=True)]
 
 
-def _attention(keys: _Keys, layers: int, kinds: list[tuple[bool, bool]]) -> tuple[list[int], list[int]]:
-    """For each layer, elements of a token's queries, and of what is kept of it."""
+def _attention(keys: _Keys, layers: int, kinds: list[tuple[bool, bool]]) -> tuple[list[int], list[int], list[int]]:
+    """For each layer, elements of a token's queries, and of the keys and values that are kept of it."""
     heads = keys.each("attention.head_count")[:layers]
     kv_heads = keys.each("attention.head_count_kv", keys.of("attention.head_count"))[:layers]
-    usual = keys.number("embedding_length") // max(1, *heads)
-    key, value = keys.number("attention.key_length", usual), keys.number("attention.value_length", usual)
+    usual, short = _head_sizes(keys)
     windowed = _windowed(keys, layers) if "attention.key_length_swa" in keys else [False] * layers
-    short = keys.number("attention.key_length_swa", key), keys.number("attention.value_length_swa", value)
-    is_latent = "attention.key_length_mla" in keys  # DeepSeek's: values are a part of the keys
     own = layers - keys.number("attention.shared_kv_layers", 0)  # later layers read the caches of earlier ones
-    query, cache = [], []
+    query, kept_keys, kept_values = [], [], []
     for layer, (attends, _) in enumerate(kinds):
-        key_width, value_width = short if windowed[layer] else (key, value)
-        query.append(heads[layer] * key_width if attends else 0)
-        kept = key_width + (0 if is_latent else value_width)
-        cache.append(kv_heads[layer] * kept if attends and layer < own else 0)
-    return query, cache
+        key, value = short if windowed[layer] else usual
+        query.append(heads[layer] * key if attends else 0)
+        kept = kv_heads[layer] if attends and layer < own else 0
+        kept_keys.append(kept * key)
+        kept_values.append(0 if _is_latent(keys) else kept * value)
+    return query, kept_keys, kept_values
+
+
+def _is_latent(keys: _Keys) -> bool:
+    """Whether only keys are kept: DeepSeek's values are a part of them."""
+    return "attention.key_length_mla" in keys
+
+
+def _head_sizes(keys: _Keys) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Elements of a head's keys and values: of layers that see everything, and of those with a window."""
+    usual = keys.number("embedding_length") // max(1, keys.number("attention.head_count"))
+    key, value = keys.number("attention.key_length", usual), keys.number("attention.value_length", usual)
+    short = keys.number("attention.key_length_swa", key), keys.number("attention.value_length_swa", value)
+    return (key, value), short
 
 
 def _windowed(keys: _Keys, layers: int) -> list[bool]:

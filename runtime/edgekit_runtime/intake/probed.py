@@ -19,7 +19,7 @@ from edgekit_runtime import machine
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import write_whole
 from edgekit_runtime.formats.base_files import BaseFiles
-from edgekit_runtime.formats.manifest import BaseEntry
+from edgekit_runtime.formats.manifest import F16, BaseEntry
 from edgekit_runtime.intake.canary import ENGINE_PACKAGES, missing_engine, time_limit, try_adapters
 from edgekit_runtime.intake.trial_turn import trial_turn
 
@@ -40,7 +40,7 @@ def user_folder() -> Path:
 
 
 class Probed:
-    """Notes in a folder, one file for each base."""
+    """Notes in a folder, one file for each base and KV cache."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,40 +55,40 @@ class Probed:
         Raises:
             InputError: the engine can't run it.
         """
-        if missing_engine(base) or self.knows(entry, base.engine):
+        if missing_engine(base) or self.knows(entry, base):
             return
         level = logging.INFO if base.size > LARGE else logging.DEBUG
         log.log(level, "trying the base once, as it is new here")
         with trial_turn(self._folder.parent, time_limit(base, [])):
-            if not self.knows(entry, base.engine):
+            if not self.knows(entry, base):
                 try_adapters(base, [])
-                self.note(entry, base.engine)
+                self.note(entry, base)
 
-    def knows(self, entry: BaseEntry, engine: str) -> bool:
-        """Whether this base was run with this engine on this CPU."""
+    def knows(self, entry: BaseEntry, base: BaseFiles) -> bool:
+        """Whether this base was run with its engine and its KV cache on this CPU."""
         with contextlib.suppress(OSError):
-            return self._file(entry).read_text(encoding="utf-8") == _circumstances(entry, engine)
+            return self._file(entry, base).read_text(encoding="utf-8") == _circumstances(entry, base)
         return False
 
-    def note(self, entry: BaseEntry, engine: str) -> None:
+    def note(self, entry: BaseEntry, base: BaseFiles) -> None:
         """Note that it was; where that can't be written, it is done again the next time."""
         with contextlib.suppress(OSError, InputError):
             self._folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-            write_whole(self._file(entry), _circumstances(entry, engine).encode())
+            write_whole(self._file(entry, base), _circumstances(entry, base).encode())
 
     def keep(self, digests: Set[str]) -> None:
         """Forget all bases but these."""
         if self._folder.is_dir():
             for path in self._folder.iterdir():
-                if path.name not in digests and not path.is_dir():
+                if path.name.partition(".")[0] not in digests and not path.is_dir():
                     path.unlink(missing_ok=True)
 
-    def _file(self, entry: BaseEntry) -> Path:
-        return self._folder / entry.digest
+    def _file(self, entry: BaseEntry, base: BaseFiles) -> Path:
+        return self._folder / (entry.digest if base.kv_cache == F16 else f"{entry.digest}.{base.kv_cache}")
 
 
-def _circumstances(entry: BaseEntry, engine: str) -> str:
+def _circumstances(entry: BaseEntry, base: BaseFiles) -> str:
     facts = machine.describe()
     where = [platform.machine(), facts["cpu"], facts["flags"]]
-    package = ENGINE_PACKAGES[engine]
+    package = ENGINE_PACKAGES[base.engine]
     return json.dumps([package, importlib.metadata.version(package), entry.projector_digest, *where])

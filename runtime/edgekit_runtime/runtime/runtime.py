@@ -60,6 +60,7 @@ class Runtime:
         threads: int | None = None,
         context: int | None = None,
         parallel: int = 1,
+        kv_cache: str | None = None,
         lookahead: bool = True,
         adapter_memory: int | None = None,
         chat_memory: int = DEFAULT_CHAT_MEMORY,
@@ -77,6 +78,8 @@ class Runtime:
             context: tokens of prompt and answer together, for each request; the base's when None, but at most 4096, or
                 2048 with more than one request at once.
             parallel: requests that are answered at once.
+            kv_cache: type of the KV cache: "f16", or for 0.77 of its memory "q8_0-f16" (keys at Q8_0), for 0.53 "q8_0",
+                for 0.28 "q4_0"; the bundle's when None.
             lookahead: decode guesses with each token where that pays and answers stay the same; with one request at
                 a time.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
@@ -89,8 +92,8 @@ class Runtime:
             without: digests of adapters that are left out.
 
         Raises:
-            InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file.
-            UsageError: a context, a number of threads or of requests that can't be had.
+            InputError: the bundle doesn't verify, an adapter doesn't fit, the engine refuses a file or the KV cache.
+            UsageError: a context, a KV cache, a number of threads or of requests that can't be had.
         """
         self._path = Path(bundle)
         self._lock = threading.Lock()  # of the engine
@@ -104,6 +107,7 @@ class Runtime:
                 threads=threads,
                 context=context,
                 parallel=parallel,
+                kv_cache=kv_cache,
                 probe=probe,
                 generation=generation,
             )
@@ -169,8 +173,8 @@ class Runtime:
 
     @property
     def base_files(self) -> BaseFiles:
-        """All files of the base."""
-        return self._bundle.base_files
+        """All files of the base, and the KV cache that the engine has."""
+        return self._loaded.base_files
 
     def adapter_path(self, name: str) -> Path:
         """An adapter's file; raises InputError for an unknown name."""
@@ -218,7 +222,8 @@ class Runtime:
             without: digests of adapters that are left out.
 
         Returns:
-            False when the store has another base, which takes a new runtime; nothing changes then.
+            False when the store has another base, or the same with another KV cache, which takes a new runtime; nothing
+            changes then.
 
         Raises:
             InputError: the store is damaged; nothing changes.
@@ -227,7 +232,7 @@ class Runtime:
             return True
         bundle = Store(self._path).bundle(generation)
         with self._lock:
-            if bundle.manifest.base.digest != self.manifest.base.digest:
+            if not bundle.manifest.base.runs_as(self.manifest.base):
                 return False
             self._bundle = bundle
             self._catalogue.follow(bundle, without)

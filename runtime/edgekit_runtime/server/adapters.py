@@ -238,7 +238,7 @@ class Adapters:
         manifest = bundle.manifest
         aside = {model["digest"] for model in self._left_out(store, bundle)}
         fresh = [entry for entry in manifest.adapters if entry.digest not in aside]
-        if manifest.base.digest == self._base_digest:
+        if manifest.base.runs_as(self._bundle.manifest.base):
             fresh = [entry for entry in fresh if entry.digest not in self._answering]
         elif state != self._unfit:
             try:

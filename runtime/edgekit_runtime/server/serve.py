@@ -49,6 +49,7 @@ def serve(
     threads: int | None = None,
     context: int | None = None,
     parallel: int = DEFAULT_PARALLEL,
+    kv_cache: str | None = None,
     adapter_memory: int | None = None,
     chat_memory: int = DEFAULT_CHAT_MEMORY,
     lookahead: bool = True,
@@ -70,6 +71,7 @@ def serve(
         threads: as for :class:`~edgekit_runtime.Runtime`, as are the others.
         context: of each request.
         parallel: requests that are answered at once.
+        kv_cache: its type; the bundle's when None.
         adapter_memory: bytes.
         chat_memory: bytes.
         lookahead: decode tokens that are forced or likely several at a time.
@@ -96,6 +98,7 @@ def serve(
             "threads": threads,
             "context": context,
             "parallel": parallel,
+            "kv_cache": kv_cache,
             "adapter_memory": adapter_memory,
             "chat_memory": chat_memory,
             "lookahead": lookahead,

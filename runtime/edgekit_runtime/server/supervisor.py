@@ -217,7 +217,7 @@ class Supervisor:
         """Have a generation of the store answer, without some of its adapters.
 
         Returns:
-            False where it has another base, which takes another worker.
+            False where it has another base or KV cache, which takes another worker.
         """
         aside = list(aside)
         message = {"op": "refresh", "generation": generation, "without": sorted(self._left_out.digests(aside))}
@@ -227,7 +227,7 @@ class Supervisor:
         if same:
             self._removed.clear()
             return True
-        self.kill("the store has another base")
+        self.kill("the store has another base, or the same with another KV cache")
         return False
 
     def give_up_all(self, why: str) -> None:

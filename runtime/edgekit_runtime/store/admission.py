@@ -64,7 +64,7 @@ class Admission:
         manifest, coming = new.manifest, coming or {}
         refused = self.refusals.among(asked, manifest.base.digest, manifest.engine)
         known: set[str] = set()
-        same_base = old is not None and old.manifest.base.digest == manifest.base.digest
+        same_base = old is not None and old.manifest.base.runs_as(manifest.base)
         if old is not None and same_base:
             known = {entry.digest for entry in old.manifest.adapters} - refused.keys()
         fresh = [entry for entry in manifest.adapters if entry.digest not in known | set(self.tried)]
@@ -87,7 +87,7 @@ class Admission:
         files = [coming.get(entry.digest, self.objects.path(entry.digest)) for entry in fresh]
         with trial_turn(self.objects.root, time_limit(base, files)):
             living = self.trial(base, files)
-        self.probed.note(manifest.base, base.engine)
+        self.probed.note(manifest.base, base)
         for entry, alive in zip(fresh, living, strict=True):
             if not alive:
                 name = f"{entry.name} {entry.version}"

@@ -25,8 +25,12 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.conversion.tensor_map import plain_ggufs
 from edgekit_exporters.gguf.adapter import AdapterSource, canonical_adapter, write_adapter_gguf
 from edgekit_exporters.peft.as_named import as_named
+from edgekit_exporters.peft.canonical import canonicalize
+from edgekit_exporters.peft.combinations import Combination
+from edgekit_exporters.peft.combine import Part, combine
 from edgekit_exporters.peft.intake import attach, take_in
 from edgekit_exporters.peft.merge import merge_to_folder
+from edgekit_exporters.peft.written import write_peft
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.intake import adapters as device
@@ -101,6 +105,25 @@ def test_adapters_of_experts_are_exact_separate_merged_and_back_from_gguf(
     ((merged, _),) = plain_ggufs([tmp_path / "merged"])
     assert isinstance(merged, Path), merged
     assert distance(wanted, ask([Job(merged)], PROMPT)[0][0]).agree
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_of_experts_combine_exactly(kind: str, tinies: dict[str, Tiny], tmp_path: Path) -> None:
+    base, folders = tinies[kind].base, [tmp_path / "a", tmp_path / "b"]
+    wanted = saved(base, folders[0], target_parameters=INNER, rank_pattern={"experts.down_proj": 3})
+    saved(base, folders[1], target_parameters=INNER[:1], r=2)
+    parts = [
+        Part(each.name, canonicalize(each, base), weight) for each, weight in zip(folders, (1.0, 0.5), strict=True)
+    ]
+    back = Part("b", parts[1].adapter, -0.5)
+    made = {"both": [*parts[:1], parts[1]], "a again": [*parts, back]}
+    found = {}
+    for name, pairs in made.items():
+        (tmp_path / name).mkdir()
+        write_peft(combine(pairs, Combination()), base, "", tmp_path / name)
+        found[name] = torch_logits(attach(load(base), take_in(tmp_path / name, base)).eval())
+    assert distance(wanted, found["a again"]).agree, distance(wanted, found["a again"])
+    assert not distance(wanted, found["both"]).agree
 
 
 OTHERS: dict[str, dict[str, Any]] = {

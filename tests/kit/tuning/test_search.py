@@ -15,7 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from edgekit.project import Project, load_project
-from edgekit.training.record import read_record
+from edgekit.project.run_record import read_record
 from edgekit.tuning import search as searching
 from edgekit.tuning import study as studies
 from edgekit.tuning.apply import apply, write_settings

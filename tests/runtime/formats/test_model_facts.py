@@ -9,7 +9,7 @@ from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile
 from edgekit_runtime.formats.model_facts import genai_facts, gguf_facts
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "general.architecture": "llama",
     "llama.block_count": 30,
     "llama.context_length": 8192,
@@ -37,9 +37,14 @@ def test_layers_without_attention_take_no_cache() -> None:
 
 
 # The caches of these are those that llama.cpp sets aside for random models of these shapes, 4096 tokens, in bytes.
-COMMON = {"context_length": 4096, "embedding_length": 512, "feed_forward_length": 1024, "attention.head_count": 8}
+COMMON: dict[str, Any] = {
+    "context_length": 4096,
+    "embedding_length": 512,
+    "feed_forward_length": 1024,
+    "attention.head_count": 8,
+}
 MAMBA = {"ssm.conv_kernel": 4, "ssm.state_size": 64, "ssm.group_count": 1, "ssm.inner_size": 1024}
-HYBRIDS = {
+HYBRIDS: dict[str, tuple[dict[str, Any], int]] = {
     "lfm2": (
         {"block_count": 8, "attention.head_count_kv": [0, 0, 4, 0, 0, 4, 0, 4], "shortconv.l_cache": 3},
         3 * 4096 * 2 * 4 * 64 * 2 + 5 * 512 * 2 * 4,
@@ -87,7 +92,7 @@ def test_layers_with_a_window_may_have_shorter_heads_and_later_ones_share_caches
             | {"llama.attention.sliding_window_pattern": [True, False] * 15, "llama.attention.shared_kv_layers": 10}
         )
     )
-    assert facts.cache_bytes(1) == 10 * 3 * (2 * 32 + 2 * 64) * 2
+    assert facts.cache_bytes(1) == 10 * 3 * (32 + 64 + 2 * 64) * 2  # values are as wide as the widest layer's
 
 
 def test_latent_attention_keeps_keys_alone() -> None:

@@ -14,25 +14,43 @@ from edgekit_runtime.engines.llama.library import clear_errors, reason
 from edgekit_runtime.engines.llama.samplers import Said, sampler_chain
 from edgekit_runtime.engines.threads import Threads
 from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.formats.kv_cache import needs_flash_attention, types_of
+from edgekit_runtime.formats.manifest import F16
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 FULL = 1  # llama_decode's status when no KV cell is free
+_KV_TYPES = {F16: llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0, "q4_0": llama.GGML_TYPE_Q4_0}
 HIDDEN_CHUNK = 64  # tokens at once where hidden states are read: llama.cpp computes the logits of all of them too
+
+
+def set_kv_cache(parameters: Any, kind: str) -> None:
+    """Have keys and values kept in types of ``KV_CACHES``."""
+    parameters.type_k, parameters.type_v = (_KV_TYPES[each] for each in types_of(kind))
 
 
 class LlamaContext:
     """KV streams of one model, and the buffers to decode with."""
 
-    def __init__(self, model: Any, *, context: int, threads: Threads, sequences: int, hidden: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        context: int,
+        threads: Threads,
+        sequences: int,
+        kv_cache: str = F16,
+        hidden: bool = False,
+    ) -> None:
         """Set aside ``sequences`` streams of ``context`` tokens.
 
-        ``threads`` chooses their number for each step.  ``hidden``: :meth:`hidden` is wanted.
+        ``threads`` chooses their number for each step.  ``kv_cache`` is the type of keys and values.  ``hidden``:
+        :meth:`hidden` is wanted.
 
         Raises:
-            InputError: there is not enough memory.
+            InputError: llama.cpp refuses the type for this model, or there is not enough memory.
         """
         parameters = llama.llama_context_default_params()
         parameters.n_ctx = context * sequences
@@ -41,7 +59,12 @@ class LlamaContext:
         parameters.n_threads = parameters.n_threads_batch = threads.most
         parameters.n_ubatch = SCORED_CHUNK
         parameters.kv_unified = False
-        parameters.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        set_kv_cache(parameters, kv_cache)
+        parameters.flash_attn_type = (
+            llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if needs_flash_attention(kv_cache)
+            else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         if hidden:
             parameters.n_batch = parameters.n_ubatch = HIDDEN_CHUNK
             parameters.embeddings = True
@@ -49,9 +72,9 @@ class LlamaContext:
         clear_errors()
         self.handle = llama.llama_init_from_model(model, parameters)
         if not self.handle:
-            raise InputError(
-                f"no memory for {sequences} x {context} tokens of context{reason()}", "ask for a smaller context"
-            )
+            at = "" if kv_cache == F16 else f" with a KV cache of {kv_cache}"
+            mend = "ask for a smaller context" if kv_cache == F16 else f"use --kv-cache {F16}, or a smaller context"
+            raise InputError(f"no memory for {sequences} x {context} tokens of context{at}{reason()}", mend)
         self._threads, self._set_threads = threads, threads.most
         self._context = context
         self._memory = llama.llama_get_memory(self.handle)

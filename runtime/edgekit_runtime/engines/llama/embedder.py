@@ -19,15 +19,20 @@ class LlamaEmbedder:
 
     chunk = HIDDEN_CHUNK
 
-    def __init__(self, model: Any, adapters: Mapping[str, Any], *, tokens: int, threads: Threads) -> None:
-        """Make a context of ``tokens`` for a model; ``adapters`` are those that are loaded, by name.
+    def __init__(
+        self, model: Any, adapters: Mapping[str, Any], *, tokens: int, threads: Threads, kv_cache: str
+    ) -> None:
+        """Make a context of ``tokens`` for a model; ``adapters`` are those that are loaded, by name.  Its cells are of
+        the type ``kv_cache``, as the loop's are: a text's vector rests on what the model's answers rest on.
 
         Raises:
             InputError: there is not enough memory.
         """
         self.tokens = tokens
         self._adapters = adapters
-        self._context = LlamaContext(model, context=tokens, threads=threads, sequences=1, hidden=True)
+        self._context = LlamaContext(
+            model, context=tokens, threads=threads, sequences=1, kv_cache=kv_cache, hidden=True
+        )
         self._selected: Stack = BARE
 
     def read(self, part: Part, stack: Stack) -> NDArray[np.float32]:

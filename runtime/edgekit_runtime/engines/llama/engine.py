@@ -8,7 +8,9 @@ change another's answer; with one that looks ahead it has to be however many gue
 things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether they do on this CPU with this base:
 
 * each sequence has a KV stream of its own (``kv_unified = False``), so where its cells lie depends on nobody else;
-* flash attention is off, as it splits long sequences over threads only when a single token is decoded;
+* flash attention is off with values of F16 in the KV cache, as it splits long sequences over threads only when a single
+  token is decoded, and works in tiles of many tokens.  With quantized values it does neither: each token goes through
+  the cells one by one, so it can be on there, as it has to be;
 * with several, adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`); with one, where
   that is quicker, with the rank of a whole step.
 """
@@ -42,6 +44,9 @@ from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, Vocabulary
 from edgekit_runtime.engines.threads import Threads
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
+from edgekit_runtime.formats.kv_cache import with_kv_cache
+from edgekit_runtime.formats.manifest import F16
+from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.formats.prompt_adapter import is_prompt_adapter
 
 if TYPE_CHECKING:
@@ -54,14 +59,16 @@ class LlamaEngine(VocabularyUser):
 
     splits_at_gaps = True
 
-    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1) -> None:
-        """Map the base into memory and make ``sequences`` KV streams of ``context`` tokens each.
+    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1, kv_cache: str = F16) -> None:
+        """Map the base into memory and make ``sequences`` KV streams of ``context`` tokens each, of type ``kv_cache``.
 
         Raises:
-            InputError: llama.cpp refuses the file, or there is not enough memory for the context.
+            InputError: llama.cpp refuses the file or the cache's type, or there is not enough memory for the context.
         """
         start_backend()
-        self.context, self.threads, self.sequences = context, threads, sequences
+        if kv_cache != F16:  # llama.cpp ends the process over some
+            with_kv_cache(gguf_facts(read_gguf(base)), kv_cache, base.name)
+        self.context, self.threads, self.sequences, self.kv_cache = context, threads, sequences, kv_cache
         self._choice = Threads(threads)
         self.holder: object = None
         self._adapters: dict[str, Any] = {}
@@ -205,7 +212,7 @@ class LlamaEngine(VocabularyUser):
         Raises:
             InputError: there is not enough memory for it.
         """
-        return LlamaEmbedder(self._model, self._adapters, tokens=tokens, threads=self._choice)
+        return LlamaEmbedder(self._model, self._adapters, tokens=tokens, threads=self._choice, kv_cache=self.kv_cache)
 
     def forget(self, sequence: int, start: int = 0) -> bool:
         """Drop a sequence's KV cache from a position on; False when only all of it could be dropped, and was."""
@@ -228,8 +235,8 @@ class LlamaEngine(VocabularyUser):
         return False
 
     def info(self) -> dict[str, Any]:
-        """Name, versions and the CPU features that this build of llama.cpp uses."""
-        return engine_info()
+        """Name, versions and the CPU features that this build of llama.cpp uses; the type of the KV cache."""
+        return {**engine_info(), "kv_cache": self.kv_cache}
 
     def close(self) -> None:
         """Free context and model; adapters go with the model."""
@@ -259,6 +266,7 @@ class LlamaEngine(VocabularyUser):
             context=context,
             threads=threads or self._choice,
             sequences=self.sequences,
+            kv_cache=self.kv_cache,
         )
 
     def _tried(self, stack: Stack) -> probe.Exactness:

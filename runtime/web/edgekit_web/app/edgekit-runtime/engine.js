@@ -42,10 +42,10 @@ export class Engine {
    * Load a base with its adapters.
    *
    * @typedef {{digest: string, file: Blob}} Stored
-   * @param {{base: Stored, projector?: Stored, adapters: Map<string, Blob>, context: number, threads: number}} files
-   *   adapters by digest
+   * @param {{base: Stored, projector?: Stored, adapters: Map<string, Blob>, context: number, threads: number, kvCache?: string}} files
+   *   adapters by digest; the type of the KV cache, F16 unless said
    */
-  static async load({ base, projector, adapters, context, threads }) {
+  static async load({ base, projector, adapters, context, threads, kvCache }) {
     const wllama = new Wllama(
       { default: new URL("wllama.wasm", VENDOR).href },
       { suppressNativeLog: true, logger: SILENT },
@@ -56,12 +56,15 @@ export class Engine {
     const blobs = [base.file, ...adapters.values()].map((file) => file.slice());
     const total = String(blobs.length).padStart(5, "0");
     const names = blobs.map((_, index) => `models/model-${String(index + 1).padStart(5, "0")}-of-${total}.gguf`);
+    const [keys, values = keys] = (kvCache ?? "").split("-"); // as in "q8_0-f16"
     try {
       await wllama.loadModel(projector ? [...blobs, projector.file.slice()] : blobs, {
         n_ctx: context,
         n_batch: projector ? PREFILL_CHUNK_WITH_IMAGES : PREFILL_CHUNK,
         n_parallel: 1,
         n_threads: threads,
+        // llama.cpp keeps values in blocks with flash attention alone; keys alone are faster without it.
+        ...(kvCache && { cache_type_k: keys, cache_type_v: values, flash_attn: values !== "f16" }),
         n_gpu_layers: 0, // bundles are proven on the CPU's arithmetic
         warmup: false,
         lora_adapters: names.slice(1).map((path) => ({ path, scale: 0 })),

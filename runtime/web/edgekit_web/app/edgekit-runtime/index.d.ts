@@ -70,6 +70,7 @@ export interface BaseEntry {
   /** What reads images for it, in caption bundles, and its sha256. */
   projector?: string | null;
   projector_digest?: string | null;
+  kv_cache?: string | null;
   merged: string[];
   system?: string;
   generation?: GenerationDefaults;

@@ -199,6 +199,7 @@ export class Runtime {
         adapters: files,
         context: this.context,
         threads: this.options.threads ?? usableThreads(),
+        kvCache: base.kv_cache,
       });
       this.loads += 1;
       this.options.onProgress?.({ stage: "start", loaded: 1, total: 1 });

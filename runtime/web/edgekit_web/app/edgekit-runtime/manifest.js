@@ -9,6 +9,8 @@ const BUNDLE_SCHEMA = "edgekit.bundle/1";
 const ENGINES = ["llama.cpp", "onnxruntime-genai"];
 const TASKS = ["text", "caption"];
 const GATES = ["passed", "failed", "skipped"];
+const F16 = "f16";
+const KV_CACHES = [F16, "q8_0-f16", "q8_0", "q4_0"];
 const OWN = ["manifest.json", "manifest.sig"];
 const DIGEST = /^[0-9a-f]{64}$/;
 const NAME = /^[a-z0-9][a-z0-9._-]{0,99}$/;
@@ -111,6 +113,7 @@ const BASE = record({
   ...WORDS,
   parts: optional(many(record({ name: text, file: text, digest: text })), () => []),
   requantized_from: maybe(text),
+  kv_cache: maybe(text),
 });
 const ADAPTER = record({
   name: text,
@@ -149,10 +152,13 @@ function check(manifest, where) {
   } = manifest;
   const files = new Map(manifest.files.map((file) => [file.path, file]));
   const names = adapters.map((entry) => entry.name);
+  const cache = base.kv_cache ?? F16;
   for (const [good, problem] of [
     [ENGINES.includes(engine), `engine ${shown(engine)} is none of ${ENGINES.join(", ")}`],
     [TASKS.includes(task), `task ${shown(task)} is none of ${TASKS.join(", ")}`],
     [GATES.includes(gate), `quality.gate ${shown(inWords(gate))} is none of ${GATES.join(", ")}`],
+    [KV_CACHES.includes(cache), `base.kv_cache ${shown(cache)} is none of ${KV_CACHES.join(", ")}`],
+    [cache === F16 || engine === ENGINES[0], `${engine} has no KV cache of ${cache}`],
     [files.size === manifest.files.length, "a file is listed twice"],
     [new Set(names).size === names.length, "an adapter is listed twice"],
     [[...files.keys()].every(isSafePath), "a path leaves the bundle, or is no name that a file can have everywhere"],
