@@ -27,7 +27,16 @@ PACKAGES = {"edgekit": edgekit, "edgekit_runtime": edgekit_runtime}
 # A page that is not there is left out, one that is named nowhere fails the build.
 SECTIONS = {
     "Start": [
-        *("quickstart.md", "recipes.md", "data.md", "training.md", "combine.md", "your-base.md", "captioning.md", "onnx.md"),
+        *(
+            "quickstart.md",
+            "recipes.md",
+            "data.md",
+            "training.md",
+            "combine.md",
+            "your-base.md",
+            "captioning.md",
+            "onnx.md",
+        ),
         *("phones.md", "commands.md"),
     ],
     "Devices": [

@@ -80,7 +80,8 @@ def plan(
 ) -> None:
     """Does it fit a device, and how fast will it be there?"""
     from edgekit.bases.resolve import check_project_base
-    from edgekit.project import load_project
+    from edgekit.project import AUTO, DECODE_BUDGET, load_project
+    from edgekit.targets.adapter_cost import project_shapes
     from edgekit.targets.devices import device_profile
     from edgekit.targets.plan import make_plan, report
     from edgekit.targets.subject import subject_of_bundle, subject_of_name
@@ -91,6 +92,7 @@ def plan(
     profile = device_profile(named)
     if memory_mb is not None:
         profile = dataclasses.replace(profile, memory_mb=memory_mb)
+    budget = DECODE_BUDGET
     if bundle is not None:
         subject = subject_of_bundle(bundle, kv_cache)
     elif base is not None:
@@ -106,6 +108,9 @@ def plan(
         for adapter in project.adapters.values():
             check_virtual(aimed, adapter)
         subject = subject_of_name(project.base, quantize, project, kv_cache=kv_cache)
+        shapes = project_shapes(project.adapters.values(), subject.matrices)
+        subject = dataclasses.replace(subject, shapes=shapes)
+        budget = max((each.least_share for each in project.adapters.values() if each.targets == AUTO), default=budget)
     planned = make_plan(
         profile,
         subject,
@@ -114,6 +119,7 @@ def plan(
         parallel=parallel,
         service=service,
         min_decode_tps=min_decode_tps,
+        budget=budget,
     )
     print_json(planned.as_dict()) if as_json else print(report(planned))
     if not planned.plan.memory.fits:

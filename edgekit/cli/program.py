@@ -27,12 +27,13 @@ from edgekit.cli.serve_site import serve_site
 from edgekit.cli.sign import sign
 from edgekit.cli.site import site
 from edgekit.cli.train import train
+from edgekit.cli.trim import trim
 from edgekit.cli.tune import tune
 from edgekit.cli.verify import verify
 
 GROUPS = {
     "Start": (init, demo, schema),
-    "Train": (data, train, tune, runs, evaluate, combine, merge),
+    "Train": (data, train, trim, tune, runs, evaluate, combine, merge),
     "Prove and ship": (export, import_ollama, keygen, sign, verify),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),

@@ -34,6 +34,9 @@ def train(
             "--set", metavar="KEY=VALUE", help="another setting than edgekit.yaml's: rank=8, say (can be repeated)"
         ),
     ] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="train what `export --mode merged` ships (as --set merged=true)")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue an interrupted training")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="only say what it takes: steps, tokens, memory, time")
@@ -57,6 +60,10 @@ def train(
     from edgekit.training.preflight import check_train
 
     changes = read_settings(settings or [])
+    if merged:
+        if changes.get("merged") is False:
+            raise UsageError("--merged is given beside --set merged=false", "leave one out")
+        changes["merged"] = True
     check_train(with_settings(project, names, changes), names)
     if dry_run:
         _dry_run(project, names, changes, as_json=as_json)
@@ -70,14 +77,30 @@ def train(
     else:
         parts = dict.fromkeys(names, False)
     folders = {each: train(project, each, resume=goes_on, settings=changes) for each, goes_on in parts.items()}
+    trimmed = _trimmed(with_settings(project, names, changes), folders, changes)
     if as_json:
         print_json({"adapters": {each: str(path) for each, path in folders.items()}})
         return
     for each, path in folders.items():
         print(f"{each}: {path}")
         print(f"  {_outcome(path)}")
-    then = f"edgekit combine {' '.join(made)}" if made else "edgekit export"
+        if each in trimmed:
+            print(f"  {trimmed[each]}")
+    mode = " --mode merged" if project.adapter(next(iter(folders))).merged or merged else ""
+    then = f"edgekit combine {' '.join(made)}" if made else f"edgekit export{mode}"
     print(f"  next: edgekit evaluate {next(iter(folders))}, then {then}")
+
+
+def _trimmed(project: Project, folders: Mapping[str, Path], changes: Mapping[str, Any]) -> dict[str, str]:
+    """Those with targets: auto are trimmed now; what came of it, by adapter."""
+    from edgekit.project import AUTO
+
+    wanted = [name for name in folders if project.adapter(name).targets == AUTO]
+    if not wanted:
+        return {}
+    from edgekit.trimming.trim import trim
+
+    return {name: trim(project, name, settings=changes).text() for name in wanted}
 
 
 def _dry_run(project: Project, names: Sequence[str], changes: Mapping[str, Any], *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from edgekit.bases.weights import Weights, training_weights, with_blocks
 from edgekit.project import Adapter, Combined, Project
 from edgekit.project.combined import DENSITY, adapter_digest
 from edgekit.project.folders import part_folder, trained_folder
-from edgekit.training.finished import trained_reasoning, trained_weights
+from edgekit.training.finished import folded_digest, trained_reasoning, trained_weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalize
 from edgekit_exporters.peft.combinations import Combination
@@ -72,6 +72,10 @@ def find_parts(project: Project, combined: Combined, base: Base) -> list[FoundPa
     for name in combined.parts:
         adapter = part_adapter(project, name)
         folder = trained_folder(project, adapter)
+        if folded_digest(project, adapter) is not None:
+            raise InputError(
+                f"{name} was trained merged: beside the base it is another adapter", "train it without merged"
+            )
         in_project = name in project.adapters
         found.append(
             FoundPart(

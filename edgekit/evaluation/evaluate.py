@@ -25,7 +25,14 @@ from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, told
 from edgekit.training.card import CardScore, add_scores
-from edgekit.training.finished import adapter_source, shipped_base, trained_reasoning, trained_weights
+from edgekit.training.finished import (
+    adapter_source,
+    folded_digest,
+    shipped_base,
+    trained_reasoning,
+    trained_weights,
+    write_folded,
+)
 from edgekit.training.kept import as_trained
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, write_bundle
@@ -33,6 +40,7 @@ from edgekit_exporters.gguf.projector import projector_gguf
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.files.atomic import write_whole
 from edgekit_runtime.files.strict_json import strict_json
+from edgekit_runtime.formats.bundle import file_digest
 
 EVALUATION_SCHEMA = "edgekit.evaluation/1"
 ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest reference before it is cut off
@@ -222,15 +230,19 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
         yield artifact
         return
     base = templated(project, resolve_base(str(artifact.absolute())))
+    source = adapter_source(project, adapter, base)
     with tempfile.TemporaryDirectory(prefix="edgekit-evaluate-") as scratch:
+        file, is_folded = base.gguf or artifact, folded_digest(project, adapter) is not None
+        if is_folded:
+            file = _folded(project, adapter, artifact, Path(scratch))
         plan = BundlePlan(
             name=project.project,
             version="0",
             task=project.task,
             base=base,
-            base_file=base.gguf or artifact,  # that of several files is one of them
-            merged=[],
-            adapters=[adapter_source(project, adapter, base)],
+            base_file=file,  # that of several files is one of them
+            merged=[source] if is_folded else [],
+            adapters=[] if is_folded else [source],
             default_adapter=None,
             isa=ANY_ISA,
             projector=_projector(project, adapter) if project.task == "caption" else None,
@@ -238,6 +250,18 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
         )
         write_bundle(plan, Path(scratch, "bundle"))
         yield Path(scratch, "bundle")
+
+
+def _folded(project: Project, adapter: Adapter, artifact: Path, scratch: Path) -> Path:
+    """A merged adapter in the blocks of ``artifact``, which have to be those that it was trained in."""
+    base, file = project_base(project), scratch / "folded.gguf"
+    if file_digest(artifact) != trained_weights(project, adapter, base).digest:
+        raise InputError(
+            f"adapter {adapter.name} was trained merged into other blocks than those of {artifact}",
+            "evaluate the bundle that `edgekit export --mode merged` makes",
+        )
+    write_folded(project, adapter, base, file)
+    return file
 
 
 def _projector(project: Project, adapter: Adapter) -> Path:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from edgekit.bases.folded_layers import fold_layers
+from edgekit.bases.folding import Folding
 from edgekit.bases.torch_model import compute_dtype, load_base, load_dense
 from edgekit.bases.weights import Weights
 from edgekit.data import Row
@@ -20,7 +22,7 @@ from edgekit.encoding.images import RowImages, let_see, row_images
 from edgekit.evaluation.finite import not_finite
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import trained_folder
-from edgekit.training.finished import trained_reasoning, trained_weights
+from edgekit.training.finished import trained_folding, trained_reasoning, trained_weights
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.connector import trained_connector
 from edgekit_exporters.peft.intake import attach, take_in_any
@@ -38,7 +40,9 @@ def trained_model(project: Project, adapter: Adapter, base: Base) -> tuple[Torch
     folder, weights = trained_folder(project, adapter), trained_weights(project, adapter, base)
     images = row_images(project, base, connector=trained_connector(folder, base) is not None)
     reasoning = trained_reasoning(project, adapter)
-    return TorchModel(base, weights, folder, images, name=adapter.name, reasoning=reasoning), weights
+    folding = trained_folding(project, adapter, base)
+    model = TorchModel(base, weights, folder, images, name=adapter.name, reasoning=reasoning, folding=folding)
+    return model, weights
 
 
 class TorchModel:
@@ -53,8 +57,12 @@ class TorchModel:
         *,
         name: str | None = None,
         reasoning: str | None = None,
+        folding: Folding | None = None,
     ) -> None:
-        """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster."""
+        """Load base and adapter (``name``); a packed base is unpacked to the same values, which answers faster.
+
+        With ``folding``, the adapter's layers are the blocks that it was trained merged into.
+        """
         self._name, self._base, self._reasoning = name, base, reasoning
         taken = None if adapter is None else take_in_any(adapter, base)  # before anything is loaded
         self.encoder = Encoder(base.folder, images=images, reasoning=reasoning)
@@ -65,6 +73,9 @@ class TorchModel:
                 model = load_base(base, weights)
             model = let_see(model, images)
             self._model: Any = (model if taken is None else attach(model, taken)).eval()
+            if folding is not None:
+                for layer in fold_layers(self._model, folding).values():
+                    layer.keep(compute_dtype())
 
     def carry(self, adapter: Path, *, name: str, reasoning: str | None) -> None:
         """Put another LoRA in the place of the one it has; ``reasoning`` is how prompts are written from now on.

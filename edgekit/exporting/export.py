@@ -26,8 +26,16 @@ from edgekit.proof.report import remove_report
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.engine_fit import check_adapted
-from edgekit.training.finished import adapter_source, shipped_base, trained_weights
+from edgekit.training.finished import (
+    adapter_source,
+    folded_digest,
+    run_record,
+    shipped_base,
+    trained_weights,
+    write_folded,
+)
 from edgekit.training.kept import as_trained
+from edgekit.training.record import check_folded
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource, separate_adapter
@@ -156,6 +164,7 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
     for adapter, source in zip(adapters, sources, strict=True):
         with stage(f"reading adapter {adapter.name}"):
             trained_weights(project, adapter, base)
+            check_folded(adapter.name, run_record(project, adapter), settings, weights.label)
             if settings.mode == "separate":
                 separate = separate_adapter(source, base, onnx=weights.format == ONNX)
                 if isinstance(separate, TakenPrompt):
@@ -268,6 +277,9 @@ class _Prepared:
 
     def _merged_base(self, weights: Weights, scratch: Path) -> Path:
         folder, file = scratch / "merged", scratch / f"{weights.label}.{weights.format}"
+        if folded_digest(self.project, self.adapters[0]) is not None:
+            write_folded(self.project, self.adapters[0], self.base, file)
+            return file
         if not folder.exists():
             self._merge(folder)
         if file.exists():

@@ -17,6 +17,7 @@ from edgekit.project.run_record import read_record
 from edgekit.targets.devices import device_profile
 from edgekit.training.kept import as_trained
 from edgekit.training.preflight import check_virtual
+from edgekit.training.record import check_folded
 from edgekit_exporters.gguf.quantize import QUANTIZATIONS, canonical_quantization, check_tensor_types
 from edgekit_exporters.onnx.base import PRECISIONS as ONNX_TYPES
 from edgekit_exporters.onnx.builder import require_onnx
@@ -46,7 +47,8 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     """Look at all that :func:`~edgekit.exporting.export.export` was asked for.
 
     Raises:
-        UsageError: an unknown format, mode, quantisation, type or device, or options that contradict each other.
+        UsageError: an unknown format, mode, quantisation, type or device, options that contradict each other, or ones
+            that an adapter wasn't trained for.
         InputError: an adapter that isn't trained, no such base, bad rows, an output that can't be replaced.
         GateRefused: a combined adapter that loses too much on a part, and nobody accepted that.
     """
@@ -64,6 +66,8 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
     for adapter in adapters:
         check_virtual(project, adapter)
+        record = read_record(adapter_folder(project, adapter))
+        check_folded(adapter.name, record, settings, quantize or settings.quantize)
     check_replaceable(bundle_folder(project, options.output), is_bundle)
     _check_trained(project, adapters)
     for adapter in adapters:

@@ -7,6 +7,7 @@ from edgekit.project.fields import TARGET_WORDS
 from edgekit.project.loader import load_project
 from edgekit.project.model import (
     AUTO,
+    DECODE_BUDGET,
     FORMATS,
     LOSSES,
     METHODS,
@@ -29,6 +30,7 @@ from edgekit.project.schedulers import SCHEDULERS
 
 __all__ = [
     "AUTO",
+    "DECODE_BUDGET",
     "FORMATS",
     "LOSSES",
     "METHODS",

@@ -152,8 +152,8 @@ def _targets(value: object) -> str | tuple[str, ...]:
         return value
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
         return tuple(value)
-    words = " or ".join(TARGET_WORDS)
-    raise refused(f"{value!r} names no layers", f"use {words}, a regular expression or a list")
+    words = ", ".join(TARGET_WORDS)
+    raise refused(f"{value!r} names no layers", f"use {words}, auto, a regular expression or a list")
 
 
 def _argument(value: object) -> int | float | str:

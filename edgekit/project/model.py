@@ -56,7 +56,10 @@ METHODS = ("qlora", "lora", "rslora", "dora", "pissa", "loftq", "lora+", ACTIVAT
 LAYER_RATE = 2e-4
 VIRTUAL_RATES = {PROMPT_TUNING: 0.1, P_TUNING: 0.01}
 VIRTUAL_TOKENS = 16
+DECODE_BUDGET = 0.9  # share of the base's decode speed that `targets: auto` keeps where nobody says another
+TRIMMABLE = ("qlora", "lora", "rslora", "lora+")  # methods that `targets: auto` goes with: plain pairs on a fixed base
 PROJECTORS = ("F16", "Q8_0", "BF16", "F32")
+FOLDABLE = ("qlora", "lora", "rslora", "lora+", PREFERENCE)  # methods that go with merged: plain pairs of layers
 ONNX_PRECISIONS = {"onnx-int4": "int4", "onnx-int8": "int8"}  # base_precision -> what the ONNX base is exported at
 PRECISIONS = ("gguf", *ONNX_PRECISIONS, "nf4", "int8", "bf16", "fp16", "fp32")
 FORMATS = ("gguf", "onnx")
@@ -65,7 +68,7 @@ LOSSES = ("last", "all")
 OPTIMIZERS = ("adamw_torch", "adafactor", "sgd", "rmsprop", "adamw_8bit", "paged_adamw_8bit", "lion_8bit")
 KEPT = ("last", "best")
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
-AUTO = "auto"  # export.quantize: choose by measurement
+AUTO = "auto"  # export.quantize, targets: choose by measurement
 _INT32_MAX = 2**31 - 1
 
 # Keys of methods that train layers, and what they are where nobody has set them.
@@ -74,6 +77,7 @@ OF_LAYERS: Mapping[str, Any] = {
     "alpha": None,
     "dropout": 0.0,
     "targets": "all-linear",
+    "decode_budget": None,
     "connector": False,
     "rank_pattern": {},
     "alpha_pattern": {},
@@ -159,7 +163,14 @@ class Adapter:
     dropout: Number = Field(default=0.0, ge=0, le=0.9, description="Share of inputs left out in training")
     targets: Targets = Field(
         default="all-linear",
-        description="Layers: all-linear, q/v, a regular expression, or a list of names; experts by their parameters",
+        description="Layers: all-linear, auto, q/v, a regular expression, or a list of names; experts by their"
+        " parameters",
+    )
+    decode_budget: Number | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description=f"Of targets: auto: share of the base's decode speed to keep; else {DECODE_BUDGET:g}",
     )
     connector: Switch = Field(
         default=False, description="Also train the layer between encoder and text model of a base that reads images"
@@ -169,6 +180,10 @@ class Adapter:
     )
     alpha_pattern: Annotated[_Ranks, empty_is(dict, _Ranks)] = Field(
         default_factory=dict, description="Module name or regular expression -> another alpha, as in PEFT"
+    )
+    merged: Switch = Field(
+        default=False,
+        description="Train the blocks that devices run with the adapter folded in, for a merged export alone",
     )
     base_precision: Annotated[Text, OneOf(PRECISIONS)] | None = Field(
         default=None, description="What training sees of the base; else what export says that devices run"
@@ -260,6 +275,21 @@ class Adapter:
         """Whether the adapter of the lowest evaluation loss is kept, not the last one."""
         return self.keep == "best" or (self.keep is None and self.early_stopping is not None)
 
+    @property
+    def least_share(self) -> float:
+        """``decode_budget``, or what `targets: auto` keeps without one."""
+        return self.decode_budget or DECODE_BUDGET
+
+    @model_validator(mode="after")
+    def _budget_of_auto(self) -> Adapter:
+        if self.targets != AUTO and self.decode_budget is not None:
+            error = refused("only targets: auto keeps one", f"targets: {AUTO}, or leave it out")
+            raise refused_at(("decode_budget",), error, self.decode_budget)
+        if self.targets == AUTO and self.method not in (*TRIMMABLE, *VIRTUAL):
+            error = refused(f"auto doesn't go with method: {self.method}", f"use one of {', '.join(TRIMMABLE)}")
+            raise refused_at(("targets",), error, self.targets)
+        return self
+
     @model_validator(mode="after")
     def _arguments_of_the_scheduler(self) -> Adapter:
         check_arguments(self.scheduler, self.lr_scheduler_kwargs)
@@ -279,6 +309,25 @@ class Adapter:
         if self.invocation is not None and self.method != ACTIVATED:
             error = refused("only an activated LoRA has one", f"method: {ACTIVATED}")
             raise refused_at(("invocation",), error, self.invocation)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_merged(self) -> Adapter:
+        if not self.merged:
+            return self
+        if self.method not in FOLDABLE:
+            error = refused(f"it doesn't go with method: {self.method}", f"use one of {', '.join(FOLDABLE)}")
+            raise refused_at(("merged",), error, self.merged)
+        if self.base_precision not in (None, "gguf"):
+            error = refused(f"base_precision {self.base_precision} has no GGUF blocks to fold into", "leave one out")
+            raise refused_at(("merged",), error, self.merged)
+        for key, reason in (
+            ("dropout", "a weight with the adapter in it has no inputs of its own to leave out"),
+            ("connector", "a connector isn't merged"),
+        ):
+            if getattr(self, key):
+                error = refused(f"merged: true is set, and {reason}", "leave it out")
+                raise refused_at((key,), error, getattr(self, key))
         return self
 
     @model_validator(mode="after")

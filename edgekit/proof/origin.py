@@ -15,6 +15,7 @@ from edgekit.data import data_digest
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import trained_folder
 from edgekit.project.run_record import read_record
+from edgekit.training.finished import folded_digest
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.files import find_adapter
 from edgekit_runtime.formats.bundle import file_digest
@@ -34,6 +35,8 @@ class Origin:
         data: adapter -> sha256 over its evaluation file and the images in it.
         trained: adapter -> sha256 over the trained weights.
         combined: adapter that is made of others -> what its run.json says of that.
+        folded: of adapters that were trained merged -> sha256 over the tensors with them in their blocks, which are
+            those of the bundle.
     """
 
     project: str
@@ -42,6 +45,7 @@ class Origin:
     data: Mapping[str, str]
     trained: Mapping[str, str]
     combined: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folded: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, project: Project, adapters: Sequence[Adapter], base: Base, device: str | None) -> Origin:
@@ -52,6 +56,7 @@ class Origin:
         """
         data = {each.name: data_digest([project.data_for(each.name).eval]) for each in adapters}
         trained = {each.name: _weights_digest(trained_folder(project, each)) for each in adapters}
+        folded = {each.name: digest for each in adapters if (digest := folded_digest(project, each)) is not None}
         records = {each.name: read_record(trained_folder(project, each)) for each in adapters if each.combined}
         return cls(
             project.project,
@@ -60,6 +65,7 @@ class Origin:
             data,
             trained,
             {name: record["combined"] for name, record in records.items() if record is not None},
+            folded,
         )
 
     def document(self, manifest: Manifest, engine: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +94,7 @@ class Origin:
                 "base": base.digest,
                 "adapters": {entry.name: entry.digest for entry in manifest.adapters},
                 "trained": dict(self.trained),
+                "folded": dict(self.folded),
                 "eval": dict(self.data),
             },
         }

@@ -40,7 +40,7 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
     several = len(figures) > 1
     merged = "merged into" if origin["base"]["merged"] else "on"
     what = f"The adapter{'s' if several else ''} {listed(list(figures))} {merged} base {origin['base']['name']}, "
-    what += f"exported for {quality['artifact']}{_made_from(origin['base'])}, "
+    what += f"exported for {quality['artifact']}{_made_of(origin)}, "
     if verdict(quality) == "passed":
         good = "scores more than the bare base" if quality["min_gain"] is None else "is as good as the gate asks"
         each = "each" if several else "it"
@@ -53,10 +53,14 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
     return f"{what}{said}: {'; '.join(why)}."
 
 
-def _made_from(base: Mapping[str, Any]) -> str:
-    """What the reader has to know of the base's blocks: they were made from others."""
-    source = base.get("requantized_from")
-    return f" ({requantized_note(base['quantization'], source)})" if source else ""
+def _made_of(origin: Mapping[str, Any]) -> str:
+    """What the reader has to know of the base's blocks: they were trained, or made from others."""
+    base, notes = origin["base"], []
+    if origin.get("digests", {}).get("folded"):
+        notes.append("the blocks that hold it are, to the bit, those that its training ended with")
+    if source := base.get("requantized_from"):
+        notes.append(requantized_note(base["quantization"], source))
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _were(several: bool) -> str:

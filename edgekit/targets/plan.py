@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgekit.project import DECODE_BUDGET
+from edgekit.targets.adapter_cost import TargetCost, target_costs, within
 from edgekit.targets.subject import Subject
+from edgekit_devices.adapter_cost import decode_share
 from edgekit_devices.fit import MIB, Advice, Plan, advise, plan
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate
+from edgekit_runtime.bench.report import aligned
 from edgekit_runtime.engines.memory import default_context
 from edgekit_runtime.errors import UsageError
 
@@ -17,24 +22,33 @@ PLAN_SCHEMA = "edgekit.plan/1"
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with what it was made for."""
+    """A plan with what it was made for.
+
+    ``costs`` is what adapters of usual targets cost, ``shares`` decode under those that are known, both as shares of
+    the bare base's speed; ``budget`` is the share that advice goes by.
+    """
 
     subject: Subject
     profile: Profile
     plan: Plan
     advice: Advice
+    costs: Sequence[TargetCost] = ()
+    shares: Mapping[str, Estimate] = field(default_factory=dict)
+    budget: float = DECODE_BUDGET
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document (schema ``edgekit.plan/1``): MiB, seconds, tokens and tokens per second."""
         memory = self.plan.memory
         return {
             "schema": PLAN_SCHEMA,
-            "subject": asdict(self.subject),
+            "subject": {key: value for key, value in asdict(self.subject).items() if key not in ("matrices", "shapes")},
             "device": asdict(self.profile),
             "fits": memory.fits,
             **asdict(self.plan),
             "memory": asdict(memory) | {"needed": memory.needed, "fits": memory.fits},
             "best": asdict(self.advice),
+            "adapter_costs": [asdict(cost) for cost in self.costs],
+            "adapter_shares": {name: asdict(share) for name, share in self.shares.items()},
         }
 
 
@@ -47,6 +61,7 @@ def make_plan(
     parallel: int = 1,
     service: bool = False,
     min_decode_tps: float = 0.0,
+    budget: float = DECODE_BUDGET,
 ) -> Planned:
     """Plan ``subject`` on a device.
 
@@ -59,6 +74,7 @@ def make_plan(
         parallel: requests that are answered at once.
         service: with the HTTP service's own process.
         min_decode_tps: what the advised quantisation has to reach.
+        budget: share of the base's decode speed that advised targets have to keep.
 
     Raises:
         UsageError: counts below 1, or a prompt longer than the context.
@@ -82,6 +98,9 @@ def make_plan(
         profile,
         plan(profile, subject.model, **settings),
         advise(profile, subject.model, subject.others, min_decode_tps=min_decode_tps, **settings),
+        target_costs(profile, subject.model, subject.matrices, prompt_tokens),
+        {name: decode_share(profile, subject.model, shape, prompt_tokens) for name, shape in subject.shapes.items()},
+        budget,
     )
 
 
@@ -112,11 +131,33 @@ def report(planned: Planned) -> str:
         "files: "
         + ", ".join(f"{name} {other.file_bytes / MIB:.0f}" for name, other in subject.others.items())
         + " MiB",
+        *_costs(planned),
         "",
         "decode reads weights and cache once a token; prefill is two operations a weight and token, and attention;",
         f"figures of this device: {_source(profile)}",
     ]
     return "\n".join(lines)
+
+
+def _costs(planned: Planned) -> list[str]:
+    """What adapters cost in decode."""
+    lines = [
+        f"decode with {name}: {share.value:.2f} of the bare base's (estimated: {share.low:.2f} to {share.high:.2f})"
+        for name, share in planned.shares.items()
+    ]
+    if planned.costs:
+        ranks = list(planned.costs[0].shares)
+        table = [["adapter costs", "matrices", *(f"rank {rank}" for rank in ranks)]]
+        for cost in planned.costs:
+            shares = (f"{share.value:.2f}" for share in cost.shares.values())
+            table.append([cost.targets, str(cost.matrices), *shares])
+        fitting = within(planned.costs, planned.budget)
+        lines += [
+            "decode with an adapter as a share of the bare base's, by targets (estimated):",
+            *(f"  {line}" for line in aligned(table)),
+            f"  {planned.budget:g} or more: {', '.join(fitting) or 'none of these'}; or targets: auto",
+        ]
+    return ["", *lines] if lines else []
 
 
 def _droppable(size: float) -> list[str]:

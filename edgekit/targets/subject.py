@@ -12,6 +12,8 @@ from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import gguf_file, resolve_base
 from edgekit.bases.weights import ONNX, Weights, deployed_weights, tell_requantized, weights_named
 from edgekit.project import AUTO, Export, Project
+from edgekit.targets.adapter_cost import adaptable_matrices, adapter_file_shape
+from edgekit_devices.adapter_cost import Matrix, Shape
 from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, ONNX_KV_ELEMENT, Reader, onnx_model
 from edgekit_devices.speed import Model
 from edgekit_exporters.base import Base
@@ -47,6 +49,8 @@ class Subject:
         isa: instruction set that it was exported for; "any" when no device was named.
         reader: what reads images, in a caption bundle.
         others: the same base in the types that may be advised, the one with least loss first.
+        matrices: that `targets: all-linear` means, where llama.cpp runs them.
+        shapes: of each LoRA, by name, likewise.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Subject:
     isa: str = "any"
     reader: Reader | None = None
     others: Mapping[str, Model] = field(default_factory=dict)
+    matrices: tuple[Matrix, ...] = ()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
 
 
 def subject_of_bundle(path: Path, kv_cache: str | None = None) -> Subject:
@@ -83,6 +89,9 @@ def subject_of_bundle(path: Path, kv_cache: str | None = None) -> Subject:
             subject = _subject_of_onnx(*_facts_of_onnx(bundle.base_files, manifest.base), name)
         else:
             subject = _subject_of_gguf(bundle.base_path, name, kind)
+            headers = {entry.name: read_gguf(bundle.adapter_path(entry.name)) for entry in manifest.adapters}
+            shapes = {name: adapter_file_shape(header) for name, header in headers.items()}
+            subject = replace(subject, shapes={name: shape for name, shape in shapes.items() if shape.matrices})
         reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
         subject = _bounded(subject, manifest.base.context)
         return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
@@ -168,8 +177,10 @@ def _subject_of_blocks(gguf: Path, name: str, wanted: str, settings: Export | No
 
 
 def _quantized_subject(source: Path, name: str, wanted: str, settings: Export | None, kv_cache: str) -> Subject:
-    model, embedding = _facts_of_gguf(quantized_header(source, _recipe(wanted, settings)), wanted, kv_cache)
-    return Subject(name, model, embedding, {}, kv_cache, others=_others(source, settings, kv_cache))
+    header = quantized_header(source, _recipe(wanted, settings))
+    model, embedding = _facts_of_gguf(header, wanted, kv_cache)
+    others = _others(source, settings, kv_cache)
+    return Subject(name, model, embedding, {}, kv_cache, others=others, matrices=adaptable_matrices(header))
 
 
 def _recipe(quantization: str, settings: Export | None) -> Recipe:
@@ -185,8 +196,10 @@ def _others(source: Path, settings: Export | None, kv_cache: str) -> dict[str, M
 
 
 def _subject_of_gguf(path: Path, name: str, kv_cache: str) -> Subject:
-    model, embedding = _facts_of_gguf(read_gguf(path), quantization_of(path) or "unknown", kv_cache)
-    return Subject(name, model, embedding, {}, kv_cache, others=_others(path, None, kv_cache))
+    header = read_gguf(path)
+    model, embedding = _facts_of_gguf(header, quantization_of(path) or "unknown", kv_cache)
+    others = _others(path, None, kv_cache)
+    return Subject(name, model, embedding, {}, kv_cache, others=others, matrices=adaptable_matrices(header))
 
 
 def _subject_of_onnx(model: Model, embedding: float, name: str) -> Subject:

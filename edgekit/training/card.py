@@ -73,6 +73,7 @@ def write_card(folder: Path, record: RunRecord, base: Base, *, task: str) -> Non
         _list(_base_facts(record, base, license)),
         *(_made_of(record.combined) if record.combined is not None else _trained(record)),
         *([] if not record.system else ["The system prompt that it was trained with:", _quoted(record.system)]),
+        *(_trimmed(record.trimmed) if record.trimmed else []),
         "## Scores",
         _BEGIN,
         f"Not measured yet: `edgekit evaluate {record.adapter}` and `edgekit export` write them here.",
@@ -208,7 +209,21 @@ def _settings(record: RunRecord) -> list[tuple[str, str]]:
     idle = {"system", *(["epochs"] if record.hyperparameters.get("max_steps") else [])}  # max_steps wins
     given = record.hyperparameters.items()
     shown = {key: value for key, value in given if key not in idle and value is not None and value is not False}
+    if record.trimmed:
+        shown["targets"] = f"auto: {record.trimmed['matrices']} of {record.trimmed['matrices_before']} matrices"
     return [(key.replace("_", " "), _cell(_value(value))) for key, value in shown.items() if value != {}]
+
+
+def _trimmed(found: Mapping[str, Any]) -> list[str]:
+    """What `targets: auto` has left out, and what it has kept."""
+    decode = f"{found['share']:.2f} of the bare base's on {found['device']}, an estimate; "
+    facts = [("decode", f"{decode}{found['share_before']:.2f} with all matrices")]
+    if found["score"] is not None:
+        score = f"{found['score']:.1f} of 100 on {found['rows']} rows; "
+        facts.append(("score", f"{score}{found['score_before']:.1f} with all matrices"))
+    for kind, layers in found["kept"].items():
+        facts.append((f"`{kind}`", f"in {len(layers)} layers: {', '.join(map(str, layers))}"))
+    return ["## What it changes", "Matrices that cost more than they gave were left out after training.", _list(facts)]
 
 
 def _value(value: Any) -> str:

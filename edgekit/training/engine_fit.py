@@ -11,7 +11,7 @@ from edgekit.bases.onnx_findings import onnx_findings
 from edgekit.bases.probe.findings import Findings, findings, fitting
 from edgekit.bases.probe.window import missing_window
 from edgekit.bases.virtual_probe import check_virtual_tokens
-from edgekit.project import VIRTUAL, Adapter, Project
+from edgekit.project import AUTO, VIRTUAL, Adapter, Project
 from edgekit.training.targets import ALL, QUERY_VALUE
 from edgekit_exporters.base import Base
 from edgekit_runtime.errors import InputError
@@ -61,9 +61,11 @@ def layers_left_out(project: Project, adapter: Adapter, base: Base, max_length: 
     if adapter.method in VIRTUAL:
         check_virtual_tokens(base)
         return ()
-    if project.export.mode != "separate":
+    if project.export.mode != "separate" and not adapter.merged:
         return ()
-    if adapter.targets != ALL:
+    if adapter.targets not in (ALL, AUTO):
+        if adapter.merged:  # nothing is added on the engine; what has no matrix of its own is told by name later
+            return ()
         check_targets(adapter.targets, found, engine)
         return ()
     for names, reason in (

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from edgekit.bases.folding import Folding, pairs_of
 from edgekit.bases.weights import GGUF, ONNX, TORCH, Weights, recorded_weights, training_weights, with_blocks
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, trained_folder
 from edgekit.project.run_record import read_record
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource
+from edgekit_exporters.gguf.blocks import file_blocks_digest
 from edgekit_exporters.gguf.connector import trained_connector, with_connector
 from edgekit_exporters.hf.templates import template_facts
 from edgekit_exporters.peft.files import find_adapter
+from edgekit_exporters.peft.intake import take_in
+from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.prompts.reasoning import template_arguments
 from edgekit_runtime.prompts.template import ChatTemplate
@@ -31,7 +36,7 @@ def trained_reasoning(project: Project, adapter: Adapter) -> str | None:
     Raises:
         InputError: the project says otherwise than training did.
     """
-    record = _record(project, adapter)
+    record = run_record(project, adapter)
     if record is None or "reasoning" not in record:
         return adapter.reasoning
     trained: str | None = record["reasoning"]
@@ -77,7 +82,7 @@ def shipped_base(project: Project, adapters: Sequence[Adapter], base: Base) -> B
     return with_connector(base, next(iter(own.values()))) if own else base
 
 
-def _record(project: Project, adapter: Adapter) -> dict[str, Any] | None:
+def run_record(project: Project, adapter: Adapter) -> dict[str, Any] | None:
     """What training has written down; a GGUF has no folder of its own where that could lie."""
     folder = adapter_folder(project, adapter)
     if adapter.path is None:
@@ -92,7 +97,7 @@ def trained_weights(project: Project, adapter: Adapter, base: Base) -> Weights:
     Raises:
         InputError: the adapter was trained for another base, or on blocks that the project makes no longer.
     """
-    record = _record(project, adapter)
+    record = run_record(project, adapter)
     if record is None:
         if adapter.path is not None:
             return Weights(TORCH, "fp32")
@@ -111,6 +116,46 @@ def trained_weights(project: Project, adapter: Adapter, base: Base) -> Weights:
             "put these back as they were, or train it again",
         )
     return weights
+
+
+def trained_folding(project: Project, adapter: Adapter, base: Base) -> Folding | None:
+    """How the layers of an adapter were folded into blocks in training; None for one that was not trained merged.
+
+    Raises:
+        InputError: as :func:`trained_weights`.
+    """
+    if folded_digest(project, adapter) is None:
+        return None
+    return Folding(project, base, trained_weights(project, adapter, base))
+
+
+def write_folded(project: Project, adapter: Adapter, base: Base, destination: Path) -> None:
+    """Write the GGUF of a merged adapter: the base's blocks, and those that its training has ended with.
+
+    What was written is read again and held against what training has taken down.
+
+    Raises:
+        InputError: it holds other blocks; as :func:`trained_weights` and
+            :func:`~edgekit_exporters.peft.intake.take_in`.
+    """
+    folding = trained_folding(project, adapter, base)
+    assert folding is not None  # callers ask first
+    pairs = pairs_of(take_in(trained_folder(project, adapter), base))
+    with stage(f"folding {adapter.name} into the base's blocks"):
+        folding.write(pairs, destination)
+        found = file_blocks_digest(destination, folding.tensors(pairs))
+    if found != folded_digest(project, adapter):
+        raise InputError(
+            f"adapter {adapter.name} would ship other blocks than its training has ended with: its files, the base's"
+            " float weights or llama.cpp's quantizer have changed since",
+            "put back what changed, or train it again",
+        )
+
+
+def folded_digest(project: Project, adapter: Adapter) -> str | None:
+    """sha256 of the tensors with a merged adapter in their blocks, as training ended with them; None for any other."""
+    record = run_record(project, adapter)
+    return None if record is None else record.get("folded")
 
 
 def _check_template(adapter: Adapter, record: dict[str, Any], base: Base) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    LoraConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+    set_peft_model_state_dict,
+)
+from safetensors.torch import load_file
 
 from edgekit.bases.quantized.experts import QuantizedExperts, shown_as_parameters
 from edgekit.project import Adapter
 from edgekit.training.targets import Targets, targets_on
 from edgekit_exporters.peft.as_named import as_named
 from edgekit_exporters.peft.base_modules import expert_parameters
+from edgekit_exporters.peft.files import WEIGHTS_FILE
 from edgekit_exporters.peft.intake import CONNECTOR
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.hints import did_you_mean
@@ -107,6 +117,22 @@ def wrap(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def load_pairs(model: Any, folder: Path) -> None:
+    """Give PEFT's ``model`` the pairs of a trained adapter; pairs of layers that it doesn't adapt are left out.
+
+    Raises:
+        InputError: the adapter lacks a pair, or has it at another rank.
+    """
+    trained = load_file(folder / WEIGHTS_FILE)
+    for name, wanted in get_peft_model_state_dict(model, save_embedding_layers=False).items():
+        if name not in trained or trained[name].shape != wanted.shape:
+            raise InputError(f"{folder} has no {name} of shape {list(wanted.shape)}", "train it again from the start")
+        trained[name] = trained[name].to(wanted.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is left out
+        set_peft_model_state_dict(model, trained)
 
 
 def _experts(model: Any) -> tuple[str, ...]:

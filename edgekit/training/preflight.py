@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
-from edgekit.bases.resolve import check_project_base
+from edgekit.bases.resolve import check_project_base, gguf_file
+from edgekit.bases.weights import GGUF, training_weights
 from edgekit.data import load_rows
-from edgekit.project import PREFERENCE, VIRTUAL, Adapter, Project
+from edgekit.project import AUTO, PREFERENCE, VIRTUAL, Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
 from edgekit.targets.devices import BROWSER_ENGINE, device_profile
 from edgekit.training.trackers import check_trackers
@@ -19,7 +20,8 @@ def check_train(project: Project, names: Sequence[str]) -> None:
     """Look at all that training ``names`` needs.
 
     Raises:
-        UsageError: an adapter that was trained elsewhere, or a tracker that is not installed.
+        UsageError: an adapter that was trained elsewhere, a tracker that is not installed, or a merged adapter without
+            blocks to fold it into.
         InputError: no such adapter or base, bad rows, or an adapter folder that can't be replaced.
     """
     for name in names:
@@ -35,6 +37,8 @@ def check_train(project: Project, names: Sequence[str]) -> None:
         check_trackers(adapter)
         _check_preferences(project, adapter)
         check_virtual(project, adapter)
+        check_auto(project, adapter)
+        _check_merged(project, adapter)
         files = project.data_for(name)
         load_rows(files.train)
         load_rows(files.eval)
@@ -76,6 +80,50 @@ def check_virtual(project: Project, adapter: Adapter) -> None:
     ):
         if refused:
             raise UsageError(f"{method}, and {reason}", hint)
+
+
+def check_auto(project: Project, adapter: Adapter) -> None:
+    """Refuse `targets: auto` where it isn't known what a matrix costs, or none costs anything.
+
+    Raises:
+        UsageError: the project exports merged or for another engine than llama.cpp, or reads images.
+    """
+    if adapter.targets != AUTO:
+        return
+    export = project.export
+    browser = export.device is not None and device_profile(export.device).engine == BROWSER_ENGINE
+    for refused, reason, hint in (
+        (project.task == "caption", "is for task: text", "name the targets"),
+        (
+            export.mode == "merged" or adapter.merged,
+            "leaves nothing out of a merged adapter, which costs nothing",
+            "use all-linear",
+        ),
+        (
+            export.format == "onnx" or browser,
+            "is for llama.cpp on a CPU: other engines' costs aren't known",
+            "name them",
+        ),
+    ):
+        if refused:
+            raise UsageError(f"adapter {adapter.name}: targets: {AUTO} {reason}", hint)
+
+
+def _check_merged(project: Project, adapter: Adapter) -> None:
+    """Refuse to fold an adapter into blocks where nobody says which ones devices run, or these are no GGUF blocks."""
+    if not adapter.merged:
+        return
+    said, export = f"adapter {adapter.name} has merged: true", project.export
+    if export.format == "onnx":
+        raise UsageError(
+            f"{said}, which folds it into GGUF blocks, and export.format is onnx",
+            "set export.format: gguf, or train without merged",
+        )
+    weights = training_weights(adapter, export, gguf_file(project.base, relative_to=project.folder))
+    if weights.format != GGUF:
+        auto = "is auto" if export.quantize == AUTO else "says no type"
+        problem = f"{said}, which needs to know what devices run, and export.quantize {auto}"
+        raise UsageError(problem, "set export.quantize: Q4_0, say")
 
 
 def _check_preferences(project: Project, adapter: Adapter) -> None:

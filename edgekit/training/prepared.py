@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import transformers
 
+from edgekit.bases.folding import Folding
 from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import project_base
 from edgekit.bases.weights import GGUF, Weights, deployed_weights, training_weights, with_blocks
@@ -64,6 +66,11 @@ class Prepared:
         if self.output is not None:
             return self.output.with_name(f".{self.output.name}.train")
         return work_folder(self.project, self.adapter.name)
+
+    @cached_property
+    def folding(self) -> Folding | None:
+        """How layers are folded into blocks, for an adapter that is trained merged."""
+        return Folding(self.project, self.base, self.weights) if self.adapter.merged else None
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from edgekit.project import PREFERENCE
+from edgekit.project import AUTO, PREFERENCE, Export
 from edgekit.project.run_record import RECORD_FILE, RECORD_SCHEMA
+from edgekit_exporters.gguf.quantize import canonical_quantization
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files.strict_json import strict_json
 
 PLOT_FILE = "loss.png"
@@ -26,10 +28,12 @@ _OF_CURVE = (
 class RunRecord:
     """Everything needed to know, and to repeat, how an adapter came about.
 
-    ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``template`` that of chat
-    template and special tokens.  ``settings`` are those of this training alone, which the project file doesn't have.
-    ``run`` is its name among the project's runs, ``status`` how it ended, ``kept_step`` the step whose state is kept.
-    ``samples`` are answers that were looked at in between.  ``combined`` says of what other adapters it is made.
+    ``blocks`` is the sha256 of the file whose blocks it was trained on, where it was; ``folded`` that of the tensors
+    with a merged adapter in their blocks; ``template`` that of chat template and special tokens.  ``settings`` are
+    those of this training alone, which the project file doesn't have.  ``run`` is its name among the project's runs,
+    ``status`` how it ended, ``kept_step`` the step whose state is kept.  ``samples`` are answers that were looked at in
+    between.  ``trimmed`` is what `targets: auto` has left out, and what that has changed.  ``combined`` says of what
+    other adapters it is made.
     """
 
     adapter: str
@@ -51,7 +55,9 @@ class RunRecord:
     started: str = ""
     seconds: float = 0.0
     kept_step: int | None = None
+    folded: str | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
+    trimmed: dict[str, Any] | None = None
     combined: dict[str, Any] | None = None
 
     def text(self) -> str:
@@ -64,9 +70,41 @@ class RunRecord:
         }
         return strict_json(document, indent=2) + "\n"
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> RunRecord:
+        """The record that a run.json holds."""
+        return cls(**{each.name: document[each.name] for each in fields(cls) if each.name in document})
+
     def save(self, folder: Path) -> None:
         """Write run.json."""
         (folder / RECORD_FILE).write_text(self.text(), encoding="utf-8")
+
+
+def check_folded(name: str, record: Mapping[str, Any] | None, export: Export, wanted: str | None) -> None:
+    """Refuse to export an adapter that was trained merged in any other form than the one that was trained.
+
+    Args:
+        name: of the adapter.
+        record: its run.json.
+        export: the settings.
+        wanted: the type of the base's weights; None where nobody names one.
+
+    Raises:
+        UsageError: it is to be a separate file, or merged into blocks of another type.
+    """
+    if record is None or record.get("folded") is None:
+        return
+    said, trained = f"adapter {name} was trained merged into {record['quantization']} blocks", record["quantization"]
+    if export.mode != "merged":
+        raise UsageError(
+            f"{said}, and beside them it is another adapter than the one that was trained",
+            "export it with --mode merged, or train it without merged",
+        )
+    if export.format != "gguf":
+        raise UsageError(f"{said}, which an ONNX base has none of", "export it with --format gguf")
+    if wanted is not None and (wanted == AUTO or canonical_quantization(wanted) != trained):
+        hint = f"export it with --quantize {trained}, or train it for that"
+        raise UsageError(f"{said}, and {wanted} has others", hint)
 
 
 def curve(log_history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import transformers
 
+from edgekit.bases.folded_layers import fold_layers, trained_pairs
 from edgekit.bases.resolve import base_label, loading_name
 from edgekit.bases.torch_model import load_base
 from edgekit.encoding.images import let_see
@@ -22,7 +23,7 @@ from edgekit.training.checkpoints import find_checkpoint, full_disk_told, save_a
 from edgekit.training.evaluations import OnEvaluation, Told
 from edgekit.training.history import EARLY, FAILED, FINISHED, INTERRUPTED, STOPPED, begin_run, keep_run
 from edgekit.training.interrupt import StopOnInterrupt
-from edgekit.training.lora import CHANGES_BASE, wrap
+from edgekit.training.lora import CHANGES_BASE, load_pairs, wrap
 from edgekit.training.outlook import TimeTold, tell_plan
 from edgekit.training.preference import preference_trainer
 from edgekit.training.preflight import check_train
@@ -33,11 +34,14 @@ from edgekit.training.samples import Samples
 from edgekit.training.trackers import tracking, tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit.training.virtual_tokens import KeptEncoder, wrap_with_virtual_tokens
+from edgekit_exporters.progress import stage
+from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
 
 log = logging.getLogger(__name__)
 
 INITIAL_FOLDER = "initial"
+NO_BLOCKS = "none"  # in the place of a digest
 
 
 def train(
@@ -48,6 +52,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     output: Path | None = None,
     on_evaluation: OnEvaluation | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train the adapter ``name`` of ``project`` (the only one when None) and return its PEFT folder.
 
@@ -63,9 +68,10 @@ def train(
             several processes can train.
         on_evaluation: is told step and evaluation loss (nats per answer token) of each evaluation; what it raises
             stops the training.
+        start: folder of a trained adapter of the same rank, whose pairs training begins with.
 
     Raises:
-        InputError: bad data or base, or nothing to resume.
+        InputError: bad data or base, nothing to resume, or a start that lacks a pair.
         UsageError: settings that don't fit together, or that the project file couldn't have.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
     """
@@ -74,8 +80,8 @@ def train(
     check_train(project, [name])
     prepared = prepare(project, project.adapter(name), settings or {}, output)
     with full_disk_told(prepared.work):
-        model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation)
-        return _publish(prepared, model, record)
+        model, record = _fit(prepared, resume=resume, on_evaluation=on_evaluation, start=start)
+        return _publish(prepared, model, replace(record, folded=_folded(prepared, model)))
 
 
 def wrapped_model(prepared: Prepared) -> Any:
@@ -95,6 +101,8 @@ def wrapped_model(prepared: Prepared) -> Any:
             left_out=prepared.left_out,
             reads_images=prepared.base.vision is not None,
         )
+        if prepared.folding is not None:
+            fold_layers(model, prepared.folding)
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
     model.peft_config["default"].base_model_name_or_path = str(prepared.base.folder)
     return model
@@ -107,12 +115,16 @@ def make_trainer(prepared: Prepared, model: Any, work: Path, run: str) -> transf
     return make(model, prepared.encoder, prepared.datasets, prepared.adapter, work, reporting)
 
 
-def _fit(prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None) -> tuple[Any, RunRecord]:
+def _fit(
+    prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None, start: Path | None
+) -> tuple[Any, RunRecord]:
     """The trained model, and the record of its run, which is kept however the run ends."""
     project, adapter, work = prepared.project, prepared.adapter, prepared.work
     checkpoint = find_checkpoint(work, prepared.recipe, resume=resume)
     run = begin_run(project, adapter.name, work, resumed=checkpoint is not None)
     model = wrapped_model(prepared)
+    if start is not None:  # a checkpoint, where there is one, goes before it
+        load_pairs(model, start)
     if adapter.method in CHANGES_BASE and checkpoint is None:
         save_initial(model, work / INITIAL_FOLDER)
     samples = Samples(prepared.encoder, prepared.sampled, adapter.system)
@@ -175,6 +187,18 @@ def _record(prepared: Prepared) -> RunRecord:
         losses=[],
         result={},
     )
+
+
+def _folded(prepared: Prepared, model: Any) -> str | None:
+    """The digest of the blocks that a merged training has ended with."""
+    if prepared.folding is None:
+        return None
+    try:
+        with stage(f"taking down the blocks of {prepared.adapter.name}"):
+            return prepared.folding.digest(trained_pairs(model))
+    except InputError as error:  # it diverged: kept as any other adapter, and exports refuse it
+        log.warning("%s: %s", error.problem, error.hint)
+        return NO_BLOCKS
 
 
 def _publish(prepared: Prepared, model: Any, record: RunRecord) -> Path:

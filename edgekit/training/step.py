@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 
+from edgekit.bases.folded_layers import folded_layers
 from edgekit.bases.quantized import QuantizedLinear
 from edgekit.bases.torch_model import compute_dtype, fast_bfloat16
 from edgekit.encoding.encoder import Encoded
@@ -56,14 +57,22 @@ def quick_step(
 
 
 def keep_floats(model: Any) -> bool:
-    """Unpack the weights of packed layers once, where they need at most KEPT_SHARE of the memory that is free."""
+    """Unpack the weights of packed layers once, where they need at most KEPT_SHARE of the memory that is free.
+
+    Those with a merged adapter in them are unpacked once for each state of it; the base's own are idle there.
+    """
     dtype = torch.bfloat16 if fast_bfloat16() else compute_dtype()
-    packed = {layer.blocks for layer in model.modules() if isinstance(layer, QuantizedLinear)}
-    needed = sum(blocks.rows * blocks.cols * dtype.itemsize for blocks in packed)
+    folded = folded_layers(model)
+    idle = {layer.get_base_layer() for layer in folded}
+    packed = {layer.blocks for layer in model.modules() if isinstance(layer, QuantizedLinear) and layer not in idle}
+    sizes = [blocks.rows * blocks.cols for blocks in packed] + [layer.fold.weight.numel() for layer in folded]
+    needed = sum(sizes) * dtype.itemsize
     if needed > KEPT_SHARE * _free_memory(next(model.parameters()).device):
         return False
     for blocks in packed:
         blocks.keep(dtype)
+    for layer in folded:
+        layer.keep(dtype)
     return True
 
 

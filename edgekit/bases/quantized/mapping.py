@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def stored_tensors(path: Path, mapping: TensorMap, hf_folder: Path | None) -> It
     _check(file, mapping)
     content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
     for name, shape in mapping.parameters.items():
-        pieces = _cover(mapping, name, shape)
+        pieces = cover(mapping, name)
         if beside := _side_by_side(mapping, name, shape):
             yield name, _joined(file, content, beside, torch.Size(shape))
         elif pieces:
@@ -147,7 +147,7 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-def _cover(mapping: TensorMap, name: str, shape: tuple[int, ...]) -> list[Piece]:
+def cover(mapping: TensorMap, name: str) -> list[Piece]:
     """The pieces that hold a parameter's rows once; none where some are in no tensor, but for the last ones."""
     covered: set[int] = set()
     chosen = []
@@ -179,8 +179,24 @@ def _joined(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.S
 
 
 def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.Size) -> StoredTensor:
-    parts = [_rows(file.tensors[piece.tensor], content, piece) for piece in pieces]
-    types = [file.tensors[piece.tensor].type_name for piece in pieces]
+    infos = [file.tensors[piece.tensor] for piece in pieces]
+    parts = [_rows(info, content, piece) for info, piece in zip(infos, pieces, strict=True)]
+    as_vector = len(_plain(tuple(infos[0].shape))) < 2
+    return put_together(pieces, parts, [info.type_name for info in infos], shape, as_vector=as_vector)
+
+
+def put_together(
+    pieces: Sequence[Piece], parts: list[Tensor], types: list[str], shape: torch.Size, *, as_vector: bool = False
+) -> StoredTensor:
+    """A parameter from what tensors hold of it.
+
+    Args:
+        pieces: that cover its rows once.
+        parts: blocks of each piece [rows of the piece, bytes of a row].
+        types: of each piece's tensor.
+        shape: of the parameter.
+        as_vector: whether GGUF has it as one.
+    """
     if len(set(types)) > 1:  # one matrix in two types: floats hold both
         parts = [dequantize(part, kind).view(torch.uint8) for part, kind in zip(parts, types, strict=True)]
         types = ["F32"]
@@ -191,14 +207,14 @@ def _stored(file: GgufFile, content: Tensor, pieces: list[Piece], shape: torch.S
     first = pieces[0]
     # Gemma's converter drops the rows of tokens that the tokenizer doesn't have.
     blocks = torch.nn.functional.pad(blocks, (0, 0, 0, max(rows_of(tuple(shape), first) - len(blocks), 0)))
-    if len(shape) == 2 and len(_plain(tuple(file.tensors[first.tensor].shape))) < 2:
+    if len(shape) == 2 and as_vector:
         blocks = blocks.reshape(shape[0], -1)  # a matrix of one row, which GGUF has as a vector
     columns = None if first.columns is None else torch.from_numpy(first.columns)
     factors = _factors(pieces, len(blocks), order)
     return StoredTensor(blocks, types[0], shape, first.shift, factors, columns, first.transposed)
 
 
-def _factors(pieces: list[Piece], rows: int, order: NDArray[np.int64] | slice = ALL) -> Tensor | None:
+def _factors(pieces: Sequence[Piece], rows: int, order: NDArray[np.int64] | slice = ALL) -> Tensor | None:
     """[rows, 1] of all pieces, in the parameter's order of rows; None where values are what they were."""
     scales = {piece.scale for piece in pieces if isinstance(piece.scale, float)}
     if len(scales) == 1 and all(isinstance(piece.scale, float) for piece in pieces):

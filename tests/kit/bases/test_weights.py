@@ -19,8 +19,8 @@ from edgekit.bases.weights import (
     with_blocks,
 )
 from edgekit.project import Adapter, Export, load_project
-from edgekit.targets.subject import subject_of_base
 from edgekit.project.run_record import read_record
+from edgekit.targets.subject import subject_of_base
 from edgekit.training.run import train
 from edgekit_exporters.bundle import BundlePlan, write_bundle
 from edgekit_exporters.gguf.base import base_gguf, quantization_of

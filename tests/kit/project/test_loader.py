@@ -62,6 +62,13 @@ def test_an_adapters_own_data_goes_before_the_projects(tmp_path: Path) -> None:
         ("{quantize: Q4_0}", "{tensor_types: [a]}", r"yaml:\d+: .*has to be a mapping"),
         ("rank: 8", "method: magic", r"yaml:6: .*use one of qlora, lora"),
         ("[q_proj, v_proj]", "[]", r"yaml:7: .*names no layers"),
+        ("rank: 8", "decode_budget: 0.9", r"yaml:6: .*only targets: auto keeps one: targets: auto, or leave it out"),
+        ("[q_proj, v_proj]", "auto, decode_budget: 1.0", r"yaml:7: "),
+        (
+            "[q_proj, v_proj]",
+            "auto\n    method: dora",
+            r"yaml:7: .*auto doesn't go with method: dora: use one of",
+        ),
         ("rank: 8", "schema: nowhere.json", r"yaml:6: .*can't be read \(No such"),
         ("project: line-3", "project: Line 3", r"yaml:1: project: 'Line 3' is not possible"),
         ("base: smollm2-135m\n", "", r"yaml:1: base is missing: add it"),

@@ -17,7 +17,7 @@ from edgekit.cli import main
 from edgekit.data.source import is_hub_name
 from edgekit.examples.init import TEMPLATES, init_project
 from edgekit.project import VIRTUAL, load_project
-from edgekit.project.model import OF_LAYERS
+from edgekit.project.model import OF_LAYERS, TRIMMABLE
 from edgekit.project.schedulers import NEEDED_ARGUMENTS, SCHEDULERS
 from edgekit_exporters.peft.combinations import CAT, ELECTS, ON_UPDATES, PRUNES
 from edgekit_runtime.constraints import check_schema
@@ -188,6 +188,10 @@ def _trains(adapter: dict[str, Any]) -> bool:
     if method not in VIRTUAL and adapter.get("virtual_tokens") is not None:
         return False
     if method in VIRTUAL and any(adapter.get(key, idle) not in (idle, None) for key, idle in OF_LAYERS.items()):
+        return False
+    if adapter.get("targets") != "auto" and adapter.get("decode_budget") is not None:
+        return False
+    if adapter.get("targets") == "auto" and adapter.get("method", "qlora") not in (*TRIMMABLE, *VIRTUAL):
         return False
     if method != "dpo":
         return adapter.get("beta") is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,6 +84,35 @@ def test_a_project_says_the_device_and_its_gguf_is_not_unpacked_for_a_plan(
     said = capsys.readouterr().out
     assert "on Raspberry Pi 4" in said
     assert "best --quantize: " in said
+
+
+def test_a_plan_says_what_adapters_cost_in_decode(
+    tiny_project: Callable[..., Path], demo_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_project(targets="q/v", export={"quantize": "Q8_0", "device": "raspberry-pi-5"})
+    words = ["plan", "--project", str(folder), "--prompt-tokens", "64"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"decode with small: 0\.\d\d of the bare base's \(estimated", said)
+    assert re.search(r"adapter costs +matrices +rank 4 .*\n.*\n +all-linear +14 +0\.\d\d ", said)
+    assert "0.9 or more: " in said
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    costs = {each["targets"]: each for each in document["adapter_costs"]}
+    assert {name: each["matrices"] for name, each in costs.items()} == {
+        "all-linear": 14,
+        "feed-forward": 6,
+        "attention": 8,
+        "q/v": 4,
+    }
+    shares = [each["shares"]["16"]["value"] for each in costs.values()]
+    assert 0 < costs["all-linear"]["shares"]["16"]["value"] == min(shares) < costs["q/v"]["shares"]["16"]["value"] < 1
+    assert document["adapter_shares"]["small"] == costs["q/v"]["shares"]["4"]
+    of_bundle = subject_of_bundle(demo_bundle).shapes
+    assert {name: (len(shape.matrices), shape.rank) for name, shape in of_bundle.items()} == {
+        "one": (90, 8),
+        "two": (90, 8),
+    }
 
 
 def test_a_plan_without_a_device_says_where_it_could_stand(

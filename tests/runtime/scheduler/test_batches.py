@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from edgekit_runtime import Runtime
 from edgekit_runtime.engines import Part, Stack
 from edgekit_runtime.engines.llama.engine import LlamaEngine
-from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
+from edgekit_runtime.engines.llama.odd_rank import STEP, with_odd_rank, with_whole_step
 from edgekit_runtime.formats.gguf import read_gguf
 
 STACKS: list[Stack] = [(), (("one", 1.0),), (("one", 0.5), ("two", 1.5))]
@@ -84,6 +85,32 @@ def test_an_odd_rank_changes_sizes_and_alpha_alone(demo_bundle: Path) -> None:
         assert tensor.shape[axis] == before.tensors[name].shape[axis] + 1
     changed = {key for key in after.metadata if after.metadata[key] != before.metadata[key]}
     assert changed == {"adapter.lora.alpha"}
+
+
+def test_a_whole_step_adds_zeros_to_rank_and_alpha_alone(demo_bundle: Path) -> None:
+    with Runtime(demo_bundle, context=512) as runtime:
+        path = runtime.adapter_path("one")
+    before = read_gguf(path)
+    with with_whole_step(path, wanted=True) as file:
+        after = read_gguf(file)
+        changed = {key for key in after.metadata if after.metadata[key] != before.metadata[key]}
+        assert changed == {"adapter.lora.alpha"}
+        assert after.metadata["adapter.lora.alpha"] / STEP == before.metadata["adapter.lora.alpha"] / 8
+        for name, tensor in after.tensors.items():
+            old = before.tensors[name]
+            assert tensor.type_name == old.type_name == "F16"
+            numbers = [
+                np.frombuffer(each.read_bytes(), "<f2", math.prod(info.shape), info.offset).reshape(info.shape[::-1])
+                for each, info in ((path, old), (file, tensor))
+            ]
+            wide = numbers[1] if name.endswith(".lora_b") else numbers[1].T
+            narrow = numbers[0] if name.endswith(".lora_b") else numbers[0].T
+            assert (wide[:, :8] == narrow).all()
+            assert not wide[:, 8:].any()
+        with with_whole_step(file, wanted=True) as again:
+            assert again == file
+    with with_whole_step(path, wanted=False) as same:
+        assert same == path
 
 
 def test_a_rank_that_is_odd_already_stays(demo_bundle: Path) -> None:

@@ -11,7 +11,8 @@ things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether the
 * flash attention is off with values of F16 in the KV cache, as it splits long sequences over threads only when a single
   token is decoded, and works in tiles of many tokens.  With quantized values it does neither: each token goes through
   the cells one by one, so it can be on there, as it has to be;
-* with several, adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`).
+* with several, adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`); with one, where
+  that is quicker, with the rank of a whole step.
 """
 
 from __future__ import annotations
@@ -28,8 +29,15 @@ from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
 from edgekit_runtime.engines.llama.context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama.embedder import LlamaEmbedder
 from edgekit_runtime.engines.llama.images import LlamaImages
-from edgekit_runtime.engines.llama.library import clear_errors, engine_info, model_parameters, reason, start_backend
-from edgekit_runtime.engines.llama.odd_rank import with_odd_rank
+from edgekit_runtime.engines.llama.library import (
+    clear_errors,
+    dots_in_steps,
+    engine_info,
+    model_parameters,
+    reason,
+    start_backend,
+)
+from edgekit_runtime.engines.llama.odd_rank import with_odd_rank, with_whole_step
 from edgekit_runtime.engines.llama.samplers import LogitsSampler, Said
 from edgekit_runtime.engines.llama.virtual_tokens import VirtualTokens
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
@@ -98,7 +106,11 @@ class LlamaEngine(VocabularyUser):
         header = read_gguf(path)
         if is_prompt_adapter(header):
             return self._load_prompt(name, header)
-        with with_odd_rank(path, wanted=self.sequences > 1) as file:
+        alone = self.sequences == 1
+        with (
+            with_odd_rank(path, wanted=not alone) as odd,
+            with_whole_step(odd, wanted=alone and dots_in_steps()) as file,
+        ):
             tensors = read_gguf(file).tensors
             self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
             if name not in self._adapters:

@@ -73,6 +73,13 @@ def _load_kernels() -> None:
         ctypes.CDLL(str(folder / "libggml.so")).ggml_backend_load_all_from_path(str(folder).encode())
 
 
+@cache
+def dots_in_steps() -> bool:
+    """Whether this CPU's kernels are those whose dot products :mod:`~.odd_rank` knows the steps of: AVX2's."""
+    features = engine_info()["cpu_features"]
+    return "AVX2" in features and "AVX512" not in features
+
+
 @contextmanager
 def engine_errors() -> Iterator[list[str]]:
     """Collect what llama.cpp reports as errors while the block runs."""

@@ -1,8 +1,13 @@
-"""A LoRA file with an odd rank, so that its products come out the same in batches of any size.
+"""A LoRA file with a higher rank, filled up with zeros: the same change of the base, from other kernels.
+
+*An odd rank*, so that products come out the same in batches of any size.
 
 ggml multiplies one column by dot products and several at once by llamafile's blocked kernels, which add in another
 order.  Those kernels take only matrices whose sides are multiples of 4 (``llamafile_sgemm`` in ggml-cpu); one
 more row of zeros in A and column in B keeps them off and changes no result.
+
+*A whole step*, so that products are quick.  ggml's dot product of F16 rows takes STEP numbers at a time with AVX2, and
+each number that is left over alone.  Rows of B are as long as the rank, so with a rank of 16 all are left over.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 
 FLOATS = {"F32": "<f4", "F16": "<f2"}
 F32 = 0  # ggml's number of the type
+NUMBERS = {"F32": F32, "F16": 1}
+STEP = 32  # GGML_F16_STEP with AVX2; other instruction sets have other steps, and weren't measured
 
 
 @contextmanager
@@ -38,17 +45,41 @@ def with_odd_rank(path: Path, *, wanted: bool) -> Iterator[Path]:
     if source is None or rank is None or rank % 4:
         yield path
         return
+    with _copy(source, rank, rank + 1, "F32") as copy:
+        yield copy
+
+
+@contextmanager
+def with_whole_step(path: Path, *, wanted: bool) -> Iterator[Path]:
+    """A file like ``path`` with a rank of STEP when its rank is lower and all its numbers are F16; else ``path``."""
+    source = read_gguf(path) if wanted else None
+    rank = None if source is None else _common_rank(source)
+    if (
+        source is None
+        or rank is None
+        or rank >= STEP
+        or {each.type_name for each in source.tensors.values()} != {"F16"}
+    ):
+        yield path
+        return
+    with _copy(source, rank, STEP, "F16") as copy:
+        yield copy
+
+
+@contextmanager
+def _copy(source: GgufFile, rank: int, wider: int, kind: str) -> Iterator[Path]:
+    """``source`` with a rank of ``wider`` and numbers of a ``kind``, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("adapter")
         with os.fdopen(number, "wb") as stream:
-            _write(source, rank, stream.write)
+            _write(source, rank, wider, kind, stream.write)
             stream.flush()
             yield Path(f"/proc/self/fd/{number}")
     else:
         with tempfile.TemporaryDirectory(prefix="edgekit-adapter-") as folder:
-            copy = Path(folder, path.name)
+            copy = Path(folder, source.path.name)
             with copy.open("wb") as stream:
-                _write(source, rank, stream.write)
+                _write(source, rank, wider, kind, stream.write)
             yield copy
 
 
@@ -63,21 +94,23 @@ def _common_rank(source: GgufFile) -> int | None:
     return ranks.pop() if len(ranks) == 1 else None
 
 
-def _write(source: GgufFile, rank: int, write: Callable[[bytes], object]) -> None:
+def _write(source: GgufFile, rank: int, wider: int, kind: str, write: Callable[[bytes], object]) -> None:
     """Metadata as it stands but for alpha, which grows with the rank, then the wider tensors."""
     content = source.path.read_bytes()
     pairs = []
     for key, (start, end) in source.spans.items():
         pair = content[start:end]
         if key == KEY_ALPHA:  # its last four bytes are the F32 value
-            pair = pair[:-4] + struct.pack("<f", source.metadata[key] * (rank + 1) / rank)
+            pair = pair[:-4] + struct.pack("<f", source.metadata[key] * wider / rank)
         pairs.append(pair)
     tables, datas, offset = [], [], 0
     for tensor in source.tensors.values():
-        matrix = _padded(content, tensor)
+        matrix = _padded(content, tensor, wider - rank).astype(FLOATS[kind])
         name = tensor.name.encode()
         rows, columns = matrix.shape
-        tables.append(struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, columns, rows, F32, offset))
+        tables.append(
+            struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, columns, rows, NUMBERS[kind], offset)
+        )
         data = matrix.tobytes()
         data += b"\0" * (-len(data) % source.alignment)
         datas.append(data)
@@ -88,12 +121,12 @@ def _write(source: GgufFile, rank: int, write: Callable[[bytes], object]) -> Non
         write(data)
 
 
-def _padded(content: bytes, tensor: TensorInfo) -> NDArray[np.float32]:
-    """The matrix as F32 [rows, columns], ggml's first dimension last, with its rank one larger."""
+def _padded(content: bytes, tensor: TensorInfo, more: int) -> NDArray[np.float32]:
+    """The matrix as F32 [rows, columns], ggml's first dimension last, with so much more rank."""
     import numpy as np
 
     columns, rows = tensor.shape
     count = rows * columns
     matrix = np.frombuffer(content, FLOATS[tensor.type_name], count, tensor.offset).reshape(rows, columns)
-    extra = ((0, 0), (0, 1)) if tensor.name.endswith(SUFFIX_B) else ((0, 1), (0, 0))
+    extra = ((0, 0), (0, more)) if tensor.name.endswith(SUFFIX_B) else ((0, more), (0, 0))
     return np.pad(matrix.astype(np.float32), extra)
