@@ -24,7 +24,8 @@ class Combined:
     """How an adapter is made of others, without any training."""
 
     parts: Mapping[Key, _Weight] = Field(
-        description="Adapters and their weights: names of this project's, or paths: {triage: 0.7, other/adapter: 0.3}"
+        description="Adapters and their weights: names of this project's, or paths: {triage: 0.7, other/adapter: 0.3}",
+        json_schema_extra={"minProperties": 2},
     )
     method: Annotated[Text, OneOf(COMBINATIONS)] = Field(
         default=CAT, description="How; cat is the exact sum of the weighted updates"
@@ -33,7 +34,7 @@ class Combined:
         default=None,
         ge=1,
         le=1024,
-        description=f"Of {', '.join(ON_UPDATES)}: rank of the result; else the largest rank of the parts",
+        description="Of svd, della and the methods in _svd: rank of the result; else the largest rank of the parts",
     )
     density: Number | None = Field(
         default=None, gt=0, le=1, description=f"Of methods that prune: share of numbers to keep; else {DENSITY}"

@@ -19,6 +19,7 @@ from edgekit.examples.init import TEMPLATES, init_project
 from edgekit.project import VIRTUAL, load_project
 from edgekit.project.model import OF_LAYERS, TRIMMABLE
 from edgekit.project.schedulers import NEEDED_ARGUMENTS, SCHEDULERS
+from edgekit_exporters.peft.combinations import CAT, ELECTS, ON_UPDATES, PRUNES
 from edgekit_runtime.constraints import check_schema
 from edgekit_runtime.errors import InputError
 from tests.json_schema import fits, resolved
@@ -129,7 +130,12 @@ def _keys_agree(document: dict[str, Any]) -> bool:
         files = (record or {}).get("data")
         if not files:
             continue
-        for source in (files["train"], files.get("eval")):
+        trained = [each or {} for each in document["adapters"].values()] if record is document else [record]
+        if "train" not in files:
+            rows = [each for each in trained if not (each.get("path") or each.get("combined"))]
+            if files.get("eval") is None or any(each is record or not each.get("data") for each in rows):
+                return False
+        for source in (files.get("train"), files.get("eval")):
             if source is None or isinstance(source, str):
                 continue
             path, hub = source.get("path"), source.get("hub")
@@ -146,6 +152,8 @@ def _keys_agree(document: dict[str, Any]) -> bool:
             return False
         if not _trains(adapter or {}):
             return False
+        if not _combines(adapter or {}):
+            return False
         schema = (adapter or {}).get("schema")
         if isinstance(schema, str):  # no such file is there
             return False
@@ -154,6 +162,18 @@ def _keys_agree(document: dict[str, Any]) -> bool:
         except InputError:
             return False
     return True
+
+
+def _combines(adapter: dict[str, Any]) -> bool:
+    """Whether a method of combining goes with its arguments."""
+    combined = adapter.get("combined")
+    if combined is None:
+        return True
+    method, weights = combined.get("method", CAT), combined["parts"].values()
+    if adapter.get("path") is not None or 0 in weights or (method in ELECTS and min(weights) < 0):
+        return False
+    taken = (("rank", ON_UPDATES), ("density", PRUNES))
+    return all(combined.get(key) is None or method in methods for key, methods in taken)
 
 
 def _trains(adapter: dict[str, Any]) -> bool:
@@ -207,6 +227,12 @@ def _loaded(folder: Path) -> tuple[Any, str]:
 @example(change=(("adapters", "a"), {"method": "p-tuning", "rank": 8}))
 @example(change=(("adapters", "a"), {"method": "p-tuning", "rank_pattern": None}))
 @example(change=(("data", "train", "part"), "eval"))
+@example(change=(("data",), {"eval": "b.jsonl"}))
+@example(change=(("adapters", "a", "data"), {"eval": "b.jsonl"}))
+@example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}}, "data": {"eval": "b.jsonl"}}))
+@example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}, "method": "ties"}}))
+@example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1}}}))
+@example(change=(("adapters", "a", "combined", "density"), 0.5))
 def test_the_loader_takes_what_the_schema_allows_and_changes_no_value(
     change: tuple[Place, Any], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,8 @@ def sample(
 ) -> Sample:
     """Judged as the gate judges."""
     gate = gate or Gate()
-    quality = _quality(proofs, gate, "llama.cpp")
+    manifest: Any = SimpleNamespace(engine="llama.cpp", base=SimpleNamespace(kv_cache=None))
+    quality = _quality(proofs, gate, manifest)
     if ladder:
         keys = ("quantization", "size_mb", "mean_kl", "decode_tps", "refused")
         rungs = [
