@@ -13,7 +13,6 @@ from edgekit_devices.adapter_cost import decode_share
 from edgekit_devices.fit import MIB, Advice, Plan, advise, plan
 from edgekit_devices.profiles import Profile
 from edgekit_devices.speed import Estimate
-from edgekit_runtime.bench.report import aligned
 from edgekit_runtime.engines.memory import default_context
 from edgekit_runtime.errors import UsageError
 
@@ -141,6 +140,8 @@ def report(planned: Planned) -> str:
 
 def _costs(planned: Planned) -> list[str]:
     """What adapters cost in decode."""
+    from edgekit_runtime.bench.report import aligned  # its room loads the engine
+
     lines = [
         f"decode with {name}: {share.value:.2f} of the bare base's (estimated: {share.low:.2f} to {share.high:.2f})"
         for name, share in planned.shares.items()

@@ -116,7 +116,7 @@ def make_trainer(prepared: Prepared, model: Any, work: Path, run: str) -> transf
 
 
 def _fit(
-    prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None, start: Path | None
+    prepared: Prepared, *, resume: bool, on_evaluation: OnEvaluation | None, start: Path | None = None
 ) -> tuple[Any, RunRecord]:
     """The trained model, and the record of its run, which is kept however the run ends."""
     project, adapter, work = prepared.project, prepared.adapter, prepared.work
