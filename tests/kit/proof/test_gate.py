@@ -30,7 +30,7 @@ from edgekit_runtime.formats.adapter import AdapterFacts
 from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.prompts.template import TemplateFacts
 from edgekit_runtime.runtime import Runtime
-from edgekit_runtime.scheduler import loop
+from edgekit_runtime.scheduler import decoding
 
 
 @pytest.fixture
@@ -321,8 +321,8 @@ def test_what_is_no_number_in_an_answer_is_refused_too(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Beyond the tokens that are compared one by one."""
-    honest = loop.score
-    monkeypatch.setattr(loop, "score", lambda logits, *rest: honest(logits * math.nan, *rest))
+    honest = decoding.score
+    monkeypatch.setattr(decoding, "score", lambda logits, *rest: honest(logits * math.nan, *rest))
     assert _export(trained) == 3
     assert "instead of logits in the device engine" in capsys.readouterr().err
 

@@ -34,8 +34,10 @@ SCHEMA = {
 
 
 def test_greedy_answers_are_the_native_runtimes(goods: Goods, site: Path, browser: Browser) -> None:
-    """Weights in F16 leave no room for another rounding of activations, as quantised ones do."""
-    with Runtime(goods.bundle, threads=1) as native, hosting(site) as host, phone(browser) as page:
+    """Weights in F16 leave no room for another rounding of activations, as quantised ones do; tokens one by one, as a
+    page decodes them.
+    """
+    with Runtime(goods.bundle, threads=1, lookahead=False) as native, hosting(site) as host, phone(browser) as page:
         assert load_module(page, host)["loads"] == 1
         for prompt in PROMPTS:
             for adapter in ("base", "one"):
