@@ -77,7 +77,7 @@ def test_an_odd_rank_changes_sizes_and_alpha_alone(demo_bundle: Path) -> None:
     with Runtime(demo_bundle, context=512) as runtime:
         path = runtime.adapter_path("one")
     before = read_gguf(path)
-    with with_odd_rank(path, wanted=True) as file:
+    with with_odd_rank(before, wanted=True) as file:
         after = read_gguf(file)
     assert list(after.tensors) == list(before.tensors)
     for name, tensor in after.tensors.items():
@@ -91,7 +91,7 @@ def test_a_whole_step_adds_zeros_to_rank_and_alpha_alone(demo_bundle: Path) -> N
     with Runtime(demo_bundle, context=512) as runtime:
         path = runtime.adapter_path("one")
     before = read_gguf(path)
-    with with_whole_step(path, wanted=True) as file:
+    with with_whole_step(before, wanted=True) as file:
         after = read_gguf(file)
         changed = {key for key in after.metadata if after.metadata[key] != before.metadata[key]}
         assert changed == {"adapter.lora.alpha"}
@@ -107,14 +107,14 @@ def test_a_whole_step_adds_zeros_to_rank_and_alpha_alone(demo_bundle: Path) -> N
             narrow = numbers[0] if name.endswith(".lora_b") else numbers[0].T
             assert (wide[:, :8] == narrow).all()
             assert not wide[:, 8:].any()
-        with with_whole_step(file, wanted=True) as again:
+        with with_whole_step(after, wanted=True) as again:
             assert again == file
-    with with_whole_step(path, wanted=False) as same:
+    with with_whole_step(before, wanted=False) as same:
         assert same == path
 
 
 def test_a_rank_that_is_odd_already_stays(demo_bundle: Path) -> None:
     with Runtime(demo_bundle, context=512) as runtime:
         path = runtime.adapter_path("one")
-    with with_odd_rank(path, wanted=False) as file:
+    with with_odd_rank(read_gguf(path), wanted=False) as file:
         assert file == path

@@ -106,11 +106,12 @@ class LlamaEngine(VocabularyUser):
         header = read_gguf(path)
         if is_prompt_adapter(header):
             return self._load_prompt(name, header)
-        alone = self.sequences == 1
-        with (
-            with_odd_rank(path, wanted=not alone) as odd,
-            with_whole_step(odd, wanted=alone and dots_in_steps()) as file,
-        ):
+        widened = (
+            with_odd_rank(header, wanted=True)
+            if self.sequences > 1
+            else with_whole_step(header, wanted=dots_in_steps())
+        )
+        with widened as file:
             tensors = read_gguf(file).tensors
             self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
             if name not in self._adapters:

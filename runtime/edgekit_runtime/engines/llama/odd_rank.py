@@ -15,52 +15,40 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from edgekit_runtime.formats.adapter import EMBEDDING, KEY_ALPHA, SUFFIX_A, SUFFIX_B
-from edgekit_runtime.formats.gguf import MAGIC, GgufFile, TensorInfo, read_gguf
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from edgekit_runtime.formats.gguf import MAGIC, GgufFile
 
 FLOATS = {"F32": "<f4", "F16": "<f2"}
-F32 = 0  # ggml's number of the type
-NUMBERS = {"F32": F32, "F16": 1}
+NUMBERS = {"F32": 0, "F16": 1}  # ggml's, of the types
 STEP = 32  # GGML_F16_STEP with AVX2; other instruction sets have other steps, and weren't measured
 
 
 @contextmanager
-def with_odd_rank(path: Path, *, wanted: bool) -> Iterator[Path]:
-    """A file like ``path`` with one more rank when its rank is a multiple of 4; ``path`` itself otherwise.
+def with_odd_rank(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
+    """A file like ``source`` with one more rank when its rank is a multiple of 4; the file itself otherwise.
 
     The copy is F32 and lives in memory where the system can do that.  Files that can't be treated this way (several
     ranks, other types) are left alone: the engine measures what they do.
     """
-    source = read_gguf(path) if wanted else None
-    rank = None if source is None else _common_rank(source)
-    if source is None or rank is None or rank % 4:
-        yield path
+    rank = _common_rank(source) if wanted else None
+    if rank is None or rank % 4:
+        yield source.path
         return
     with _copy(source, rank, rank + 1, "F32") as copy:
         yield copy
 
 
 @contextmanager
-def with_whole_step(path: Path, *, wanted: bool) -> Iterator[Path]:
-    """A file like ``path`` with a rank of STEP when its rank is lower and all its numbers are F16; else ``path``."""
-    source = read_gguf(path) if wanted else None
-    rank = None if source is None else _common_rank(source)
-    if (
-        source is None
-        or rank is None
-        or rank >= STEP
-        or {each.type_name for each in source.tensors.values()} != {"F16"}
-    ):
-        yield path
+def with_whole_step(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
+    """A file like ``source`` with a rank of STEP when its rank is lower and all its numbers are F16; else itself."""
+    rank = _common_rank(source) if wanted else None
+    if rank is None or rank >= STEP or {each.type_name for each in source.tensors.values()} != {"F16"}:
+        yield source.path
         return
     with _copy(source, rank, STEP, "F16") as copy:
         yield copy
@@ -71,15 +59,14 @@ def _copy(source: GgufFile, rank: int, wider: int, kind: str) -> Iterator[Path]:
     """``source`` with a rank of ``wider`` and numbers of a ``kind``, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("adapter")
-        with os.fdopen(number, "wb") as stream:
-            _write(source, rank, wider, kind, stream.write)
-            stream.flush()
+        with os.fdopen(number, "w+b") as stream:
+            _write(source, rank, wider, kind, stream)
             yield Path(f"/proc/self/fd/{number}")
     else:
         with tempfile.TemporaryDirectory(prefix="edgekit-adapter-") as folder:
             copy = Path(folder, source.path.name)
-            with copy.open("wb") as stream:
-                _write(source, rank, wider, kind, stream.write)
+            with copy.open("w+b") as stream:
+                _write(source, rank, wider, kind, stream)
             yield copy
 
 
@@ -94,8 +81,13 @@ def _common_rank(source: GgufFile) -> int | None:
     return ranks.pop() if len(ranks) == 1 else None
 
 
-def _write(source: GgufFile, rank: int, wider: int, kind: str, write: Callable[[bytes], object]) -> None:
-    """Metadata as it stands but for alpha, which grows with the rank, then the wider tensors."""
+def _write(source: GgufFile, rank: int, wider: int, kind: str, stream: BinaryIO) -> None:
+    """Metadata as it stands but for alpha, which grows with the rank, then the wider tensors.
+
+    Numbers go straight to their place in the file, whose other bytes are zeros: adapters are loaded in milliseconds.
+    """
+    import numpy as np
+
     content = source.path.read_bytes()
     pairs = []
     for key, (start, end) in source.spans.items():
@@ -103,30 +95,25 @@ def _write(source: GgufFile, rank: int, wider: int, kind: str, write: Callable[[
         if key == KEY_ALPHA:  # its last four bytes are the F32 value
             pair = pair[:-4] + struct.pack("<f", source.metadata[key] * wider / rank)
         pairs.append(pair)
-    tables, datas, offset = [], [], 0
+    number_type, more = np.dtype(FLOATS[kind]), wider - rank
+    tables, shapes, offset = [], [], 0
     for tensor in source.tensors.values():
-        matrix = _padded(content, tensor, wider - rank).astype(FLOATS[kind])
+        columns, rows = tensor.shape  # ggml's first dimension last
+        shape = (rows, columns + more) if tensor.name.endswith(SUFFIX_B) else (rows + more, columns)
         name = tensor.name.encode()
-        rows, columns = matrix.shape
-        tables.append(
-            struct.pack("<Q", len(name)) + name + struct.pack("<IQQIQ", 2, columns, rows, NUMBERS[kind], offset)
-        )
-        data = matrix.tobytes()
-        data += b"\0" * (-len(data) % source.alignment)
-        datas.append(data)
-        offset += len(data)
+        place = struct.pack("<IQQIQ", 2, *reversed(shape), NUMBERS[kind], offset)
+        tables.append(struct.pack("<Q", len(name)) + name + place)
+        shapes.append((offset, shape))
+        size = shape[0] * shape[1] * number_type.itemsize
+        offset += size + -size % source.alignment
     head = MAGIC + struct.pack("<IQQ", source.version, len(tables), len(pairs)) + b"".join([*pairs, *tables])
-    write(head + b"\0" * (-len(head) % source.alignment))
-    for data in datas:
-        write(data)
-
-
-def _padded(content: bytes, tensor: TensorInfo, more: int) -> NDArray[np.float32]:
-    """The matrix as F32 [rows, columns], ggml's first dimension last, with so much more rank."""
-    import numpy as np
-
-    columns, rows = tensor.shape
-    count = rows * columns
-    matrix = np.frombuffer(content, FLOATS[tensor.type_name], count, tensor.offset).reshape(rows, columns)
-    extra = ((0, 0), (0, more)) if tensor.name.endswith(SUFFIX_B) else ((0, more), (0, 0))
-    return np.pad(matrix.astype(np.float32), extra)
+    begin = len(head) + -len(head) % source.alignment
+    stream.write(head)
+    stream.truncate(begin + offset)
+    stream.flush()
+    data = np.memmap(stream, np.uint8, "r+", begin, (offset,))
+    for tensor, (at, shape) in zip(source.tensors.values(), shapes, strict=True):
+        columns, rows = tensor.shape
+        matrix = np.frombuffer(content, FLOATS[tensor.type_name], rows * columns, tensor.offset).reshape(rows, columns)
+        padded = np.ndarray(shape, number_type, data, at)
+        padded[:rows, :columns] = matrix
