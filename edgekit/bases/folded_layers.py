@@ -13,10 +13,8 @@ from torch.autograd.function import once_differentiable
 from edgekit.bases.folding import Fold, Folding, Pair
 from edgekit.bases.quantized import QuantizedBlocks
 from edgekit.bases.quantized.linear import product, product_back
-from edgekit_exporters.peft.names import PREFIX
+from edgekit_exporters.peft.names import ADAPTER, PREFIX
 from edgekit_runtime.errors import InputError
-
-ADAPTER = "default"  # PEFT's name of the one that is trained
 
 
 class FoldedLinear(LoraLinear):  # type: ignore[misc]

@@ -15,7 +15,7 @@ from edgekit.bases.weights import Weights
 from edgekit.combining.parts import FoundPart
 from edgekit.encoding.images import row_images
 from edgekit.evaluation.evaluate import Questions, questions
-from edgekit.evaluation.scoring import Score, bootstrap_interval, score_rows
+from edgekit.evaluation.scoring import Score, bootstrap_interval, points_between, score_rows
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Project
 from edgekit_exporters.base import Base
@@ -46,7 +46,7 @@ class PartScore:
     @classmethod
     def of(cls, part: str, before: Score, after: Score) -> PartScore:
         """Compare two scores of the same rows."""
-        losses = [100 * (one - other) for one, other in zip(before.per_row, after.per_row, strict=True)]
+        losses = points_between(before, after)
         return cls(
             part=part,
             rows=before.rows,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bases.weights import Weights, training_weights, with_blocks
+from edgekit.combining.preflight import no_update
 from edgekit.project import Adapter, Combined, Project
 from edgekit.project.combined import DENSITY, adapter_digest
 from edgekit.project.folders import part_folder, trained_folder
@@ -48,35 +49,22 @@ class FoundPart:
     has_rows: bool
 
 
-def part_adapter(project: Project, name: str) -> Adapter:
-    """The adapter that a part's name stands for; of a path one that says where it is.
-
-    Raises:
-        InputError: it is made of others itself.
-    """
-    known = project.adapters.get(name)
-    if known is None:
-        return Adapter(name=name, path=part_folder(project, name))
-    if known.combined is not None:
-        raise InputError(f"{name} is made of others itself", "name its parts instead")
-    return known
-
-
 def find_parts(project: Project, combined: Combined, base: Base) -> list[FoundPart]:
-    """Read all parts.
+    """Read all parts, which :func:`~edgekit.combining.preflight.check_combine` has looked at; of a path it makes an
+    adapter that says where it is.
 
     Raises:
         InputError: a part that is not there, not of this base, or that can't be a sum of pairs; it is named.
     """
     found = []
     for name in combined.parts:
-        adapter = part_adapter(project, name)
+        known = project.adapters.get(name)
+        adapter = known or Adapter(name=name, path=part_folder(project, name))
         folder = trained_folder(project, adapter)
         if folded_digest(project, adapter) is not None:
             raise InputError(
                 f"{name} was trained merged: beside the base it is another adapter", "train it without merged"
             )
-        in_project = name in project.adapters
         found.append(
             FoundPart(
                 name=name,
@@ -86,7 +74,7 @@ def find_parts(project: Project, combined: Combined, base: Base) -> list[FoundPa
                 pairs=_pairs(name, folder, base),
                 weights=trained_weights(project, adapter, base),
                 reasoning=trained_reasoning(project, adapter),
-                has_rows=in_project and (adapter.data is not None or project.data is not None),
+                has_rows=known is not None and (adapter.data is not None or project.data is not None),
             )
         )
     return found
@@ -129,9 +117,7 @@ def tell_of_systems(adapter: Adapter, parts: Sequence[FoundPart]) -> None:
 
 def _pairs(name: str, folder: Path, base: Base) -> CanonicalAdapter:
     if isinstance(taken := take_in_any(folder, base), TakenPrompt):
-        raise InputError(
-            f"{name} is a prompt adapter: it has virtual tokens and no update to combine", "combine LoRA adapters"
-        )
+        raise no_update(name)
     if taken.connector is not None:
         raise InputError(f"{name} has trained the connector, which can't be combined", "train without connector")
     try:

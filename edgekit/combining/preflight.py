@@ -33,9 +33,7 @@ def check_combine(project: Project, name: str, *, accept_loss: str | None = None
         if part == name or (known is not None and known.combined is not None):
             raise InputError(f"{part} is made of others itself", "name its parts instead")
         if known is not None and known.method in VIRTUAL and known.path is None:
-            raise InputError(
-                f"{part} is a prompt adapter: it has virtual tokens and no update to combine", "combine LoRA adapters"
-            )
+            raise no_update(part)
         if known is None and not where.exists():
             hint = did_you_mean(part, [each for each in project.adapters if each != name], "there are")
             raise InputError(f"there is no adapter {part!r}, in the project or at a path", hint)
@@ -46,3 +44,10 @@ def check_combine(project: Project, name: str, *, accept_loss: str | None = None
     check_replaceable(adapter_folder(project, adapter), is_adapter_folder)
     check_project_base(project)
     return adapter
+
+
+def no_update(name: str) -> InputError:
+    """What is wrong with a prompt adapter as a part."""
+    return InputError(
+        f"{name} is a prompt adapter: it has virtual tokens and no update to combine", "combine LoRA adapters"
+    )

@@ -111,6 +111,11 @@ def score(
     return _score_text(references, answers)
 
 
+def points_between(one: Score, other: Score) -> list[float]:
+    """How many points (0-100) ``one`` has more than ``other``, row by row of the same rows."""
+    return [100 * (first - second) for first, second in zip(one.per_row, other.per_row, strict=True)]
+
+
 def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean of ``values``; NaNs for none, or where one is no number."""
     if not values or not all(map(math.isfinite, values)):

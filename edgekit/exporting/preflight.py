@@ -64,15 +64,15 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     adapters = project.named(names or list(project.adapters))
     if settings.mode == "merged" and len(adapters) != 1:
         raise UsageError("a merged bundle holds one adapter", "name the one to merge")
+    records = {adapter.name: read_record(adapter_folder(project, adapter)) for adapter in adapters}
     for adapter in adapters:
         check_virtual(project, adapter)
-        record = read_record(adapter_folder(project, adapter))
-        check_folded(adapter.name, record, settings, quantize or settings.quantize)
+        check_folded(adapter.name, records[adapter.name], settings, quantize or settings.quantize)
     check_replaceable(bundle_folder(project, options.output), is_bundle)
     _check_trained(project, adapters)
     for adapter in adapters:
-        record = read_record(adapter_folder(project, adapter)) if adapter.combined is not None else None
-        if record is not None and options.accept_loss is None:
+        record = records[adapter.name]
+        if adapter.combined is not None and record is not None and options.accept_loss is None:
             check_parts(adapter.name, record["combined"], project.gate)
     if settings.mode == "separate":
         default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])

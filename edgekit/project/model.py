@@ -256,6 +256,11 @@ class Adapter:
         return self.path is None and self.combined is None
 
     @property
+    def highest_rank(self) -> int:
+        """Of its pairs; all get it in the files of the engines."""
+        return max(self.rank, *self.rank_pattern.values(), 1)
+
+    @property
     def lora_alpha(self) -> int:
         """``alpha``, or twice the rank."""
         return self.alpha or 2 * self.rank

@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.data import Row
 from edgekit.evaluation.answers import FieldPath
 from edgekit.evaluation.artifact import Artifact
-from edgekit.evaluation.scoring import Score, bootstrap_interval, score_rows
+from edgekit.evaluation.scoring import Score, bootstrap_interval, points_between, score_rows
 from edgekit.proof.pairs import mcnemar
 from edgekit.proof.reference import Reference
 from edgekit.proof.tokens import Tokens, compare_tokens, name_in
@@ -168,7 +168,7 @@ def _proof(
     wanted = [row.answer for row in reference.rows]
     said = (reference.answers, answers, reference.base_answers)
     torch, device, base = (score_rows(reference.rows, given, reference.yardstick) for given in said)
-    losses, gains = _points(torch, device), _points(device, base)
+    losses, gains = points_between(torch, device), points_between(device, base)
     exact = [
         [
             score_rows([row], [each], reference.yardstick).exact == 1
@@ -245,8 +245,3 @@ def prompt_text(row: Row) -> str:
 def _calls(message: Message) -> str:
     """What a message calls instead of saying anything."""
     return json.dumps(message["tool_calls"], ensure_ascii=False) if message.get("tool_calls") else ""
-
-
-def _points(one: Score, other: Score) -> list[float]:
-    """How much better one did, row by row."""
-    return [100 * (first - second) for first, second in zip(one.per_row, other.per_row, strict=True)]

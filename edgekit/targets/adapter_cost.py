@@ -79,8 +79,8 @@ def project_shapes(adapters: Iterable[Adapter], matrices: Sequence[Matrix]) -> d
     for adapter in adapters:
         starts = GROUPS.get(adapter.targets) if isinstance(adapter.targets, str) else None
         if starts is not None and adapter.path is None and adapter.method not in VIRTUAL:
-            rank = max(adapter.rank, *adapter.rank_pattern.values(), 1)
-            found[adapter.name] = Shape(tuple(each for each in matrices if _means(each.kind, starts)), rank)
+            chosen = tuple(each for each in matrices if _means(each.kind, starts))
+            found[adapter.name] = Shape(chosen, adapter.highest_rank)
     return found
 
 

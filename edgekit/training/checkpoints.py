@@ -13,6 +13,7 @@ from typing import Any
 
 from edgekit.project import Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder
+from edgekit_exporters.peft.names import ADAPTER
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.system_errors import FULL, errno_of
 
@@ -99,7 +100,7 @@ def left_to_train(project: Project, names: Sequence[str]) -> dict[str, bool]:
 
 def save_initial(model: Any, folder: Path) -> None:
     """Keep the adapter as initialised: the trained one is saved as the difference to it (see PEFT's PiSSA guide)."""
-    config = model.peft_config["default"]
+    config = model.peft_config[ADAPTER]
     init, config.init_lora_weights = config.init_lora_weights, True
     model.save_pretrained(str(folder))
     config.init_lora_weights = init

@@ -13,9 +13,9 @@ from torch.autograd.function import once_differentiable
 
 from edgekit.bases.quantized import QuantizedBlocks, QuantizedLinear
 from edgekit.bases.quantized.linear import product, product_back
+from edgekit_exporters.peft.names import ADAPTER
 
 Weights = QuantizedBlocks | Tensor
-ADAPTER = "default"  # PEFT's name of the one that is trained
 
 
 def compute_pairs_at_once(model: Any) -> int:

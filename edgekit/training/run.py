@@ -34,6 +34,7 @@ from edgekit.training.samples import Samples
 from edgekit.training.trackers import tracking, tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit.training.virtual_tokens import KeptEncoder, wrap_with_virtual_tokens
+from edgekit_exporters.peft.names import ADAPTER
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.atomic import publish
@@ -104,7 +105,7 @@ def wrapped_model(prepared: Prepared) -> Any:
         if prepared.folding is not None:
             fold_layers(model, prepared.folding)
     # The folder for now: PEFT looks for its config with each checkpoint, and asks the hub for anything else.
-    model.peft_config["default"].base_model_name_or_path = str(prepared.base.folder)
+    model.peft_config[ADAPTER].base_model_name_or_path = str(prepared.base.folder)
     return model
 
 
@@ -204,7 +205,7 @@ def _folded(prepared: Prepared, model: Any) -> str | None:
 def _publish(prepared: Prepared, model: Any, record: RunRecord) -> Path:
     """The adapter folder, whole; checkpoints go."""
     with publish(prepared.folder, is_ours=is_adapter_folder) as temporary:
-        model.peft_config["default"].base_model_name_or_path = loading_name(prepared.base)
+        model.peft_config[ADAPTER].base_model_name_or_path = loading_name(prepared.base)
         initial = prepared.work / INITIAL_FOLDER if prepared.adapter.method in CHANGES_BASE else None
         save_adapter(model, temporary, initial)
         record.save(temporary)

@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from edgekit.encoding.encoder import Encoder
 from edgekit.project import PROMPT_TUNING, Adapter
+from edgekit_exporters.peft.names import ADAPTER
 from edgekit_exporters.peft.prompts import learn_prompt, prompt_config, set_rows
 from edgekit_runtime.errors import InputError
 
@@ -74,7 +75,7 @@ class KeptEncoder(TrainerCallback):
 
     def __init__(self, model: Any, checkpoint: Path | None) -> None:
         """``checkpoint`` is what training goes on from."""
-        self._encoder: torch.nn.Module = model.prompt_encoder["default"]
+        self._encoder: torch.nn.Module = model.prompt_encoder[ADAPTER]
         self._checkpoint = checkpoint
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:

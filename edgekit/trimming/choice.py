@@ -39,9 +39,7 @@ def units_of(modules: Sequence[str], mapping: TensorMap) -> list[Unit]:
 
 
 def chosen(gains: Mapping[Unit, float], costs: Mapping[Unit, float], allowed: float) -> list[Unit]:
-    """The units to keep: those of least gain for their cost are left out until the others are within ``allowed``.
-
-    What was left out and still fits comes back, the best first.
+    """The units to keep: those of most gain for their cost, as long as they are within ``allowed`` together.
 
     Args:
         gains: what each unit contributes.
@@ -49,13 +47,12 @@ def chosen(gains: Mapping[Unit, float], costs: Mapping[Unit, float], allowed: fl
         allowed: what all that stay may cost together.
     """
     order = sorted(gains, key=lambda unit: gains[unit] / costs[unit], reverse=True)
-    kept: list[Unit] = []
-    spent = 0.0
+    kept, spent = set[Unit](), 0.0
     for unit in order:
         if gains[unit] > 0 and spent + costs[unit] <= allowed:
-            kept.append(unit)
+            kept.add(unit)
             spent += costs[unit]
-    return [unit for unit in gains if unit in set(kept)]
+    return [unit for unit in gains if unit in kept]
 
 
 def search(

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from edgekit.encoding.encoder import IGNORED, Encoded
 from edgekit.training.answer_loss import learn_answers_only
-from edgekit.training.lora_product import ADAPTER
 from edgekit.training.step import keep_floats
+from edgekit_exporters.peft.names import ADAPTER, PREFIX
 from edgekit_exporters.progress import staged
 
 POINTS = (0.25, 0.75)  # of the way: the middles of its halves
 ROWS = 8
 BATCH_ROWS = 8
-PREFIX = "base_model.model."  # PEFT's, before the names of the base's modules
 
 
 class Contributions:

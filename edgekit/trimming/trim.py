@@ -15,7 +15,7 @@ import transformers
 from edgekit.bases.weights import deployed_weights
 from edgekit.encoding.encoder import IGNORED
 from edgekit.evaluation.evaluate import evaluate
-from edgekit.evaluation.scoring import Score, bootstrap_interval
+from edgekit.evaluation.scoring import Score, bootstrap_interval, points_between
 from edgekit.project import AUTO, Adapter, Project, with_settings
 from edgekit.project.folders import adapter_folder, is_adapter_folder, trained_folder
 from edgekit.project.run_record import read_record
@@ -157,9 +157,7 @@ class _Work:
         )
         with self._trained(kept) as folder:
             old, new = self._score(self.whole), self._score(folder)
-            losses = None
-            if old is not None and new is not None:
-                losses = [100 * (one - other) for one, other in zip(old.per_row, new.per_row, strict=True)]
+            losses = None if old is None or new is None else points_between(old, new)
             trimmed = Trimmed(
                 adapter=self.adapter.name,
                 device=self.profile.name,
@@ -188,7 +186,7 @@ class _Work:
         collator = transformers.DataCollatorForSeq2Seq(self.prepared.encoder.tokenizer, label_pad_token_id=IGNORED)
         weighed = Contributions(model, collator, self.prepared.datasets[0][:ROWS])
         units = units_of(weighed.modules, tensor_map(self.base.folder))
-        costs = {unit: extra_s(self.profile, Shape(unit.matrices, self._rank)) for unit in units}
+        costs = {unit: extra_s(self.profile, Shape(unit.matrices, self.adapter.highest_rank)) for unit in units}
 
         def measure(some: Sequence[Unit]) -> dict[Unit, float]:
             parts = weighed.of([module for unit in some for module in unit.modules])
@@ -203,18 +201,13 @@ class _Work:
         )
         return units, kept
 
-    @property
-    def _rank(self) -> int:
-        """Of the pairs in the file: all get the highest one."""
-        return max(self.adapter.rank, *self.adapter.rank_pattern.values(), 1)
-
     def _allowed(self, budget: float) -> float:
         """Seconds that the adapter may add to a token."""
         base = 1 / decode_tps(speed_of(self.profile), self.model, POSITION).value
         return base / budget - base
 
     def _share(self, units: Sequence[Unit]) -> float:
-        shape = Shape(tuple(matrix for unit in units for matrix in unit.matrices), self._rank)
+        shape = Shape(tuple(matrix for unit in units for matrix in unit.matrices), self.adapter.highest_rank)
         return decode_share(self.profile, self.model, shape, POSITION).value
 
     @contextmanager

@@ -16,6 +16,7 @@ from edgekit_exporters.hf.vision import TEXT_MODELS
 from edgekit_runtime.errors import InputError
 
 PREFIX = "base_model.model."
+ADAPTER = "default"  # PEFT's name of the adapter that is trained
 # Inside a name, wherever a module was wrapped: torch.compile, FSDP, activation checkpointing.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 LEADING = (PREFIX, "module.")  # PEFT, once or twice; DDP and DeepSpeed

@@ -160,7 +160,7 @@ class Decoder:
         if slot.request is not None:
             slot.request.fail(error)
         self._engine.forget(slot.sequence)
-        slot.held, slot.cuts = [], []
+        slot.empty()
         self.free(slot)
 
     def free(self, slot: Slot) -> None:

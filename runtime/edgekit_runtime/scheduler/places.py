@@ -111,13 +111,13 @@ class Places:
         if self._engine.forget(slot.sequence, len(slot.held)):  # what was decoded
             self.parked.put(Parked(list(slot.held), list(slot.cuts), self._engine.save(slot.sequence)))
         else:
-            slot.held, slot.cuts = [], []
+            slot.empty()
 
     def _unpark(self, slot: Slot, chat: Parked) -> bool:
         """Give a slot a parked conversation; False, and the slot is empty, when the engine doesn't take it."""
         self.parked.take(chat)
         self._engine.forget(slot.sequence)
-        slot.held, slot.cuts = [], []
+        slot.empty()
         if not self._engine.restore(slot.sequence, chat.state):
             return False
         slot.held, slot.cuts = chat.held, chat.cuts  # nobody else has them now
@@ -154,8 +154,7 @@ class Places:
         if state is None:
             return reused
         self._engine.forget(slot.sequence)
-        slot.held.clear()
-        slot.cuts.clear()
+        slot.empty()
         if not self._engine.restore(slot.sequence, state):
             self.prefixes.forget(keys)
             return 0
@@ -174,5 +173,5 @@ class Places:
         slot.request, idle.request = None, slot.request
         slot.used, idle.used = idle.used, slot.used
         if not slot.held or not self._engine.restore(slot.sequence, other):
-            slot.held, slot.cuts = [], []
+            slot.empty()
         return self._engine.restore(idle.sequence, state)

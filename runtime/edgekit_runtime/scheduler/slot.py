@@ -20,3 +20,7 @@ class Slot:
     cuts: list[int] = field(default_factory=list)
     request: Request | None = None
     used: int = 0  # admission that used it last
+
+    def empty(self) -> None:
+        """Nothing of what it holds can be used again."""
+        self.held, self.cuts = [], []
