@@ -54,6 +54,8 @@ def _rule(name: str, rule: Any, value: Any, node: dict[str, Any], root: dict[str
             return bool(value > rule)
         case "maximum", int() | float():
             return bool(value <= rule)
+        case "exclusiveMaximum", int() | float():
+            return bool(value < rule)
         case "pattern", str():
             return re.search(rule, value) is not None
         case ("minLength", str()) | ("minItems", list()) | ("minProperties", dict()):
@@ -74,6 +76,16 @@ def _rule(name: str, rule: Any, value: Any, node: dict[str, Any], root: dict[str
 
 
 OF_SOME_KIND = {
-    *("minimum", "exclusiveMinimum", "maximum", "pattern", "minLength", "minItems", "minProperties", "items"),
+    *(
+        "minimum",
+        "exclusiveMinimum",
+        "maximum",
+        "exclusiveMaximum",
+        "pattern",
+        "minLength",
+        "minItems",
+        "minProperties",
+        "items",
+    ),
     *("required", "properties", "additionalProperties", "propertyNames"),
 }

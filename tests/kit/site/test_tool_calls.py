@@ -65,6 +65,15 @@ def test_calls_are_read_as_on_devices(tmp_path_factory: pytest.TempPathFactory, 
         assert all(call["id"] for call in found["calls"])
 
 
+@pytest.mark.parametrize("name", READABLE)
+def test_white_space_around_calls_is_no_text_beside_text_elsewhere(tmp_path: Path, name: str) -> None:
+    text = f"I look.{written(name, [Call('measure', {})], None)}\n"
+    forms = {each: form.as_json() for each, form in FORMS.items()}
+    families = {"forms": forms, "asked": [{"name": name, "text": text}], "control": []}
+    (found,) = json.loads(_run(tmp_path, families, SCRIPT))["read"]
+    assert (found["text"], len(found["calls"])) == (FORMS[name].parse(text)[0], 1)
+
+
 def test_forms_that_a_page_cannot_read_are_refused(tmp_path: Path) -> None:
     forms = {name: form.as_json() for name, form in FORMS.items()}
     families = {"forms": forms, "asked": [], "control": ["<|tool_call|>"]}

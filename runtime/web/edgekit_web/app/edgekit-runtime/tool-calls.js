@@ -61,13 +61,17 @@ export function readCalls(form, text) {
     if (found) {
       calls.push(...found.calls);
       const before = text.slice(done, at);
-      said += form.gap && before.endsWith(form.gap) ? before.slice(0, -form.gap.length) : before;
+      said += spoken(form.gap && before.endsWith(form.gap) ? before.slice(0, -form.gap.length) : before);
       done = found.end;
     }
     at = text.indexOf(needle, found ? done : at + 1);
   }
-  said += text.slice(done);
-  return { text: calls.length && !said.trim() ? "" : said, calls };
+  return calls.length ? { text: said + spoken(text.slice(done)), calls } : { text, calls };
+}
+
+/** White space alone between calls, before or behind them, is no text. */
+function spoken(text) {
+  return text.trim() ? text : "";
 }
 
 /** @param {CallForm} form @param {string} text @param {number} start */
