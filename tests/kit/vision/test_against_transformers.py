@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from edgekit_runtime.formats.images import Picture, read_picture
 from tests.kit.vision.mtmd_pixels import idefics3_tiles
 from tests.vlm import LONGEST, PUBLISHED, TILE, TINY, Geometry, Model, make_model, picture_file, save_smolvlm
 
+M_PERTURB = -6  # of glibc's malloc.h
 QUESTION = [{"role": "user", "content": "What is it?"}]
 
 
@@ -138,6 +141,20 @@ def _tools(model: Model) -> Any:
     return _made[model.folder]
 
 
+@pytest.fixture(params=["as it is", "NaN"])
+def new_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What memory holds that nobody has written yet: glibc fills it with ones, which are NaN, or doesn't."""
+    libc = ctypes.CDLL(None)
+    if request.param == "NaN" and not hasattr(libc, "mallopt"):
+        pytest.skip("this C library fills no memory")
+    if request.param == "NaN":
+        libc.mallopt(M_PERTURB, 0x100)
+    yield
+    if request.param == "NaN":
+        libc.mallopt(M_PERTURB, 0)
+
+
+@pytest.mark.usefixtures("new_memory")
 def test_pixtral_says_what_transformers_says(pixtral: Model, tmp_path: Path) -> None:
     """LLaVA's form with Pixtral's encoder; 96 x 64 pixels need no scaling."""
     from transformers import AutoModelForImageTextToText

@@ -20,7 +20,7 @@ from edgekit_runtime.engines.cells import cell_ids
 from edgekit_runtime.engines.llama.library import clear_errors, log_callback, reason, start_backend
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.formats.base_header import check_projector
-from edgekit_runtime.formats.gguf import read_gguf
+from edgekit_runtime.formats.gguf import GgufFile, read_gguf
 from edgekit_runtime.formats.images import Picture
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 64 * 1024 * 1024  # bytes of embeddings that are kept
 FLOAT_BYTES = 4
-ENCODINGS = 3  # of one chunk, until all of it is numbers
 KEY_WIDTH = "clip.vision.projection_dim"
+BREAK = "v.token_embd.img_break"  # the tensor of Pixtral's breaks between rows of patches
 
 
 class LlamaImages:
@@ -61,6 +61,7 @@ class LlamaImages:
             raise InputError(f"llama.cpp refuses the projector {projector}{reason()}", "export it again")
         # Not the model's, which is unknown without its weights.
         self._width = int(header.metadata[KEY_WIDTH])
+        self._break = _read_break(header)
         self._limit = limit
         self._known: OrderedDict[str, _Seen] = OrderedDict()  # by digest of the pixels; the longest unused first
         self.encoded = 0  # frames
@@ -111,24 +112,22 @@ class LlamaImages:
     def encode(self, chunk: Any) -> NDArray[np.float32]:
         """Embeddings of one chunk, [cells, width].
 
-        llama.cpp multiplies memory that nobody has written by zero for Pixtral's breaks between rows (clip.cpp), which
-        leaves NaN where NaN was.  The next time something else is there.
-
         Raises:
-            EdgekitError: they can't be computed, or are no numbers each time.
+            EdgekitError: they can't be computed, or are no numbers.
         """
         import numpy as np
 
         self.encoded += 1
         shape = (int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)), self._width)
-        for _ in range(ENCODINGS):
-            clear_errors()
-            if mtmd.mtmd_encode_chunk(self._context, chunk):
-                raise EdgekitError(f"llama.cpp failed to encode an image{reason()}")
-            found = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._context), shape).copy()
-            if np.isfinite(found).all():
-                return found
-        raise EdgekitError("llama.cpp computes what is no number of an image")
+        clear_errors()
+        if mtmd.mtmd_encode_chunk(self._context, chunk):
+            raise EdgekitError(f"llama.cpp failed to encode an image{reason()}")
+        found = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._context), shape).copy()
+        if self._break is not None:
+            with_breaks(found, self._break)
+        if not np.isfinite(found).all():
+            raise EdgekitError("llama.cpp computes what is no number of an image")
+        return found
 
     @property
     def width(self) -> int:
@@ -142,6 +141,37 @@ class LlamaImages:
             raise InputError("bases with M-RoPE (Qwen2-VL and its like) are not supported", "use SmolVLM or Pixtral")
         if mtmd.mtmd_decode_use_non_causal(self._context, None):
             raise InputError("bases that see images without a causal mask (Gemma 3) are not supported", "use SmolVLM")
+
+
+def _read_break(header: GgufFile) -> NDArray[np.float32] | None:
+    """The embedding of a break between two rows of patches, [width]; None where the encoder has none."""
+    import numpy as np
+
+    tensor = header.tensors.get(BREAK)
+    if tensor is None or tensor.type_name != "F32":
+        return None
+    return np.fromfile(header.path, "<f4", tensor.size // FLOAT_BYTES, offset=tensor.offset)
+
+
+def with_breaks(embeddings: NDArray[np.float32], row_break: NDArray[np.float32]) -> None:
+    """Put breaks in place where llama.cpp left what is no number.
+
+    llama.cpp makes a break of memory that nobody has written: it multiplies it by zero and adds the break
+    (models/pixtral.cpp), which leaves NaN where the memory held NaN or infinity.  What stands between breaks is a row
+    of patches, whose attention goes over all patches: one that is no number makes all of them none.
+
+    Args:
+        embeddings: of one image, [cells, width]; changed in place.
+        row_break: the embedding of a break, [width].
+    """
+    import numpy as np
+
+    numbers = np.isfinite(embeddings)
+    broken = ~numbers.all(axis=1)
+    if broken.all():
+        return
+    breaks = ((embeddings == row_break) | ~numbers).all(axis=1)
+    embeddings[broken & breaks] = row_break
 
 
 def open_images(projector: Path, text: Path, *, threads: int) -> LlamaImages:
