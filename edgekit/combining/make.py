@@ -14,7 +14,7 @@ from edgekit.bases.resolve import base_label, loading_name, project_base
 from edgekit.bases.weights import Weights, deployed_weights
 from edgekit.combining.gate import check_parts
 from edgekit.combining.measure import Measure, PartScore
-from edgekit.combining.parts import (
+from edgekit.training.parts import (
     FoundPart,
     combination,
     combined_pairs,

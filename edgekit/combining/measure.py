@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bases.weights import Weights
-from edgekit.combining.parts import FoundPart
+from edgekit.training.parts import FoundPart
 from edgekit.encoding.images import row_images
 from edgekit.evaluation.evaluate import Questions, questions
 from edgekit.evaluation.scoring import Score, bootstrap_interval, points_between, score_rows

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from edgekit.bases.resolve import loading_name, project_base
 from edgekit.combining.measure import Measure
-from edgekit.combining.parts import combination, combined_pairs, common_weights, find_parts
+from edgekit.training.parts import combination, combined_pairs, common_weights, find_parts
 from edgekit.combining.preflight import check_combine
 from edgekit.evaluation.evaluate import Questions
 from edgekit.project import Adapter, Combined, Project

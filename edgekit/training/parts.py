@@ -1,18 +1,18 @@
-"""The parts of a combination: found in the project or at paths, checked, brought to plain pairs."""
+"""The parts of a combination or a stack: found in the project or at paths, checked, brought to plain pairs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bases.weights import Weights, training_weights, with_blocks
-from edgekit.combining.preflight import no_update
 from edgekit.project import Adapter, Combined, Project
 from edgekit.project.combined import DENSITY, adapter_digest
 from edgekit.project.folders import part_folder, trained_folder
 from edgekit.training.finished import folded_digest, trained_reasoning, trained_weights
+from edgekit.training.no_update import no_update
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalize
 from edgekit_exporters.peft.combinations import Combination
@@ -49,15 +49,14 @@ class FoundPart:
     has_rows: bool
 
 
-def find_parts(project: Project, combined: Combined, base: Base) -> list[FoundPart]:
-    """Read all parts, which :func:`~edgekit.combining.preflight.check_combine` has looked at; of a path it makes an
-    adapter that says where it is.
+def find_parts(project: Project, names: Iterable[str], base: Base) -> list[FoundPart]:
+    """Read all parts: adapters of the project, or paths, of which it makes adapters that say where they are.
 
     Raises:
         InputError: a part that is not there, not of this base, or that can't be a sum of pairs; it is named.
     """
     found = []
-    for name in combined.parts:
+    for name in names:
         known = project.adapters.get(name)
         adapter = known or Adapter(name=name, path=part_folder(project, name))
         folder = trained_folder(project, adapter)
