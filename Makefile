@@ -29,7 +29,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 	@echo "[1/3] making $(VENV) (seconds)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)  # an interrupted one is made anew
 	@echo "[2/3] installing llama.cpp, the engine: without a wheel for this machine it is compiled, about ten minutes on two cores"
 	$(call timed,$(INSTALL) llama-cpp-python)
 	@echo "[3/3] installing torch, transformers and the rest: a large download the first time, then a minute or two"

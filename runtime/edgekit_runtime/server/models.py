@@ -23,6 +23,7 @@ def model_cards(supervisor: Supervisor) -> list[dict[str, Any]]:
         "created_at": datetime.datetime.fromtimestamp(created, datetime.UTC).isoformat(),
         "owned_by": OWNER,
         "max_model_len": bundle.get("context"),
+        "max_input_tokens": bundle.get("context"),
     }
     family = bundle.get("base", {}).get("family")
     trained = bundle.get("base", {}).get("reasoning")

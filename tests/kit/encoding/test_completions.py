@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -60,10 +61,13 @@ def inference(demo_base: Base) -> Callable[[Encoder, Row], list[int]]:
     assert demo_base.gguf is not None
     header, vocabulary = read_gguf(demo_base.gguf), LlamaVocabulary.open(demo_base.gguf)
 
-    def prompt(encoder: Encoder, row: Row) -> list[int]:
+    @functools.cache
+    def prompts(encoder: Encoder) -> Prompts:
         facts = {key: value for key, value in encoder.facts.metadata().items() if value is not None}
-        held = dataclasses.replace(header, metadata={**header.metadata, **facts})
-        return Prompts(held, vocabulary.tokenize).chat(row.messages, Asking(None, encoder.arguments, row.tools)).tokens
+        return Prompts(dataclasses.replace(header, metadata={**header.metadata, **facts}), vocabulary.tokenize)
+
+    def prompt(encoder: Encoder, row: Row) -> list[int]:
+        return prompts(encoder).chat(row.messages, Asking(None, encoder.arguments, row.tools)).tokens
 
     return prompt
 

@@ -13,7 +13,7 @@ from llama_cpp import mtmd_cpp as mtmd
 
 from edgekit_runtime import Runtime
 from edgekit_runtime.engines import BARE
-from edgekit_runtime.engines.llama.images import ENCODINGS
+from edgekit_runtime.engines.llama.images import ENCODINGS, with_breaks
 from edgekit_runtime.errors import EdgekitError, InputError, UsageError
 from edgekit_runtime.runtime.generation import Generation
 from edgekit_runtime.store import Store
@@ -66,6 +66,16 @@ def test_embeddings_that_are_no_numbers_are_computed_again_and_never_used(
                 frame.embeddings()
         assert np.isfinite(frame.embeddings()).all()
         assert frame.embeddings().shape == sound.shape
+
+
+def test_only_breaks_between_rows_are_put_in_place() -> None:
+    row_break = np.float32([1, 2])
+    spoilt = np.float32([[5, 6], [math.nan, 2], [math.nan, 6], [1, 2], [math.nan, math.nan]])
+    with_breaks(spoilt, row_break)
+    assert np.array_equal(spoilt, np.float32([[5, 6], [1, 2], [math.nan, 6], [1, 2], [1, 2]]), equal_nan=True)
+    dead = np.full((3, 2), math.nan, np.float32)
+    with_breaks(dead, row_break)
+    assert np.isnan(dead).all()
 
 
 def test_cache_is_reused_for_the_same_image_and_no_other(quantized: Model, images: list[Path]) -> None:

@@ -35,7 +35,7 @@ def test_a_model_is_found_by_its_name(service: Service) -> None:
         assert card["object"] == "model"
         assert card["owned_by"] == "edgekit"
         assert card["created"] > 0
-        assert card["max_model_len"] == 200
+        assert card["max_model_len"] == card["max_input_tokens"] == 200
     base, one = listed
     assert (base["parent"], one["parent"]) == (None, "base")
     assert one["root"] == "one-1.0.0"

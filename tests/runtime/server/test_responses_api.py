@@ -109,6 +109,17 @@ def test_a_request_becomes_arguments_of_the_runtime() -> None:
     assert options["lora"] == {"one": 0.5}
 
 
+def test_allowed_tools_are_the_chats() -> None:
+    tools = [{"type": "function", "name": name, "parameters": {"type": "object"}} for name in "fg"]
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}
+    (options,) = read_response(BODY | {"tools": tools, "tool_choice": choice}).options
+    assert [each["function"]["name"] for each in options["tools"]] == ["g"]
+    assert options["tool_choice"] == "required"
+    for broken in ({"tools": []}, {"tools": ["g"]}, {"tools": None}, {"mode": None}):
+        with pytest.raises(InputError, match="allowed_tools (names no function|has no mode)"):
+            read_response(BODY | {"tools": tools, "tool_choice": choice | broken})
+
+
 @given(PARTS)
 def test_events_add_up_to_the_items(parts: list[Part]) -> None:
     items = Items()

@@ -93,6 +93,22 @@ def test_calls_in_the_history_are_taken_as_clients_send_them(service: Service) -
     assert without.json()["usage"]["prompt_tokens"] < answer.json()["usage"]["prompt_tokens"]
 
 
+def allowed(name: str, mode: str = "required") -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}}]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def test_of_allowed_tools_no_other_is_called_or_told(service: Service) -> None:
+    options: dict[str, Any] = {"parallel_tool_calls": False, "max_tokens": 90, "seed": 1}
+    narrowed = service.chat(tools=TOOLS, tool_choice=allowed("measure"), **options).json()
+    measure = [tool for tool in TOOLS if tool["function"]["name"] == "measure"]
+    alone = service.chat(tools=measure, tool_choice="required", **options).json()
+    (call,) = narrowed["choices"][0]["message"]["tool_calls"]
+    (expected,) = alone["choices"][0]["message"]["tool_calls"]
+    assert call["function"] == expected["function"]
+    assert narrowed["usage"]["prompt_tokens"] == alone["usage"]["prompt_tokens"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -101,6 +117,8 @@ def test_calls_in_the_history_are_taken_as_clients_send_them(service: Service) -
         ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice is none of none, auto, required"),
         ({"tools": TOOLS, "tool_choice": "text"}, "tool_choice is none of none, auto, required"),
         ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools"}}, "names no function"),
+        ({"tools": TOOLS, "tool_choice": allowed("mesure")}, "allows 'mesure', which is not among tools"),
+        ({"tools": TOOLS, "tool_choice": allowed("measure", mode="none")}, "has no mode: send one of auto, required"),
         ({"tool_choice": "required"}, "there are no tools"),
         ({"tools": TOOLS, "parallel_tool_calls": 1}, "parallel_tool_calls has to be true or false"),
         ({"functions": [{"name": "f"}]}, "send tools instead"),

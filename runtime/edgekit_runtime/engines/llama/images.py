@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT = 64 * 1024 * 1024  # bytes of embeddings that are kept
 FLOAT_BYTES = 4
+ENCODINGS = 3  # of one chunk, until all of it is numbers
 KEY_WIDTH = "clip.vision.projection_dim"
 BREAK = "v.token_embd.img_break"  # the tensor of Pixtral's breaks between rows of patches
 
@@ -113,21 +114,22 @@ class LlamaImages:
         """Embeddings of one chunk, [cells, width].
 
         Raises:
-            EdgekitError: they can't be computed, or are no numbers.
+            EdgekitError: they can't be computed, or are no numbers each time.
         """
         import numpy as np
 
         self.encoded += 1
         shape = (int(mtmd.mtmd_input_chunk_get_n_tokens(chunk)), self._width)
-        clear_errors()
-        if mtmd.mtmd_encode_chunk(self._context, chunk):
-            raise EdgekitError(f"llama.cpp failed to encode an image{reason()}")
-        found = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._context), shape).copy()
-        if self._break is not None:
-            with_breaks(found, self._break)
-        if not np.isfinite(found).all():
-            raise EdgekitError("llama.cpp computes what is no number of an image")
-        return found
+        for _ in range(ENCODINGS):
+            clear_errors()
+            if mtmd.mtmd_encode_chunk(self._context, chunk):
+                raise EdgekitError(f"llama.cpp failed to encode an image{reason()}")
+            found = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._context), shape).copy()
+            if self._break is not None:
+                with_breaks(found, self._break)
+            if np.isfinite(found).all():
+                return found
+        raise EdgekitError("llama.cpp computes what is no number of an image")
 
     @property
     def width(self) -> int:

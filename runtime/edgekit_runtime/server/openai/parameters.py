@@ -123,7 +123,7 @@ CHAT = table(
             function_call="send tool_choice instead",
         ),
         Parameter("tools", "functions that the model may call, see [tools](tools.md)"),
-        Parameter("tool_choice", "`auto`, `none`, `required`, or a function by name"),
+        Parameter("tool_choice", "`auto`, `none`, `required`, a function by name, or `allowed_tools`"),
         Parameter("parallel_tool_calls", "false: one call at most"),
         Parameter("messages", "the conversation; contents are text, or parts of text and `image_url`"),
         _LIMIT,

@@ -44,7 +44,7 @@ RESPONSE = table(
         Parameter("text", "`format`: `text`, `json_object`, or `json_schema` with a schema"),
         Parameter("reasoning", "`effort`: `none`, or `low`, `medium`, `high` where the base's template knows efforts"),
         Parameter("tools", "functions that the model may call, see [tools](tools.md)"),
-        Parameter("tool_choice", "`auto`, `none`, `required`, or a function by name"),
+        Parameter("tool_choice", "`auto`, `none`, `required`, a function by name, or `allowed_tools`"),
         Parameter("parallel_tool_calls", "false: one call at most"),
         Parameter("include", "`message.output_text.logprobs`: log-probabilities of the answer's tokens"),
         Parameter("top_logprobs", "and of so many likeliest others"),

@@ -13,6 +13,7 @@ from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.openai.parameters import borrowed
 from edgekit_runtime.server.openai.requests import chat_of
+from edgekit_runtime.server.openai.tool_requests import ALLOWED
 from edgekit_runtime.server.parameters import check
 from edgekit_runtime.server.responses_api.conversation import conversation
 from edgekit_runtime.server.responses_api.parameters import REASONING, RESPONSE, STREAM_OPTIONS, TEXT
@@ -109,7 +110,16 @@ def _choice(choice: Any) -> Any:
     """Which calls may come, as chats have it."""
     if choice is None or (isinstance(choice, str) and choice in CHOICES):
         return choice
+    if isinstance(choice, dict) and choice.get("type") == ALLOWED:
+        listed = choice.get("tools")
+        named = [_named(each) for each in listed] if isinstance(listed, list) else None
+        return {"type": ALLOWED, ALLOWED: {"mode": choice.get("mode"), "tools": named}}
     name = choice.get("name") if isinstance(choice, dict) and choice.get("type") == "function" else None
     if not isinstance(name, str):
         raise InputError(f"tool_choice is none of {', '.join(CHOICES)}", f"send one of them, or {_NAMED}")
     return {"type": "function", "function": {"name": name}}
+
+
+def _named(tool: Any) -> Any:
+    """A function that is allowed, as chats name it."""
+    return {"type": "function", "function": {"name": tool.get("name")}} if isinstance(tool, dict) else None

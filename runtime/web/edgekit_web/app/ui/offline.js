@@ -2,6 +2,7 @@
 
 const TRIED = "edgekit isolating";
 const PATIENCE_MS = 15_000;
+const ASKING_MS = 3_000; // for what is the newest version, on a connection that may be gone
 
 /**
  * Register the worker; when the page can be isolated by a reload, reload once.
@@ -22,7 +23,7 @@ export async function stayOffline(onNewVersion) {
   if (!workers.controller) {
     await Promise.race([
       new Promise((resolve) => workers.addEventListener("controllerchange", resolve, { once: true })),
-      new Promise((resolve) => setTimeout(resolve, PATIENCE_MS)),
+      sleep(PATIENCE_MS),
     ]);
   }
   if (!crossOriginIsolated && workers.controller && !sessionStorage.getItem(TRIED)) {
@@ -34,15 +35,31 @@ export async function stayOffline(onNewVersion) {
 
 function watch(registration, onNewVersion) {
   const tell = () => {
-    const { waiting } = registration;
-    if (!waiting || !navigator.serviceWorker.controller) return;
-    onNewVersion(() => {
+    if (!registration.waiting || !navigator.serviceWorker.controller) return;
+    onNewVersion(async () => {
       navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), { once: true });
-      waiting.postMessage("take over");
+      const newest = await newestOf(registration);
+      if (newest) newest.postMessage("take over");
+      else location.reload(); // another tab was quicker
     });
   };
   tell();
   registration.addEventListener("updatefound", () => {
     registration.installing?.addEventListener("statechange", tell);
   });
+}
+
+/** The worker to change to: one that waited when it was told of may have been replaced by a newer one since. */
+async function newestOf(registration) {
+  await Promise.race([registration.update().catch(() => undefined), sleep(ASKING_MS)]);
+  const { installing } = registration;
+  if (installing) {
+    const settled = new Promise((resolve) => installing.addEventListener("statechange", resolve, { once: true }));
+    await Promise.race([settled, sleep(PATIENCE_MS)]);
+  }
+  return registration.waiting;
+}
+
+function sleep(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
