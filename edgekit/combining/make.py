@@ -14,6 +14,12 @@ from edgekit.bases.resolve import base_label, loading_name, project_base
 from edgekit.bases.weights import Weights, deployed_weights
 from edgekit.combining.gate import check_parts
 from edgekit.combining.measure import Measure, PartScore
+from edgekit.combining.preflight import check_combine
+from edgekit.project import Adapter, Project
+from edgekit.project.folders import adapter_folder, is_adapter_folder, told_part, told_settings
+from edgekit.training.card import write_card
+from edgekit.training.history import FINISHED
+from edgekit.training.kept import as_trained
 from edgekit.training.parts import (
     FoundPart,
     combination,
@@ -23,12 +29,6 @@ from edgekit.training.parts import (
     find_parts,
     tell_of_systems,
 )
-from edgekit.combining.preflight import check_combine
-from edgekit.project import Adapter, Project
-from edgekit.project.folders import adapter_folder, is_adapter_folder, told_part, told_settings
-from edgekit.training.card import write_card
-from edgekit.training.history import FINISHED
-from edgekit.training.kept import as_trained
 from edgekit.training.record import RunRecord
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.templates import template_facts

@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 
 from edgekit.bases.resolve import loading_name, project_base
 from edgekit.combining.measure import Measure
-from edgekit.training.parts import combination, combined_pairs, common_weights, find_parts
 from edgekit.combining.preflight import check_combine
 from edgekit.evaluation.evaluate import Questions
 from edgekit.project import Adapter, Combined, Project
 from edgekit.training.kept import as_trained
+from edgekit.training.parts import combination, combined_pairs, common_weights, find_parts
 from edgekit.tuning.study import mark, open_study
 from edgekit_exporters.peft.combinations import PRUNES
 from edgekit_exporters.peft.written import write_peft

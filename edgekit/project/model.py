@@ -463,7 +463,7 @@ class Project:
             raise InputError("the project has several adapters", f"name one of {', '.join(self.adapters)}")
         if name in self.stacks:
             parts = ", ".join(self.stacks[name].adapters)
-            raise InputError(f"{name} is a stack, which has nothing of its own to work on", f"name its adapters: {parts}")
+            raise InputError(f"{name} is a stack, not an adapter", f"name its adapters: {parts}")
         if name not in self.adapters:
             raise InputError(f"the project has no adapter {name!r}", did_you_mean(name, self.adapters, "it has"))
         return self.adapters[name]
