@@ -67,7 +67,7 @@ def make_combined(project: Project, name: str, *, accept_loss: str | None = None
     begun, base = time.monotonic(), project_base(project)
     assert adapter.combined is not None
     with stage(f"reading the parts of {name}"):
-        parts = find_parts(project, adapter.combined, base)
+        parts = find_parts(project, adapter.combined.parts, base)
     tell_of_systems(adapter, parts)
     weights = common_weights(project, adapter, parts, base)
     folder = adapter_folder(project, adapter)

@@ -499,6 +499,20 @@ class Project:
             raise UsageError(f"the adapter {twice} is named twice", "name it once")
         return [self.adapter(name) for name in names]
 
+    def eval_files(self, name: str) -> list[DataFile]:
+        """The evaluation rows of an adapter or a stack; without its own, a stack has those of its parts.
+
+        Raises:
+            InputError: there are none.
+        """
+        stack = self.stacks.get(name)
+        names = [name] if stack is None or stack.data is not None else list(stack.scales)
+        found: list[DataFile] = []
+        for each in names:
+            file = self.data_for(each).eval
+            found += [file] if file not in found else []
+        return found
+
     def data_for(self, name: str) -> DataFiles:
         """The rows of an adapter: its own, or the project's.
 
