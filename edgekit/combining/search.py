@@ -55,7 +55,7 @@ def search_weights(project: Project, name: str, *, trials: int, resume: bool = F
     known, combined = as_trained(project), adapter.combined
     assert combined is not None
     base = project_base(project)
-    parts = find_parts(known, combined, base)
+    parts = find_parts(known, combined.parts, base)
     bare = next((part.name for part in parts if not part.has_rows), None)
     if bare is not None or project.gate.rows == 0:
         raise InputError(

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from edgekit.data.source import DataSource
 from edgekit.project.combined import Combined
 from edgekit.project.data_files import NO_ROWS, DataFiles
 from edgekit.project.fields import (
@@ -499,7 +500,7 @@ class Project:
             raise UsageError(f"the adapter {twice} is named twice", "name it once")
         return [self.adapter(name) for name in names]
 
-    def eval_files(self, name: str) -> list[DataFile]:
+    def eval_files(self, name: str) -> list[DataSource]:
         """The evaluation rows of an adapter or a stack; without its own, a stack has those of its parts.
 
         Raises:
@@ -507,7 +508,7 @@ class Project:
         """
         stack = self.stacks.get(name)
         names = [name] if stack is None or stack.data is not None else list(stack.scales)
-        found: list[DataFile] = []
+        found: list[DataSource] = []
         for each in names:
             file = self.data_for(each).eval
             found += [file] if file not in found else []

@@ -39,7 +39,8 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
     """
     several = len(figures) > 1
     merged = "merged into" if origin["base"]["merged"] else "on"
-    what = f"The adapter{'s' if several else ''} {listed([_called(name, origin) for name in figures])} {merged} base {origin['base']['name']}, "
+    named = listed([_called(name, origin) for name in figures])
+    what = f"The adapter{'s' if several else ''} {named} {merged} base {origin['base']['name']}, "
     what += f"exported for {quality['artifact']}{_made_of(origin)}, "
     if verdict(quality) == "passed":
         good = "scores more than the bare base" if quality["min_gain"] is None else "is as good as the gate asks"

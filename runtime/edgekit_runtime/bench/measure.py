@@ -219,7 +219,7 @@ def _cold_loads(engine: Engine, name: str, path: Path, repeats: int) -> list[flo
 
 
 def _switches(engine: Engine, stack: Stack, prompt: Sequence[int], *, count: int) -> dict[str, Figures]:
-    """Switching to a stack of adapters and back: the call, and what the next decode step costs more than a usual one."""
+    """Switching to adapters and back: the call, and what the next decode step costs more than a usual one."""
     to_adapter, after, usual = [], [], []
     generation = generate(engine, prompt, Sampling())
     next(generation)

@@ -136,7 +136,7 @@ def _checks(runtime: Runtime) -> Iterator[Check]:
     base = manifest.base
     yield Check("bundle", ok=True, found=f"{manifest.name} {manifest.version}, {base.family} {base.quantization}")
     yield _memory(manifest.requires.memory_mb)
-    for name in [BASE, *(entry.name for entry in (*manifest.adapters, *manifest.stacks))]:
+    for name in [BASE, *(entry.name for entry in manifest.subjects)]:
         _say({"trying": f"answer of {name}"})
         yield from _tried(runtime, name)
 

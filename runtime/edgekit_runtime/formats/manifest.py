@@ -208,7 +208,12 @@ class Manifest:
     def proofs(self) -> dict[str, dict[str, Any]]:
         """The figures of each proven adapter or stack by name; those of merged ones are in the bundle's quality."""
         merged = self.quality.get("merged") or {}
-        return {entry.name: entry.quality for entry in (*self.adapters, *self.stacks) if entry.quality} | dict(merged)
+        return {entry.name: entry.quality for entry in self.subjects if entry.quality} | dict(merged)
+
+    @property
+    def subjects(self) -> tuple[AdapterEntry | StackEntry, ...]:
+        """What requests may name beside the base."""
+        return (*self.adapters, *self.stacks)
 
     def subject(self, name: str) -> AdapterEntry | StackEntry:
         """The adapter or stack called ``name``.
@@ -227,7 +232,7 @@ class Manifest:
         for entry in self.adapters:
             if entry.name == name:
                 return entry
-        names = [entry.name for entry in (*self.adapters, *self.stacks)]
+        names = [entry.name for entry in self.subjects]
         hint = did_you_mean(name, names, "it has") if names else "it has no adapters"
         raise InputError(f"the bundle {self.name} has no adapter {shown(name)}", hint)
 

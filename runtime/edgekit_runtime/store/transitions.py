@@ -38,7 +38,7 @@ def with_bundle(old: Generation | None, manifest: Manifest, sizes: Sizes, *, all
         kept = tuple(entry for entry in old.installed if entry.family == manifest.base.family)
         for entry in manifest.adapters:
             _check_no_older(entry, [each for each in old.manifest.adapters if each in kept], allow_downgrade)
-    names = {entry.name for entry in (*manifest.adapters, *manifest.stacks)}
+    names = {entry.name for entry in manifest.subjects}
     active = old.manifest.adapters if old else ()
     still = tuple(entry for entry in active if entry in kept and entry.name not in names)
     digests = {entry.digest for entry in manifest.adapters}
