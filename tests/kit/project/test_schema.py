@@ -128,7 +128,7 @@ def _keys_agree(document: dict[str, Any]) -> bool:
     """What the schema can't say of a document that fits it: one key speaks of another, or of a file."""
     for record in (document, *document["adapters"].values()):
         files = (record or {}).get("data")
-        if not files:
+        if files is None:
             continue
         trained = [each or {} for each in document["adapters"].values()] if record is document else [record]
         if "train" not in files:
@@ -228,6 +228,10 @@ def _loaded(folder: Path) -> tuple[Any, str]:
 @example(change=(("adapters", "a"), {"method": "p-tuning", "rank_pattern": None}))
 @example(change=(("data", "train", "part"), "eval"))
 @example(change=(("data",), {"eval": "b.jsonl"}))
+@example(change=(("data",), {}))
+@example(change=(("adapters", "a", "data"), {}))
+@example(change=(("stacks",), {"s": {"adapters": {"a": 0.5}}}))
+@example(change=(("stacks",), None))
 @example(change=(("adapters", "a", "data"), {"eval": "b.jsonl"}))
 @example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}}, "data": {"eval": "b.jsonl"}}))
 @example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}, "method": "ties"}}))
