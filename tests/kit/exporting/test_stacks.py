@@ -148,3 +148,18 @@ def test_bench_has_a_line_for_a_stack(bundle: tuple[Path, Manifest], capsys: pyt
     assert main(["bench", str(bundle[0]), "--quick", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [each["adapter"] for each in document["results"]] == ["base", "a", "b", "both"]
+
+
+def test_onnx_runtime_adds_them_too(project: Path, tmp_path: Path, one_thread: None) -> None:
+    loaded = load_project(project)
+    folder, manifest = export(
+        loaded, output=tmp_path / "onnx", format="onnx", quantize="fp32", accept_loss="random weights"
+    )
+    (stack,) = manifest.stacks
+    assert stack.quality is not None
+    assert stack.quality["alive"]
+    assert stack.quality["mean_kl"] < 1e-3
+    with Runtime(folder) as runtime:
+        told = [{"role": "system", "content": "Be short."}, {"role": "user", "content": QUESTION}]
+        scaled = runtime.generate(messages=told, lora=SCALES, max_tokens=9)
+        assert runtime.generate(QUESTION, adapter="both").text == scaled.text
