@@ -20,6 +20,7 @@ from edgekit.project import load_project
 from edgekit.proof.alive import token_kl
 from edgekit.proof.stacked import stack_subject, stacked_model
 from edgekit_runtime import Runtime
+from edgekit_runtime.cli import main as runtime_main
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.manifest import Manifest
 from tests.adapters import save_random_lora
@@ -148,6 +149,11 @@ def test_bench_has_a_line_for_a_stack(bundle: tuple[Path, Manifest], capsys: pyt
     assert main(["bench", str(bundle[0]), "--quick", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [each["adapter"] for each in document["results"]] == ["base", "a", "b", "both"]
+
+
+def test_a_doctor_tries_a_stack(bundle: tuple[Path, Manifest], capsys: pytest.CaptureFixture[str]) -> None:
+    assert runtime_main(["doctor", str(bundle[0])]) == 0, capsys.readouterr().out
+    assert "effect of both: its logits are others than the base's" in capsys.readouterr().out
 
 
 def test_onnx_runtime_adds_them_too(project: Path, tmp_path: Path, one_thread: None) -> None:
