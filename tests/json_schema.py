@@ -60,6 +60,8 @@ def _rule(name: str, rule: Any, value: Any, node: dict[str, Any], root: dict[str
             return re.search(rule, value) is not None
         case ("minLength", str()) | ("minItems", list()) | ("minProperties", dict()):
             return len(value) >= rule
+        case "maxProperties", dict():
+            return len(value) <= rule
         case "items", list():
             return all(fits(each, rule, root) for each in value)
         case "required", dict():
@@ -85,6 +87,7 @@ OF_SOME_KIND = {
         "minLength",
         "minItems",
         "minProperties",
+        "maxProperties",
         "items",
     ),
     *("required", "properties", "additionalProperties", "propertyNames"),

@@ -14,7 +14,13 @@ from edgekit.bases.resolve import base_label, loading_name, project_base
 from edgekit.bases.weights import Weights, deployed_weights
 from edgekit.combining.gate import check_parts
 from edgekit.combining.measure import Measure, PartScore
-from edgekit.combining.parts import (
+from edgekit.combining.preflight import check_combine
+from edgekit.project import Adapter, Project
+from edgekit.project.folders import adapter_folder, is_adapter_folder, told_part, told_settings
+from edgekit.training.card import write_card
+from edgekit.training.history import FINISHED
+from edgekit.training.kept import as_trained
+from edgekit.training.parts import (
     FoundPart,
     combination,
     combined_pairs,
@@ -23,12 +29,6 @@ from edgekit.combining.parts import (
     find_parts,
     tell_of_systems,
 )
-from edgekit.combining.preflight import check_combine
-from edgekit.project import Adapter, Project
-from edgekit.project.folders import adapter_folder, is_adapter_folder, told_part, told_settings
-from edgekit.training.card import write_card
-from edgekit.training.history import FINISHED
-from edgekit.training.kept import as_trained
 from edgekit.training.record import RunRecord
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.templates import template_facts
@@ -67,7 +67,7 @@ def make_combined(project: Project, name: str, *, accept_loss: str | None = None
     begun, base = time.monotonic(), project_base(project)
     assert adapter.combined is not None
     with stage(f"reading the parts of {name}"):
-        parts = find_parts(project, adapter.combined, base)
+        parts = find_parts(project, adapter.combined.parts, base)
     tell_of_systems(adapter, parts)
     weights = common_weights(project, adapter, parts, base)
     folder = adapter_folder(project, adapter)

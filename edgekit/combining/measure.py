@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bases.weights import Weights
-from edgekit.combining.parts import FoundPart
 from edgekit.encoding.images import row_images
 from edgekit.evaluation.evaluate import Questions, questions
 from edgekit.evaluation.scoring import Score, bootstrap_interval, points_between, score_rows
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Project
+from edgekit.training.parts import FoundPart
 from edgekit_exporters.base import Base
 
 

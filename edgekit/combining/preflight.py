@@ -6,6 +6,7 @@ from edgekit.bases.resolve import check_project_base
 from edgekit.data import load_rows
 from edgekit.project import VIRTUAL, Adapter, Project
 from edgekit.project.folders import adapter_folder, is_adapter_folder, part_folder, told_part
+from edgekit.training.no_update import no_update
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.files.atomic import check_replaceable
 from edgekit_runtime.hints import did_you_mean
@@ -44,10 +45,3 @@ def check_combine(project: Project, name: str, *, accept_loss: str | None = None
     check_replaceable(adapter_folder(project, adapter), is_adapter_folder)
     check_project_base(project)
     return adapter
-
-
-def no_update(name: str) -> InputError:
-    """What is wrong with a prompt adapter as a part."""
-    return InputError(
-        f"{name} is a prompt adapter: it has virtual tokens and no update to combine", "combine LoRA adapters"
-    )

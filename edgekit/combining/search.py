@@ -18,11 +18,11 @@ from optuna.trial import TrialState
 
 from edgekit.bases.resolve import loading_name, project_base
 from edgekit.combining.measure import Measure
-from edgekit.combining.parts import combination, combined_pairs, common_weights, find_parts
 from edgekit.combining.preflight import check_combine
 from edgekit.evaluation.evaluate import Questions
 from edgekit.project import Adapter, Combined, Project
 from edgekit.training.kept import as_trained
+from edgekit.training.parts import combination, combined_pairs, common_weights, find_parts
 from edgekit.tuning.study import mark, open_study
 from edgekit_exporters.peft.combinations import PRUNES
 from edgekit_exporters.peft.written import write_peft
@@ -55,7 +55,7 @@ def search_weights(project: Project, name: str, *, trials: int, resume: bool = F
     known, combined = as_trained(project), adapter.combined
     assert combined is not None
     base = project_base(project)
-    parts = find_parts(known, combined, base)
+    parts = find_parts(known, combined.parts, base)
     bare = next((part.name for part in parts if not part.has_rows), None)
     if bare is not None or project.gate.rows == 0:
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -173,7 +174,9 @@ def questions(project: Project, adapter: Adapter, limit: int | None) -> Question
     """
     if limit is not None and limit < 1:
         raise UsageError(f"no row is left with a limit of {limit}", "use at least 1")
-    rows = [replace(row, where=told(project, row.where)) for row in load_rows(project.data_for(adapter.name).eval)]
+    files = [load_rows(each) for each in project.eval_files(adapter.name)]
+    taken = (row for turn in itertools.zip_longest(*files) for row in turn if row is not None)
+    rows = [replace(row, where=told(project, row.where)) for row in taken]
     base = project_base(project)
     encoder = row_encoder(project, adapter, base)
     rows = [encoder.settled(row, adapter.system) for row in rows]

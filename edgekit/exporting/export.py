@@ -23,6 +23,7 @@ from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.proof.report import remove_report
+from edgekit.proof.stacked import stack_source, stack_subject
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.engine_fit import check_adapted
@@ -37,7 +38,7 @@ from edgekit.training.finished import (
 from edgekit.training.kept import as_trained
 from edgekit.training.record import check_folded
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
+from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, StackSource, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource, separate_adapter
 from edgekit_exporters.gguf.base import gguf_from_folder
 from edgekit_exporters.gguf.metadata import rewrite_metadata
@@ -125,7 +126,7 @@ def export(
     check_export(project, names, options)
     project = as_trained(project, tell=True)
     prepared = _prepare(options.applied_to(project), names, options)
-    references = _references(prepared.project, prepared.adapters)
+    references = _references(prepared)
     folder = bundle_folder(project, output)
     prove = _prover(prepared, references, options, folder)
     with tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
@@ -181,7 +182,23 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
             longest,
             base.name,
         )
-    return _Prepared(project, base, shipped, weights, adapters, sources, longest)
+    stacks = [stack_source(project, name, base) for name in _stacks(project, adapters)]
+    return _Prepared(project, base, shipped, weights, adapters, sources, stacks, longest)
+
+
+def _stacks(project: Project, adapters: Sequence[Adapter]) -> list[str]:
+    """The stacks that go along: those whose adapters all do, as files of their own."""
+    if project.export.mode == "merged":
+        return []
+    exported = {adapter.name for adapter in adapters}
+    whole = []
+    for name, stack in project.stacks.items():
+        missing = sorted(stack.scales.keys() - exported)
+        if missing:
+            log.warning("the stack %s is left out: %s is not exported", name, ", ".join(missing))
+        else:
+            whole.append(name)
+    return whole
 
 
 def _check_cache(base: Base, kv_cache: str) -> None:
@@ -197,7 +214,8 @@ def _prover(
     """What holds a written bundle against ``references``; None where nothing can be proven."""
     if references is None:
         return None
-    origin = Origin.of(prepared.project, prepared.adapters, prepared.base, prepared.project.export.device)
+    project, stacks = prepared.project, [stack.name for stack in prepared.stacks]
+    origin = Origin.of(project, prepared.adapters, prepared.base, project.export.device, stacks)
     return functools.partial(
         prove_bundle,
         references=references,
@@ -238,6 +256,7 @@ class _Prepared:
     weights: Weights
     adapters: list[Adapter]
     sources: list[AdapterSource]
+    stacks: list[StackSource]
     longest: int | None
 
     def plan(self, weights: Weights, scratch: Path) -> BundlePlan:
@@ -257,6 +276,7 @@ class _Prepared:
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
             longest=self.longest,
             kv_cache=settings.kv_cache,
+            stacks=self.stacks,
         )
 
     def _projector(self) -> Path | None:
@@ -326,8 +346,9 @@ def _smallest_that_passes(
     raise refused
 
 
-def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference] | None:
+def _references(prepared: _Prepared) -> list[Reference] | None:
     """What the trained models say, or None where nothing can be proven: that is told, and stands in the manifest."""
+    project, adapters = prepared.project, prepared.adapters
     if project.gate.rows == 0:
         log.warning("the proof is switched off (gate.rows: 0): the manifest will say so")
         return None
@@ -336,6 +357,6 @@ def _references(project: Project, adapters: Sequence[Adapter]) -> list[Reference
         log.warning("not proven, as there are no evaluation rows for %s", ", ".join(unproven))
         return None
     references = []
-    for adapter in adapters:
+    for adapter in (*adapters, *(stack_subject(project, stack.name) for stack in prepared.stacks)):
         references.append(take_reference(project, adapter, project.gate.rows))
     return references

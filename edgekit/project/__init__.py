@@ -4,6 +4,7 @@ from edgekit.project.changes import read_settings, with_settings
 from edgekit.project.combined import Combined
 from edgekit.project.data_files import DataFiles
 from edgekit.project.fields import TARGET_WORDS
+from edgekit.project.generation import Generation
 from edgekit.project.loader import load_project
 from edgekit.project.model import (
     AUTO,
@@ -23,10 +24,10 @@ from edgekit.project.model import (
     Adapter,
     Export,
     Gate,
-    Generation,
     Project,
 )
 from edgekit.project.schedulers import SCHEDULERS
+from edgekit.project.stacks import Stack
 
 __all__ = [
     "AUTO",
@@ -52,6 +53,7 @@ __all__ = [
     "Gate",
     "Generation",
     "Project",
+    "Stack",
     "load_project",
     "read_settings",
     "with_settings",

@@ -14,7 +14,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import PydanticCustomError
 
+from edgekit.data.source import DataSource
 from edgekit.project.combined import Combined
 from edgekit.project.data_files import NO_ROWS, DataFiles
 from edgekit.project.fields import (
@@ -37,12 +39,13 @@ from edgekit.project.fields import (
     refused_at,
     with_given,
 )
+from edgekit.project.generation import Generation
 from edgekit.project.schedulers import SCHEDULERS, check_arguments
+from edgekit.project.stacks import Stack
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import F16, KV_CACHES, NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
-from edgekit_runtime.formats.sampling_defaults import LEAST_REPETITION, MOST_PENALTY, MOST_REPETITION
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
@@ -69,7 +72,6 @@ OPTIMIZERS = ("adamw_torch", "adafactor", "sgd", "rmsprop", "adamw_8bit", "paged
 KEPT = ("last", "best")
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 AUTO = "auto"  # export.quantize, targets: choose by measurement
-_INT32_MAX = 2**31 - 1
 
 # Keys of methods that train layers, and what they are where nobody has set them.
 OF_LAYERS: Mapping[str, Any] = {
@@ -94,40 +96,6 @@ _Name = Annotated[Text, matching(NAME_PATTERN)]
 def _several(value: object) -> object:
     """One name stands for a list of it."""
     return () if value is None else (value,) if isinstance(value, str) else value
-
-
-@dataclass(frozen=True, config=CLOSED)
-class Generation:
-    """Sampling defaults that travel with an adapter."""
-
-    max_tokens: Whole | None = Field(default=None, ge=1, le=_INT32_MAX, description="Longest answer, in tokens")
-    temperature: Number | None = Field(default=None, ge=0, le=1000, description="0 for the likeliest token each time")
-    top_k: Whole | None = Field(default=None, ge=0, le=_INT32_MAX, description="Sample from so many likeliest tokens")
-    top_p: Number | None = Field(
-        default=None, gt=0, le=1, description="Sample from tokens of this probability together"
-    )
-    min_p: Number | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Sample from tokens that have this share of the likeliest one's probability",
-    )
-    repetition_penalty: Number | None = Field(
-        default=None,
-        ge=LEAST_REPETITION,
-        le=MOST_REPETITION,
-        description="Over 1: tokens of prompt and answer become less likely",
-    )
-    frequency_penalty: Number | None = Field(
-        default=None, ge=-MOST_PENALTY, le=MOST_PENALTY, description="For each time that the answer has a token"
-    )
-    presence_penalty: Number | None = Field(
-        default=None, ge=-MOST_PENALTY, le=MOST_PENALTY, description="Once for each token that the answer has"
-    )
-
-    def as_dict(self) -> dict[str, Any] | None:
-        """Only what is set; None when nothing is."""
-        return {key: value for key, value in vars(self).items() if value is not None} or None
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -424,6 +392,7 @@ def _named(entries: object) -> object:
 
 
 _Adapters = Annotated[Mapping[AdapterName, Adapter | None], Field(min_length=1)]
+_Stacks = Mapping[AdapterName, Stack]
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -438,6 +407,10 @@ class Project:
     adapters: Annotated[Mapping[AdapterName, Adapter], BeforeValidator(_named, json_schema_input_type=_Adapters)] = (
         Field(min_length=1, description="Name -> settings of an adapter")
     )
+    stacks: Annotated[
+        _Stacks,
+        BeforeValidator(lambda value: _named({} if value is None else value), json_schema_input_type=_Stacks | None),
+    ] = Field(default_factory=dict, description="Name -> adapters that answer together under this name")
     task: Annotated[Text, OneOf(TASKS)] = Field(default="text", description="caption for rows with images")
     data: DataFiles | None = Field(default=None, description="Rows of adapters that have none of their own")
     chat_template: Template | None = Field(
@@ -458,19 +431,62 @@ class Project:
             raise refused_at(("data", "train"), "missing", self.data)
         return self
 
+    @model_validator(mode="after")
+    def _stacks_of_adapters(self) -> Project:
+        for name, stack in self.stacks.items():
+            if name in self.adapters:
+                error = refused("an adapter has this name", "give the stack another one")
+                raise refused_at(("stacks", name), error, name)
+            for part in stack.adapters:
+                if (problem := self._no_part(part)) is not None:
+                    raise refused_at(("stacks", name, "adapters", part), problem, part)
+        return self
+
+    def _no_part(self, name: str) -> PydanticCustomError | None:
+        """Why this can't be in a stack."""
+        known = self.adapters.get(name)
+        if known is None:
+            return refused("the project has no such adapter", did_you_mean(name, self.adapters, "it has"))
+        if known.merged:
+            return refused("it is trained merged: there is no file of it to add", "train it without merged")
+        if known.method in VIRTUAL and known.path is None:
+            return refused("a prompt adapter answers alone", "name adapters of another method")
+        return None
+
     def adapter(self, name: str | None = None) -> Adapter:
         """The adapter called ``name``; the only one when None.
 
         Raises:
-            InputError: no such adapter, or several and no name.
+            InputError: no such adapter, a stack, or several and no name.
         """
         if name is None and len(self.adapters) == 1:
             return next(iter(self.adapters.values()))
         if name is None:
             raise InputError("the project has several adapters", f"name one of {', '.join(self.adapters)}")
+        if name in self.stacks:
+            parts = ", ".join(self.stacks[name].adapters)
+            raise InputError(f"{name} is a stack, not an adapter", f"name its adapters: {parts}")
         if name not in self.adapters:
             raise InputError(f"the project has no adapter {name!r}", did_you_mean(name, self.adapters, "it has"))
         return self.adapters[name]
+
+    def subject(self, name: str | None = None) -> Adapter:
+        """As :meth:`adapter`; a stack as an adapter that has its name, words and rows.
+
+        Without a system prompt of its own a stack has that of its parts, where all have the same.
+        """
+        if name is None or name not in self.stacks:
+            return self.adapter(name)
+        stack = self.stacks[name]
+        systems = {self.adapters[part].system for part in stack.adapters}
+        common = systems.pop() if len(systems) == 1 else None
+        return Adapter(
+            name=name,
+            system=common if stack.system is None else stack.system,
+            schema=stack.schema,
+            generation=stack.generation,
+            data=stack.data,
+        )
 
     def named(self, names: Sequence[str]) -> list[Adapter]:
         """The adapters called ``names``.
@@ -484,12 +500,28 @@ class Project:
             raise UsageError(f"the adapter {twice} is named twice", "name it once")
         return [self.adapter(name) for name in names]
 
+    def eval_files(self, name: str) -> list[DataSource]:
+        """The evaluation rows of an adapter or a stack; without its own, a stack has those of its parts.
+
+        Raises:
+            InputError: there are none.
+        """
+        stack = self.stacks.get(name)
+        names = [name] if stack is None or stack.data is not None else list(stack.scales)
+        found: list[DataSource] = []
+        for each in names:
+            file = self.data_for(each).eval
+            found += [file] if file not in found else []
+        return found
+
     def data_for(self, name: str) -> DataFiles:
         """The rows of an adapter: its own, or the project's.
 
         Raises:
             InputError: neither names any.
         """
+        if name in self.stacks and (own := self.stacks[name].data) is not None:
+            return own
         files = self.adapters[name].data or self.data
         if files is not None and self.adapters[name].method == PREFERENCE:
             train, evaluation = (replace(each, preferences=True) for each in (files.train, files.eval))

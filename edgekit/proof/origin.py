@@ -32,7 +32,7 @@ class Origin:
         project: its name.
         base: what files call the project's base; see :func:`~edgekit.bases.resolve.base_label`.
         device: the device profile that the bundle is for; None when none was named.
-        data: adapter -> sha256 over its evaluation file and the images in it.
+        data: adapter or stack -> sha256 over its evaluation file and the images in it.
         trained: adapter -> sha256 over the trained weights.
         combined: adapter that is made of others -> what its run.json says of that.
         folded: of adapters that were trained merged -> sha256 over the tensors with them in their blocks, which are
@@ -48,13 +48,20 @@ class Origin:
     folded: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, project: Project, adapters: Sequence[Adapter], base: Base, device: str | None) -> Origin:
+    def of(
+        cls,
+        project: Project,
+        adapters: Sequence[Adapter],
+        base: Base,
+        device: str | None,
+        stacks: Sequence[str] = (),
+    ) -> Origin:
         """Read what isn't known yet.
 
         Raises:
             InputError: evaluation rows that can't be read.
         """
-        data = {each.name: data_digest([project.data_for(each.name).eval]) for each in adapters}
+        data = {each: data_digest(project.eval_files(each)) for each in (*(each.name for each in adapters), *stacks)}
         trained = {each.name: _weights_digest(trained_folder(project, each)) for each in adapters}
         folded = {each.name: digest for each in adapters if (digest := folded_digest(project, each)) is not None}
         records = {each.name: read_record(trained_folder(project, each)) for each in adapters if each.combined}
@@ -71,7 +78,9 @@ class Origin:
     def document(self, manifest: Manifest, engine: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of report.json, for the bundle with this manifest, which ``engine`` has answered for."""
         base = manifest.base
-        more = {"combined": dict(self.combined)} if self.combined else {}
+        more: dict[str, Any] = {"combined": dict(self.combined)} if self.combined else {}
+        if manifest.stacks:
+            more["stacks"] = {stack.name: stack.scales for stack in manifest.stacks}
         return more | {
             "project": self.project,
             "bundle": {"name": manifest.name, "version": manifest.version},

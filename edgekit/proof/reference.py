@@ -16,6 +16,7 @@ from edgekit.evaluation.scoring import Yardstick
 from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.proof.alive import Change, Likeliest, token_kl
+from edgekit.proof.stacked import stacked_model
 from edgekit_runtime.errors import InputError
 
 COMPARED_TOKENS = 2048  # answer tokens whose whole distribution is kept: enough for a mean, few enough for memory
@@ -24,7 +25,7 @@ LEAST_F16 = float(np.finfo(np.float16).min)  # a log-probability below it stays 
 
 @dataclass(frozen=True)
 class Reference:
-    """Answers and token distributions of one adapter in torch, and of its base without it.
+    """Answers and token distributions of one adapter or stack in torch, and of its base without it.
 
     Attributes:
         adapter: its settings.
@@ -65,7 +66,7 @@ def take_reference(project: Project, adapter: Adapter, limit: int) -> Reference:
             evaluation rows.
     """
     base, rows, max_tokens, yardstick = questions(project, adapter, limit)
-    model, weights = trained_model(project, adapter, base)
+    model, weights = (stacked_model if adapter.name in project.stacks else trained_model)(project, adapter, base)
     prompts = [model.encoder.prompt_ids(row, adapter.system) for row in rows]
     forced: list[list[int]] = []
     for row in rows:

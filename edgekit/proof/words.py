@@ -39,7 +39,8 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
     """
     several = len(figures) > 1
     merged = "merged into" if origin["base"]["merged"] else "on"
-    what = f"The adapter{'s' if several else ''} {listed(list(figures))} {merged} base {origin['base']['name']}, "
+    named = listed([_called(name, origin) for name in figures])
+    what = f"The adapter{'s' if several else ''} {named} {merged} base {origin['base']['name']}, "
     what += f"exported for {quality['artifact']}{_made_of(origin)}, "
     if verdict(quality) == "passed":
         good = "scores more than the bare base" if quality["min_gain"] is None else "is as good as the gate asks"
@@ -51,6 +52,12 @@ def sentence(quality: Mapping[str, Any], origin: Mapping[str, Any], figures: Map
         why = [f"it {listed(_failed(next(iter(figures.values())), quality))}"]
     said = "failed the proof and ships all the same" if quality.get("accepted") else f"{_were(several)} refused"
     return f"{what}{said}: {'; '.join(why)}."
+
+
+def _called(name: str, origin: Mapping[str, Any]) -> str:
+    """An adapter, or a stack with its adapters."""
+    scales = origin.get("stacks", {}).get(name)
+    return name if scales is None else f"{name} ({' + '.join(f'{scale:g} × {part}' for part, scale in scales.items())})"
 
 
 def _made_of(origin: Mapping[str, Any]) -> str:

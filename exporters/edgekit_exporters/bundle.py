@@ -6,7 +6,7 @@ import datetime
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ from edgekit_runtime.formats.manifest import (
     Manifest,
     PartEntry,
     Requires,
+    StackEntry,
+    StackPart,
 )
 from edgekit_runtime.formats.model_facts import gguf_facts
 from edgekit_runtime.formats.onnx_adapter import SUFFIX
@@ -66,6 +68,18 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class StackSource:
+    """Adapters of a bundle that answer together: a scale over 0 for each name; the rest is as an adapter has it."""
+
+    name: str
+    scales: Mapping[str, float]
+    system: str | None = None
+    generation: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class BundlePlan:
     """What goes into a bundle.
 
@@ -77,6 +91,7 @@ class BundlePlan:
         projector: what reads images for it, for captions.
         merged: adapters that are merged into ``base_file``; the first one's system prompt and defaults are the base's.
         adapters: those that stay separate files.
+        stacks: of ``adapters``.
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have (``ANY_ISA`` when no target was named).
         longest: most tokens of context that devices may serve; the base's own where None.
@@ -97,6 +112,7 @@ class BundlePlan:
     longest: int | None = None
     defaults: Defaults = Defaults()
     kv_cache: str = F16
+    stacks: Sequence[StackSource] = ()
 
     @property
     def is_onnx(self) -> bool:
@@ -106,7 +122,7 @@ class BundlePlan:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a proof found: the manifest's ``quality``, and that of each adapter by name."""
+    """What a proof found: the manifest's ``quality``, and that of each adapter and stack by name."""
 
     bundle: dict[str, Any]
     adapters: dict[str, dict[str, Any]]
@@ -137,6 +153,7 @@ def write_bundle(plan: BundlePlan, output: Path, prove: Callable[[Path], Quality
                 files=_files(folder),
                 quality=quality.bundle,
                 adapters=tuple(replace(entry, quality=quality.adapters.get(entry.name)) for entry in entries),
+                stacks=tuple(replace(entry, quality=quality.adapters.get(entry.name)) for entry in manifest.stacks),
             )
             (folder / MANIFEST_FILE).write_bytes(manifest.dump())
         return verify_bundle(folder)
@@ -242,6 +259,19 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
         files=files,
         requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, facts.running), isa=plan.isa),
         quality=NOT_PROVEN.bundle,
+        stacks=tuple(_stack_entry(source, adapters) for source in plan.stacks),
+    )
+
+
+def _stack_entry(source: StackSource, adapters: Sequence[AdapterEntry]) -> StackEntry:
+    digests = {entry.name: entry.digest for entry in adapters}
+    return StackEntry(
+        name=source.name,
+        adapters=tuple(StackPart(name, float(scale), digests[name]) for name, scale in source.scales.items()),
+        system=source.system,
+        generation=source.generation,
+        schema=source.output_schema,
+        template_arguments=source.template_arguments,
     )
 
 

@@ -44,7 +44,7 @@ def measure_images(runtime: Runtime, size: tuple[int, int], repeats: int) -> dic
         ``image_prefill_ms``, ``seen_image_ttft_ms`` of one that another subject saw, and ``seen_image_encoded``, how
         many frames had to be encoded for that: none, or the cache of embeddings doesn't work.
     """
-    names = [BASE, *(entry.name for entry in runtime.manifest.adapters)]
+    names = [BASE, *(entry.name for entry in runtime.manifest.subjects)]
     chosen = random.Random(0)
     samples: dict[str, dict[str, list[float]]] = {name: {"ttft": [], "encode": [], "prefill": []} for name in names}
     seen: dict[str, list[float]] = {name: [] for name in names}

@@ -14,7 +14,7 @@ from edgekit_runtime import machine
 from edgekit_runtime.bench.bare import bare_loop
 from edgekit_runtime.bench.images import IMAGE_SIZE, measure_images, parse_size
 from edgekit_runtime.bench.statistics import figures
-from edgekit_runtime.engines import BARE, Engine, Sampling, generate
+from edgekit_runtime.engines import BARE, Engine, Sampling, Stack, generate
 from edgekit_runtime.engines.opening import open_engine
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.base_files import BaseFiles
@@ -78,12 +78,14 @@ def run_bench(
         opened = 1e3 * (time.perf_counter() - start)
         used = runtime.engine.threads
         prompts = bench_prompts(runtime, repeats + 1, prompt_tokens)
-        names = [None, *(entry.name for entry in runtime.manifest.adapters)]
+        manifest = runtime.manifest
+        asked: dict[str, Stack] = {BASE: BARE} | {entry.name: ((entry.name, 1.0),) for entry in manifest.adapters}
+        asked |= {stack.name: tuple(stack.scales.items()) for stack in manifest.stacks}
         header = read_gguf(runtime.base_files.header)
         results = []
-        for name in names:
-            log.info("measuring %s", name or BASE)
-            results.append(_subject(runtime, name, header, prompts, decode_tokens, repeats, quick=quick))
+        for name, stack in asked.items():
+            log.info("measuring %s", name)
+            results.append(_subject(runtime, name, stack, header, prompts, decode_tokens, repeats, quick=quick))
         sees = runtime.manifest.base.projector is not None
         if sees:
             log.info("measuring images of %s", image_size)
@@ -130,7 +132,8 @@ def run_bench(
 
 def _subject(
     runtime: Runtime,
-    name: str | None,
+    name: str,
+    stack: Stack,
     header: GgufFile,
     prompts: list[list[int]],
     decode_tokens: int,
@@ -138,19 +141,20 @@ def _subject(
     *,
     quick: bool,
 ) -> dict[str, Any]:
-    """All figures of the base (``name`` None) or of one adapter."""
+    """All figures of the base, of one adapter, or of a stack of adapters that were measured before."""
     engine = runtime.engine
-    result: dict[str, Any] = {"adapter": name or BASE, "file_bytes": runtime.base_files.size}
-    extra = 0
-    if name is not None:
-        path = runtime.adapter_path(name)
-        result["file_bytes"] = path.stat().st_size
-        extra = _adapter_bytes(path)
-        result["cold_load_ms"] = figures(_cold_loads(engine, name, path, repeats))
-        engine.load_adapter(name, path)
-        result |= _switches(engine, name, prompts[0], count=1 if quick else SWITCHES)
-    engine.select(BARE if name is None else ((name, 1.0),))
-    before = None if name is None else engine.virtual_tokens(name)
+    result: dict[str, Any] = {"adapter": name, "file_bytes": runtime.base_files.size}
+    paths = [runtime.adapter_path(part) for part, _ in stack]
+    before = None
+    if stack:
+        result["file_bytes"] = sum(path.stat().st_size for path in paths)
+        if name == stack[0][0]:
+            result["cold_load_ms"] = figures(_cold_loads(engine, name, paths[0], repeats))
+            engine.load_adapter(name, paths[0])
+            before = engine.virtual_tokens(name)
+        result |= _switches(engine, stack, prompts[0], count=1 if quick else SWITCHES)
+    extra = sum(map(_adapter_bytes, paths))
+    engine.select(stack)
     ttft, prefill, decode = [], [], []
     for number, prompt in enumerate(prompts):
         start = time.perf_counter()
@@ -214,15 +218,15 @@ def _cold_loads(engine: Engine, name: str, path: Path, repeats: int) -> list[flo
     return times
 
 
-def _switches(engine: Engine, name: str, prompt: Sequence[int], *, count: int) -> dict[str, Figures]:
-    """Switching to an adapter and back: the call, and what the next decode step costs more than a usual one."""
+def _switches(engine: Engine, stack: Stack, prompt: Sequence[int], *, count: int) -> dict[str, Figures]:
+    """Switching to adapters and back: the call, and what the next decode step costs more than a usual one."""
     to_adapter, after, usual = [], [], []
     generation = generate(engine, prompt, Sampling())
     next(generation)
     for number in range(count + 1):
         engine.select(BARE)
         next(generation)
-        to = _timed(lambda: engine.select(((name, 1.0),)))
+        to = _timed(lambda: engine.select(stack))
         first = _timed(lambda: next(generation))
         second = _timed(lambda: next(generation))
         if number:

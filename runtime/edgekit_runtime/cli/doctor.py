@@ -17,6 +17,7 @@ from edgekit_runtime import machine
 from edgekit_runtime.engines import Prompt
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.formats.adapter import AdapterFacts
+from edgekit_runtime.formats.manifest import StackEntry
 from edgekit_runtime.intake.canary import OTHER_CPU, ending, engine_environment
 from edgekit_runtime.runtime import BASE, Runtime
 from edgekit_runtime.store import Store, is_store
@@ -136,7 +137,7 @@ def _checks(runtime: Runtime) -> Iterator[Check]:
     base = manifest.base
     yield Check("bundle", ok=True, found=f"{manifest.name} {manifest.version}, {base.family} {base.quantization}")
     yield _memory(manifest.requires.memory_mb)
-    for name in [BASE, *(entry.name for entry in manifest.adapters)]:
+    for name in [BASE, *(entry.name for entry in manifest.subjects)]:
         _say({"trying": f"answer of {name}"})
         yield from _tried(runtime, name)
 
@@ -196,7 +197,9 @@ def _prompt(runtime: Runtime, name: str) -> Prompt:
     prompt = runtime.encode([{"role": "user", "content": CANARY_PROMPT}], name)
     if name == BASE:
         return prompt
-    call = AdapterFacts.read(runtime.adapter_path(name)).invocation
+    entry = runtime.manifest.subject(name)
+    part = entry.adapters[0].name if isinstance(entry, StackEntry) else name  # all parts of a stack have the same
+    call = AdapterFacts.read(runtime.adapter_path(part)).invocation
     return prompt.followed_by([*call, *prompt.tokens[-1:]]) if call else prompt
 
 

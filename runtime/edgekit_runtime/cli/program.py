@@ -170,6 +170,8 @@ def _check_adapter(subject: Path, name: str | None) -> None:
     wanted = name or manifest.default_adapter
     if wanted is None:
         return
+    if any(stack.name == wanted for stack in manifest.stacks):
+        return  # the catalogue says what it lacks
     entry = manifest.adapter(wanted)
     why = store and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
     if why:

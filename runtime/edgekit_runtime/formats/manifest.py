@@ -28,6 +28,8 @@ MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
 BASE = "base"  # in the place of an adapter's name: the base model alone
 LONGEST_NAME = 100
+LARGEST_SCALE = 2.0  # of an adapter in a stack
+MOST_ADAPTERS = 16  # applied together
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,99}"
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 DIGEST_PATTERN = r"[0-9a-f]{64}"
@@ -101,6 +103,38 @@ class AdapterEntry:
 
 
 @dataclass(frozen=True)
+class StackPart:
+    """An adapter of a stack: its name, its scale, and the sha256 of the file that the stack was proven with."""
+
+    name: str
+    scale: float
+    digest: str
+
+
+@dataclass(frozen=True)
+class StackEntry:
+    """Adapters that answer together under one name; the other fields are those of an adapter."""
+
+    name: str
+    adapters: tuple[StackPart, ...]
+    system: str | None = None
+    generation: dict[str, Any] | None = None
+    schema: dict[str, Any] | None = None
+    template_arguments: dict[str, Any] | None = None
+    quality: dict[str, Any] | None = None
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Of each part, by name."""
+        return {part.name: part.scale for part in self.adapters}
+
+    def lacking(self, adapters: Iterable[AdapterEntry]) -> list[str]:
+        """The parts that are not among ``adapters`` as the stack was proven with them."""
+        there = {(entry.name, entry.digest) for entry in adapters}
+        return [part.name for part in self.adapters if (part.name, part.digest) not in there]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """A file of the bundle: ``size`` in bytes."""
 
@@ -134,10 +168,13 @@ class Manifest:
     files: tuple[FileEntry, ...]
     requires: Requires
     quality: dict[str, Any] = field(default_factory=dict)
+    stacks: tuple[StackEntry, ...] = ()
 
     @classmethod
-    def parse(cls, text: bytes | str, *, where: str) -> Manifest:
+    def parse(cls, text: bytes | str, *, where: str, complete: bool = True) -> Manifest:
         """Read and check a manifest; ``where`` names it in errors.
+
+        ``complete``: each part of a stack has to be there.  In a store, one may have been removed or replaced.
 
         Raises:
             InputError: not JSON, a field is missing or of the wrong kind, a path leaves the bundle.
@@ -155,20 +192,36 @@ class Manifest:
             )
         manifest: Manifest = _build(cls, document, where)
         _check(manifest, where)
+        _check_stacks(manifest, where, complete)
         return manifest
 
     def dump(self) -> bytes:
         """The manifest as JSON; the same manifest always gives the same bytes."""
         document = asdict(self)
-        for entry in (document["base"], *document["adapters"]):
+        if not self.stacks:  # older bundles have no such key
+            del document["stacks"]
+        for entry in (document["base"], *document["adapters"], *document.get("stacks", ())):
             for key in [key for key, value in entry.items() if value is None]:
                 del entry[key]
         return (strict_json(document, indent=2) + "\n").encode()
 
     def proofs(self) -> dict[str, dict[str, Any]]:
-        """The figures of each proven adapter by name; those of merged ones are in the bundle's quality."""
+        """The figures of each proven adapter or stack by name; those of merged ones are in the bundle's quality."""
         merged = self.quality.get("merged") or {}
-        return {entry.name: entry.quality for entry in self.adapters if entry.quality} | dict(merged)
+        return {entry.name: entry.quality for entry in self.subjects if entry.quality} | dict(merged)
+
+    @property
+    def subjects(self) -> tuple[AdapterEntry | StackEntry, ...]:
+        """What requests may name beside the base."""
+        return (*self.adapters, *self.stacks)
+
+    def subject(self, name: str) -> AdapterEntry | StackEntry:
+        """The adapter or stack called ``name``.
+
+        Raises:
+            InputError: there is neither.
+        """
+        return next((stack for stack in self.stacks if stack.name == name), None) or self.adapter(name)
 
     def adapter(self, name: str) -> AdapterEntry:
         """The entry called ``name``.
@@ -179,7 +232,7 @@ class Manifest:
         for entry in self.adapters:
             if entry.name == name:
                 return entry
-        names = [entry.name for entry in self.adapters]
+        names = [entry.name for entry in self.subjects]
         hint = did_you_mean(name, names, "it has") if names else "it has no adapters"
         raise InputError(f"the bundle {self.name} has no adapter {shown(name)}", hint)
 
@@ -214,7 +267,7 @@ def _build(kind: type[Any], document: Any, where: str) -> Any:
     return kind(**values)
 
 
-_OPTIONAL = ("merged", "parts", "quality")
+_OPTIONAL = ("merged", "parts", "quality", "stacks")
 
 
 def _plain(kind: type, optional: bool = False) -> Callable[[Any, str], Any]:
@@ -226,6 +279,12 @@ def _plain(kind: type, optional: bool = False) -> Callable[[Any, str], Any]:
         return value
 
     return check
+
+
+def _number(value: Any, place: str) -> float:
+    if type(value) not in (int, float):
+        raise InputError(f"{place} has to be a number", _MEND)
+    return float(value)
 
 
 def _many(one: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
@@ -245,12 +304,15 @@ _WORDS = {str: "text", int: "a whole number", dict: "an object"}
 _KINDS: dict[str, Callable[[Any, str], Any]] = {
     "str": _plain(str),
     "int": _plain(int),
+    "float": _number,
     "str | None": _plain(str, optional=True),
     "int | None": _plain(int, optional=True),
     "dict[str, Any]": _plain(dict),
     "dict[str, Any] | None": _plain(dict, optional=True),
     "tuple[str, ...]": _many(_plain(str)),
     "tuple[AdapterEntry, ...]": _many(_record(AdapterEntry)),
+    "tuple[StackEntry, ...]": _many(_record(StackEntry)),
+    "tuple[StackPart, ...]": _many(_record(StackPart)),
     "tuple[FileEntry, ...]": _many(_record(FileEntry)),
     "tuple[PartEntry, ...]": _many(_record(PartEntry)),
     "BaseEntry": _record(BaseEntry),
@@ -321,6 +383,39 @@ def _check_adapter(entry: AdapterEntry, where: str) -> None:
         )
     if (entry.kind == PROMPT_KIND) != bool(entry.virtual_tokens):
         raise InputError(f"{where}: adapter {entry.name}: a prompt adapter, and no other, has virtual tokens", _MEND)
+
+
+def _check_stacks(manifest: Manifest, where: str, complete: bool) -> None:
+    """What stacks say of adapters; their parts themselves where they have to be ``complete``."""
+    adapters = {entry.name: entry for entry in manifest.adapters}
+    taken = {BASE, *adapters}
+    for stack in manifest.stacks:
+        if not re.fullmatch(NAME_PATTERN, stack.name):
+            raise InputError(f"{where}: {shown(stack.name)} is no name for a stack", NAME_MEND)
+        if stack.name in taken:
+            raise InputError(f"{where}: the name of the stack {stack.name} is taken", _MEND)
+        taken.add(stack.name)
+        problem = _stack_problem(stack, adapters, complete)
+        if problem is not None:
+            raise InputError(f"{where}: stack {stack.name}: {problem}", _MEND)
+        check_generation(stack.generation, f"{where}: stack {stack.name}")
+
+
+def _stack_problem(stack: StackEntry, adapters: dict[str, AdapterEntry], complete: bool) -> str | None:
+    """What is wrong with the parts of a stack."""
+    names = list(stack.scales)
+    if len(names) < len(stack.adapters):
+        return "an adapter is named twice"
+    if not 0 < len(names) <= MOST_ADAPTERS:
+        return f"it has {len(names)} adapters, and 1 to {MOST_ADAPTERS} are possible"
+    for part in stack.adapters:
+        if not 0 < part.scale <= LARGEST_SCALE:
+            return f"{shown(part.name)} can't have a scale of {part.scale:g}"
+        known = adapters.get(part.name)
+        if known is not None and known.kind is not None:
+            return f"{part.name} is a prompt adapter, which answers alone"
+    lacking = stack.lacking(adapters.values()) if complete else []
+    return f"the bundle has no adapter {shown(lacking[0])} as the stack needs it" if lacking else None
 
 
 def name_from(text: str) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgekit_runtime.errors import InputError
+from edgekit_runtime.formats.manifest import MOST_ADAPTERS
 
 MOST_DEPTH = 64  # of nested lists and objects, in a whole body
 MOST_MESSAGES = 2048
 MOST_STOPS, MOST_STOP_CHARACTERS = 64, 512
-MOST_ADAPTERS = 16  # applied together
 MOST_BIASES = 1024  # tokens with a logit_bias
 MOST_FORM_BYTES = 64 * 1024  # of a schema, grammar and the like
 MOST_SCHEMA_DEPTH = 32

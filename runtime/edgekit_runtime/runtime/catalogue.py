@@ -1,4 +1,8 @@
-"""Which adapters answer: those of the bundle, less what was removed or left out, and those added at run time."""
+"""Which adapters answer: those of the bundle, less what was removed or left out, and those added at run time.
+
+A stack answers where all its parts do, as it was proven with them.  An adapter that is added under its name takes its
+place.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,15 @@ from pathlib import Path
 from edgekit_runtime.engines import Stack
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import Bundle
-from edgekit_runtime.formats.manifest import BASE, AdapterEntry, BaseEntry, Manifest
+from edgekit_runtime.formats.manifest import BASE, LARGEST_SCALE, AdapterEntry, BaseEntry, Manifest, StackEntry
 from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
-
-LARGEST_SCALE = 2.0
 
 
 class Catalogue:
     """Adapters by name.
 
     Attributes:
-        manifest: of the bundle, with the adapters that answer now.
+        manifest: of the bundle, with the adapters and stacks that answer now.
     """
 
     def __init__(self, bundle: Bundle, without: Collection[str]) -> None:
@@ -57,6 +59,11 @@ class Catalogue:
         self.manifest = replace(
             self._bundle.manifest,
             adapters=tuple(adapters.values()),
+            stacks=tuple(
+                stack
+                for stack in self._bundle.manifest.stacks
+                if stack.name not in adapters and not stack.lacking(adapters.values())
+            ),
             default_adapter=default if default in adapters else None,
         )
 
@@ -67,25 +74,52 @@ class Catalogue:
     def name_of(self, adapter: str | None) -> str | None:
         """Which adapter a request means, None for the bare base; raises InputError for an unknown name."""
         name = self.manifest.default_adapter if adapter is None else adapter
-        return None if name is None or name == BASE else self.manifest.adapter(name).name
+        return None if name is None or name == BASE else self._subject(name).name
 
-    def entry_of(self, adapter: str | None) -> AdapterEntry | BaseEntry:
+    def entry_of(self, adapter: str | None) -> AdapterEntry | StackEntry | BaseEntry:
         """What the manifest says of it; raises InputError for an unknown name."""
         name = self.name_of(adapter)
-        return self.manifest.adapter(name) if name else self.manifest.base
+        return self._subject(name) if name else self.manifest.base
+
+    def _subject(self, name: str) -> AdapterEntry | StackEntry:
+        """An adapter or a stack; raises InputError for an unknown name, and for a stack that lacks an adapter."""
+        known = {entry.name for entry in self.manifest.adapters}
+        stack = next((each for each in self._bundle.manifest.stacks if each.name == name), None)
+        lacking = stack.lacking(self.manifest.adapters) if stack is not None and name not in known else []
+        if not lacking:
+            return self.manifest.subject(name)
+        gone = ", ".join(
+            f"{each}, which is another one now" if each in known else f"{each}, which doesn't answer"
+            for each in lacking
+        )
+        raise InputError(
+            f"the stack {name} needs {gone}",
+            "activate the version that came with the stack, or name the adapters with scales (lora)",
+        )
+
+    def _wanted(self, name: str | None, lora: Mapping[str, float] | None) -> Mapping[str, float]:
+        """Adapters with their scales."""
+        if lora is not None:
+            return lora
+        if name is None:
+            return {}
+        entry = self._subject(name)
+        return entry.scales if isinstance(entry, StackEntry) else {name: 1.0}
 
     def stack(self, name: str | None, lora: Mapping[str, float] | None = None) -> tuple[Stack, dict[str, Path]]:
         """The adapters to apply, by digest, and their files.
 
         Args:
-            name: of one adapter, at a scale of 1; None for the bare base.
+            name: of one adapter, at a scale of 1, or of a stack; None for the bare base.
             lora: several with their scales instead.
 
         Raises:
             InputError: an unknown name, a scale that is too large, or a prompt adapter that is scaled or not alone.
         """
-        wanted = lora if lora is not None else {} if name is None else {name: 1.0}
+        wanted = self._wanted(name, lora)
         for each, scale in wanted.items():
+            if any(stack.name == each for stack in self.manifest.stacks):
+                raise InputError(f"{each} is a stack, and lora takes adapters", f"ask for adapter {each}")
             if not 0 <= scale <= LARGEST_SCALE:
                 raise InputError(f"adapter {each} can't have a scale of {scale:g}", f"use 0 to {LARGEST_SCALE:g}")
         self._check_prompt_adapters({each: scale for each, scale in wanted.items() if scale})
@@ -100,7 +134,7 @@ class Catalogue:
 
     def virtual_tokens(self, name: str | None, lora: Mapping[str, float] | None = None) -> int:
         """How many virtual tokens the adapters of :meth:`stack` put before a prompt."""
-        wanted = lora if lora is not None else {} if name is None else {name: 1.0}
+        wanted = self._wanted(name, lora)
         return sum(self.manifest.adapter(each).virtual_tokens or 0 for each, scale in wanted.items() if scale)
 
     def _check_prompt_adapters(self, wanted: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ LONGEST = 1024  # signs of a text that is told
 
 
 def about(runtime: Runtime, model: str) -> dict[str, Any]:
-    """The base, or an adapter over it.
+    """The base, or an adapter or stack over it.
 
     Returns:
         ``system``, ``generation`` and ``schema`` as in the manifest, ``template`` (the base's chat template),
@@ -24,7 +24,7 @@ def about(runtime: Runtime, model: str) -> dict[str, Any]:
         InputError: there is no such model.
     """
     manifest, header = runtime.manifest, runtime.header
-    entry = manifest.base if model == BASE else manifest.adapter(model)
+    entry = manifest.base if model == BASE else manifest.subject(model)
     template = chat_template(header)
     return {
         "system": entry.system,

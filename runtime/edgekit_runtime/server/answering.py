@@ -162,7 +162,7 @@ class Answering:
         return asked, writer
 
     def _knows(self, model: str) -> bool:
-        return model == BASE or any(each["name"] == model for each in self._supervisor.models)
+        return model == BASE or model in self._supervisor.names
 
     async def _answer(self, request: Request, asked: Asked, writer: Writer, held: contextlib.ExitStack) -> Response:
         """Answer; ``held`` is closed when that is done."""

@@ -13,7 +13,7 @@ OWNER = "edgekit"
 
 
 def model_cards(supervisor: Supervisor) -> list[dict[str, Any]]:
-    """The base, then each adapter that may answer."""
+    """The base, then each adapter and stack that may answer; a stack with its adapters."""
     bundle = supervisor.bundle or {}
     created = _seconds(str(bundle.get("created")))
     shared = {
@@ -35,6 +35,10 @@ def model_cards(supervisor: Supervisor) -> list[dict[str, Any]]:
             name = model["name"]
             own = {"root": f"{name}-{model['version']}", "parent": BASE, "reasoning": model.get("reasoning")}
             cards.append({"id": name, "display_name": name} | own | shared)
+    for stack in supervisor.stacks:
+        name = stack["name"]
+        own = {"root": name, "parent": BASE, "reasoning": stack["reasoning"], "adapters": stack["adapters"]}
+        cards.append({"id": name, "display_name": name} | own | shared)
     return cards
 
 

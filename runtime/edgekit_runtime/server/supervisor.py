@@ -85,6 +85,18 @@ class Supervisor:
         return list((self._answering() | self._left_out.by_name(self._added)).values())
 
     @property
+    def stacks(self) -> list[Message]:
+        """Stacks that can be asked for: name, adapters with scales, reasoning."""
+        aside = self._left_out.by_name(self._added)
+        stacks: list[Message] = (self.bundle or {}).get("stacks", [])
+        return [each for each in stacks if not any(part["name"] in aside for part in each["adapters"])]
+
+    @property
+    def names(self) -> set[str]:
+        """What requests may name beside the base, adapters that may not answer included."""
+        return {each["name"] for each in (*self.models, *self.stacks)}
+
+    @property
     def ready(self) -> bool:
         """Whether a worker can answer now."""
         return self._ready.is_set()
@@ -159,7 +171,7 @@ class Supervisor:
         if self._killers.refuses(key):
             raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
         for name, model in self._left_out.by_name(self._added).items():
-            if name in _names(options) or name == options.get("adapter"):
+            if name in self._names(options) or name == options.get("adapter"):
                 raise _set_aside(name, model[ASIDE])
 
     async def _events(self, message: Message, key: str) -> AsyncGenerator[Message, None]:
@@ -354,8 +366,18 @@ class Supervisor:
         """Digests of the adapters that a request uses."""
         if "digest" in message:
             return frozenset([message["digest"]])
-        names = _names(message.get("options", {}))
+        names = self._names(message.get("options", {}))
         return frozenset(model["digest"] for name, model in self._answering().items() if name in names)
+
+    def _names(self, options: Message) -> set[str]:
+        """Adapters that a request asks for: of a stack, its parts."""
+        lora, name = options.get("lora"), options.get("adapter")
+        if lora is not None:
+            return set(lora)
+        stacks = {each["name"]: each["adapters"] for each in (self.bundle or {}).get("stacks", [])}
+        if name in stacks and name not in self._added:
+            return {part["name"] for part in stacks[name]}
+        return {name} if name else set()
 
     def _answering(self) -> dict[str, Message]:
         """By name, what the worker has, or will have as soon as it has read what it was told at its start."""
@@ -412,12 +434,6 @@ class Supervisor:
         if self._apart and not any(each.deaths for each in self._requests.values()):
             self._apart = False
             self._process.write({"op": "mix", "id": 0})
-
-
-def _names(options: Message) -> set[str]:
-    """Adapters that a request asks for."""
-    lora = options.get("lora")
-    return set(lora) if lora is not None else {options["adapter"]} if options.get("adapter") else set()
 
 
 def _set_aside(name: str, why: str) -> SetAside:

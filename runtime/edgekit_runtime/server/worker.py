@@ -193,6 +193,14 @@ class Worker:
                 "reasoning": trained_mode(manifest.base.template_arguments),
             },
             "default_adapter": manifest.default_adapter,
+            "stacks": [
+                {
+                    "name": each.name,
+                    "adapters": [{"name": part.name, "scale": part.scale} for part in each.adapters],
+                    "reasoning": trained_mode(each.template_arguments),
+                }
+                for each in manifest.stacks
+            ],
             "created": manifest.created,
             "context": self._runtime.engine.context,
         }

@@ -87,7 +87,7 @@ class Generations:
                 number=int(document["number"]),
                 parent=None if parent is None else int(parent),
                 created=str(document["created"]),
-                manifest=Manifest.parse(json.dumps(document["manifest"]), where=str(path)),
+                manifest=Manifest.parse(json.dumps(document["manifest"]), where=str(path), complete=False),
                 installed=tuple(read_adapter_entry(each, str(path)) for each in document["installed"]),
             )
         except FileNotFoundError:

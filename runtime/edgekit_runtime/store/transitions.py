@@ -38,7 +38,7 @@ def with_bundle(old: Generation | None, manifest: Manifest, sizes: Sizes, *, all
         kept = tuple(entry for entry in old.installed if entry.family == manifest.base.family)
         for entry in manifest.adapters:
             _check_no_older(entry, [each for each in old.manifest.adapters if each in kept], allow_downgrade)
-    names = {entry.name for entry in manifest.adapters}
+    names = {entry.name for entry in manifest.subjects}
     active = old.manifest.adapters if old else ()
     still = tuple(entry for entry in active if entry in kept and entry.name not in names)
     digests = {entry.digest for entry in manifest.adapters}
@@ -59,7 +59,13 @@ def with_adapter(old: Generation, entry: AdapterEntry, sizes: Sizes, *, allow_do
 
 
 def with_active(old: Generation, entry: AdapterEntry, sizes: Sizes) -> Generation:
-    """An installed adapter version, active."""
+    """An installed adapter version, active.
+
+    Raises:
+        InputError: a stack of the bundle has its name.
+    """
+    if any(stack.name == entry.name for stack in old.manifest.stacks):
+        raise InputError(f"{entry.name} is a stack of {old.manifest.name}", "give the adapter another name")
     others = tuple(each for each in old.manifest.adapters if each.name != entry.name)
     return replace(old, manifest=_with_adapters(old.manifest, (*others, entry), sizes))
 

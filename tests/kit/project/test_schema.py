@@ -128,7 +128,7 @@ def _keys_agree(document: dict[str, Any]) -> bool:
     """What the schema can't say of a document that fits it: one key speaks of another, or of a file."""
     for record in (document, *document["adapters"].values()):
         files = (record or {}).get("data")
-        if not files:
+        if files is None:
             continue
         trained = [each or {} for each in document["adapters"].values()] if record is document else [record]
         if "train" not in files:
@@ -146,6 +146,14 @@ def _keys_agree(document: dict[str, Any]) -> bool:
         taken = list((files.get("columns") or {}).values())
         ignored = files.get("ignore", [])
         if len(set(taken)) < len(taken) or set(taken) & set([ignored] if isinstance(ignored, str) else ignored):
+            return False
+    for name, stack in (document.get("stacks") or {}).items():
+        parts = {part: document["adapters"].get(part) or {} for part in stack["adapters"]}
+        if name in document["adapters"] or not parts.keys() <= document["adapters"].keys():
+            return False
+        if not any(stack["adapters"].values()) or any(each.get("merged") for each in parts.values()):
+            return False
+        if any(each.get("method") in VIRTUAL and each.get("path") is None for each in parts.values()):
             return False
     for adapter in document["adapters"].values():
         if (adapter or {}).get("invocation") is not None and adapter.get("method") != "alora":
@@ -228,6 +236,13 @@ def _loaded(folder: Path) -> tuple[Any, str]:
 @example(change=(("adapters", "a"), {"method": "p-tuning", "rank_pattern": None}))
 @example(change=(("data", "train", "part"), "eval"))
 @example(change=(("data",), {"eval": "b.jsonl"}))
+@example(change=(("data",), {}))
+@example(change=(("adapters", "a", "data"), {}))
+@example(change=(("stacks",), {"s": {"adapters": {"a": 0.5}}}))
+@example(change=(("stacks",), {"s": {"adapters": {"a": 0}}}))
+@example(change=(("stacks",), {"s": {"adapters": {"b": 1}}}))
+@example(change=(("stacks",), {"a": {"adapters": {"a": 1}}}))
+@example(change=(("stacks",), None))
 @example(change=(("adapters", "a", "data"), {"eval": "b.jsonl"}))
 @example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}}, "data": {"eval": "b.jsonl"}}))
 @example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}, "method": "ties"}}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -17,10 +18,14 @@ _SIZES = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K"))
 
 
 def listed(supervisor: Supervisor) -> list[dict[str, Any]]:
-    """The base, then each adapter that may answer; sizes in bytes, an adapter's with its base."""
+    """The base, then each adapter and stack that may answer; sizes in bytes, with the base.
+
+    The digest of a stack is that of its adapters' digests with their scales.
+    """
     bundle, base = _bundle(supervisor)
     models: list[dict[str, Any]] = [{"name": BASE, "digest": base.get("digest"), "size": 0}]
-    models += [model for model in supervisor.models if ASIDE not in model]
+    adapters = [model for model in supervisor.models if ASIDE not in model]
+    models += [*adapters, *(_stacked(stack, adapters) for stack in supervisor.stacks)]
     return [
         {
             "name": tagged(model["name"]),
@@ -32,6 +37,18 @@ def listed(supervisor: Supervisor) -> list[dict[str, Any]]:
         }
         for model in models
     ]
+
+
+def _stacked(stack: dict[str, Any], adapters: list[dict[str, Any]]) -> dict[str, Any]:
+    """A stack as one model."""
+    known = {model["name"]: model for model in adapters}
+    parts = [(known[part["name"]], part["scale"]) for part in stack["adapters"]]
+    facts = "".join(f"{model['digest']} {scale}\n" for model, scale in parts)
+    return {
+        "name": stack["name"],
+        "digest": hashlib.sha256(facts.encode()).hexdigest(),
+        "size": sum(model.get("size", 0) for model, _ in parts),
+    }
 
 
 def running(supervisor: Supervisor) -> list[dict[str, Any]]:

@@ -106,7 +106,8 @@ class _Models:
 
     def _known(self, document: dict[str, Any]) -> str:
         given, name = named(document, "model", "name")
-        if name != BASE and not any(each["name"] == name for each in self._supervisor.models if ASIDE not in each):
+        answering = {each["name"] for each in (*self._supervisor.models, *self._supervisor.stacks) if ASIDE not in each}
+        if name != BASE and name not in answering:
             raise NoModel(given)
         return name
 

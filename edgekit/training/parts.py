@@ -1,21 +1,21 @@
-"""The parts of a combination: found in the project or at paths, checked, brought to plain pairs."""
+"""The parts of a combination or a stack: found in the project or at paths, checked, brought to plain pairs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bases.weights import Weights, training_weights, with_blocks
-from edgekit.combining.preflight import no_update
 from edgekit.project import Adapter, Combined, Project
 from edgekit.project.combined import DENSITY, adapter_digest
 from edgekit.project.folders import part_folder, trained_folder
 from edgekit.training.finished import folded_digest, trained_reasoning, trained_weights
+from edgekit.training.no_update import no_update
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalize
-from edgekit_exporters.peft.combinations import Combination
+from edgekit_exporters.peft.combinations import CAT, Combination
 from edgekit_exporters.peft.combine import Part, combine
 from edgekit_exporters.peft.intake import take_in_any
 from edgekit_exporters.peft.prompts import TakenPrompt
@@ -49,15 +49,14 @@ class FoundPart:
     has_rows: bool
 
 
-def find_parts(project: Project, combined: Combined, base: Base) -> list[FoundPart]:
-    """Read all parts, which :func:`~edgekit.combining.preflight.check_combine` has looked at; of a path it makes an
-    adapter that says where it is.
+def find_parts(project: Project, names: Iterable[str], base: Base) -> list[FoundPart]:
+    """Read all parts: adapters of the project, or paths, of which it makes adapters that say where they are.
 
     Raises:
         InputError: a part that is not there, not of this base, or that can't be a sum of pairs; it is named.
     """
     found = []
-    for name in combined.parts:
+    for name in names:
         known = project.adapters.get(name)
         adapter = known or Adapter(name=name, path=part_folder(project, name))
         folder = trained_folder(project, adapter)
@@ -92,6 +91,15 @@ def combined_pairs(parts: Sequence[FoundPart], weights: Mapping[str, float], how
         InputError: as :func:`~edgekit_exporters.peft.combine.combine`.
     """
     return combine([Part(part.name, part.pairs, weights[part.name]) for part in parts], how)
+
+
+def pairs_of_stack(parts: Sequence[FoundPart], scales: Mapping[str, float]) -> CanonicalAdapter:
+    """What the parts of a stack change together: exactly the sum of their updates.
+
+    Raises:
+        InputError: as :func:`~edgekit_exporters.peft.combine.combine`.
+    """
+    return combined_pairs(parts, scales, Combination(CAT))
 
 
 def common_weights(project: Project, adapter: Adapter, parts: Sequence[FoundPart], base: Base) -> Weights:
