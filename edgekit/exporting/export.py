@@ -38,7 +38,7 @@ from edgekit.training.finished import (
 from edgekit.training.kept import as_trained
 from edgekit.training.record import check_folded
 from edgekit_exporters.base import Base
-from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, StackSource, write_bundle
+from edgekit_exporters.bundle import ANY_ISA, BundlePlan, Quality, write_bundle
 from edgekit_exporters.gguf.adapter import AdapterSource, separate_adapter
 from edgekit_exporters.gguf.base import gguf_from_folder
 from edgekit_exporters.gguf.metadata import rewrite_metadata
@@ -182,7 +182,7 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
             longest,
             base.name,
         )
-    stacks = [stack_source(project, name, base) for name in _stacks(project, adapters)]
+    stacks = [stack_subject(project, name) for name in _stacks(project, adapters)]
     return _Prepared(project, base, shipped, weights, adapters, sources, stacks, longest)
 
 
@@ -256,7 +256,7 @@ class _Prepared:
     weights: Weights
     adapters: list[Adapter]
     sources: list[AdapterSource]
-    stacks: list[StackSource]
+    stacks: list[Adapter]
     longest: int | None
 
     def plan(self, weights: Weights, scratch: Path) -> BundlePlan:
@@ -276,7 +276,7 @@ class _Prepared:
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
             longest=self.longest,
             kv_cache=settings.kv_cache,
-            stacks=self.stacks,
+            stacks=[stack_source(self.project, stack, self.base) for stack in self.stacks],
         )
 
     def _projector(self) -> Path | None:
@@ -357,6 +357,6 @@ def _references(prepared: _Prepared) -> list[Reference] | None:
         log.warning("not proven, as there are no evaluation rows for %s", ", ".join(unproven))
         return None
     references = []
-    for adapter in (*adapters, *(stack_subject(project, stack.name) for stack in prepared.stacks)):
+    for adapter in (*adapters, *prepared.stacks):
         references.append(take_reference(project, adapter, project.gate.rows))
     return references

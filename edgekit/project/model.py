@@ -507,11 +507,13 @@ class Project:
             InputError: there are none.
         """
         stack = self.stacks.get(name)
-        names = [name] if stack is None or stack.data is not None else list(stack.scales)
+        if stack is not None and stack.data is not None:
+            return [stack.data.eval]
         found: list[DataSource] = []
-        for each in names:
+        for each in [name] if stack is None else stack.scales:
             file = self.data_for(each).eval
-            found += [file] if file not in found else []
+            if file not in found:
+                found.append(file)
         return found
 
     def data_for(self, name: str) -> DataFiles:
@@ -520,8 +522,6 @@ class Project:
         Raises:
             InputError: neither names any.
         """
-        if name in self.stacks and (own := self.stacks[name].data) is not None:
-            return own
         files = self.adapters[name].data or self.data
         if files is not None and self.adapters[name].method == PREFERENCE:
             train, evaluation = (replace(each, preferences=True) for each in (files.train, files.eval))

@@ -12,10 +12,11 @@ from edgekit.encoding.images import row_images
 from edgekit.evaluation.torch_model import TorchModel
 from edgekit.project import Adapter, Project
 from edgekit.training.finished import trained_reasoning
-from edgekit.training.parts import common_reasoning, common_weights, find_parts, pairs_of_stack
+from edgekit.training.parts import combined_pairs, common_weights, find_parts
 from edgekit_exporters.base import Base
 from edgekit_exporters.bundle import StackSource
 from edgekit_exporters.hf.templates import template_facts
+from edgekit_exporters.peft.combinations import CAT, Combination
 from edgekit_exporters.peft.intake import is_dead, take_in
 from edgekit_exporters.peft.written import write_peft
 from edgekit_runtime.errors import InputError
@@ -33,13 +34,12 @@ def stack_subject(project: Project, name: str) -> Adapter:
     return replace(project.subject(name), reasoning=modes.pop() if len(modes) == 1 else None)
 
 
-def stack_source(project: Project, name: str, base: Base) -> StackSource:
-    """The stack as exporters take it; raises as :func:`stack_subject`."""
-    subject = stack_subject(project, name)
+def stack_source(project: Project, subject: Adapter, base: Base) -> StackSource:
+    """What :func:`stack_subject` gave, as exporters take it."""
     template = ChatTemplate.of(template_facts(base.folder))
     return StackSource(
-        name=name,
-        scales=project.stacks[name].scales,
+        name=subject.name,
+        scales=project.stacks[subject.name].scales,
         system=subject.system,
         generation=subject.generation.as_dict(),
         output_schema=subject.schema,
@@ -48,7 +48,7 @@ def stack_source(project: Project, name: str, base: Base) -> StackSource:
 
 
 def stacked_model(project: Project, subject: Adapter, base: Base) -> tuple[TorchModel, Weights]:
-    """The base with all adapters of a stack at their scales, on the weights that they were trained on.
+    """The base with all adapters of a stack, which is ``subject``, at their scales, on the weights of their training.
 
     Raises:
         InputError: a part that is missing, of another base, or no sum of pairs; parts that cancel out.
@@ -58,9 +58,9 @@ def stacked_model(project: Project, subject: Adapter, base: Base) -> tuple[Torch
     weights = common_weights(project, subject, parts, base)
     with tempfile.TemporaryDirectory(prefix="edgekit-stack-") as scratch:
         folder = Path(scratch)
-        write_peft(pairs_of_stack(parts, scales), base, loading_name(base), folder)
+        write_peft(combined_pairs(parts, scales, Combination(CAT)), base, loading_name(base), folder)
         if is_dead(take_in(folder, base)):
             raise InputError(f"the stack {subject.name} changes nothing: its parts cancel out", "use other scales")
-        reasoning = common_reasoning(subject, parts)
-        model = TorchModel(base, weights, folder, row_images(project, base), name=subject.name, reasoning=reasoning)
+        images = row_images(project, base)
+        model = TorchModel(base, weights, folder, images, name=subject.name, reasoning=subject.reasoning)
     return model, weights

@@ -15,7 +15,7 @@ from edgekit.training.finished import folded_digest, trained_reasoning, trained_
 from edgekit.training.no_update import no_update
 from edgekit_exporters.base import Base
 from edgekit_exporters.peft.canonical import CanonicalAdapter, NotAdditive, canonicalize
-from edgekit_exporters.peft.combinations import CAT, Combination
+from edgekit_exporters.peft.combinations import Combination
 from edgekit_exporters.peft.combine import Part, combine
 from edgekit_exporters.peft.intake import take_in_any
 from edgekit_exporters.peft.prompts import TakenPrompt
@@ -91,15 +91,6 @@ def combined_pairs(parts: Sequence[FoundPart], weights: Mapping[str, float], how
         InputError: as :func:`~edgekit_exporters.peft.combine.combine`.
     """
     return combine([Part(part.name, part.pairs, weights[part.name]) for part in parts], how)
-
-
-def pairs_of_stack(parts: Sequence[FoundPart], scales: Mapping[str, float]) -> CanonicalAdapter:
-    """What the parts of a stack change together: exactly the sum of their updates.
-
-    Raises:
-        InputError: as :func:`~edgekit_exporters.peft.combine.combine`.
-    """
-    return combined_pairs(parts, scales, Combination(CAT))
 
 
 def common_weights(project: Project, adapter: Adapter, parts: Sequence[FoundPart], base: Base) -> Weights:

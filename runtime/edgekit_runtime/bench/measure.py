@@ -78,9 +78,8 @@ def run_bench(
         opened = 1e3 * (time.perf_counter() - start)
         used = runtime.engine.threads
         prompts = bench_prompts(runtime, repeats + 1, prompt_tokens)
-        manifest = runtime.manifest
-        asked: dict[str, Stack] = {BASE: BARE} | {entry.name: ((entry.name, 1.0),) for entry in manifest.adapters}
-        asked |= {stack.name: tuple(stack.scales.items()) for stack in manifest.stacks}
+        asked: dict[str, Stack] = {BASE: BARE}
+        asked |= {entry.name: tuple(entry.scales.items()) for entry in runtime.manifest.subjects}
         header = read_gguf(runtime.base_files.header)
         results = []
         for name, stack in asked.items():

@@ -17,7 +17,6 @@ from edgekit_runtime import machine
 from edgekit_runtime.engines import Prompt
 from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.formats.adapter import AdapterFacts
-from edgekit_runtime.formats.manifest import StackEntry
 from edgekit_runtime.intake.canary import OTHER_CPU, ending, engine_environment
 from edgekit_runtime.runtime import BASE, Runtime
 from edgekit_runtime.store import Store, is_store
@@ -197,8 +196,7 @@ def _prompt(runtime: Runtime, name: str) -> Prompt:
     prompt = runtime.encode([{"role": "user", "content": CANARY_PROMPT}], name)
     if name == BASE:
         return prompt
-    entry = runtime.manifest.subject(name)
-    part = entry.adapters[0].name if isinstance(entry, StackEntry) else name  # all parts of a stack have the same
+    part = next(iter(runtime.manifest.subject(name).scales))  # all adapters of a stack have the same invocation
     call = AdapterFacts.read(runtime.adapter_path(part)).invocation
     return prompt.followed_by([*call, *prompt.tokens[-1:]]) if call else prompt
 

@@ -170,12 +170,11 @@ def _check_adapter(subject: Path, name: str | None) -> None:
     wanted = name or manifest.default_adapter
     if wanted is None:
         return
-    if any(stack.name == wanted for stack in manifest.stacks):
-        return  # the catalogue says what it lacks
-    entry = manifest.adapter(wanted)
-    why = store and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
-    if why:
-        raise InputError(f"adapter {wanted} is set aside: {why}", "install it again, or --adapter base")
+    parts = manifest.subject(wanted).scales
+    for entry in manifest.adapters:  # the catalogue says what a stack lacks
+        why = store and entry.name in parts and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
+        if why:
+            raise InputError(f"adapter {entry.name} is set aside: {why}", "install it again, or --adapter base")
 
 
 def _image(given: str) -> Picture:

@@ -101,6 +101,11 @@ class AdapterEntry:
     kind: str | None = None
     virtual_tokens: int | None = None
 
+    @property
+    def scales(self) -> dict[str, float]:
+        """What is applied, as of a stack: itself, as it is."""
+        return {self.name: 1.0}
+
 
 @dataclass(frozen=True)
 class StackPart:

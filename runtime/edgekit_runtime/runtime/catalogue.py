@@ -83,14 +83,13 @@ class Catalogue:
 
     def _subject(self, name: str) -> AdapterEntry | StackEntry:
         """An adapter or a stack; raises InputError for an unknown name, and for a stack that lacks an adapter."""
-        known = {entry.name for entry in self.manifest.adapters}
         stack = next((each for each in self._bundle.manifest.stacks if each.name == name), None)
-        lacking = stack.lacking(self.manifest.adapters) if stack is not None and name not in known else []
-        if not lacking:
+        if stack is None or any(entry.name == name for entry in self.manifest.subjects):
             return self.manifest.subject(name)
+        known = {entry.name for entry in self.manifest.adapters}
         gone = ", ".join(
             f"{each}, which is another one now" if each in known else f"{each}, which doesn't answer"
-            for each in lacking
+            for each in stack.lacking(self.manifest.adapters)
         )
         raise InputError(
             f"the stack {name} needs {gone}",
@@ -101,10 +100,7 @@ class Catalogue:
         """Adapters with their scales."""
         if lora is not None:
             return lora
-        if name is None:
-            return {}
-        entry = self._subject(name)
-        return entry.scales if isinstance(entry, StackEntry) else {name: 1.0}
+        return {} if name is None else self._subject(name).scales
 
     def stack(self, name: str | None, lora: Mapping[str, float] | None = None) -> tuple[Stack, dict[str, Path]]:
         """The adapters to apply, by digest, and their files.

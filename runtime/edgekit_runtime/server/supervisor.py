@@ -170,8 +170,9 @@ class Supervisor:
         """Refuse what may not be asked."""
         if self._killers.refuses(key):
             raise Deadly("the engine has crashed over this request before", "change it; the service's log says more")
+        names = self._names(options) | {options.get("adapter")}
         for name, model in self._left_out.by_name(self._added).items():
-            if name in self._names(options) or name == options.get("adapter"):
+            if name in names:
                 raise _set_aside(name, model[ASIDE])
 
     async def _events(self, message: Message, key: str) -> AsyncGenerator[Message, None]:

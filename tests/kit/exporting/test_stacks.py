@@ -58,8 +58,11 @@ def project(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def bundle(project: Path) -> tuple[Path, Manifest]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    return export(load_project(project), output=project / "bundle", accept_loss="random weights")
+    made = export(load_project(project), output=project / "bundle", accept_loss="random weights")
+    torch.set_num_threads(threads)
+    return made
 
 
 def test_torch_adds_what_peft_adds_with_all_of_them_active(project: Path, tiny_chat_base: Path) -> None:

@@ -114,12 +114,11 @@ def _choice(choice: Any) -> Any:
         listed = choice.get("tools")
         named = [_named(each) for each in listed] if isinstance(listed, list) else None
         return {"type": ALLOWED, ALLOWED: {"mode": choice.get("mode"), "tools": named}}
-    name = choice.get("name") if isinstance(choice, dict) and choice.get("type") == "function" else None
-    if not isinstance(name, str):
+    if not isinstance(choice, dict) or choice.get("type") != "function" or not isinstance(choice.get("name"), str):
         raise InputError(f"tool_choice is none of {', '.join(CHOICES)}", f"send one of them, or {_NAMED}")
-    return {"type": "function", "function": {"name": name}}
+    return _named(choice)
 
 
 def _named(tool: Any) -> Any:
-    """A function that is allowed, as chats name it."""
+    """A function as chats name it."""
     return {"type": "function", "function": {"name": tool.get("name")}} if isinstance(tool, dict) else None
