@@ -45,7 +45,7 @@ LONG = "data:image/png;base64," + "+/Ab" * LEAST_IMAGE
 class _Taking:
     """A worker that keeps what it is asked, and answers when it may."""
 
-    ready, models, stats, restarts, pid, errors = True, (), {}, 0, 0, ()
+    ready, models, names, stats, restarts, pid, errors = True, (), frozenset[str](), {}, 0, 0, ()
 
     def __init__(self) -> None:
         self.go, self.asked = asyncio.Event(), list[dict[str, Any]]()

@@ -33,7 +33,7 @@ ANSWER: dict[str, Any] = {
 class _Slow:
     """A worker that answers when it is told to."""
 
-    ready, models, stats, restarts = True, (), {}, 0
+    ready, models, names, stats, restarts = True, (), frozenset[str](), {}, 0
 
     def __init__(self) -> None:
         self.go, self.asked = asyncio.Event(), 0
