@@ -55,6 +55,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "pages of this site may ask, https://app.example say; * for all (can be repeated; default: none)",
     },
     "no_lookahead": {"action": "store_true", "help": NO_LOOKAHEAD},
+    "exact": {
+        "choices": ("on", "off"),
+        "default": "on",
+        "help": "off: several requests at once and later turns are quicker, but answers may depend on others (on)",
+    },
     "allow_special": {"action": "store_true", "help": ALLOW_SPECIAL},
 }
 WRITTEN_TO = ("store", "watch")  # folders that the service changes
@@ -117,6 +122,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         adapter_memory=None if memory is None else int(memory * 1e6),
         chat_memory=int(arguments.chat_memory * 1e6),
         lookahead=not arguments.no_lookahead,
+        exact=arguments.exact == "on",
         allow_special=arguments.allow_special,
         cors=arguments.cors or [],
     )

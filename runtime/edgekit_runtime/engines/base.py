@@ -258,7 +258,8 @@ class Engine(Protocol):
 
     ``context`` is what one sequence can hold, in tokens; ``sequences`` how many there are.  ``holder`` is whoever
     filled the KV cache last, so that a loop notices when its cells are gone.  ``splits_at_gaps`` tells that only
-    sequences with neighbouring numbers are decoded in one go.
+    sequences with neighbouring numbers are decoded in one go.  ``exact`` tells that an answer must not depend on who
+    else is asking or has asked, to the bit.
     """
 
     context: int
@@ -266,6 +267,7 @@ class Engine(Protocol):
     threads: int
     holder: object
     splits_at_gaps: bool
+    exact: bool
 
     def load_adapter(self, name: str, path: Path) -> int:
         """Load an adapter file under ``name``; returns the bytes it takes, raises InputError when it is refused."""

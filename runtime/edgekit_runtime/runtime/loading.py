@@ -56,6 +56,7 @@ def load(
     context: int | None,
     parallel: int,
     kv_cache: str | None,
+    exact: bool,
     probe: bool,
     generation: int | None,
 ) -> Loaded:
@@ -76,7 +77,7 @@ def load(
     if probe:
         noted = Probed(bundle.root / PROBED if stored else user_folder())
         noted.ensure(bundle.manifest.base, files)
-    engine = _engine(files, bundle.manifest.base.context, threads, context, parallel)
+    engine = _engine(files, bundle.manifest.base.context, threads, context, parallel, exact=exact)
     resources.callback(engine.close)
     images = _images(bundle, engine)
     if images is not None:
@@ -108,7 +109,9 @@ def _with_cache(bundle: Bundle, header: GgufFile, kv_cache: str | None) -> BaseF
     return replace(files, kv_cache=kind)
 
 
-def _engine(files: BaseFiles, longest: int, threads: int | None, context: int | None, parallel: int) -> Engine:
+def _engine(
+    files: BaseFiles, longest: int, threads: int | None, context: int | None, parallel: int, *, exact: bool
+) -> Engine:
     from edgekit_runtime.engines.opening import open_engine
 
     if context is not None and not 0 < context <= longest:
@@ -122,6 +125,7 @@ def _engine(files: BaseFiles, longest: int, threads: int | None, context: int | 
         context=context or default_context(longest, parallel),
         threads=threads or decode_threads(),
         sequences=parallel,
+        exact=exact,
     )
 
 

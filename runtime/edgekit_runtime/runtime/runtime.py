@@ -62,6 +62,7 @@ class Runtime:
         parallel: int = 1,
         kv_cache: str | None = None,
         lookahead: bool = True,
+        exact: bool = True,
         adapter_memory: int | None = None,
         chat_memory: int = DEFAULT_CHAT_MEMORY,
         cache: Path | None = None,
@@ -82,6 +83,8 @@ class Runtime:
                 for 0.28 "q4_0"; the bundle's when None.
             lookahead: decode guesses with each token where that pays and answers stay the same; with one request at
                 a time.
+            exact: an answer depends on nobody else, to the bit; without it, steps of several requests are quicker, and
+                later turns of a chat begin sooner.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             chat_memory: bytes for the KV cache of conversations that wait for their next turn; 0 for none.
             cache: folder for the KV cache of system prompts; a store has its own.
@@ -108,6 +111,7 @@ class Runtime:
                 context=context,
                 parallel=parallel,
                 kv_cache=kv_cache,
+                exact=exact,
                 probe=probe,
                 generation=generation,
             )
@@ -117,6 +121,7 @@ class Runtime:
             self._asker = Asker(loaded, self._catalogue, allow_special=allow_special)
             folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
+            tag += "" if self._engine.exact else " inexact"  # such cells have other bits
             pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
             self.loop = Loop(
                 self._engine,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit_runtime.engines import BARE, Engine, Part, Stack
+from edgekit_runtime.engines.base import PREFILL_CHUNK
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.scheduler.chunks import LEAST_CHUNK, longest_chunk
 from edgekit_runtime.scheduler.lookahead import MOST_GUESSES, Guesser, Lookahead
@@ -42,30 +43,33 @@ class Decoder:
         self._engine = engine
         self._pool = pool
         self._longest = longest_chunk(engine)
+        # Forced tokens of one request that others' tokens may stand beside: a part of several is computed otherwise
+        # than single tokens are, so where bits matter each has a step of its own.
+        self._joined = 1 if engine.exact else max(PREFILL_CHUNK // engine.sequences, 1)
 
     def decode(self, stack: Stack, slots: list[Slot]) -> None:
         """One more token for each, or several; some may have ended in the meantime."""
         if not slots:
             return
-        single: list[tuple[Slot, Request]] = []
+        joined: list[tuple[Slot, Request]] = []
         for slot in slots:
             request = slot.request
             if request is None:
                 continue
             if request.guesser is not None:
                 self._look_ahead(slot, request, request.guesser)
-            elif len(request.pending) > 1:
+            elif len(request.pending) > self._joined:
                 self._catch_up(slot, request)
             else:
-                single.append((slot, request))
+                joined.append((slot, request))
         parts = [
             Part(slot.sequence, request.decoded, request.pending, stack=request.stack_at(request.decoded))
-            for slot, request in single
+            for slot, request in joined
         ]
-        if not parts or not self.run(stack, parts, [slot for slot, _ in single]):
+        if not parts or not self.run(stack, parts, [slot for slot, _ in joined]):
             return
-        for row, (slot, request) in enumerate(single):
-            request.decoded += 1
+        for row, (slot, request) in enumerate(joined):
+            self._keep(slot, request, request.pending)
             self.sample(slot, request, row)
 
     def _catch_up(self, slot: Slot, request: Request) -> None:
@@ -108,8 +112,10 @@ class Decoder:
         self.counts.accepted_tokens += right
 
     def _keep(self, slot: Slot, request: Request, tokens: Sequence[int]) -> None:
-        """Tokens of the answer have gone through the model; those of a request that looks ahead can be used again."""
-        if request.guesser is not None:
+        """Tokens of the answer have gone through the model; those of a request that looks ahead can be used again, and
+        where bits don't matter all of them.
+        """
+        if request.guesser is not None or not self._engine.exact:
             stack = request.stack_at(request.decoded)
             slot.held.extend((token, stack) for token in tokens)
         request.decoded += len(tokens)

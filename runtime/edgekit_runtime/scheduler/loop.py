@@ -2,7 +2,8 @@
 prompt a chunk of prefill.
 
 Requests that use the same adapters are decoded together where that changes no bit of anybody's answer
-(:meth:`~edgekit_runtime.engines.Engine.batches_exactly`), else one after another; those with different adapters
+(:meth:`~edgekit_runtime.engines.Engine.batches_exactly`) or the engine was told that bits don't matter, else one after
+another; those with different adapters
 too where the engine can (:meth:`~edgekit_runtime.engines.Engine.mixes`).
 """
 
@@ -174,8 +175,7 @@ class Loop:
         stack, length = request.stack, len(request.prompt.tokens)
         works = working_from(self._engine, stack, request.prompt.tokens)
         request.works_from = length + request.work.max_tokens if works is None else works
-        exact = self._engine.cuts_exactly(stack) and (not request.works_from or self._engine.cuts_exactly(BARE))
-        slot, reused = self._places.take(request, exact=exact)
+        slot, reused = self._places.take(request, anywhere=self._cuts_anywhere(request))
         request.decoded = request.reused = reused
         if self.lookahead is not None and self._engine.looks_ahead(stack):
             request.guesser = Guesser(self.lookahead, stack, request.prompt.tokens)
@@ -183,6 +183,13 @@ class Loop:
         slot.request, slot.used = request, self.counts.steps
         self.counts.reused_tokens += reused
         self._prefilling.append(slot)
+
+    def _cuts_anywhere(self, request: Request) -> bool:
+        """Whether a request's prompt may be cut into any chunks."""
+        engine = self._engine
+        return not engine.exact or (
+            engine.cuts_exactly(request.stack) and (not request.works_from or engine.cuts_exactly(BARE))
+        )
 
     def _mixes(self, stacks: Sequence[Stack]) -> bool:
         if len(stacks) < 2 or not self.mixing:
@@ -193,7 +200,7 @@ class Loop:
     def _decode(self, stack: Stack, slots: list[Slot], tokens: int) -> None:
         """Decode ``tokens`` times for requests with the same adapters, together where that changes no bit."""
         with watched(self.watch, [stack]):
-            together = self._engine.batches_exactly(stack)
+            together = not self._engine.exact or self._engine.batches_exactly(stack)
         if together:
             slots, lost = self._places.gather(slots)
             for slot in lost:

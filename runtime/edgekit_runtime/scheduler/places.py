@@ -32,15 +32,15 @@ class Places:
         """Sequences without a request."""
         return [slot for slot in self.slots if slot.request is None]
 
-    def take(self, request: Request, *, exact: bool) -> tuple[Slot, int]:
+    def take(self, request: Request, *, anywhere: bool) -> tuple[Slot, int]:
         """A free sequence for a request, and how many cells of its prompt that holds.
 
         Args:
             request: as it begins.
-            exact: no bit depends on how its prompt is cut into chunks.
+            anywhere: its prompt may be cut into any chunks: no bit depends on it, or bits don't matter.
         """
         keys = request.keys(0, len(request.prompt.tokens))
-        slot, reused = self._place(request, keys, exact)
+        slot, reused = self._place(request, keys, anywhere)
         if not self._engine.forget(slot.sequence, reused):
             reused = 0
         del slot.held[reused:]
@@ -76,17 +76,17 @@ class Places:
         lost = [idle for idle in span if idle.request is None and not self._move(movers.pop(), idle)]
         return span, lost
 
-    def _place(self, request: Request, keys: list[Key], exact: bool) -> tuple[Slot, int]:
+    def _place(self, request: Request, keys: list[Key], anywhere: bool) -> tuple[Slot, int]:
         """A free slot, and how many of the prompt's cells it holds: its own, or those of a parked conversation."""
 
         def good(slot: Slot) -> tuple[tuple[bool, int], int]:
             return self._room(slot.sequence, request.stack), -slot.used
 
         free = self.free
-        held = {slot.sequence: self._reusable(slot, request, keys, exact) for slot in free}
+        held = {slot.sequence: self._reusable(slot, request, keys, anywhere) for slot in free}
         slot = max(free, key=lambda each: (held[each.sequence], good(each)))
         reused = held[slot.sequence]
-        parked = {chat: self._reusable(chat, request, keys, exact) for chat in self.parked}
+        parked = {chat: self._reusable(chat, request, keys, anywhere) for chat in self.parked}
         best = max(parked, key=lambda each: parked[each], default=None)
         if best is not None and parked[best] - reused >= LEAST_PARKED:
             slot = max(free, key=good)
@@ -123,7 +123,7 @@ class Places:
         slot.held, slot.cuts = chat.held, chat.cuts  # nobody else has them now
         return True
 
-    def _reusable(self, slot: Slot | Parked, request: Request, keys: list[Key], exact: bool) -> int:
+    def _reusable(self, slot: Slot | Parked, request: Request, keys: list[Key], anywhere: bool) -> int:
         """How many tokens of the prompt this slot holds, or this parked conversation.
 
         Where the bits depend on how a prompt is cut, it holds the chunks that this prompt would be cut into as well;
@@ -133,7 +133,7 @@ class Places:
             return 0
         pairs = enumerate(zip(slot.held, keys, strict=False))
         common = next((at for at, (held, key) in pairs if held != key), min(len(slot.held), len(keys)))
-        if not exact:
+        if not anywhere:
             same = 0
             for cut in slot.cuts:
                 if cut > common or cut == len(keys) or cut != chunk_end(request, same, self._longest):

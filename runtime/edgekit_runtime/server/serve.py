@@ -53,6 +53,7 @@ def serve(
     adapter_memory: int | None = None,
     chat_memory: int = DEFAULT_CHAT_MEMORY,
     lookahead: bool = True,
+    exact: bool = True,
     allow_special: bool = False,
     cors: Sequence[str] = (),
 ) -> None:
@@ -75,6 +76,7 @@ def serve(
         adapter_memory: bytes.
         chat_memory: bytes.
         lookahead: decode tokens that are forced or likely several at a time.
+        exact: an answer depends on nobody else, to the bit.
         allow_special: control tokens that are spelt in messages are some, not text.
         cors: sites whose pages may ask, as browsers name them: ``https://app.example``; ``*`` for all.
 
@@ -102,6 +104,7 @@ def serve(
             "adapter_memory": adapter_memory,
             "chat_memory": chat_memory,
             "lookahead": lookahead,
+            "exact": exact,
             "allow_special": allow_special,
             "probe": True,
         }

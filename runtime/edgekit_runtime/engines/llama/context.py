@@ -43,8 +43,9 @@ class LlamaContext:
         sequences: int,
         kv_cache: str = F16,
         hidden: bool = False,
+        apart: bool = True,
     ) -> None:
-        """Set aside ``sequences`` streams of ``context`` tokens.
+        """Set aside ``sequences`` streams of ``context`` tokens; not ``apart``, one stream for all.
 
         ``threads`` chooses their number for each step.  ``kv_cache`` is the type of keys and values.  ``hidden``:
         :meth:`hidden` is wanted.
@@ -58,12 +59,14 @@ class LlamaContext:
         parameters.n_batch = min(PREFILL_CHUNK, context * sequences)
         parameters.n_threads = parameters.n_threads_batch = threads.most
         parameters.n_ubatch = SCORED_CHUNK
-        parameters.kv_unified = False
+        parameters.kv_unified = not apart
         set_kv_cache(parameters, kv_cache)
         parameters.flash_attn_type = (
             llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
             if needs_flash_attention(kv_cache)
             else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            if apart
+            else llama.LLAMA_FLASH_ATTN_TYPE_AUTO
         )
         if hidden:
             parameters.n_batch = parameters.n_ubatch = HIDDEN_CHUNK

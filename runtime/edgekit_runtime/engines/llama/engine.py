@@ -13,6 +13,9 @@ things see to that, and :meth:`LlamaEngine.batches_exactly` measures whether the
   the cells one by one, so it can be on there, as it has to be;
 * with several, adapters are loaded with an odd rank (:mod:`~edgekit_runtime.engines.llama.odd_rank`); with one, where
   that is quicker, with the rank of a whole step.
+
+Without ``exact``, several sequences have one stream, flash attention and adapters as they are: a step takes any tokens
+of all of them.
 """
 
 from __future__ import annotations
@@ -57,10 +60,19 @@ if TYPE_CHECKING:
 class LlamaEngine(VocabularyUser):
     """A base GGUF and any number of adapters: LoRA GGUFs, and those of virtual tokens."""
 
-    splits_at_gaps = True
-
-    def __init__(self, base: Path, *, context: int, threads: int, sequences: int = 1, kv_cache: str = F16) -> None:
+    def __init__(
+        self,
+        base: Path,
+        *,
+        context: int,
+        threads: int,
+        sequences: int = 1,
+        kv_cache: str = F16,
+        exact: bool = True,
+    ) -> None:
         """Map the base into memory and make ``sequences`` KV streams of ``context`` tokens each, of type ``kv_cache``.
+
+        Without ``exact``, logits may depend on which sequences are decoded together.
 
         Raises:
             InputError: llama.cpp refuses the file or the cache's type, or there is not enough memory for the context.
@@ -69,6 +81,7 @@ class LlamaEngine(VocabularyUser):
         if kv_cache != F16:  # llama.cpp ends the process over some
             with_kv_cache(gguf_facts(read_gguf(base)), kv_cache, base.name)
         self.context, self.threads, self.sequences, self.kv_cache = context, threads, sequences, kv_cache
+        self.exact = self.splits_at_gaps = exact
         self._choice = Threads(threads)
         self.holder: object = None
         self._adapters: dict[str, Any] = {}
@@ -107,7 +120,7 @@ class LlamaEngine(VocabularyUser):
         if is_prompt_adapter(header):
             return self._load_prompt(name, header)
         widened = (
-            with_odd_rank(header, wanted=True)
+            with_odd_rank(header, wanted=self.exact)
             if self.sequences > 1
             else with_whole_step(header, wanted=dots_in_steps())
         )
@@ -229,7 +242,7 @@ class LlamaEngine(VocabularyUser):
 
     def restore(self, sequence: int, state: bytes) -> bool:
         """Put a saved KV cache into an empty sequence; False, and empty still, when it doesn't fit."""
-        buffer = (ctypes.c_ubyte * len(state)).from_buffer_copy(state)
+        buffer = ctypes.cast(ctypes.c_char_p(state), ctypes.POINTER(ctypes.c_uint8))  # llama.cpp only reads it
         if llama.llama_state_seq_set_data(self._open.handle, buffer, len(state), sequence) == len(state):
             return True
         self.forget(sequence)
@@ -268,6 +281,7 @@ class LlamaEngine(VocabularyUser):
             threads=threads or self._choice,
             sequences=self.sequences,
             kv_cache=self.kv_cache,
+            apart=self.exact or self.sequences == 1,
         )
 
     def _tried(self, stack: Stack) -> probe.Exactness:

@@ -44,6 +44,7 @@ class OnnxEngine(VocabularyUser):
     """A base as an ONNX graph, and any number of ``.onnx_adapter`` files."""
 
     splits_at_gaps = False
+    exact = True
 
     def __init__(self, files: BaseFiles, *, context: int, threads: int, sequences: int = 1) -> None:
         """Load the graph and set aside ``sequences`` rows of ``context`` tokens.
