@@ -52,6 +52,7 @@ class Subject:
         others: the same base in the types that may be advised, the one with least loss first.
         matrices: that `targets: all-linear` means, where llama.cpp runs them.
         shapes: of each LoRA, by name, likewise.
+        stacks: the adapters of each stack, by its name.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Subject:
     others: Mapping[str, Model] = field(default_factory=dict)
     matrices: tuple[Matrix, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def subject_of_bundle(path: Path, kv_cache: str | None = None) -> Subject:
@@ -95,7 +97,8 @@ def subject_of_bundle(path: Path, kv_cache: str | None = None) -> Subject:
             subject = replace(subject, shapes={name: shape for name, shape in shapes.items() if shape.matrices})
         reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
         subject = _bounded(subject, manifest.base.context)
-        return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
+        stacks = {stack.name: tuple(stack.scales) for stack in manifest.stacks}
+        return replace(subject, adapters=adapters, stacks=stacks, isa=manifest.requires.isa, reader=reader)
 
 
 def subject_of_name(
