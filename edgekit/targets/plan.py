@@ -23,8 +23,8 @@ PLAN_SCHEMA = "edgekit.plan/1"
 class Planned:
     """A plan with what it was made for.
 
-    ``costs`` is what adapters of usual targets cost, ``shares`` decode under known adapters and stacks, both as shares of
-    the bare base's speed; ``budget`` is the share that advice goes by.
+    ``costs`` is what adapters of usual targets cost, ``shares`` decode under known adapters and stacks, both as shares
+    of the bare base's speed; ``budget`` is the share that advice goes by.
     """
 
     subject: Subject
