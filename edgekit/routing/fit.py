@@ -1,4 +1,4 @@
-"""Heads from training rows: for each adapter a logistic regression, its rows against everybody else's and everyday ones.
+"""Heads from training rows: for each adapter a logistic regression, its rows against all others and everyday texts.
 
 Thresholds and temperatures come from folds: a head judges rows, and whole kinds of everyday texts, that it was not
 fitted on.  Then it is fitted on all of them.
@@ -24,7 +24,7 @@ PENALTY = 1e-6  # on squares of weights, beside a mean loss
 EVERYDAY_SHARE = 0.6  # of the weight of all rows; each kind and each adapter weighs as much as the next
 STRICTEST = 0.5  # log-odds that are asked for at most
 OWN_LOSS = 0.01  # share of an adapter's rows that may fall below its threshold
-COOLEST, HOTTEST = 0.25, 10.0  # temperatures
+COOLEST, HOTTEST = 1.0, 10.0  # temperatures: rows on devices are never easier than those that were held out
 STEPS = 200
 
 
@@ -97,7 +97,7 @@ def _fit(groups: Sequence[Matrix], own: int) -> tuple[Matrix, Matrix]:
 
 
 def _temperature(mine: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """The one under which rows that were held out are likeliest (Guo et al., arXiv:1706.04599); both sides weigh alike."""
+    """The one under which what was held out is likeliest (Guo et al., arXiv:1706.04599); both sides weigh alike."""
 
     def loss(log_temperature: float) -> float:
         scale = np.exp(log_temperature)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,14 @@ class TokenRows:
         """The weighted mean of the rows of a text's tokens, [width], of length 1; zeros for no token."""
         import numpy as np
 
-        known = [token for token in tokens if 0 <= token < self.count]
+        counts = Counter(token for token in tokens if 0 <= token < self.count)
+        known = list(counts)
         if not known:
             return np.zeros(self.width, np.float32)
         if self._common is None:
             first = range(min(COMMON, self.count))
             self._common = np.average(self.rows(first), axis=0, weights=self._frequency(first)).astype(np.float32)
-        weights = SMOOTHING / (SMOOTHING + self._frequency(known))
+        weights = SMOOTHING / (SMOOTHING + self._frequency(known)) * [counts[token] for token in known]
         return unit(((self.rows(known) - self._common) * weights[:, None]).sum(axis=0).astype(np.float32))
 
     def _frequency(self, tokens: Sequence[int]) -> NDArray[np.float64]:
