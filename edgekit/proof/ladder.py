@@ -18,13 +18,12 @@ from edgekit.project import Gate
 from edgekit.proof.reference import Reference
 from edgekit.proof.tokens import compare_tokens
 from edgekit.proof.verdict import at_least, at_most
+from edgekit_exporters.gguf.quantize import MEASURED
 from edgekit_runtime.engines import BARE, Sampling, generate
 from edgekit_runtime.errors import GateRefused
 
 log = logging.getLogger(__name__)
 
-# From nearly lossless to small; what llama.cpp runs fast on a CPU.
-LADDER = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_NL", "Q4_0")
 SPEED_PROMPT, SPEED_TOKENS, SPEED_REPEATS = 32, 32, 3
 MB = 1_000_000
 
@@ -91,7 +90,7 @@ def climb(measure: Callable[[str], Rung]) -> list[Rung]:
     Raises:
         GateRefused: none may be chosen.
     """
-    rungs = sorted(map(measure, LADDER), key=lambda rung: (bool(rung.refused), rung.size_mb, -rung.decode_tps))
+    rungs = sorted(map(measure, MEASURED), key=lambda rung: (bool(rung.refused), rung.size_mb, -rung.decode_tps))
     if rungs[0].refused:
         tried = "; ".join(f"{rung.quantization}: {', '.join(rung.refused)}" for rung in rungs)
         raise GateRefused(

@@ -36,9 +36,9 @@ _LOAD = """async (threads) => {
 _START = "async () => { const start = performance.now(); await runtime.start(); return performance.now() - start; }"
 # One greedy answer of exactly `count` tokens; the first piece of text may come some tokens after the first token.
 _ANSWER = """async ({ prompt, adapter, count }) => {
-  const digest = runtime.manifest.adapters.find((entry) => entry.name === adapter)?.digest;
+  const scales = adapter ? runtime.adapters.subject(adapter).scales : {};
   const sampling = { temperature: 0, top_k: 40, top_p: 0.95, seed: 0 };
-  const request = { prompt, adapter: digest, maxTokens: count, sampling, stop: [], reuse: false, ignoreEnd: true };
+  const request = { prompt, scales, maxTokens: count, sampling, stop: [], reuse: false, ignoreEnd: true };
   const start = performance.now();
   let first, last;
   for await (const chunk of runtime.engine.complete(request)) { first ??= performance.now(); last = chunk; }

@@ -14,14 +14,14 @@ LONGEST_EXAMPLE = 160  # characters
 
 
 def example_prompts(bundle: Bundle) -> dict[str, list[str]]:
-    """Short prompts of each adapter that the report has rows of.
+    """Short prompts of each adapter and stack that the report has rows of.
 
     A prompt that is long or has several lines is left out: cut, it would be none that the adapter was tried with.
 
     Returns:
         At most :data:`MOST_EXAMPLES` different texts an adapter, in the order of rows; no adapter without one.
     """
-    names = {entry.name for entry in bundle.manifest.adapters}
+    names = {entry.name for entry in bundle.manifest.subjects}
     found: dict[str, list[str]] = {}
     for proof in _list(_report(bundle).get("adapters")):
         name = proof.get("adapter") if isinstance(proof, dict) else None

@@ -64,7 +64,7 @@ def target_costs(
     for targets, starts in GROUPS.items():
         chosen = tuple(each for each in matrices if _means(each.kind, starts))
         if chosen:
-            shares = {rank: decode_share(profile, model, Shape(chosen, rank), position) for rank in ranks}
+            shares = {rank: decode_share(profile, model, [Shape(chosen, rank)], position) for rank in ranks}
             found.append(TargetCost(targets, len(chosen), shares))
     return found
 

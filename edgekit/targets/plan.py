@@ -23,8 +23,8 @@ PLAN_SCHEMA = "edgekit.plan/1"
 class Planned:
     """A plan with what it was made for.
 
-    ``costs`` is what adapters of usual targets cost, ``shares`` decode under those that are known, both as shares of
-    the bare base's speed; ``budget`` is the share that advice goes by.
+    ``costs`` is what adapters of usual targets cost, ``shares`` decode under known adapters and stacks, both as shares
+    of the bare base's speed; ``budget`` is the share that advice goes by.
     """
 
     subject: Subject
@@ -98,9 +98,19 @@ def make_plan(
         plan(profile, subject.model, **settings),
         advise(profile, subject.model, subject.others, min_decode_tps=min_decode_tps, **settings),
         target_costs(profile, subject.model, subject.matrices, prompt_tokens),
-        {name: decode_share(profile, subject.model, shape, prompt_tokens) for name, shape in subject.shapes.items()},
+        _shares(profile, subject, prompt_tokens),
         budget,
     )
+
+
+def _shares(profile: Profile, subject: Subject, position: int) -> dict[str, Estimate]:
+    """Decode under each adapter and each stack whose shapes are known."""
+    together = {name: (name,) for name in subject.shapes} | dict(subject.stacks)
+    return {
+        name: decode_share(profile, subject.model, [subject.shapes[part] for part in parts], position)
+        for name, parts in together.items()
+        if set(parts) <= set(subject.shapes)
+    }
 
 
 def report(planned: Planned) -> str:

@@ -14,11 +14,12 @@ from edgekit.bases.weights import ONNX, Weights, deployed_weights, tell_requanti
 from edgekit.project import AUTO, Export, Project
 from edgekit.targets.adapter_cost import adaptable_matrices, adapter_file_shape
 from edgekit_devices.adapter_cost import Matrix, Shape
-from edgekit_devices.fit import BEST_FIRST, BEST_ONNX_FIRST, ONNX_KV_ELEMENT, Reader, onnx_model
+from edgekit_devices.fit import ADVISED_ONNX, ONNX_KV_ELEMENT, Reader, onnx_model
 from edgekit_devices.speed import Model
 from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.base import Recipe, quantization_of
 from edgekit_exporters.gguf.outline import file_bytes, quantized_header, source_gguf
+from edgekit_exporters.gguf.quantize import ADVISED
 from edgekit_runtime.engines.memory import ONNX_RUNTIME_BYTES, running_bytes, score_bytes
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.base_files import BaseFiles
@@ -51,6 +52,7 @@ class Subject:
         others: the same base in the types that may be advised, the one with least loss first.
         matrices: that `targets: all-linear` means, where llama.cpp runs them.
         shapes: of each LoRA, by name, likewise.
+        stacks: the adapters of each stack, by its name.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Subject:
     others: Mapping[str, Model] = field(default_factory=dict)
     matrices: tuple[Matrix, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def subject_of_bundle(path: Path, kv_cache: str | None = None) -> Subject:
@@ -94,7 +97,8 @@ def subject_of_bundle(path: Path, kv_cache: str | None = None) -> Subject:
             subject = replace(subject, shapes={name: shape for name, shape in shapes.items() if shape.matrices})
         reader = None if bundle.projector_path is None else _reader(bundle.projector_path)
         subject = _bounded(subject, manifest.base.context)
-        return replace(subject, adapters=adapters, isa=manifest.requires.isa, reader=reader)
+        stacks = {stack.name: tuple(stack.scales) for stack in manifest.stacks}
+        return replace(subject, adapters=adapters, stacks=stacks, isa=manifest.requires.isa, reader=reader)
 
 
 def subject_of_name(
@@ -140,7 +144,7 @@ def subject_of_base(
     if weights.format == ONNX:
         refuse_for_onnx(cache)
         model, embedding = _facts_of_outline(base, wanted)
-        others = {each: _facts_of_outline(base, each)[0] for each in BEST_ONNX_FIRST}
+        others = {each: _facts_of_outline(base, each)[0] for each in ADVISED_ONNX}
         return Subject(base.name, model, embedding, {}, others=others)
     if base.gguf is not None:
         subject = _subject_of_blocks(base.gguf, base.name, wanted, settings, cache)
@@ -191,7 +195,7 @@ def _recipe(quantization: str, settings: Export | None) -> Recipe:
 
 
 def _others(source: Path, settings: Export | None, kv_cache: str) -> dict[str, Model]:
-    headers = {each: quantized_header(source, _recipe(each, settings)) for each in BEST_FIRST}
+    headers = {each: quantized_header(source, _recipe(each, settings)) for each in ADVISED}
     return {each: _facts_of_gguf(header, each, kv_cache)[0] for each, header in headers.items()}
 
 
@@ -203,7 +207,7 @@ def _subject_of_gguf(path: Path, name: str, kv_cache: str) -> Subject:
 
 
 def _subject_of_onnx(model: Model, embedding: float, name: str) -> Subject:
-    others = {each: onnx_model(model, each, embedding) for each in BEST_ONNX_FIRST}
+    others = {each: onnx_model(model, each, embedding) for each in ADVISED_ONNX}
     return Subject(name, model, embedding, {}, others=others)
 
 

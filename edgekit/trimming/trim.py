@@ -208,7 +208,7 @@ class _Work:
 
     def _share(self, units: Sequence[Unit]) -> float:
         shape = Shape(tuple(matrix for unit in units for matrix in unit.matrices), self.adapter.highest_rank)
-        return decode_share(self.profile, self.model, shape, POSITION).value
+        return decode_share(self.profile, self.model, [shape], POSITION).value
 
     @contextmanager
     def _trained(self, kept: Sequence[Unit]) -> Iterator[Path]:

@@ -38,10 +38,10 @@ def test_among_whole_steps_a_higher_rank_costs_more(device: str, matrices: list[
 
 @given(MATRICES, st.integers(1, 64))
 def test_a_share_of_the_bases_speed_is_one_and_says_that_it_is_an_estimate(matrices: list[Matrix], rank: int) -> None:
-    share = decode_share(load_profile("raspberry-pi-5"), MODEL, Shape(tuple(matrices), rank), 256)
+    share = decode_share(load_profile("raspberry-pi-5"), MODEL, [Shape(tuple(matrices), rank)], 256)
     assert 0 < share.low < share.value < share.high < 1
     assert share.basis == "estimated"
-    none = decode_share(load_profile("raspberry-pi-5"), MODEL, Shape((), rank), 256)
+    none = decode_share(load_profile("raspberry-pi-5"), MODEL, [Shape((), rank)], 256)
     assert none.low == none.value == none.high == 1
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from edgekit_exporters.cache import cache_folder, cached
@@ -107,10 +107,14 @@ def _run(verb: str, folder: Path, *arguments: str | Path) -> None:
     command = [sys.executable, "-P", str(IN_CONVERTER), str(tools_folder()), verb, str(folder), *map(str, arguments)]
     log.debug("running %s", " ".join(command))
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = _finished(command, environment)
     log.debug("%s", done.stderr)
     if done.returncode:
         raise _refusal(verb, folder, done.stderr)
+
+
+def _finished(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
 def _refusal(verb: str, folder: Path, stderr: str) -> InputError:

@@ -16,8 +16,8 @@ from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.gguf import TENSOR_TYPES
 from edgekit_runtime.hints import did_you_mean
 
-# What the quantiser makes, by the names of llama.cpp's quantize tool -> llama.cpp's number, which files have as
-# general.file_type.  Written down here, as asking the engine means loading it.
+# What the quantiser makes, from wide to narrow, by the names of llama.cpp's quantize tool -> llama.cpp's number, which
+# files have as general.file_type.  Written down here, as asking the engine means loading it.
 QUANTIZATIONS = {
     **{"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7},
     **{"Q6_K": 18, "Q5_K_M": 17, "Q5_K_S": 16, "Q5_1": 9, "Q5_0": 8},
@@ -26,6 +26,10 @@ QUANTIZATIONS = {
     **{"Q2_K": 10, "Q2_K_S": 21, "Q2_0": 41, "IQ2_M": 29, "IQ2_S": 28, "IQ2_XS": 20, "IQ2_XXS": 19},
     **{"IQ1_M": 31, "IQ1_S": 24, "Q1_0": 40, "TQ1_0": 36, "TQ2_0": 37},
 }
+# What `--quantize auto` measures, from nearly lossless to small: what llama.cpp runs fast on a CPU.
+MEASURED = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_NL", "Q4_0")
+# What `edgekit plan` advises, least loss first.
+ADVISED = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M")
 # Q4_K, Q5_K and Q3_K are short for their _M mixes.
 MIXES = ("Q3_K", "Q4_K", "Q5_K")
 # How a dry run logs a tensor whose type changes: "[ 1/ 9] NAME - [shape], type = f32, size = 1 MiB -> 1 MiB (q4_K)".

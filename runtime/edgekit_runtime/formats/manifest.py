@@ -6,6 +6,7 @@ The dataclasses have the JSON fields by name.  Fields that a later version adds 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -296,7 +297,10 @@ def _plain(kind: type, optional: bool = False) -> Callable[[Any, str], Any]:
 def _number(value: Any, place: str) -> float:
     if type(value) not in (int, float):
         raise InputError(f"{place} has to be a number", _MEND)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # more digits than a float has room for
+        return math.inf if value > 0 else -math.inf
 
 
 def _many(one: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
@@ -436,7 +440,7 @@ def _stack_problem(stack: StackEntry, adapters: dict[str, AdapterEntry], complet
         return f"it has {len(names)} adapters, and 1 to {MOST_ADAPTERS} are possible"
     for part in stack.adapters:
         if not 0 < part.scale <= LARGEST_SCALE:
-            return f"{shown(part.name)} can't have a scale of {part.scale:g}"
+            return f"the scale of {shown(part.name)} has to be over 0 and at most {LARGEST_SCALE:g}"
         known = adapters.get(part.name)
         if known is not None and known.kind is not None:
             return f"{part.name} is a prompt adapter, which answers alone"

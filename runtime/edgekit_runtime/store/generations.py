@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
+import logging
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,13 @@ from edgekit_runtime.files.durable import replace_file
 from edgekit_runtime.files.regular import read_small
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest, read_adapter_entry
 
+log = logging.getLogger(__name__)
+
 GENERATION_SCHEMA = "edgekit.generation/1"
 FOLDER = "generations"
 CURRENT = "current"
 MAX_POINTER_BYTES, MAX_GENERATION_BYTES = 64, 64 * 1024 * 1024
+_NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _MEND = "roll back with `edgekit-runtime adapters rollback`, or install the bundle again"
 
 
@@ -42,6 +49,15 @@ class Generation:
     def digests(self) -> set[str]:
         """Objects that this generation needs."""
         return {entry.sha256 for entry in self.manifest.files} | {entry.digest for entry in self.installed}
+
+    def is_like(self, other: Generation) -> bool:
+        """Whether both answer the same and have the same installed, whatever their numbers and order."""
+        return self._content() == other._content()
+
+    def _content(self) -> tuple[Manifest, list[AdapterEntry]]:
+        files = sorted(self.manifest.files, key=lambda file: file.path)
+        adapters = tuple(_ordered(self.manifest.adapters))
+        return replace(self.manifest, adapters=adapters, files=tuple(files)), _ordered(self.installed)
 
 
 class Generations:
@@ -95,6 +111,63 @@ class Generations:
         except (OSError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged ({error})", _MEND) from None
 
+    def current(self) -> Generation | None:
+        """What is active; None in an empty store.
+
+        Raises:
+            InputError: the current generation is damaged.
+        """
+        number = self.current_number()
+        return None if number is None else self.read(number)
+
+    def earlier(self) -> Generation:
+        """Where a rollback leads: to the parent, or past what is damaged to the last sound one before it.
+
+        Raises:
+            InputError: there is none.
+        """
+        try:
+            current = self.current()
+        except InputError:
+            return self._last_sound(before=self._pointed())
+        if current is None:  # the pointer is gone
+            return self._last_sound(before=None)
+        if current.parent is None:
+            raise _NOTHING_EARLIER
+        try:
+            return self.read(current.parent)
+        except InputError as error:
+            log.warning("%s; going further back", error.problem)
+            return self._last_sound(before=current.parent)
+
+    def _last_sound(self, before: int | None) -> Generation:
+        for each in reversed(self.numbers()):
+            if before is None or each < before:
+                with contextlib.suppress(InputError):
+                    return self.read(each)
+        raise _NOTHING_EARLIER
+
+    def _pointed(self) -> int | None:
+        """The current generation's number; None when nothing is current, or the pointer is damaged."""
+        try:
+            return self.current_number()
+        except InputError:
+            return None
+
+    def commit(self, generation: Generation) -> None:
+        """Write the next generation and make it current; only the last step changes what readers see.
+
+        Nothing happens when it says what the current one does: a rollback would seem to do nothing then.
+        """
+        current = self._pointed()
+        with contextlib.suppress(InputError):  # a damaged one is replaced
+            if (active := self.current()) is not None and active.is_like(generation):
+                return
+        number = max([*self.numbers(), current or 0]) + 1
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.write(replace(generation, number=number, parent=current, created=created))
+        self.switch(number)
+
     def write(self, generation: Generation) -> None:
         """Add a generation; it is not current yet."""
         document: dict[str, Any] = {
@@ -119,3 +192,7 @@ class Generations:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _ordered(entries: Sequence[AdapterEntry]) -> list[AdapterEntry]:
+    return sorted(entries, key=lambda entry: (entry.name, entry.version, entry.digest))

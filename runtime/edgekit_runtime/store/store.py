@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
-import os
-import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
@@ -15,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.files.private_folder import PrivateFolder, is_in_use, pinned, private_folder
+from edgekit_runtime.files.private_folder import PrivateFolder, pinned, private_folder
 from edgekit_runtime.formats.adapter import ADAPTER_SUFFIXES, adapter_entry
 from edgekit_runtime.formats.bundle import Bundle
 from edgekit_runtime.formats.gguf import read_gguf
@@ -30,10 +27,11 @@ from edgekit_runtime.store.generations import Generation, Generations
 from edgekit_runtime.store.incoming import Incoming, check_signature, take_bundle, take_file
 from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
+from edgekit_runtime.store.place import is_store
 from edgekit_runtime.store.refusals import Refusals
+from edgekit_runtime.store.sweep import kept_generations, sweep
 from edgekit_runtime.store.transitions import (
     find_installed,
-    is_same,
     version_key,
     with_active,
     with_adapter,
@@ -44,9 +42,7 @@ from edgekit_runtime.store.trusted import Trusted
 
 log = logging.getLogger(__name__)
 
-KEPT_GENERATIONS = 10
 MEND_ROT = "install it again: `edgekit-runtime adapters install BUNDLE`, and look at the disk"
-_NOTHING_EARLIER = InputError("there is no earlier generation", "nothing to roll back to")
 _INSTALL_FIRST = "install a bundle first: `edgekit-runtime adapters install BUNDLE`"
 
 
@@ -63,22 +59,6 @@ class Installed:
     verified: bool
     refused: str | None = None
     virtual_tokens: int | None = None  # of a prompt adapter
-
-
-def default_store() -> Path:
-    """The platform's data folder for this user; /var/lib/edgekit for root on Linux."""
-    if sys.platform == "linux" and os.geteuid() == 0:
-        return Path("/var/lib/edgekit")
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "edgekit"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "edgekit"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "edgekit"
-
-
-def is_store(path: Path) -> bool:
-    """Whether a folder is a device store rather than a bundle."""
-    return (path / generations.FOLDER).is_dir() and (path / objects.FOLDER).is_dir()
 
 
 class Store:
@@ -120,8 +100,7 @@ class Store:
         Raises:
             InputError: the current generation is damaged.
         """
-        number = self._generations.current_number()
-        return None if number is None else self._generations.read(number)
+        return self._generations.current()
 
     @property
     def number(self) -> int | None:
@@ -292,7 +271,7 @@ class Store:
             entry = find_installed(old, name, version)
             new = with_active(old, entry, self._sizes)
             self._admission(tell).check(old, new, self._base().base_files, {entry.digest})
-            self._commit(new)
+            self._generations.commit(new)
 
     def remove(self, name: str, version: str | None = None) -> None:
         """Take an adapter out, or one version of it; a rollback brings it back.
@@ -309,40 +288,12 @@ class Store:
             InputError: there is none, or its files are gone.
         """
         with self._writing():
-            earlier = self._earlier()
+            earlier = self._generations.earlier()
             missing = [digest for digest in earlier.digests() if not self._objects.path(digest).exists()]
             if missing:
                 raise InputError(f"generation {earlier.number} needs files that are gone", "install what is needed")
             self._generations.switch(earlier.number)
             return earlier.number
-
-    def _earlier(self) -> Generation:
-        """Where a rollback leads: to the parent, or past what is damaged to the last sound one before it."""
-        try:
-            current = self._current_or_refuse()
-        except InputError:
-            return self._last_sound(before=self._pointed())
-        if current.parent is None:
-            raise _NOTHING_EARLIER
-        try:
-            return self._generations.read(current.parent)
-        except InputError as error:
-            log.warning("%s; going further back", error.problem)
-            return self._last_sound(before=current.parent)
-
-    def _last_sound(self, before: int | None) -> Generation:
-        for each in reversed(self._generations.numbers()):
-            if before is None or each < before:
-                with contextlib.suppress(InputError):
-                    return self._generations.read(each)
-        raise _NOTHING_EARLIER
-
-    def _pointed(self) -> int | None:
-        """The current generation's number; None when nothing is current, or the pointer is damaged."""
-        try:
-            return self._generations.current_number()
-        except InputError:
-            return None
 
     def gc(self) -> tuple[int, int]:
         """Drop old and damaged generations, and every file that none of the kept ones needs.
@@ -354,28 +305,11 @@ class Store:
             InputError: the current generation is damaged; nothing is removed.
         """
         with self._writing():
-            current = self.current()
-            kept = {} if current is None else {current.number: current}
-            numbers = self._generations.numbers()
-            for number in {*numbers[-KEPT_GENERATIONS:], *(pinned(self._objects.scratch) & set(numbers))}:
-                try:
-                    kept[number] = self._generations.read(number)
-                except InputError as error:  # nothing can be rolled back to it
-                    log.warning("%s; it is dropped", error.problem)
-            for number in set(numbers) - set(kept):
-                self._generations.drop(number)
-            needed = set().union(*(generation.digests() for generation in kept.values()))
-            bases = {generation.manifest.base.digest for generation in kept.values()}
+            needed, bases = kept_generations(self._generations, pinned(self._objects.scratch))
             drop_layouts(self.root, bases)
             Probed(self.root / PROBED).keep(bases)
             self.refusals.keep(needed)
-            count = size = 0
-            left = (path for path in self._objects.scratch.iterdir() if not is_in_use(path))
-            for path in [*self._objects.all(), *left]:
-                if path.name not in needed:
-                    freed = _remove(path)
-                    count, size = count + len(freed), size + sum(freed)
-            return count, size
+            return sweep(self._objects, needed)
 
     def _install_bundle(self, bundle: Bundle, allow_downgrade: bool, tell: Tell) -> list[str]:
         manifest = bundle.manifest
@@ -401,7 +335,7 @@ class Store:
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
             lay_out(self.root, placed)
-            self._commit(new)
+            self._generations.commit(new)
         return [f"{entry.name} {entry.version}" for entry in manifest.adapters] or [f"base {manifest.version}"]
 
     def _install_adapter(
@@ -425,7 +359,7 @@ class Store:
             admission = self._admission(tell, tried)
             admission.check(old, new, self._base().base_files, {digest}, {digest: incoming.path})
             self._objects.add(incoming.path, digest)
-            self._commit(new)
+            self._generations.commit(new)
         return [f"{entry.name} {entry.version}"]
 
     def _admission(self, tell: Tell, tried: Collection[str] = ()) -> Admission:
@@ -445,21 +379,7 @@ class Store:
 
     def _switch(self, change: Callable[[Generation], Generation]) -> None:
         with self._writing():
-            self._commit(change(self._current_or_refuse()))
-
-    def _commit(self, generation: Generation) -> None:
-        """Write the next generation and make it current; only the last step changes what readers see.
-
-        Nothing happens when it says what the current one does: a rollback would seem to do nothing then.
-        """
-        current = self._pointed()
-        with contextlib.suppress(InputError):  # a damaged one is replaced
-            if (active := self.current()) is not None and is_same(active, generation):
-                return
-        number = max([*self._generations.numbers(), current or 0]) + 1
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._generations.write(replace(generation, number=number, parent=current, created=created))
-        self._generations.switch(number)
+            self._generations.commit(change(self._current_or_refuse()))
 
     def _current_or_refuse(self) -> Generation:
         generation = self.current()
@@ -476,17 +396,6 @@ class Store:
         with (self.root / "lock").open("a+b") as stream:
             _lock(stream)
             yield
-
-
-def _remove(path: Path) -> list[int]:
-    """Remove a file, or a folder that a process left when it was killed; the sizes of the files that went."""
-    if not path.is_dir() or path.is_symlink():
-        size = path.lstat().st_size
-        path.unlink()
-        return [size]
-    sizes = [each.lstat().st_size for each in path.rglob("*") if not each.is_dir()]
-    shutil.rmtree(path, ignore_errors=True)
-    return sizes
 
 
 def _lock(stream: IO[bytes]) -> None:

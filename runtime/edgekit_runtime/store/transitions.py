@@ -84,21 +84,6 @@ def without(old: Generation, name: str, version: str | None, sizes: Sizes) -> Ge
     return replace(old, manifest=_with_adapters(old.manifest, active, sizes), installed=installed)
 
 
-def is_same(one: Generation, other: Generation) -> bool:
-    """Whether two generations answer the same and have the same installed, whatever their numbers and order."""
-
-    def content(generation: Generation) -> tuple[Manifest, list[AdapterEntry]]:
-        manifest = generation.manifest
-        adapters, files = _ordered(manifest.adapters), sorted(manifest.files, key=lambda file: file.path)
-        return replace(manifest, adapters=tuple(adapters), files=tuple(files)), _ordered(generation.installed)
-
-    return content(one) == content(other)
-
-
-def _ordered(entries: Sequence[AdapterEntry]) -> list[AdapterEntry]:
-    return sorted(entries, key=lambda entry: (entry.name, entry.version, entry.digest))
-
-
 def find_installed(generation: Generation, name: str, version: str | None) -> AdapterEntry:
     """A version of an adapter, the newest when ``version`` is None.
 

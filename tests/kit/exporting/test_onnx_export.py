@@ -63,6 +63,9 @@ def test_blocks_of_the_other_format_are_refused_before_training(tiny_project: Ca
 @pytest.mark.model
 def test_the_real_base_trains_on_its_int4_blocks_and_passes_the_gate(tmp_path: Path) -> None:
     init_project(tmp_path / "line-3")
+    for part, rows in (("train", 8), ("eval", 3)):
+        file = tmp_path / "line-3" / "data" / f"inspection.{part}.jsonl"
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:rows]))
     plain = load_project(tmp_path / "line-3")
     adapter = replace(plain.adapters["inspection"], base_precision="onnx-int4", max_steps=2, batch_size=2)
     project = replace(plain, adapters={"inspection": adapter}, gate=Gate(rows=3, max_mean_kl=0.05, min_gain=-100))

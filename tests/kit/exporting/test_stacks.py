@@ -122,6 +122,20 @@ def test_a_stack_is_proven_and_answers_as_its_adapters_together(bundle: tuple[Pa
         assert runtime.generate(QUESTION, adapter="a", max_tokens=2).text
 
 
+def test_a_plan_says_what_a_stack_costs(
+    bundle: tuple[Path, Manifest], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = ["--device", "raspberry-pi-5", "--prompt-tokens", "16", "--context", "64", "--json"]
+    assert main(["plan", str(bundle[0]), *device]) == 0
+    shares = {name: each["value"] for name, each in json.loads(capsys.readouterr().out)["adapter_shares"].items()}
+    assert 1 / shares["both"] - 1 == pytest.approx(sum(1 / shares[name] - 1 for name in SCALES), rel=1e-9)
+    assert shares["both"] < min(shares[name] for name in SCALES) < 1
+    assert main(["plan", "--project", str(project), *device]) == 0
+    assert (
+        json.loads(capsys.readouterr().out)["adapter_shares"] == {}
+    )  # nobody has written ranks of adapters with a path
+
+
 def test_the_service_takes_a_stack_as_a_model(bundle: tuple[Path, Manifest]) -> None:
     with serving(bundle[0]) as service:
         cards = {card["id"]: card for card in service.http.get("/v1/models").json()["data"]}

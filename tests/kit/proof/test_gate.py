@@ -202,7 +202,7 @@ def test_auto_drops_the_report_of_a_smaller_type_that_was_refused(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _with_gate(trained, max_mean_kl=100, min_gain=-100)
-    monkeypatch.setattr(ladder, "LADDER", ("F16", "Q4_0"))
+    monkeypatch.setattr(ladder, "MEASURED", ("F16", "Q4_0"))
     honest = gate.unfaithful
 
     def unfaithful(proof: Any, limits: Any) -> list[str]:
@@ -224,7 +224,7 @@ def test_auto_drops_the_report_of_a_smaller_type_that_was_refused(
 def test_auto_says_what_it_tried_when_nothing_is_good_enough(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "LADDER", ("Q8_0", "Q4_0"))
+    monkeypatch.setattr(ladder, "MEASURED", ("Q8_0", "Q4_0"))
     assert _export(trained, "--quantize", "auto", "--max-mb", "0.001") == 4
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no quantization is good enough" in message
@@ -384,7 +384,7 @@ def test_a_score_that_is_asked_for_is_refused_below(trained: Path, capsys: pytes
 def test_not_good_is_not_asked_of_every_quantization(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ladder, "LADDER", ("F16", "Q8_0"))
+    monkeypatch.setattr(ladder, "MEASURED", ("F16", "Q8_0"))
     _with_gate(trained)
     assert _export(trained, "--quantize", "auto") == 4
     assert capsys.readouterr().err.count("proving small on the device engine") == 1

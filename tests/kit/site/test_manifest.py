@@ -60,6 +60,8 @@ def whole() -> dict[str, Any]:
     found["base"] |= {"projector": "base/p.gguf", "projector_digest": DIGEST, "merged": ["m"], **words}
     found["base"]["parts"] = [{"name": "q", "file": "base/q", "digest": DIGEST}]
     found["adapters"][0] |= words | {"quality": {}}
+    part = {"name": "a", "scale": 0.5, "digest": DIGEST}
+    found["stacks"] = [{"name": "s", "adapters": [part], "quality": {}, **words}]
     found["files"] += [{"path": path, "size": 1, "sha256": DIGEST} for path in ("base/p.gguf", "base/q")]
     return found
 
@@ -91,6 +93,11 @@ TEXTS = [
     *(changed((*path, "__proto__"), {"polluted": 1}) for path in ((), ("base",), ("adapters", 0), ("requires",))),
     *(changed(("adapters",), whole()["adapters"] * 2) for _ in (1,)),
     *(changed(("files",), whole()["files"] * 2) for _ in (1,)),
+    *(changed(("stacks",), whole()["stacks"] * 2) for _ in (1,)),
+    *(changed(("stacks", 0, "adapters"), whole()["stacks"][0]["adapters"] * many) for many in (2, 40)),
+    *(changed(("stacks", 0, "name"), name) for name in ("a", "base", "Ä")),
+    *(changed(("stacks", 0, "adapters", 0, "digest"), "1" * 64) for _ in (1,)),
+    *(changed(("stacks", 0, "adapters", 0, "scale"), scale) for scale in (2, 2.5, 1e-300, 10**400, -(10**400))),
     *("", "{", "[]", "null", "[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"schema": "\\ud800"}', '{"\\udc00": 1}'),
     *(changed(("base", "schema"), {"title": text}) for text in (HTML, "t" * 200_000, "\ud800", "a\udfffb")),
 ]

@@ -6,6 +6,7 @@ import { EdgekitError } from "./errors.js";
 import { bring, checkRoom, readAtMost } from "./files.js";
 import { hex } from "./hex.js";
 import { takeIn } from "./intake.js";
+import { lacking } from "./manifest.js";
 import { SIGNATURE_BYTES, adapterMessage, checkSignature } from "./signing.js";
 
 /**
@@ -42,6 +43,33 @@ export class Adapters {
       throw new EdgekitError("usage", `the bundle ${bundle} has no adapter ${name}`, `it has ${names}`);
     }
     return found;
+  }
+
+  /** The stacks whose adapters are active as they were proven.  @returns {import("./index.js").StackEntry[]} */
+  stacks() {
+    const { adapters, stacks = [] } = this.runtime.manifest; // a generation that an earlier page has kept has none
+    const taken = adapters.map((entry) => entry.name);
+    return stacks.filter((stack) => !taken.includes(stack.name) && !lacking(stack.adapters, adapters).length);
+  }
+
+  /** What a request of that name is answered by, and the scales to apply by digest.  @param {string} name */
+  subject(name) {
+    const { adapters, stacks = [] } = this.runtime.manifest;
+    const stack = stacks.find((each) => each.name === name);
+    if (!stack || adapters.some((entry) => entry.name === name)) {
+      const entry = this.get(name);
+      return { entry, scales: { [entry.digest]: 1 } };
+    }
+    const gone = lacking(stack.adapters, adapters).map((part) =>
+      adapters.some((entry) => entry.name === part.name)
+        ? `${part.name}, which is another one now`
+        : `${part.name}, which doesn't answer`,
+    );
+    if (gone.length) {
+      const mend = "activate the version that came with the stack";
+      throw new EdgekitError("usage", `the stack ${name} needs ${gone.join(", ")}`, mend);
+    }
+    return { entry: stack, scales: Object.fromEntries(stack.adapters.map((part) => [part.digest, part.scale])) };
   }
 
   /**

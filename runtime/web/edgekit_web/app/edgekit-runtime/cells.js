@@ -1,5 +1,5 @@
 /**
- * Whether the KV cells of the last prompt may be used for the next one: by the same adapter alone.
+ * Whether the KV cells of the last prompt may be used for the next one: under the same adapters and scales alone.
  *
  * llama.cpp's server sees to that for the last prompt.  But when a request would keep less than half of the last prompt and
  * its answer, it copies their cells aside first, and takes copies back without asking which adapter made them; the copies
@@ -9,7 +9,7 @@
  */
 export class KeptCells {
   constructor() {
-    this.last = undefined; // {adapter, text, tokens} whose cells are in the engine
+    this.last = undefined; // {adapters, text, tokens} whose cells are in the engine
     this.asked = undefined; // the same, of what the request in progress goes on from
     this.copied = false;
   }
@@ -17,17 +17,17 @@ export class KeptCells {
   /**
    * Decide for a request that begins now.
    *
-   * @param {{adapter: string | undefined, text: string, reuse: boolean}} request its adapter's digest, and its prompt
+   * @param {{adapters: string, text: string, reuse: boolean}} request digests and scales of its adapters, and its prompt
    * @returns {boolean} whether it may go on from the cells that are there
    */
-  take({ adapter, text, reuse }) {
+  take({ adapters, text, reuse }) {
     const { last } = this;
     this.last = undefined;
     const suits =
       reuse &&
       !this.copied &&
       last !== undefined &&
-      last.adapter === adapter &&
+      last.adapters === adapters &&
       2 * shared(last.text, text) >= last.text.length;
     this.asked = suits ? last : undefined;
     return suits;
@@ -36,12 +36,12 @@ export class KeptCells {
   /**
    * Note what is in the engine after a request has come to its end.
    *
-   * @param {{adapter: string | undefined, text: string, usage: any, timings: any}} done `text`: prompt and answer
+   * @param {{adapters: string, text: string, usage: any, timings: any}} done `text`: prompt and answer
    */
-  note({ adapter, text, usage, timings }) {
+  note({ adapters, text, usage, timings }) {
     if (!usage || !timings) return;
     if (this.asked && 2 * timings.cache_n < this.asked.tokens) this.copied = true;
-    this.last = { adapter, text, tokens: usage.prompt_tokens + usage.completion_tokens };
+    this.last = { adapters, text, tokens: usage.prompt_tokens + usage.completion_tokens };
   }
 }
 

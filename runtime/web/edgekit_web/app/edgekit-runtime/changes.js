@@ -73,6 +73,10 @@ export function withAdapter(old, entry, { allowDowngrade = false } = {}) {
 
 /** An installed adapter version, active.  @param {Generation} old */
 export function withActive(old, entry) {
+  if (old.manifest.stacks?.some((stack) => stack.name === entry.name)) {
+    const problem = `${entry.name} is a stack of ${old.manifest.name}`;
+    throw new EdgekitError("input", problem, "give the adapter another name");
+  }
   const adapters = old.manifest.adapters.map((each) => (each.name === entry.name ? entry : each));
   if (!adapters.includes(entry)) adapters.push(entry);
   return { manifest: withAdapters(old.manifest, adapters), installed: old.installed };

@@ -100,7 +100,7 @@ export class Engine {
    * @param {object} request
    * @param {string} request.prompt rendered, with {@link Engine.imageMark} where images belong
    * @param {Uint8Array[]} [request.files] the images
-   * @param {string | undefined} request.adapter digest
+   * @param {Record<string, number>} request.scales of adapters, by digest; none for the bare base
    * @param {number} request.maxTokens
    * @param {Sampling} request.sampling
    * @param {string[]} request.stop
@@ -115,7 +115,7 @@ export class Engine {
     const {
       prompt,
       files = [],
-      adapter,
+      scales,
       maxTokens,
       sampling,
       stop,
@@ -125,7 +125,8 @@ export class Engine {
     } = request;
     const { signal, onPrefill } = request;
     const text = await this.withDigests(prompt, files);
-    const keep = this.kept.take({ adapter, text, reuse });
+    const adapters = JSON.stringify(Object.entries(scales).sort());
+    const keep = this.kept.take({ adapters, text, reuse });
     if (!keep) await this.forget();
     const options = {
       prompt,
@@ -142,7 +143,7 @@ export class Engine {
       cache_prompt: keep,
       ignore_eos: ignoreEnd,
       return_progress: onPrefill !== undefined,
-      lora: this.adapters.map((digest, id) => ({ id, scale: digest === adapter ? 1 : 0 })),
+      lora: this.adapters.map((digest, id) => ({ id, scale: scales[digest] ?? 0 })),
       ...(sampling.schema ? { json_schema: sampling.schema } : {}),
     };
     const begun = await this.act("completion", {
@@ -165,7 +166,7 @@ export class Engine {
       last = chunk;
       yield chunk;
     }
-    if (!signal?.aborted) this.kept.note({ adapter, text: text + answer, usage: last?.usage, timings: last?.timings });
+    if (!signal?.aborted) this.kept.note({ adapters, text: text + answer, usage: last?.usage, timings: last?.timings });
   }
 
   /** All that the engine says of a request; one that nobody waits for any more is cancelled. */

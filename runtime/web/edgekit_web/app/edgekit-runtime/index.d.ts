@@ -97,6 +97,18 @@ export interface AdapterEntry {
   quality?: Record<string, unknown>;
 }
 
+/** Adapters that answer together, under a name of their own. */
+export interface StackEntry {
+  name: string;
+  /** Each with its scale, and the sha256 of the file that the stack was proven with. */
+  adapters: { name: string; scale: number; digest: string }[];
+  system?: string;
+  generation?: GenerationDefaults;
+  template_arguments?: Record<string, unknown>;
+  schema?: object;
+  quality?: Record<string, unknown>;
+}
+
 export interface InstalledAdapter extends AdapterEntry {
   active: boolean;
 }
@@ -110,6 +122,8 @@ export interface Manifest {
   task: "text" | "caption";
   base: BaseEntry;
   adapters: AdapterEntry[];
+  /** Of the bundle; {@link Adapters.stacks} has those that answer now. */
+  stacks?: StackEntry[];
   default_adapter: string | null;
   files: { path: string; size: number; sha256: string }[];
   requires: { runtime: string; memory_mb: number; isa: string };
@@ -222,6 +236,8 @@ export interface Adapters {
   list(): InstalledAdapter[];
   /** The active adapter of that name. */
   get(name: string): AdapterEntry;
+  /** The stacks whose adapters are active as they were proven: requests ask for them as for adapters. */
+  stacks(): StackEntry[];
   /**
    * Install an adapter file, active at once in the place of an earlier one of its name.
    *

@@ -252,7 +252,7 @@ export class Runtime {
       throw new EdgekitError("usage", "a request needs either a prompt or messages or raw text", "give one of them");
     }
     const name = adapter === undefined ? this.manifest.default_adapter : adapter;
-    const entry = name == null || name === BASE ? undefined : this.adapters.get(name);
+    const { entry, scales } = name == null || name === BASE ? { scales: {} } : this.adapters.subject(name);
     const { system, generation, template_arguments } = entry ?? this.manifest.base;
     checkPenalties(generation, entry?.name ?? "the base");
     const defaults = generation ?? {};
@@ -269,7 +269,7 @@ export class Runtime {
     const texts = raw !== undefined ? [raw] : this.prompts.chat(conversation, system, images.length, asking);
     return {
       name: entry?.name ?? null,
-      digest: entry?.digest,
+      scales,
       texts,
       images,
       calls,
@@ -305,7 +305,7 @@ export class Runtime {
   /** @param {any} plan @param {import("./index.js").Request} request @param {number} started */
   async *answer(plan, { signal, reuse, onPrefill }, started) {
     if (!this.engine) throw new EdgekitError("engine", "the engine is not loaded", "reload the page");
-    if (plan.digest && !this.engine.adapters.includes(plan.digest)) {
+    if (!Object.keys(plan.scales).every((digest) => this.engine.adapters.includes(digest))) {
       throw new EdgekitError("engine", `adapter ${plan.name} is not loaded yet`, "wait until it is active");
     }
     const { bos } = this.prompts;
@@ -318,7 +318,7 @@ export class Runtime {
     let first;
     let last;
     let finish = null;
-    const asked = { ...plan, prompt, ends: this.ends, adapter: plan.digest, signal, reuse, onPrefill };
+    const asked = { ...plan, prompt, ends: this.ends, signal, reuse, onPrefill };
     for await (const chunk of this.engine.complete(asked)) {
       last = chunk;
       const choice = chunk.choices?.[0];

@@ -16,6 +16,7 @@ const DIGEST = /^[0-9a-f]{64}$/;
 const NAME = /^[a-z0-9][a-z0-9._-]{0,99}$/;
 const MAX_WORD = 256; // signs of what is one line: names, types, dates
 const [MAX_DEPTH, MAX_PATH, MAX_PART] = [16, 1000, 255]; // of a path: parts, bytes, bytes of a part
+const [MOST_ADAPTERS, LARGEST_SCALE] = [16, 2]; // of a stack
 const NAME_MEND = "use up to 100 of a-z, 0-9, . _ and -";
 
 /**
@@ -64,6 +65,7 @@ const plain = (good, word) => (value, place) => {
   return value;
 };
 const text = plain((value) => typeof value === "string", "text");
+const number = plain((value) => typeof value === "number", "a number");
 const whole = plain((value) => Number.isSafeInteger(value) && value >= 0, "a whole number");
 const object = plain(isObject, "an object");
 
@@ -126,6 +128,12 @@ const ADAPTER = record({
   ...WORDS,
   quality: maybe(object),
 });
+const STACK = record({
+  name: text,
+  adapters: many(record({ name: text, scale: number, digest: text })),
+  ...WORDS,
+  quality: maybe(object),
+});
 const MANIFEST = record({
   schema: text,
   name: text,
@@ -139,6 +147,7 @@ const MANIFEST = record({
   files: many(record({ path: text, size: whole, sha256: text })),
   requires: record({ runtime: text, memory_mb: whole, isa: text }),
   quality: optional(object, () => ({})),
+  stacks: optional(many(STACK), () => []),
 });
 
 /** What types alone don't say: safe paths, known words, references that hold. */
@@ -187,6 +196,44 @@ function check(manifest, where) {
     if (!files.has(file)) throw malformed(`${where}: ${file} is not among its files`);
     if (files.get(file).sha256 !== digest) throw malformed(`${where}: the digest of ${file} contradicts its sha256`);
   }
+  checkStacks(manifest, where);
+}
+
+/** What stacks say of adapters.  @param {import("./index.js").Manifest} manifest @param {string} where */
+function checkStacks({ stacks, adapters }, where) {
+  const taken = new Set(["base", ...adapters.map((entry) => entry.name)]);
+  for (const stack of stacks) {
+    const { name, generation } = stack;
+    if (!NAME.test(name)) throw malformed(`${where}: ${shown(name)} is no name for a stack`, NAME_MEND);
+    if (taken.has(name)) throw malformed(`${where}: the name of the stack ${name} is taken`);
+    taken.add(name);
+    const problem = stackProblem(stack, adapters);
+    if (problem) throw malformed(`${where}: stack ${name}: ${problem}`);
+    checkGeneration(generation, `${where}: stack ${name}`);
+  }
+}
+
+/** What is wrong with the parts of a stack; undefined where nothing is. */
+function stackProblem({ adapters: parts }, adapters) {
+  const names = new Set(parts.map((part) => part.name));
+  if (names.size < parts.length) return "an adapter is named twice";
+  if (!parts.length || parts.length > MOST_ADAPTERS) {
+    return `it has ${parts.length} adapters, and 1 to ${MOST_ADAPTERS} are possible`;
+  }
+  const wrong = parts.find(({ scale }) => !(scale > 0 && scale <= LARGEST_SCALE));
+  if (wrong) return `the scale of ${shown(wrong.name)} has to be over 0 and at most ${LARGEST_SCALE}`;
+  const [gone] = lacking(parts, adapters);
+  return gone && `the bundle has no adapter ${shown(gone.name)} as the stack needs it`;
+}
+
+/**
+ * The parts of a stack that are not among ``adapters`` as it was proven with them.
+ *
+ * @param {{name: string, digest: string}[]} parts
+ * @param {{name: string, digest: string}[]} adapters
+ */
+export function lacking(parts, adapters) {
+  return parts.filter(({ name, digest }) => !adapters.some((each) => each.name === name && each.digest === digest));
 }
 
 function checkAdapter({ name, version, family, targets, generation }, where) {

@@ -64,8 +64,8 @@ at("stop").addEventListener("click", () => stopper?.abort());
 
 /** The one chosen last, else the bundle's default, else the first: the bare base answers only where it is chosen. */
 function showAdapters() {
-  const { adapters, default_adapter: standard } = runtime.manifest;
-  const names = adapters.map((entry) => entry.name);
+  const { default_adapter: standard } = runtime.manifest;
+  const names = subjects().map((entry) => entry.name);
   const { value: now, length } = at("adapter"); // before a change of adapters
   const [chosen = BASE] = [now, localStorage.getItem(CHOSEN), standard, ...names].filter((name) =>
     names.includes(name),
@@ -80,8 +80,13 @@ function nameBase() {
   at("adapter").lastElementChild.textContent = say("base");
 }
 
+/** Adapters, and stacks of them. */
+function subjects() {
+  return [...runtime.manifest.adapters, ...runtime.adapters.stacks()];
+}
+
 function entryOf(name) {
-  return runtime.manifest.adapters.find((entry) => entry.name === name);
+  return subjects().find((entry) => entry.name === name);
 }
 
 /** What the chosen adapter can be asked with: its examples, and a form where they have one. */
