@@ -61,14 +61,21 @@ class TokenRows:
         """Embeddings, [tokens, width]; the same in any order."""
         import numpy as np
 
-        found = np.zeros((len(tokens), self.width), np.float32)
-        for row, token in zip(found, tokens, strict=True):
-            start = self._offset + token * self._bytes
-            data = np.frombuffer(self._content[start : start + self._bytes], np.uint8)
-            if self._convert is None:
-                row[:] = data.view("<f4")
-            else:
-                self._convert(data.ctypes.data, row.ctypes.data, self.width)
+        data = b"".join(self._block(token, 1) for token in tokens)
+        return self._floats(np.frombuffer(data, np.uint8), len(tokens))
+
+    def _block(self, first: int, count: int) -> bytes:
+        """Rows as they are in the file."""
+        start = self._offset + first * self._bytes
+        return self._content[start : start + count * self._bytes]
+
+    def _floats(self, data: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
+        import numpy as np
+
+        if self._convert is None:
+            return data.view("<f4").reshape(count, self.width).astype(np.float32)
+        found = np.zeros((count, self.width), np.float32)
+        self._convert(data.ctypes.data, found.ctypes.data, found.size)
         return found
 
     def feature(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -80,8 +87,9 @@ class TokenRows:
         if not known:
             return np.zeros(self.width, np.float32)
         if self._common is None:
-            first = range(min(COMMON, self.count))
-            self._common = np.average(self.rows(first), axis=0, weights=self._frequency(first)).astype(np.float32)
+            count = min(COMMON, self.count)
+            first = self._floats(np.frombuffer(self._block(0, count), np.uint8), count)
+            self._common = np.average(first, axis=0, weights=self._frequency(range(count))).astype(np.float32)
         weights = SMOOTHING / (SMOOTHING + self._frequency(known)) * [counts[token] for token in known]
         return unit(((self.rows(known) - self._common) * weights[:, None]).sum(axis=0).astype(np.float32))
 
