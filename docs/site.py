@@ -33,6 +33,7 @@ SECTIONS = {
             "data.md",
             "training.md",
             "combine.md",
+            "auto.md",
             "your-base.md",
             "captioning.md",
             "onnx.md",

@@ -24,6 +24,7 @@ from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.proof.report import remove_report
 from edgekit.proof.stacked import stack_source, stack_subject
+from edgekit.routing.make import evaluation_texts, make_heads
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.engine_fit import check_adapted
@@ -223,6 +224,7 @@ def _prover(
         origin=origin,
         accept_loss=options.accept_loss,
         refused_report=_refused_report(folder),
+        routed={each.name: evaluation_texts(project, each.name) for each in prepared.adapters} if project.auto else {},
     )
 
 
@@ -263,12 +265,16 @@ class _Prepared:
         merged = self.project.export.mode == "merged"
         separate = [] if merged else self.sources
         settings, names = self.project.export, [source.name for source in separate]
+        base_file, auto = self._base_file(weights, scratch), self.project.auto
+        if auto is not None:
+            heads = make_heads(self.project, self.adapters, base_file)
+            separate = [replace(source, route=heads[source.name].as_json()) for source in separate]
         return BundlePlan(
             name=settings.name or self.project.project,
             version=version_now(),
             task=self.project.task,
             base=self.shipped,
-            base_file=self._base_file(weights, scratch),
+            base_file=base_file,
             projector=self._projector(),
             merged=self.sources if merged else [],
             adapters=separate,
@@ -277,6 +283,7 @@ class _Prepared:
             longest=self.longest,
             kv_cache=settings.kv_cache,
             stacks=[stack_source(self.project, stack, self.base) for stack in self.stacks],
+            fallback=None if auto is None else auto.fallback,
         )
 
     def _projector(self) -> Path | None:

@@ -14,6 +14,7 @@ from edgekit.exporting.options import ExportOptions
 from edgekit.project import AUTO, Adapter, Project
 from edgekit.project.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.project.run_record import read_record
+from edgekit.routing.make import check_auto
 from edgekit.targets.devices import device_profile
 from edgekit.training.kept import as_trained
 from edgekit.training.preflight import check_virtual
@@ -77,6 +78,7 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
     if settings.mode == "separate":
         default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])
     _check_rows(project, adapters, quantize or settings.quantize)
+    check_auto(project, adapters)
     check_project_base(project)
 
 

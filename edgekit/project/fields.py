@@ -30,7 +30,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownEr
 from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.constraints import check_schema
 from edgekit_runtime.errors import InputError
-from edgekit_runtime.formats.manifest import BASE, NAME_PATTERN
+from edgekit_runtime.formats.manifest import AUTO, BASE, NAME_PATTERN
 from edgekit_runtime.hints import did_you_mean
 
 FOLDER = "folder"  # of the validation context
@@ -95,9 +95,12 @@ def with_given(entry: object, place: tuple[str, ...] = (), **given: object) -> o
     return {**entry, **given}
 
 
+RESERVED = (BASE, AUTO)  # names that requests use for something else
+
+
 def _adapter_name(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(NAME_PATTERN, value) or value == BASE:
-        raise refused(f"{value!r} is no adapter name", f"use a-z, 0-9, . _ - and not {BASE!r}")
+    if not isinstance(value, str) or not re.fullmatch(NAME_PATTERN, value) or value in RESERVED:
+        raise refused(f"{value!r} is no adapter name", f"use a-z, 0-9, . _ - and not {BASE!r} or {AUTO!r}")
     return value
 
 
@@ -196,7 +199,7 @@ AdapterName = Annotated[
     str,
     BeforeValidator(_adapter_name),
     # allOf: for a pattern beside it, pydantic would write patternProperties, which refuse no other names
-    Field(json_schema_extra={"allOf": [{"pattern": f"^(?:{NAME_PATTERN})$"}, {"not": {"const": BASE}}]}),
+    Field(json_schema_extra={"allOf": [{"pattern": f"^(?:{NAME_PATTERN})$"}, {"not": {"enum": list(RESERVED)}}]}),
 ]
 Template = Annotated[Path | str, PlainValidator(_template, json_schema_input_type=NotBlank)]
 InProject = Annotated[Path, PlainValidator(_path, json_schema_input_type=NotBlank)]

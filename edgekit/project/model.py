@@ -17,6 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from edgekit.data.source import DataSource
+from edgekit.project.auto import NO_ADAPTER, Auto
 from edgekit.project.combined import Combined
 from edgekit.project.data_files import NO_ROWS, DataFiles
 from edgekit.project.fields import (
@@ -411,6 +412,9 @@ class Project:
         _Stacks,
         BeforeValidator(lambda value: _named({} if value is None else value), json_schema_input_type=_Stacks | None),
     ] = Field(default_factory=dict, description="Name -> adapters that answer together under this name")
+    auto: Auto | None = Field(
+        default=None, description="Devices choose the adapter of requests for auto; {} leaves the rest to the base"
+    )
     task: Annotated[Text, OneOf(TASKS)] = Field(default="text", description="caption for rows with images")
     data: DataFiles | None = Field(default=None, description="Rows of adapters that have none of their own")
     chat_template: Template | None = Field(
@@ -440,6 +444,19 @@ class Project:
             for part in stack.adapters:
                 if (problem := self._no_part(part)) is not None:
                     raise refused_at(("stacks", name, "adapters", part), problem, part)
+        return self
+
+    @model_validator(mode="after")
+    def _auto_among_adapters(self) -> Project:
+        if self.auto is None:
+            return self
+        if self.task == "caption":
+            error = refused("auto reads texts, and captions are of images", "leave it out")
+            raise refused_at(("auto",), error, self.auto)
+        fallback = self.auto.fallback
+        if fallback not in (*NO_ADAPTER, *self.adapters):
+            error = refused(f"{fallback!r} answers nothing", did_you_mean(fallback, (*NO_ADAPTER, *self.adapters)))
+            raise refused_at(("auto", "fallback"), error, fallback)
         return self
 
     def _no_part(self, name: str) -> PydanticCustomError | None:

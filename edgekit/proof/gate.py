@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference
 from edgekit.proof.report import write_report
 from edgekit.proof.verdict import dead, least_gain, least_loss, not_good, remedy, unfaithful
+from edgekit.routing.proof import prove_router
 from edgekit_exporters.bundle import Quality
 from edgekit_runtime.errors import GateRefused, InputError
 from edgekit_runtime.files.strict_json import without_nan
@@ -50,6 +52,7 @@ def prove_bundle(
     accept_loss: str | None,
     refused_report: Path,
     ladder: Sequence[Rung] = (),
+    routed: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Quality:
     """Prove every adapter of the bundle in ``folder`` and write its report there.
 
@@ -61,6 +64,7 @@ def prove_bundle(
         accept_loss: the reason why a refused bundle is shipped all the same; None refuses.
         refused_report: where the report goes when the bundle is refused.
         ladder: the quantisations that were measured to choose this one.
+        routed: texts of each adapter's evaluation rows, where devices choose adapters.
 
     Raises:
         InputError: an adapter changes nothing, or computes what are no numbers; no reason ships such a one.
@@ -73,10 +77,13 @@ def prove_bundle(
             log.info("proving %s on the device engine", reference.adapter.name)
             proofs.append(prove(artifact, reference))
             _refuse_dead(proofs[-1])
+        choices = prove_router(artifact.runtime, routed) if routed else None
         manifest, engine = artifact.runtime.manifest, artifact.runtime.engine.info()
     quality = _quality(proofs, gate, manifest)
     if ladder:
         quality |= {"ladder": without_nan([asdict(rung) for rung in ladder])}
+    if choices is not None:
+        quality |= {"auto": choices}
     figures = {proof.adapter: _figures(proof, gate) for proof in proofs}
     merged = {proof.adapter: figures[proof.adapter] for proof in proofs if proof.merged}
     if merged:  # such an adapter has no entry of its own in the manifest

@@ -12,6 +12,7 @@ from edgekit.proof import words
 from edgekit.proof.compare import Proof, RowProof
 from edgekit.proof.figures import figure_table, meanings, parts_table, proof_figures
 from edgekit.proof.rows import alike_rows, differing_rows
+from edgekit.routing.proof import choice_table, unseen_table
 
 WORST_ROWS = 8
 LONGEST = 2_000  # characters of a cell
@@ -51,6 +52,9 @@ def markdown(
             "",
             *_table(parts_table(combined)),
         ]
+    if quality.get("auto"):
+        lines += ["", "## Who answers requests for auto", "", *_table(choice_table(quality["auto"]))]
+        lines += ["", literal(words.of_unseen(quality["auto"])), "", *_table(unseen_table(quality["auto"]))]
     for proof in proofs:
         for title, rows in _chosen(proof):
             lines += ["", f"## {proof.adapter}: {title}", "", *_table([_ROWS, *map(_row, rows)])]

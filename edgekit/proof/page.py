@@ -14,6 +14,7 @@ from edgekit.proof.compare import Proof, RowProof
 from edgekit.proof.figures import STEPS, Figure, decisive, parts_table, proof_figures
 from edgekit.proof.marks import Marked, Piece, expected, marked, plain
 from edgekit.proof.rows import alike_rows, differing_rows
+from edgekit.routing.proof import choice_tables
 
 ROWS_SHOWN = 200  # of each adapter: a page of more is too large to open; report.json has all
 OPENED = 4  # rows that differ and are not folded
@@ -104,6 +105,8 @@ def page(
         more=words.MORE,
         sections=[_section(n, proof, quality, figures[proof.adapter]) for n, proof in enumerate(proofs, 1)],
         combined={name: parts_table(each) for name, each in origin.get("combined", {}).items()},
+        choices=choice_tables(quality.get("auto")),
+        of_unseen=words.of_unseen(quality["auto"]) if quality.get("auto") else "",
         ladder=ladder,
         scatter_plot=plots.ladder_scatter(ladder, chosen, quality["max_mean_kl"]),
         score_ticks=plots.score_ticks(),

@@ -186,3 +186,12 @@ def spread(value: float, ends: Sequence[float]) -> str:
     """Points with their interval, which stays in one line."""
     interval = between(ends, "+.1f").replace(" ", "\N{NO-BREAK SPACE}")
     return f"{figure(value, '+.1f')} points ({interval})"
+
+
+def of_unseen(choices: Mapping[str, Any]) -> str:
+    """What a proof found of requests for auto, in a sentence."""
+    right, unseen = choices["right"], choices["unseen"]
+    return (
+        f"{right:.1f} % of evaluation rows go to their adapter, as the mean over adapters.  Of {unseen['rows']} other"
+        f" texts, of kinds that were not trained on, {unseen['fallback']:.1f} % go to the fallback."
+    )

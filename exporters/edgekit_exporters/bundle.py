@@ -92,6 +92,8 @@ class BundlePlan:
         merged: adapters that are merged into ``base_file``; the first one's system prompt and defaults are the base's.
         adapters: those that stay separate files.
         stacks: of ``adapters``.
+        fallback: who answers requests for ``auto`` that are for none of them: a name, "base" or "refuse"; None where
+            devices choose no adapters.
         default_adapter: used when a request names none; None means the bare base.
         isa: instruction set that the target has to have (``ANY_ISA`` when no target was named).
         longest: most tokens of context that devices may serve; the base's own where None.
@@ -113,6 +115,7 @@ class BundlePlan:
     defaults: Defaults = Defaults()
     kv_cache: str = F16
     stacks: Sequence[StackSource] = ()
+    fallback: str | None = None
 
     @property
     def is_onnx(self) -> bool:
@@ -215,6 +218,7 @@ def _write_adapter(source: AdapterSource, plan: BundlePlan, folder: Path) -> Ada
         template_arguments=source.template_arguments,
         kind=PROMPT_KIND if prompt else None,
         virtual_tokens=canonical.virtual_tokens,
+        route=source.route,
     )
 
 
@@ -260,6 +264,7 @@ def _manifest(plan: BundlePlan, folder: Path, adapters: tuple[AdapterEntry, ...]
         requires=Requires(runtime=RUNTIME_REQUIREMENT, memory_mb=_memory_mb(files, facts.running), isa=plan.isa),
         quality=NOT_PROVEN.bundle,
         stacks=tuple(_stack_entry(source, adapters) for source in plan.stacks),
+        auto=None if plan.fallback is None else {"fallback": plan.fallback},
     )
 
 

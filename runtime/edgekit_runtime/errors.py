@@ -5,7 +5,8 @@
     EdgekitError            exit 1   a defect of ours, when raised bare
     ├── UsageError          exit 2   the command was called wrongly
     ├── InputError          exit 3   data, project file, bundle, adapter or signature is bad
-    │   └── ContextExceeded          a request needs more tokens than the context has
+    │   ├── ContextExceeded          a request needs more tokens than the context has
+    │   └── NobodyAnswers            a request for ``auto`` is for none of the adapters
     ├── GateRefused         exit 4   the quality gate refused to ship
     └── TargetError         exit 5   a target could not be reached, or failed
 
@@ -44,6 +45,10 @@ class InputError(EdgekitError):
 
 class ContextExceeded(InputError):
     """A prompt and the answer that is asked for have more tokens than the context."""
+
+
+class NobodyAnswers(InputError):
+    """A request for ``auto`` is for none of the adapters, and the bundle has no fallback."""
 
 
 class GateRefused(EdgekitError):

@@ -43,6 +43,7 @@ class AdapterSource:
         generation: defaults for the device, ``{"max_tokens": 128}`` say.
         output_schema: JSON schema of its answers.
         template_arguments: variables that the chat template gets, as in training.
+        route: the head by which devices choose it, see :mod:`edgekit_runtime.formats.route`.
         refit_rank: rank of the closest LoRA for an adapter that isn't additive; None refuses such a one.
     """
 
@@ -54,6 +55,7 @@ class AdapterSource:
     output_schema: dict[str, Any] | None = None
     template_arguments: dict[str, Any] | None = None
     refit_rank: int | None = None
+    route: dict[str, Any] | None = None
 
 
 def canonical_adapter(source: AdapterSource, base: Base, *, onnx: bool = False) -> CanonicalAdapter:
@@ -153,6 +155,7 @@ def adapter_facts(
         keys.KEY_GENERATION: source.generation,
         keys.KEY_OUTPUT_SCHEMA: source.output_schema,
         keys.KEY_TEMPLATE_ARGUMENTS: source.template_arguments,
+        keys.KEY_ROUTE: source.route,
         keys.KEY_INVOCATION: list(canonical.invocation) or None,
     }
     return {key: value for key, value in facts.items() if value is not None}
@@ -163,7 +166,7 @@ def _metadata(
 ) -> dict[str, Any]:
     """The facts as GGUF can hold them: documents as JSON text."""
     facts = adapter_facts(source, base, canonical)
-    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA, keys.KEY_TEMPLATE_ARGUMENTS):
+    for key in (keys.KEY_GENERATION, keys.KEY_OUTPUT_SCHEMA, keys.KEY_TEMPLATE_ARGUMENTS, keys.KEY_ROUTE):
         document = facts.pop(key, None)
         if document:
             facts[key] = json.dumps(document, sort_keys=True)

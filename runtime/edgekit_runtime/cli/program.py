@@ -54,7 +54,7 @@ def _add_run(program: Program) -> None:
     add = parser.add_argument
     add("bundle", type=Path, nargs="?", help="bundle folder or .tar")
     add("--store", type=Path, metavar="DIR", help="device store in the place of a bundle")
-    add("--adapter", help="adapter name, or base for none (default: the bundle's default)")
+    add("--adapter", help="adapter name, base for none, or auto to have one chosen (default: the bundle's default)")
     add("--prompt", help="the prompt; read from stdin when left out")
     add(
         "--image", action="append", default=[], metavar="FILE", help="image to ask about, - for stdin (can be repeated)"
@@ -98,6 +98,7 @@ def _add_run(program: Program) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from edgekit_runtime.formats.manifest import AUTO
     from edgekit_runtime.runtime import Runtime
 
     if arguments.stream and arguments.json:
@@ -118,7 +119,8 @@ def _run(arguments: argparse.Namespace) -> None:
         "lookahead": not arguments.no_lookahead,
         "allow_special": arguments.allow_special,
     }
-    with Runtime(subject, **options, probe=True) as runtime:
+    without = _refused(subject) if arguments.adapter == AUTO else ()
+    with Runtime(subject, **options, probe=True, without=without) as runtime:
         if arguments.adapter is None and runtime.manifest.default_adapter is None and runtime.manifest.adapters:
             names = ", ".join(each.name for each in runtime.manifest.adapters)
             log.warning("no adapter is the default here, so the bare base answers; --adapter takes %s", names)
@@ -142,6 +144,9 @@ def _run(arguments: argparse.Namespace) -> None:
             image=images or None,
             **tools,
         )
+        if stream.route is not None:
+            found = stream.route.as_json()
+            log.warning("auto: %s answers (%.0f %% sure)", found["adapter"], 100 * found["confidence"])
         for piece in stream:
             if arguments.stream:
                 print(piece, end="", flush=True)
@@ -160,11 +165,12 @@ def _check_adapter(subject: Path, name: str | None) -> None:
     One that is refused in the store would end this process.
     """
     from edgekit_runtime.formats.bundle import read_manifest
+    from edgekit_runtime.formats.manifest import AUTO
     from edgekit_runtime.runtime import BASE
     from edgekit_runtime.store import Store, is_store
 
     store = Store(subject) if is_store(subject) else None
-    if name == BASE or not subject.is_dir() or (name is None and store is None):
+    if name in (BASE, AUTO) or not subject.is_dir() or (name is None and store is None):
         return
     manifest = store.bundle().manifest if store else read_manifest(subject)
     wanted = name or manifest.default_adapter
@@ -175,6 +181,18 @@ def _check_adapter(subject: Path, name: str | None) -> None:
         why = store and entry.name in parts and store.refusals.why(entry.digest, manifest.base.digest, manifest.engine)
         if why:
             raise InputError(f"adapter {entry.name} is set aside: {why}", "install it again, or --adapter base")
+
+
+def _refused(subject: Path) -> list[str]:
+    """Digests of adapters that may not answer in a store: nothing may choose them."""
+    from edgekit_runtime.store import Store, is_store
+
+    if not is_store(subject):
+        return []
+    store = Store(subject)
+    manifest = store.bundle().manifest
+    base, engine = manifest.base.digest, manifest.engine
+    return [each.digest for each in manifest.adapters if store.refusals.why(each.digest, base, engine)]
 
 
 def _image(given: str) -> Picture:

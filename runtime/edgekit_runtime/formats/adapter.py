@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.files.strict_json import json_object
 from edgekit_runtime.formats.gguf import ADAPTER_METADATA, GgufFile, TensorInfo, read_gguf
-from edgekit_runtime.formats.manifest import NAME_MEND, NAME_PATTERN, AdapterEntry, check_version, name_from
+from edgekit_runtime.formats.manifest import AUTO, NAME_MEND, NAME_PATTERN, AdapterEntry, check_version, name_from
 from edgekit_runtime.formats.matrix_values import MATRIX_TYPES
 from edgekit_runtime.formats.onnx_adapter import SUFFIX as ONNX_SUFFIX
 from edgekit_runtime.formats.onnx_adapter import OnnxAdapter, is_onnx_adapter, model_version, read_onnx_adapter
@@ -22,6 +22,7 @@ from edgekit_runtime.formats.prompt_adapter import (
     rows_tensor,
     unsound,
 )
+from edgekit_runtime.formats.route import read_head
 from edgekit_runtime.formats.sampling_defaults import check_generation
 
 ADAPTER_SCHEMA = "edgekit.adapter/1"
@@ -36,6 +37,7 @@ KEY_SYSTEM = "edgekit.system"
 KEY_GENERATION = "edgekit.generation"
 KEY_OUTPUT_SCHEMA = "edgekit.output_schema"
 KEY_TEMPLATE_ARGUMENTS = "edgekit.template_arguments"
+KEY_ROUTE = "edgekit.route"
 # llama.cpp's own keys (gguf-py, class Keys.Adapter)
 KEY_ARCHITECTURE = "general.architecture"
 KEY_ADAPTER_TYPE = "adapter.type"
@@ -77,6 +79,7 @@ class AdapterFacts:
     invocation: tuple[int, ...] = ()
     onnx: bool = False
     rows: TensorInfo | None = None
+    route: dict[str, Any] | None = None
 
     @property
     def rank(self) -> int:
@@ -129,6 +132,8 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
     name = name or facts.name or name_from(facts.path.stem)
     if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(f"{shown(name)} is no name for an adapter", NAME_MEND)
+    if name == AUTO:
+        raise InputError(f"an adapter can't be called {AUTO}: devices choose one under this name", "rename it")
     version = facts.version or "0"
     check_version(version, str(facts.path))
     return AdapterEntry(
@@ -146,6 +151,7 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
         quality=None if facts.family else UNVERIFIED,
         kind=PROMPT_KIND if facts.rows else None,
         virtual_tokens=facts.virtual_tokens,
+        route=facts.route,
     )
 
 
@@ -177,6 +183,7 @@ def _onnx_facts(file: OnnxAdapter) -> AdapterFacts:
         generation=_defaults(file.path, known(KEY_GENERATION, dict)),
         output_schema=known(KEY_OUTPUT_SCHEMA, dict),
         template_arguments=known(KEY_TEMPLATE_ARGUMENTS, dict),
+        route=_head(file.path, known(KEY_ROUTE, dict)),
         invocation=_tokens(file.path, facts.get(KEY_INVOCATION)),
         onnx=True,
     )
@@ -256,6 +263,7 @@ def _told(gguf: GgufFile, **found: Any) -> AdapterFacts:
         generation=_defaults(gguf.path, _json(gguf, KEY_GENERATION)),
         output_schema=_json(gguf, KEY_OUTPUT_SCHEMA),
         template_arguments=_json(gguf, KEY_TEMPLATE_ARGUMENTS),
+        route=_head(gguf.path, _json(gguf, KEY_ROUTE)),
         **found,
     )
 
@@ -332,6 +340,12 @@ def _json(gguf: GgufFile, key: str) -> dict[str, Any] | None:
 def _defaults(path: Path, generation: dict[str, Any] | None) -> dict[str, Any] | None:
     check_generation(generation, f"{path} is not a sound adapter")
     return generation
+
+
+def _head(path: Path, route: dict[str, Any] | None) -> dict[str, Any] | None:
+    if route is not None:
+        read_head(route, f"{path} is not a sound adapter: {KEY_ROUTE}")
+    return route
 
 
 def _tokens(path: Path, value: Any) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.files.strict_json import strict_json
 from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
+from edgekit_runtime.formats.route import REFUSE, read_head
 from edgekit_runtime.formats.sampling_defaults import check_generation
 from edgekit_runtime.hints import did_you_mean
 
@@ -27,6 +28,7 @@ F16 = "f16"  # of a KV cache, where none is named
 KV_CACHES = (F16, "q8_0-f16", "q8_0", "q4_0")  # types of keys and values, as llama.cpp names them, or of both
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
+AUTO = "auto"  # in the place of an adapter's name: the device chooses
 BASE = "base"  # in the place of an adapter's name: the base model alone
 LONGEST_NAME = 100
 LARGEST_SCALE = 2.0  # of an adapter in a stack
@@ -101,6 +103,7 @@ class AdapterEntry:
     quality: dict[str, Any] | None = None
     kind: str | None = None
     virtual_tokens: int | None = None
+    route: dict[str, Any] | None = None  # its head, see formats.route
 
     @property
     def scales(self) -> dict[str, float]:
@@ -175,6 +178,7 @@ class Manifest:
     requires: Requires
     quality: dict[str, Any] = field(default_factory=dict)
     stacks: tuple[StackEntry, ...] = ()
+    auto: dict[str, Any] | None = None  # the ``fallback`` of requests that leave the choice to the device
 
     @classmethod
     def parse(cls, text: bytes | str, *, where: str, complete: bool = True) -> Manifest:
@@ -199,6 +203,7 @@ class Manifest:
         manifest: Manifest = _build(cls, document, where)
         _check(manifest, where)
         _check_stacks(manifest, where, complete)
+        _check_auto(manifest, where, complete)
         return manifest
 
     def dump(self) -> bytes:
@@ -206,6 +211,8 @@ class Manifest:
         document = asdict(self)
         if not self.stacks:  # older bundles have no such key
             del document["stacks"]
+        if self.auto is None:
+            del document["auto"]
         for entry in (document["base"], *document["adapters"], *document.get("stacks", ())):
             for key in [key for key, value in entry.items() if value is None]:
                 del entry[key]
@@ -392,6 +399,20 @@ def _check_adapter(entry: AdapterEntry, where: str) -> None:
         )
     if (entry.kind == PROMPT_KIND) != bool(entry.virtual_tokens):
         raise InputError(f"{where}: adapter {entry.name}: a prompt adapter, and no other, has virtual tokens", _MEND)
+    if entry.route is not None:
+        read_head(entry.route, f"{where}: adapter {entry.name}: route")
+
+
+def _check_auto(manifest: Manifest, where: str, complete: bool) -> None:
+    """Who answers what is for none of the adapters; one that is named has to be there where all is ``complete``."""
+    if manifest.auto is None:
+        return
+    fallback = manifest.auto.get("fallback")
+    if not isinstance(fallback, str) or not (fallback in (BASE, REFUSE) or re.fullmatch(NAME_PATTERN, fallback)):
+        raise InputError(f"{where}: auto.fallback is {shown(str(fallback))}, which is no adapter's name", _MEND)
+    names = {BASE, REFUSE, *(entry.name for entry in manifest.adapters)}
+    if complete and fallback not in names:
+        raise InputError(f"{where}: auto.fallback {shown(fallback)} is not in it", _MEND)
 
 
 def _check_stacks(manifest: Manifest, where: str, complete: bool) -> None:

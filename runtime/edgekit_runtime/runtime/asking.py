@@ -11,6 +11,7 @@ from edgekit_runtime.constraints import compiled
 from edgekit_runtime.engines import Layout, Prompt, ThinkingBudget
 from edgekit_runtime.errors import ContextExceeded, InputError, UsageError
 from edgekit_runtime.formats.images import Source, listed, read_pictures
+from edgekit_runtime.formats.route import Route
 from edgekit_runtime.prompts.bounds import TO_CONTEXT, check_adapters, check_form, check_schema, check_stops
 from edgekit_runtime.prompts.chat import Asking, Message
 from edgekit_runtime.prompts.continuing import Ending, ending_of, last_text
@@ -24,6 +25,7 @@ from edgekit_runtime.runtime.calling import Choice
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.loading import Loaded
 from edgekit_runtime.runtime.options import SamplingOptions, first, sampling_of
+from edgekit_runtime.runtime.routing import Router
 from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import Work
 
@@ -38,12 +40,14 @@ class Asked(NamedTuple):
         adapter: that does it; None for the bare base.
         reading: how calls are read from its answer, where some may come.
         thinking: how reasoning is told in it, where the base's template knows any.
+        route: how the adapter was chosen, where the request left that to the device.
     """
 
     work: Work
     adapter: str | None
     reading: calling.Reading | None
     thinking: Thinking | None
+    route: Route | None = None
 
 
 class Asker:
@@ -58,7 +62,8 @@ class Asker:
         self._prompts = Prompts(
             loaded.header, tokenizer, with_images=loaded.images is not None, allow_special=allow_special
         )
-        self.texts = Texts(loaded, tokenizer, self._prompts, self._asking)
+        self.router = Router(loaded, catalogue)
+        self.texts = Texts(loaded, tokenizer, self._prompts, self._asking_of)
 
     def work(
         self,
@@ -103,6 +108,7 @@ class Asker:
             check_schema(schema)
         for form, texts in (("regex", [regex]), ("grammar", [grammar]), ("choice", choice or [])):
             check_form(form, *(text for text in texts if text is not None))
+        adapter, route = self._routed(adapter, lora, prompt if raw is None else raw, messages)
         name, entry = self._catalogue.name_of(adapter), self._catalogue.entry_of(adapter)
         defaults = entry.generation or {}
         if listed(image) and (raw is not None or echo):
@@ -154,7 +160,23 @@ class Asker:
             frames=asked.frames,
             shown={token: text.encode() for text, token in shown.items()},
         )
-        return Asked(work, name, reading, thinking)
+        return Asked(work, name, reading, thinking, route)
+
+    def _routed(
+        self,
+        adapter: str | None,
+        lora: Mapping[str, float] | None,
+        text: str | Sequence[int] | None,
+        messages: Sequence[Message] | None,
+    ) -> tuple[str | None, Route | None]:
+        """Who answers, and how that was found where the request asks for ``auto``."""
+        if lora is not None and self.router.means_auto(adapter):
+            raise UsageError("auto chooses one adapter, and lora names some", "leave one of them out")
+        return self.router.resolved(adapter, text, messages)
+
+    def _asking_of(self, messages: Sequence[Message], adapter: str | None = None, **asked: Any) -> Asking:
+        """:meth:`_asking` for a conversation, whose adapter may be left to the device."""
+        return self._asking(self._routed(adapter, None, None, messages)[0], **asked)
 
     def _held(
         self, called: calling.Asked | None, end: str, continued: str | None, **forms: Any
@@ -195,7 +217,7 @@ class Asker:
         Raises:
             InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
         """
-        asking = self._asking(adapter, tools, template_arguments)
+        asking = self._asking_of(messages, adapter, tools=tools, template_arguments=template_arguments)
         return self._prompts.chat(messages, asking, self._layouts(image))
 
     def count(
@@ -214,6 +236,7 @@ class Asker:
             InputError: unknown adapter, messages that the chat template refuses, images or tools that can't be used.
         """
         calling.Asked.of(tools, None, None)
+        adapter, _ = self._routed(adapter, lora, None, messages)
         asking = self._asking(adapter, tools, **asked)
         prompt = self._prompts.chat(messages, asking, self._layouts(image))
         return len(prompt.tokens) + self._catalogue.virtual_tokens(self._catalogue.name_of(adapter), lora)

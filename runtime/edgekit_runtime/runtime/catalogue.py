@@ -13,7 +13,7 @@ from pathlib import Path
 from edgekit_runtime.engines import Stack
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import Bundle
-from edgekit_runtime.formats.manifest import BASE, LARGEST_SCALE, AdapterEntry, BaseEntry, Manifest, StackEntry
+from edgekit_runtime.formats.manifest import AUTO, BASE, LARGEST_SCALE, AdapterEntry, BaseEntry, Manifest, StackEntry
 from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
 
 
@@ -74,6 +74,8 @@ class Catalogue:
     def name_of(self, adapter: str | None) -> str | None:
         """Which adapter a request means, None for the bare base; raises InputError for an unknown name."""
         name = self.manifest.default_adapter if adapter is None else adapter
+        if name == AUTO and all(entry.name != AUTO for entry in self.manifest.subjects):
+            raise InputError("auto chooses an adapter for answers alone", "name an adapter, or base")
         return None if name is None or name == BASE else self._subject(name).name
 
     def entry_of(self, adapter: str | None) -> AdapterEntry | StackEntry | BaseEntry:

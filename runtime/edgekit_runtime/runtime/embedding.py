@@ -94,7 +94,7 @@ class EmbeddingReader:
         if dimensions is not None and not 0 < dimensions <= self._width:
             raise InputError(f"vectors of this base have no {dimensions} dimensions", f"ask for 1 to {self._width}")
         check_adapters(len(lora or ()))
-        name = self._catalogue.name_of(adapter)
+        name = self._catalogue.name_of(adapter)  # never auto: vectors of several adapters can't be compared
         stack, files = self._catalogue.stack(name, lora)
         room = self._context - self._catalogue.virtual_tokens(name, lora)
         tokens = [self._tokens(number, text, room, truncate) for number, text in enumerate(texts, 1)]

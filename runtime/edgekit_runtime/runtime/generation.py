@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from edgekit_runtime.formats.route import Route
 from edgekit_runtime.prompts.thinking import Thinking, split
 from edgekit_runtime.prompts.tool_stream import CallReader, Delta, Said, new_id
 from edgekit_runtime.runtime.calling import Reading
@@ -62,6 +63,7 @@ class Generation:
         finish_reason: "stop", "length", or "tool_calls" where the model calls tools.
         tool_calls: its calls, in the form of a message's ``tool_calls``; arguments are objects.
         stop_text: the one that ended it, where one of the request's did.
+        route: how the adapter was chosen, where the request left that to the device.
     """
 
     text: str
@@ -71,10 +73,13 @@ class Generation:
     timings: Timings
     tool_calls: tuple[dict[str, Any], ...] = ()
     stop_text: str | None = None
+    route: Route | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON document; ``tool_calls`` and ``stop_text`` are there where there are some."""
-        document = asdict(self)
+        """The JSON document; ``tool_calls``, ``stop_text`` and ``route`` are there where there are some."""
+        document = asdict(replace(self, route=None))
+        del document["route"]
+        document |= {} if self.route is None else {"route": self.route.as_json()}
         calls, stop = document.pop("tool_calls"), document.pop("stop_text")
         document |= {"tool_calls": list(calls)} if calls else {}
         return document | ({} if stop is None else {"stop_text": stop})
@@ -96,6 +101,7 @@ class Stream(Iterator[str]):
         result: the whole answer; there after the last piece.
         reading: how calls are read from the answer, where some may come.
         thinking: how reasoning is told in the text; None where the base's template knows none.
+        route: how the adapter was chosen, where the request left that to the device.
         scores: log-probabilities of the answer's tokens so far, when they were asked for.
         echoed: of the prompt's tokens, likewise.
     """
@@ -108,10 +114,11 @@ class Stream(Iterator[str]):
         drop: Callable[[Request], None],
         reading: Reading | None = None,
         thinking: Thinking | None = None,
+        route: Route | None = None,
     ):
         """Pieces of ``request`` come from ``pull``, which gives None after the last; ``drop`` ends it early."""
         self._request, self._adapter, self._pull, self._drop = request, adapter, pull, drop
-        self.reading, self.thinking = reading, thinking
+        self.reading, self.thinking, self.route = reading, thinking, route
         self._reader = None if reading is None else _reader_of(reading)
         self._text: list[str] = []
         self.result: Generation | None = None
@@ -189,7 +196,8 @@ class Stream(Iterator[str]):
     def _end(self) -> None:
         if self.result is None and self._request.finish_reason != "cancelled":
             text = "".join(self._text)
-            self.result = generation_of(self._request, text, self._adapter, self.reading, self.thinking)
+            made = generation_of(self._request, text, self._adapter, self.reading, self.thinking)
+            self.result = replace(made, route=self.route)
 
     def __del__(self) -> None:
         self._drop(self._request)

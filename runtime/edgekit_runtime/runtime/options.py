@@ -57,8 +57,8 @@ class Options(SamplingOptions, total=False):
             ``{"type": "text", "text": …}`` and ``{"type": "image"}``.
         raw: a text or token ids to continue as they are instead, without template or system prompt; control tokens
             that are spelt in the text are some.
-        adapter: its name; "base" for the bare base; the bundle's default when None.  Its system prompt and its
-            defaults apply.
+        adapter: its name; "base" for the bare base; "auto" for the one that the text is for; the bundle's default
+            when None.  Its system prompt and its defaults apply.
         lora: adapters to apply together, with a scale of 0 to 2 each; the adapter alone, at 1, when None.
         max_tokens: where to cut the answer off; 256 unless the adapter says otherwise.  -1: where the context ends.
         stop: texts that end the answer and are not part of it.

@@ -19,6 +19,7 @@ from edgekit_runtime.formats.bundle import file_digest
 from edgekit_runtime.formats.gguf import GgufFile
 from edgekit_runtime.formats.images import Source
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
+from edgekit_runtime.formats.route import Route
 from edgekit_runtime.intake.adapters import recognize, take_in
 from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.asking import Asker
@@ -268,7 +269,8 @@ class Runtime:
         asked = self._asker.work(prompt, **options)
         request = self.loop.request(asked.work)
         self._coming.append(request)
-        return Stream(request, asked.adapter, self._pull, self._dropped.append, asked.reading, asked.thinking)
+        read = asked.reading, asked.thinking, asked.route
+        return Stream(request, asked.adapter, self._pull, self._dropped.append, *read)
 
     def embed(
         self,
@@ -343,6 +345,15 @@ class Runtime:
             InputError: unknown adapter, messages that the chat template refuses, or images that can't be used.
         """
         return self._asker.encode(messages, adapter, image, tools, template_arguments)
+
+    def route(self, text: str) -> Route:
+        """Which adapter a request for ``auto`` with this text gets; nothing is computed by the base.
+
+        Raises:
+            InputError: the bundle has no ``auto``, or its fallback doesn't answer.
+            NobodyAnswers: the text is for none of the adapters, and the bundle refuses such.
+        """
+        return self._asker.router.route(text)
 
     def count_tokens(self, messages: Sequence[Message], **asked: Any) -> int:
         """How many tokens the prompt of a conversation has; it may have a few more than the context.

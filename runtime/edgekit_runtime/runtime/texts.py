@@ -19,7 +19,7 @@ class Texts:
     """A base's tokenizer and chat template.  Several threads may use them at once."""
 
     def __init__(self, loaded: Loaded, tokenize: BoundedTokenizer, prompts: Prompts, asking: Ask) -> None:
-        """Take what requests are read with; ``asking`` says what an adapter adds."""
+        """Take what requests are read with; ``asking`` says what an adapter adds to messages."""
         self._loaded, self._tokenize, self._prompts, self._asking = loaded, tokenize, prompts, asking
         self._tokens: list[str] = loaded.header.metadata.get("tokenizer.ggml.tokens", [])
 
@@ -42,7 +42,7 @@ class Texts:
         Raises:
             InputError: unknown adapter, messages that the chat template refuses, or that can't fit the context.
         """
-        return self._bounded(self._prompts.chat(messages, self._asking(**options)).tokens)
+        return self._bounded(self._prompts.chat(messages, self._asking(messages, **options)).tokens)
 
     def render(self, messages: Sequence[Message], **options: Any) -> str:
         """A conversation's prompt as text.
@@ -55,7 +55,7 @@ class Texts:
         Raises:
             InputError: unknown adapter, or messages that the chat template refuses.
         """
-        return self._prompts.rendered(messages, self._asking(**options))
+        return self._prompts.rendered(messages, self._asking(messages, **options))
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """The bytes of each token; of a control token, those that spell it.

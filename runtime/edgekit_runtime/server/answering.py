@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError, UsageError
-from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.formats.manifest import AUTO, BASE
 from edgekit_runtime.server import parameters
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.bodies import (
@@ -37,12 +37,13 @@ from edgekit_runtime.server.metrics import Metrics
 from edgekit_runtime.server.models import adapter_names
 from edgekit_runtime.server.parts import PartReader
 from edgekit_runtime.server.reasoning import told_apart
-from edgekit_runtime.server.refusals import ErrorForm, NoModel, Refused, openai_error, refusal_of
+from edgekit_runtime.server.refusals import ErrorForm, NoModel, NoRouter, Refused, openai_error, refusal_of
 from edgekit_runtime.server.streaming import PING_SECONDS, Numbered, kept_alive, together
 from edgekit_runtime.server.supervisor import Supervisor
 from edgekit_runtime.server.wire import Message
 
 Document = dict[str, Any]
+ROUTE = "X-Edgekit-Route"  # header of answers to ``auto``
 EMBEDDED = "embedded"  # the outcome of vectors, which have no reason to end
 # What of a request its prompt depends on.
 OF_PROMPTS = (
@@ -60,9 +61,12 @@ class Writer(Protocol):
 
 @runtime_checkable
 class StreamWriter(Writer, Protocol):
-    """And as pieces of the body of a stream."""
+    """And as pieces of the body of a stream, or as the answer of an adapter that the device has chosen."""
 
     media_type: str
+
+    def answered_by(self, route: Document) -> None:
+        """Who answers, where the request left that open; called before anything is said."""
 
     def begun(self, accepted: Message) -> Iterable[str]:
         """What a stream begins with, when the worker has accepted the request."""
@@ -127,8 +131,7 @@ class Answering:
         async def handle(request: Request) -> Response:
             with self._room.share() as share:
                 asked, _ = await self._read(request, share, dialect)
-                if not self._knows(asked.model):
-                    raise NoModel(asked.model)
+                self._check_model(asked)
                 options = {name: asked.options[0].get(name) for name in OF_PROMPTS}
                 tokens = await self._supervisor.inspect("count", options | {"tools": options["tools"] or []})
             return JSONResponse(told(tokens), headers=parameters.header_of(asked.ignored))
@@ -161,8 +164,18 @@ class Answering:
         share.hold(sum(len(each["rgb"]) for each in first.get("image") or ()))
         return asked, writer
 
-    def _knows(self, model: str) -> bool:
-        return model == BASE or model in self._supervisor.names
+    def _check_model(self, asked: Asked) -> None:
+        model = asked.model
+        if model == BASE or model in self._supervisor.names:
+            return
+        if model != AUTO:
+            raise NoModel(model)
+        if not self._supervisor.chooses:
+            raise NoRouter
+        if asked.embeds:
+            raise InputError("vectors under adapters that auto chooses can't be compared", "name an adapter, or base")
+        if len(asked.options) > asked.n:
+            raise InputError("auto answers one prompt at a time", "send several requests, or name an adapter")
 
     async def _answer(self, request: Request, asked: Asked, writer: Writer, held: contextlib.ExitStack) -> Response:
         """Answer; ``held`` is closed when that is done."""
@@ -176,7 +189,9 @@ class Answering:
             if not asked.stream:
                 with self._counted(len(asked.options)):
                     async with heeding(request):
-                        return JSONResponse(writer.whole(*await self._whole(asked)), headers=headers)
+                        results, scores = await self._whole(asked)
+                    headers |= _told(writer, results[0].get("route"))
+                    return JSONResponse(writer.whole(results, scores), headers=headers)
             events = self._streamed(asked, here.pop_all())
             try:
                 async with heeding(request):
@@ -185,12 +200,12 @@ class Answering:
                 await events.aclose()
                 raise
         assert isinstance(writer, StreamWriter)  # whoever reads a wish for a stream has one
+        headers |= _told(writer, accepted.get("route"))
         body = kept_alive(_pieces(writer, accepted, events), writer.ping, PING_SECONDS)
         return StreamingResponse(body, media_type=writer.media_type, headers=headers)
 
     def _check(self, asked: Asked) -> None:
-        if not self._knows(asked.model):
-            raise NoModel(asked.model)
+        self._check_model(asked)
         if self.busy + len(asked.options) > max(self._queue, len(asked.options)):
             self._metrics.requests.labels(asked.model, "refused").inc()
             raise Refused(429, "too many requests are waiting", "rate_limit_error", "queue_full", later=True)
@@ -241,7 +256,7 @@ class Answering:
     async def _events(self, asked: Asked, options: Document) -> AsyncGenerator[Message, None]:
         """The worker's events for one prompt, within the time; what came of it goes into the metrics."""
         deadline = asyncio.get_running_loop().time() + self._timeout
-        outcome = "cancelled"
+        outcome, model = "cancelled", asked.model
         answer = (
             self._supervisor.embed(options)
             if asked.embeds
@@ -252,9 +267,11 @@ class Answering:
             while True:
                 left = deadline - asyncio.get_running_loop().time()
                 event = await asyncio.wait_for(anext(events), left)
+                if "route" in event:
+                    model = event["route"]["adapter"]
                 if event["op"] == "done":
                     outcome = event["value"].get("finish_reason", EMBEDDED)
-                    self._metrics.answered(asked.model, event["value"])
+                    self._metrics.answered(model, event["value"])
                 yield event
                 if event["op"] == "done":
                     return
@@ -268,8 +285,18 @@ class Answering:
             outcome = "unavailable"
             raise
         finally:
-            self._metrics.requests.labels(asked.model, outcome).inc()
+            self._metrics.requests.labels(model, outcome).inc()
             await events.aclose()
+
+
+def _told(writer: Writer, route: Document | None) -> dict[str, str]:
+    """Tell a writer which adapter was chosen, if one was; the header that says so."""
+    if route is None:
+        return {}
+    assert isinstance(writer, StreamWriter)  # vectors leave no choice
+    writer.answered_by(route)
+    fallback = "; fallback" if route["fallback"] else ""
+    return {ROUTE: f"{route['adapter']}; confidence={route['confidence']:.4f}{fallback}"}
 
 
 async def _pieces(writer: StreamWriter, accepted: Message, events: Numbered) -> AsyncGenerator[str, None]:

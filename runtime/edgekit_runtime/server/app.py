@@ -19,7 +19,7 @@ from edgekit_runtime.errors import SHOWN
 from edgekit_runtime.server import parameters
 from edgekit_runtime.server.adapter_routes import AdapterRoutes
 from edgekit_runtime.server.adapters import Adapters
-from edgekit_runtime.server.answering import Answering, Dialect
+from edgekit_runtime.server.answering import ROUTE, Answering, Dialect
 from edgekit_runtime.server.anthropic import dialect as anthropic
 from edgekit_runtime.server.anthropic.writing import anthropic_error
 from edgekit_runtime.server.guard import Guard, Handler
@@ -121,7 +121,7 @@ def _for_sites(origins: Sequence[str]) -> Middleware:
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=[parameters.IGNORED, "Retry-After"],
+        expose_headers=[parameters.IGNORED, ROUTE, "Retry-After"],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -25,6 +25,7 @@ class Asked:
         reasons: and told at all.
         progress: so is how much of the prompt has been read.
         embeds: vectors are wanted, and no answer.
+        route: where the choice of an adapter was left to the device: which one, and how sure that is.
     """
 
     model: str
@@ -38,8 +39,18 @@ class Asked:
     reasons: bool = True
     progress: bool = False
     embeds: bool = False
+    route: dict[str, Any] | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
+
+    def answered_by(self, route: dict[str, Any]) -> Asked:
+        """The same, with the adapter that the device has chosen as its model."""
+        return replace(self, model=route["adapter"], route=route)
+
+    @property
+    def told_route(self) -> dict[str, Any]:
+        """What documents of the answer say of that choice; nothing where the request named the model."""
+        return {} if self.route is None else {"route": self.route}
 
     @property
     def logprobs(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.formats.manifest import AUTO, BASE
 from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.supervisor import Supervisor
 
@@ -13,7 +13,7 @@ OWNER = "edgekit"
 
 
 def model_cards(supervisor: Supervisor) -> list[dict[str, Any]]:
-    """The base, then each adapter and stack that may answer; a stack with its adapters."""
+    """The base, then each adapter and stack that may answer; a stack with its adapters; auto, which chooses."""
     bundle = supervisor.bundle or {}
     created = _seconds(str(bundle.get("created")))
     shared = {
@@ -39,6 +39,8 @@ def model_cards(supervisor: Supervisor) -> list[dict[str, Any]]:
         name = stack["name"]
         own = {"root": name, "parent": BASE, "reasoning": stack["reasoning"], "adapters": stack["adapters"]}
         cards.append({"id": name, "display_name": name} | own | shared)
+    if supervisor.chooses:
+        cards.append({"id": AUTO, "display_name": AUTO, "root": AUTO, "parent": BASE, "reasoning": None} | shared)
     return cards
 
 

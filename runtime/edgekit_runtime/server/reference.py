@@ -28,6 +28,9 @@ A field of a request is done, refused with 400 and its name, or, where nobody kn
 [Anthropic's](#messages) and [Ollama's](#ollamas-api) API; `error.code` is `context_length_exceeded` where prompt and
 answer don't fit the context.
 
+`"model": "auto"` has the device [choose the adapter](auto.md).  `model` in the answer is the one that answers; `route`
+there and the header `X-Edgekit-Route` say how sure that is.
+
 A stream that is silent for {PING_SECONDS:.0f} seconds, while a long prompt is read say, sends what clients skip and
 proxies see: a comment, Anthropic's `ping`, or in Ollama's API an object without text.
 

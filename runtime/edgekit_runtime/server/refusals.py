@@ -7,7 +7,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from edgekit_runtime.errors import ContextExceeded, InputError, TargetError, UsageError, shown
+from edgekit_runtime.errors import ContextExceeded, InputError, NobodyAnswers, TargetError, UsageError, shown
+from edgekit_runtime.formats.manifest import AUTO
 from edgekit_runtime.server.adapters import Busy, NotFound
 from edgekit_runtime.server.bodies import NoRoom, TooLarge, TooLate
 from edgekit_runtime.server.supervisor import Deadly, SetAside
@@ -46,6 +47,21 @@ class NoModel(Refused):
         self.name = name
 
 
+class NoRouter(NoModel):
+    """Nobody can choose an adapter here."""
+
+    def __init__(self) -> None:
+        Refused.__init__(
+            self,
+            404,
+            f"there is no model {AUTO}: this bundle was exported without it; add `auto: {{fallback: base}}` to"
+            " edgekit.yaml and export again, or name an adapter",
+            _WRONG,
+            "model_not_found",
+        )
+        self.name = AUTO
+
+
 ErrorForm = Callable[[Refused], dict[str, Any]]
 
 
@@ -82,6 +98,8 @@ def refusal_of(error: Exception) -> Refused | None:
             return Refused(413, said, _WRONG, "too_large")
         case TooLate():
             return Refused(408, said, _WRONG, "request_timeout")
+        case NobodyAnswers():
+            return Refused(404, said, _WRONG, "no_adapter_for_this")
         case ContextExceeded():
             return Refused(400, f"{said} ({_TOO_LONG})", _WRONG, "context_length_exceeded")
         case InputError() | UsageError():

@@ -97,6 +97,11 @@ class Supervisor:
         return {each["name"] for each in (*self.models, *self.stacks)}
 
     @property
+    def chooses(self) -> bool:
+        """Whether the bundle has what it takes to choose an adapter for a request."""
+        return (self.bundle or {}).get("auto") is not None
+
+    @property
     def ready(self) -> bool:
         """Whether a worker can answer now."""
         return self._ready.is_set()
@@ -418,6 +423,9 @@ class Supervisor:
                 if request.accepted:
                     return
                 request.accepted = True
+                if "route" in message:  # should it have to be asked again, the same adapter answers
+                    options = request.message["options"] | {"adapter": message["route"]["adapter"]}
+                    request.message = request.message | {"options": options}
             case "progress" if request.said or request.scored:  # of a prompt that is read again
                 return
             case "text":

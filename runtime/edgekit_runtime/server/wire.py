@@ -22,7 +22,8 @@ Worker to front::
     {"op": "ready"} or {"op": "error", "id": 0, …}   once, when the base is loaded or can't be
     {"op": "accepted", "id": n, "prompt_tokens": n, "thinking": …}
                                                      a request is sound and queued; how reasoning is told in its answer;
-                                                     with "calls", how they are read, where some may come
+                                                     with "calls", how they are read, where some may come; with
+                                                     "route", which adapter was chosen where it was asked for auto
     {"op": "progress", "id": n, "total": n, "cached": n, "processed": n, "ms": x}
                                                      so many of the prompt's tokens have been read
     {"op": "text", "id": n, "text": …, "scores": […]}

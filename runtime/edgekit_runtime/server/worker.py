@@ -95,7 +95,8 @@ class Worker:
                 thinking = None if made.thinking is None else asdict(made.thinking)
                 calls = {} if made.reading is None else {"calls": made.reading.as_json()}
                 accepted = {"op": "accepted", "id": number, "prompt_tokens": made.prompt_tokens, "thinking": thinking}
-                self._say(accepted | calls)
+                route = {} if made.route is None else {"route": made.route.as_json()}
+                self._say(accepted | calls | route)
             elif isinstance(made, EmbeddingRequest):
                 self._embeddings[number] = made
             elif isinstance(made, Exception):
@@ -201,6 +202,7 @@ class Worker:
                 }
                 for each in manifest.stacks
             ],
+            "auto": None if manifest.auto is None else manifest.auto["fallback"],
             "created": manifest.created,
             "context": self._runtime.engine.context,
         }

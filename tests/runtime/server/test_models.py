@@ -96,3 +96,13 @@ def test_adapters_have_numbers_as_at_llama_server(service: Service, goods: Goods
     refused = service.http.post("/lora-adapters", json=[{"id": 0, "scale": 0.5}])
     assert refused.status_code == 400
     assert '"lora"' in message(refused)
+
+
+def test_auto_is_no_model_of_a_bundle_without_it_and_no_name_for_an_adapter(service: Service, goods: Goods) -> None:
+    found = service.chat(model="auto")
+    assert found.status_code == 404
+    assert "auto: {fallback: base}" in message(found)
+    assert "auto" not in service.http.get("/v1/models").text
+    tokens = service.http.post("/tokenize", json={"model": "auto", "messages": [{"role": "user", "content": "a"}]})
+    assert (tokens.status_code, "exported without auto" in message(tokens)) == (400, True)
+    assert load(service, "auto", goods.bundle).status_code == 400

@@ -48,6 +48,10 @@ class MessageWriter:
         self._parts = PartReader(None)
         self._last: Document = {}
 
+    def answered_by(self, route: Document) -> None:
+        """Whose answer it is, where the device has chosen."""
+        self._asked = self._asked.answered_by(route)
+
     def whole(self, results: list[Document], scores: list[list[Any]]) -> Document:
         """The message in one piece."""
         (result,) = results
@@ -111,6 +115,7 @@ class MessageWriter:
             "stop_reason": None,
             "stop_sequence": None,
             "usage": usage,
+            **self._asked.told_route,
         }
 
 

@@ -12,6 +12,7 @@ from edgekit_runtime.prompts.tool_stream import Argued, Begun, Said
 from edgekit_runtime.server.asked import Asked
 from edgekit_runtime.server.ollama.calls import told
 from edgekit_runtime.server.ollama.errors import ollama_error
+from edgekit_runtime.server.ollama.names import tagged
 from edgekit_runtime.server.openai.responses import chat_logprobs
 from edgekit_runtime.server.parts import Part, PartReader, Thought
 from edgekit_runtime.server.refusals import Refused
@@ -30,6 +31,10 @@ class OllamaWriter:
         """Say what is answered to ``asked``; ``model`` is its name as the client has spelt it."""
         self._asked, self._model = asked, model
         self._parts = PartReader(None)
+
+    def answered_by(self, route: dict[str, Any]) -> None:
+        """Whose answer it is, where the device has chosen."""
+        self._asked, self._model = self._asked.answered_by(route), tagged(route["adapter"])
 
     def whole(self, results: list[dict[str, Any]], scores: list[list[Any]]) -> dict[str, Any]:
         """The answer in one piece."""
@@ -92,7 +97,7 @@ class OllamaWriter:
         beside: dict[str, Any] = {"thinking": reasoning} if reasoning else {}
         if calls:
             beside["tool_calls"] = calls
-        said: dict[str, Any] = {"model": self._model, "created_at": now()}
+        said: dict[str, Any] = {"model": self._model, "created_at": now(), **self._asked.told_route}
         if self._asked.chat:
             said["message"] = {"role": "assistant", "content": text} | beside
         else:

@@ -179,4 +179,5 @@ def _envelope(asked: Asked, kind: str, choices: list[dict[str, Any]]) -> dict[st
         "created": asked.created,
         "model": asked.model,
         "choices": choices,
+        **asked.told_route,
     }

@@ -26,6 +26,10 @@ class OpenAIWriter:
         self._begun: set[int] = set()
         self._offsets = [replies.Offsets() for _ in asked.options]
 
+    def answered_by(self, route: dict[str, Any]) -> None:
+        """Whose answer it is, where the device has chosen."""
+        self._asked = self._asked.answered_by(route)
+
     def whole(self, results: list[replies.Result], scores: list[list[replies.Score]]) -> dict[str, Any]:
         """The answer in one piece."""
         return replies.reply(self._asked, results, scores)

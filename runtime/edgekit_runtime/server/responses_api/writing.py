@@ -38,6 +38,10 @@ class ResponseWriter:
         self._final: Document = {}
         self._scores: list[Document] = []  # that no text has come with yet
 
+    def answered_by(self, route: Document) -> None:
+        """Whose answer it is, where the device has chosen."""
+        self._asked = self._asked.answered_by(route)
+
     def whole(self, results: list[Result], scores: list[list[Score]]) -> Document:
         """The response in one piece."""
         (result,), (scored,) = results, scores
@@ -131,6 +135,7 @@ class ResponseWriter:
             "metadata": given("metadata") or {},
             "usage": None,
             **{name: given(name) for name in _ECHOED},
+            **self._asked.told_route,
         }
 
 
