@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+MOST_DEPTH = 200  # of objects and lists in each other: whoever copies or writes one calls itself for each
+
 
 def strict_json(document: Any, *, indent: int | None = None) -> str:
     """``document`` as JSON text; a figure that is no number becomes null."""
@@ -23,7 +25,18 @@ def json_object(text: str | bytes) -> dict[str, Any] | None:
         json.dumps(value, ensure_ascii=False).encode()  # half a character is JSON, but no text
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not too_deep(value) else None
+
+
+def too_deep(document: Any) -> bool:
+    """Whether more than :data:`MOST_DEPTH` objects and lists of JSON are in each other."""
+    level = [document]
+    for _ in range(MOST_DEPTH + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return False
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 def without_nan(document: Any) -> Any:

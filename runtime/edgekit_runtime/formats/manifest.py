@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.errors import InputError, shown
-from edgekit_runtime.files.strict_json import strict_json
+from edgekit_runtime.files.strict_json import MOST_DEPTH, strict_json, too_deep
 from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
 from edgekit_runtime.formats.route import REFUSE, read_head
 from edgekit_runtime.formats.sampling_defaults import check_generation
@@ -194,6 +194,8 @@ class Manifest:
             json.dumps(document, ensure_ascii=False).encode()  # half a character is JSON, but no text
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is not JSON ({error})", _MEND) from None
+        if too_deep(document):
+            raise InputError(f"{where} has more than {MOST_DEPTH} objects in each other", _MEND)
         found = document.get("schema") if isinstance(document, dict) else None
         if found != BUNDLE_SCHEMA:
             raise InputError(

@@ -4,10 +4,11 @@ import json
 import math
 from typing import Any, NoReturn
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit_runtime.files.strict_json import strict_json
+from edgekit_runtime.files.strict_json import MOST_DEPTH, json_object, strict_json
 
 DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -31,3 +32,14 @@ def _expected(value: Any) -> Any:
 @given(DOCUMENTS)
 def test_every_reader_takes_it_and_only_what_is_no_number_is_lost(document: Any) -> None:
     assert json.loads(strict_json(document), parse_constant=_refused) == _expected(document)
+
+
+@pytest.mark.parametrize(("before", "after"), [('{"a":', "}"), ("[", "]")])
+def test_what_could_not_be_written_again_is_not_read(before: str, after: str) -> None:
+    def nested(depth: int) -> str:
+        return '{"a":' + before * (depth - 1) + "1" + after * (depth - 1) + "}"
+
+    deepest = json_object(nested(MOST_DEPTH))
+    assert deepest is not None
+    assert json.loads(strict_json(deepest)) == deepest
+    assert json_object(nested(MOST_DEPTH + 1)) is None

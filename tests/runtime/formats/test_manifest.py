@@ -119,6 +119,15 @@ def test_text_that_is_no_manifest_is_refused(text: bytes) -> None:
         Manifest.parse(text, where="manifest.json")
 
 
+@pytest.mark.parametrize("key", ["quality", "auto"])
+def test_a_manifest_that_is_too_deep_to_be_written_again_is_refused(key: str) -> None:
+    deep: Any = "x"
+    for _ in range(600):
+        deep = {"fallback": deep}
+    with pytest.raises(InputError, match="more than 200 objects in each other"):
+        parse(document(**{key: deep}))
+
+
 @pytest.mark.parametrize("path", ["a", "a/b.gguf", "report/x.png"])
 def test_plain_relative_paths_are_safe(path: str) -> None:
     assert is_safe_path(path)
