@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.formats.manifest import AUTO, BASE
 from edgekit_runtime.server.left_out import ASIDE
 from edgekit_runtime.server.ollama.names import tagged
 from edgekit_runtime.server.ollama.tables import DEFAULTS
@@ -18,14 +18,16 @@ _SIZES = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K"))
 
 
 def listed(supervisor: Supervisor) -> list[dict[str, Any]]:
-    """The base, then each adapter and stack that may answer; sizes in bytes, with the base.
+    """The base, then each adapter and stack that may answer; auto, which chooses; sizes in bytes, with the base.
 
-    The digest of a stack is that of its adapters' digests with their scales.
+    The digest of a stack is that of its adapters' digests with their scales, that of auto of its fallback and all
+    adapters' digests.
     """
     bundle, base = _bundle(supervisor)
     models: list[dict[str, Any]] = [{"name": BASE, "digest": base.get("digest"), "size": 0}]
     adapters = [model for model in supervisor.models if ASIDE not in model]
     models += [*adapters, *(_stacked(stack, adapters) for stack in supervisor.stacks)]
+    models += [_choosing(bundle["auto"], adapters)] * supervisor.chooses
     return [
         {
             "name": tagged(model["name"]),
@@ -49,6 +51,13 @@ def _stacked(stack: dict[str, Any], adapters: list[dict[str, Any]]) -> dict[str,
         "digest": hashlib.sha256(facts.encode()).hexdigest(),
         "size": sum(model.get("size", 0) for model, _ in parts),
     }
+
+
+def _choosing(fallback: str, adapters: list[dict[str, Any]]) -> dict[str, Any]:
+    """Adapters among which the device chooses, as one model."""
+    facts = "".join(f"{each}\n" for each in (fallback, *(model["digest"] for model in adapters)))
+    size = sum(model.get("size", 0) for model in adapters)
+    return {"name": AUTO, "digest": hashlib.sha256(facts.encode()).hexdigest(), "size": size}
 
 
 def running(supervisor: Supervisor) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgekit_runtime.files.strict_json import strict_json
-from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.formats.manifest import AUTO, BASE
 from edgekit_runtime.server.answering import Answering
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.guard import Guard, Handler
@@ -88,7 +88,8 @@ class _Models:
         document = await self._read(request)
         ignored = check(document, tables.SHOW)
         name = self._known(document)
-        about = await self._supervisor.inspect("about", {"model": name})
+        # Of auto there is no more to say than of the base.
+        about = await self._supervisor.inspect("about", {"model": BASE if self._chooses(name) else name})
         return JSONResponse(models.shown(self._supervisor, name, about), headers=header_of(ignored))
 
     async def pull(self, request: Request) -> Response:
@@ -107,9 +108,12 @@ class _Models:
     def _known(self, document: dict[str, Any]) -> str:
         given, name = named(document, "model", "name")
         answering = {each["name"] for each in (*self._supervisor.models, *self._supervisor.stacks) if ASIDE not in each}
-        if name != BASE and name not in answering:
+        if name not in (BASE, *answering) and not self._chooses(name):
             raise NoModel(given)
         return name
+
+    def _chooses(self, name: str) -> bool:
+        return name == AUTO and self._supervisor.chooses
 
 
 def _elsewhere(what: str) -> Handler:
