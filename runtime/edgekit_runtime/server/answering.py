@@ -189,8 +189,8 @@ class Answering:
             if not asked.stream:
                 with self._counted(len(asked.options)):
                     async with heeding(request):
-                        results, scores = await self._whole(asked)
-                    headers |= _told(writer, results[0].get("route"))
+                        results, scores, route = await self._whole(asked)
+                    headers |= _told(writer, route)
                     return JSONResponse(writer.whole(results, scores), headers=headers)
             events = self._streamed(asked, here.pop_all())
             try:
@@ -228,16 +228,19 @@ class Answering:
                 async for each in events:
                     yield each
 
-    async def _whole(self, asked: Asked) -> tuple[list[Document], list[list[Any]]]:
-        """All prompts at once, each answer in one piece: results, and scores of tokens."""
+    async def _whole(self, asked: Asked) -> tuple[list[Document], list[list[Any]], Document | None]:
+        """All prompts at once, each answer in one piece: results, scores of tokens, and the adapter that was chosen."""
+        route: Document | None = None
 
         async def one(options: Document) -> tuple[Document, list[Any]]:
+            nonlocal route
             scores, texts, reader = list[Any](), list[Message](), PartReader(None)
             async with contextlib.aclosing(self._events(asked, options)) as events:
                 async for event in events:
                     scores += event.get("scores", ())
                     if event["op"] == "accepted":
                         reader = PartReader(event.get("calls"))
+                        route = event.get("route")  # the result of a request that was asked again has none
                     elif event["op"] == "text":
                         texts.append(event)
                     elif event["op"] == "done":
@@ -251,7 +254,7 @@ class Answering:
                 raise outcome
             answers.append(outcome)
         results, scores = zip(*answers, strict=True)
-        return list(results), list(scores)
+        return list(results), list(scores), route
 
     async def _events(self, asked: Asked, options: Document) -> AsyncGenerator[Message, None]:
         """The worker's events for one prompt, within the time; what came of it goes into the metrics."""

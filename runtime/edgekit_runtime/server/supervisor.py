@@ -1,7 +1,8 @@
 """Keeps a worker alive, and gives requests to it.
 
 A worker that dies or hangs is replaced.  Requests it had are asked again of the next one, once: their seeds are fixed,
-so the answer goes on where it stopped.  A request that saw two workers die is given up: it may be what kills them.
+so the answer goes on where it stopped.  Where it comes out otherwise, it ends with an error.  A request that saw two
+workers die is given up: it may be what kills them.
 When a worker crashes or hangs, only the requests whose adapters were at work in it count that, and an adapter that was
 so twice is set aside (:mod:`~edgekit_runtime.server.blame`).  So do requests that were being read; where no adapter
 is to blame, the request is refused when it comes again (:mod:`~edgekit_runtime.server.killers`).  SIGKILL and the like
@@ -21,6 +22,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 from edgekit_runtime.errors import EdgekitError, InputError, TargetError
+from edgekit_runtime.formats.manifest import AUTO
 from edgekit_runtime.server.at_work import AtWork, Crash, shared_file
 from edgekit_runtime.server.blame import Blame
 from edgekit_runtime.server.engine_process import NOBODYS_FAULT, EngineProcess, ending
@@ -98,8 +100,8 @@ class Supervisor:
 
     @property
     def chooses(self) -> bool:
-        """Whether the bundle has what it takes to choose an adapter for a request."""
-        return (self.bundle or {}).get("auto") is not None
+        """Whether requests for auto have an adapter chosen: the bundle has what it takes, and no model this name."""
+        return (self.bundle or {}).get("auto") is not None and AUTO not in self.names
 
     @property
     def ready(self) -> bool:
@@ -427,6 +429,10 @@ class Supervisor:
                     options = request.message["options"] | {"adapter": message["route"]["adapter"]}
                     request.message = request.message | {"options": options}
             case "progress" if request.said or request.scored:  # of a prompt that is read again
+                return
+            case "text" | "done" if not request.goes_on(message):  # bits may differ, or an adapter is another one now
+                self._process.write({"op": "cancel", "id": request.number})
+                self._fail(request, "the engine was restarted, and answers otherwise than it began")
                 return
             case "text":
                 fresh = request.fresh(message)
