@@ -11,8 +11,9 @@ from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.private_folder import PrivateFolder
 from edgekit_runtime.formats.bundle import file_digest
+from edgekit_runtime.formats.manifest import MANIFEST_FILE
 from edgekit_runtime.store import Store, refusals
-from tests.goods import Goods
+from tests.goods import Goods, with_two_adapters
 from tests.runtime.store.test_admission import Recorder
 
 WHY = "the engine crashes (SIGABRT) over it"
@@ -108,6 +109,23 @@ def test_the_command_line_tells_what_does_not_answer(
     found = {each["name"]: each["refused"] for each in json.loads(capsys.readouterr().out)["adapters"]}
     assert found == {"one": None, "two": WHY}
     assert main(["run", "--store", str(store.root), "--adapter", "two", "--prompt", "scratch"]) == 3
+    assert f"adapter two is set aside: {WHY}" in capsys.readouterr().err
+
+
+def test_a_stack_does_not_run_while_one_of_its_adapters_is_set_aside(
+    goods: Goods, tmp_path: Path, trial: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = with_two_adapters(goods, tmp_path, None)
+    manifest = json.loads((bundle / MANIFEST_FILE).read_text())
+    parts = [{"name": each["name"], "scale": 0.5, "digest": each["digest"]} for each in manifest["adapters"]]
+    manifest |= {"stacks": [{"name": "both", "adapters": parts}]}
+    (bundle / MANIFEST_FILE).write_text(json.dumps(manifest))
+    store = Store(tmp_path / "store", create=True, trial=trial)
+    store.install(bundle)
+    asked = ["run", "--store", str(store.root), "--adapter", "both", "--prompt", "scratch", "--max-tokens", "2"]
+    assert main(asked) == 0
+    refuse(store, goods.two)
+    assert main(asked) == 3
     assert f"adapter two is set aside: {WHY}" in capsys.readouterr().err
 
 
