@@ -22,7 +22,7 @@ def open_engine(files: BaseFiles, *, context: int, threads: int, sequences: int 
     if files.engine == ONNX:
         refuse_for_onnx(files.kv_cache)
         if not exact:
-            raise UsageError("ONNX Runtime has no quicker way than the exact one", "leave --exact off out")
+            raise UsageError("ONNX Runtime has no quicker way than the exact one", "leave out --exact off")
         from edgekit_runtime.engines.onnx.engine import OnnxEngine
 
         return OnnxEngine(files, context=context, threads=threads, sequences=sequences)

@@ -170,7 +170,7 @@ class Asker:
         messages: Sequence[Message] | None,
     ) -> tuple[str | None, Route | None]:
         """Who answers, and how that was found where the request asks for ``auto``."""
-        if lora is not None and self.router.means_auto(adapter):
+        if lora is not None and self._catalogue.means_auto(adapter):
             raise UsageError("auto chooses one adapter, and lora names some", "leave one of them out")
         return self.router.resolved(adapter, text, messages)
 

@@ -74,9 +74,13 @@ class Catalogue:
     def name_of(self, adapter: str | None) -> str | None:
         """Which adapter a request means, None for the bare base; raises InputError for an unknown name."""
         name = self.manifest.default_adapter if adapter is None else adapter
-        if name == AUTO and all(entry.name != AUTO for entry in self.manifest.subjects):
+        if self.means_auto(name):
             raise InputError("auto chooses an adapter for answers alone", "name an adapter, or base")
         return None if name is None or name == BASE else self._subject(name).name
+
+    def means_auto(self, adapter: str | None) -> bool:
+        """Whether a request leaves the choice to the device: an adapter of this name, from before, takes precedence."""
+        return adapter == AUTO and all(entry.name != AUTO for entry in self.manifest.subjects)
 
     def entry_of(self, adapter: str | None) -> AdapterEntry | StackEntry | BaseEntry:
         """What the manifest says of it; raises InputError for an unknown name."""

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgekit_runtime.errors import InputError, NobodyAnswers
-from edgekit_runtime.formats.manifest import AUTO, BASE
+from edgekit_runtime.errors import InputError, NobodyAnswers, shown
+from edgekit_runtime.formats.manifest import BASE, AdapterEntry
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX
 from edgekit_runtime.formats.route import (
+    MOST_SIGNS,
     REFUSE,
     WORDS,
     Head,
@@ -64,15 +65,11 @@ class Router:
         self._rows: TokenRows | None = None
         self._heads: dict[str, Head | None] = {}  # by the adapter's digest; None where it doesn't fit the base
 
-    def means_auto(self, adapter: str | None) -> bool:
-        """Whether a request leaves the choice to the router: an adapter of this name, from before, takes precedence."""
-        return adapter == AUTO and all(entry.name != AUTO for entry in self._catalogue.manifest.subjects)
-
     def resolved(
         self, adapter: str | None, text: str | Sequence[int] | None, messages: Sequence[Mapping[str, Any]] | None
     ) -> tuple[str | None, Route | None]:
         """The name of who answers, and how that was found, where it was asked for."""
-        if not self.means_auto(adapter):
+        if not self._catalogue.means_auto(adapter):
             return adapter, None
         route = self.route(user_text(messages or ()) if text is None else self._spelt(text))
         return route.adapter or BASE, route
@@ -92,12 +89,7 @@ class Router:
             )
         rows = self._embedding()
         width = WORDS if rows is None else WORDS + rows.width
-        heads: dict[str, Head] = {}
-        for entry in manifest.adapters:
-            if entry.route is not None:
-                head = self._head(entry.name, entry.digest, entry.route, width)
-                if head is not None:
-                    heads[entry.name] = head
+        heads = self._fitting(manifest.adapters, width)
         if not heads:
             raise InputError(f"no adapter of {manifest.name} says what it is for", "name an adapter, or base")
         fallback = manifest.auto["fallback"]
@@ -107,14 +99,20 @@ class Router:
             return route
         if fallback == REFUSE:
             raise NobodyAnswers("this request is for none of the adapters", "name one, or base")
-        self._catalogue.name_of(fallback)  # it may have been removed
+        if fallback != BASE and all(entry.name != fallback for entry in manifest.adapters):  # removed, or set aside
+            raise InputError(
+                f"this request is for none of the adapters, auto leaves such to {fallback},"
+                f" and there is no adapter {shown(fallback)} now",
+                f"install {fallback} again, or name an adapter or base",
+            )
         return route
 
     def _spelt(self, text: str | Sequence[int]) -> str:
         if isinstance(text, str):
             return text
+        read = text if len(text) <= 2 * MOST_SIGNS else [*text[:MOST_SIGNS], *text[-MOST_SIGNS:]]
         spelt: list[str] = self._loaded.header.metadata.get("tokenizer.ggml.tokens", [])
-        pieces = [self._loaded.engine.piece(token) for token in text if 0 <= token < len(spelt)]
+        pieces = [self._loaded.engine.piece(token) for token in read if 0 <= token < len(spelt)]
         return b"".join(pieces).decode(errors="replace")
 
     def _embedding(self) -> TokenRows | None:
@@ -128,10 +126,20 @@ class Router:
                 self._rows = TokenRows(self._loaded.header)
             return self._rows
 
-    def _head(self, name: str, digest: str, document: Mapping[str, Any], width: int) -> Head | None:
-        if digest not in self._heads:
-            head = read_head(document, f"route of adapter {name}")
-            if len(head.weights) != width:
-                log.warning("adapter %s is left out of auto: it has %d weights, not %d", name, len(head.weights), width)
-            self._heads[digest] = head if len(head.weights) == width else None
-        return self._heads[digest]
+    def _fitting(self, adapters: Sequence[AdapterEntry], width: int) -> dict[str, Head]:
+        """The heads of those that have one for this base, by name; those of adapters that are gone are forgotten."""
+        known, heads = self._heads, dict[str, Head | None]()
+        for entry in adapters:
+            if entry.route is not None:
+                there = entry.digest in known
+                heads[entry.digest] = known[entry.digest] if there else _head(entry.name, entry.route, width)
+        self._heads = heads
+        return {entry.name: head for entry in adapters if (head := heads.get(entry.digest)) is not None}
+
+
+def _head(name: str, document: Mapping[str, Any], width: int) -> Head | None:
+    head = read_head(document, f"route of adapter {name}")
+    if len(head.weights) == width:
+        return head
+    log.warning("adapter %s is left out of auto: it has %d weights, not %d", name, len(head.weights), width)
+    return None

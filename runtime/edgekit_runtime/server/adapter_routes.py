@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from edgekit_runtime.errors import InputError, shown
-from edgekit_runtime.formats.manifest import AUTO, BASE
+from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.fields import Fields
 from edgekit_runtime.server.models import lora_adapters
@@ -38,7 +38,7 @@ class AdapterRoutes:
         document = await self._read(request)
         ignored, fields = check(document, LOAD), Fields(document)
         name, path = fields.text("lora_name"), fields.text("lora_path")
-        if not name or not path or name in (BASE, AUTO):
+        if not name or not path or name == BASE:
             raise InputError(
                 "Both 'lora_name' and 'lora_path' must be provided", f"name an adapter (not {BASE}) and its file"
             )

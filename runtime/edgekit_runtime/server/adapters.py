@@ -21,7 +21,7 @@ from edgekit_runtime.files.private_folder import PrivateFolder
 from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import Bundle
 from edgekit_runtime.formats.gguf import GgufFile, read_gguf
-from edgekit_runtime.formats.manifest import AUTO, BASE, AdapterEntry, Manifest
+from edgekit_runtime.formats.manifest import BASE, AdapterEntry, Manifest
 from edgekit_runtime.intake.adapters import take_in
 from edgekit_runtime.intake.canary import time_limit, try_adapters_async
 from edgekit_runtime.intake.trial_turn import trial_turn_async
@@ -169,8 +169,8 @@ class Adapters:
 
     async def _go_live(self, copied: Copied, source: Path, allow_downgrade: bool) -> Message:
         entry = copied.entry
-        if entry.name in (BASE, AUTO):
-            raise InputError(f"an adapter can't be called {entry.name}", "give it another name")
+        if entry.name == BASE:
+            raise InputError(f"an adapter can't be called {BASE}", "give it another name")
         active = self._loaded.get(entry.name) or self._manifest_entry(entry.name)
         if active is not None:
             hint = "load it with allow_downgrade: true"
