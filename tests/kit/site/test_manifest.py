@@ -98,6 +98,7 @@ TEXTS = [
     *(changed(("stacks", 0, "name"), name) for name in ("a", "base", "Ä")),
     *(changed(("stacks", 0, "adapters", 0, "digest"), "1" * 64) for _ in (1,)),
     *(changed(("stacks", 0, "adapters", 0, "scale"), scale) for scale in (2, 2.5, 1e-300, 10**400, -(10**400))),
+    *(changed(("quality",), json.loads('{"a":' * depth + "1" + "}" * depth)) for depth in (199, 200, 900)),
     *("", "{", "[]", "null", "[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"schema": "\\ud800"}', '{"\\udc00": 1}'),
     *(changed(("base", "schema"), {"title": text}) for text in (HTML, "t" * 200_000, "\ud800", "a\udfffb")),
 ]

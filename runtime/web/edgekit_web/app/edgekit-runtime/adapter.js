@@ -3,7 +3,7 @@
 import { checkVersion } from "./changes.js";
 import { EdgekitError, shown } from "./errors.js";
 import { ADAPTER_METADATA, readGguf } from "./gguf.js";
-import { isObject, readJson } from "./json.js";
+import { isObject, readJson, tooDeep } from "./json.js";
 import { MATRIX_TYPES } from "./matrix-values.js";
 import { checkGeneration } from "./sampling-defaults.js";
 
@@ -193,7 +193,7 @@ function json(text, key, label) {
   if (text === undefined) return undefined;
   try {
     const value = readJson(text);
-    if (isObject(value)) return value;
+    if (isObject(value) && !tooDeep(value)) return value;
   } catch {
     // told below
   }

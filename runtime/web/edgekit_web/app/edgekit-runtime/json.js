@@ -15,6 +15,19 @@ export function readJson(text) {
   });
 }
 
+export const MOST_DEPTH = 200; // of objects and lists in each other: devices can't write more again
+
+/** Whether more than that many are in each other.  @param {any} document */
+export function tooDeep(document) {
+  let level = [document];
+  for (let depth = 0; depth <= MOST_DEPTH; depth++) {
+    level = level.filter((each) => typeof each === "object" && each !== null);
+    if (!level.length) return false;
+    level = level.flatMap((each) => Object.values(each));
+  }
+  return true;
+}
+
 /** @param {any} value */
 export function isObject(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);

@@ -2,7 +2,7 @@
 
 import { checkVersion } from "./changes.js";
 import { EdgekitError, isPrintable, shown } from "./errors.js";
-import { inWords, isObject, readJson } from "./json.js";
+import { MOST_DEPTH, inWords, isObject, readJson, tooDeep } from "./json.js";
 import { checkGeneration } from "./sampling-defaults.js";
 
 const BUNDLE_SCHEMA = "edgekit.bundle/1";
@@ -31,6 +31,7 @@ export function parseManifest(bytes, where = "the bundle's manifest") {
   } catch (error) {
     throw malformed(`${where} is not JSON (${error.message})`);
   }
+  if (tooDeep(document)) throw malformed(`${where} has more than ${MOST_DEPTH} objects in each other`);
   const schema = isObject(document) ? (document.schema ?? null) : null;
   if (schema !== BUNDLE_SCHEMA) {
     throw new EdgekitError(
