@@ -69,7 +69,9 @@ export class Adapters {
       const mend = "activate the version that came with the stack";
       throw new EdgekitError("usage", `the stack ${name} needs ${gone.join(", ")}`, mend);
     }
-    return { entry: stack, scales: Object.fromEntries(stack.adapters.map((part) => [part.digest, part.scale])) };
+    const scales = {}; // one file may be there under two names
+    for (const { digest, scale } of stack.adapters) scales[digest] = (scales[digest] ?? 0) + scale;
+    return { entry: stack, scales };
   }
 
   /**
