@@ -444,7 +444,7 @@ def _stack_problem(stack: StackEntry, adapters: dict[str, AdapterEntry], complet
         if not 0 < part.scale <= LARGEST_SCALE:
             return f"the scale of {shown(part.name)} has to be over 0 and at most {LARGEST_SCALE:g}"
         known = adapters.get(part.name)
-        if known is not None and known.kind is not None:
+        if known is not None and known.kind is not None and (complete or known.digest == part.digest):
             return f"{part.name} is a prompt adapter, which answers alone"
     lacking = stack.lacking(adapters.values()) if complete else []
     return f"the bundle has no adapter {shown(lacking[0])} as the stack needs it" if lacking else None

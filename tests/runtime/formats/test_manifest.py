@@ -119,6 +119,19 @@ def test_text_that_is_no_manifest_is_refused(text: bytes) -> None:
         Manifest.parse(text, where="manifest.json")
 
 
+def test_a_prompt_adapter_in_the_place_of_a_part_leaves_a_store_whole_and_is_in_no_bundles_stack() -> None:
+    one = document()["adapters"][0] | {"kind": "prompt", "virtual_tokens": 8, "rank": 0, "targets": []}
+    for digest, complete, good in (("1" * 64, False, True), ("1" * 64, True, False), (DIGEST, False, False)):
+        stack = {"name": "both", "adapters": [{"name": "a", "scale": 1.0, "digest": digest}]}
+        text = json.dumps(document(adapters=[one], stacks=[stack]))
+        if good:
+            found = Manifest.parse(text, where="it", complete=complete)
+            assert found.stacks[0].lacking(found.adapters) == ["a"]
+        else:
+            with pytest.raises(InputError, match="a is a prompt adapter, which answers alone"):
+                Manifest.parse(text, where="it", complete=complete)
+
+
 @pytest.mark.parametrize("key", ["quality", "auto"])
 def test_a_manifest_that_is_too_deep_to_be_written_again_is_refused(key: str) -> None:
     deep: Any = "x"
