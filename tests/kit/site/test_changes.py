@@ -28,7 +28,7 @@ NO_VERSIONS = ["", "9" * 65, "9" * 5000, "1\n2", "1\x1b[2J", "1\x00", " 1", "é"
 SCRIPT = """
 import { openAsBlob } from "node:fs";
 const [folder, given, ...paths] = process.argv.slice(1);
-const { versions, none, old, bundles } = JSON.parse(given);
+const { versions, none, old, bundles, stacked } = JSON.parse(given);
 const { checkVersion, compareVersions, withBundle } = await import(`${folder}/changes.js`);
 const { readGguf, ADAPTER_METADATA } = await import(`${folder}/gguf.js`);
 const { adapterEntry } = await import(`${folder}/adapter.js`);
@@ -46,6 +46,7 @@ const said = {
   versions: await Promise.all([...versions, ...none].map((each) => tried(() => checkVersion(each, "it")))),
   bundles: await Promise.all(bundles.map(([each, options]) => tried(() => withBundle(old, each, options)))),
   long: await tried(() => adapterEntry({ pairs: new Map(), name: "n".repeat(200000) }, { label: "x.gguf" })),
+  stacked: withBundle(old, stacked).manifest.adapters.map((entry) => entry.name),
   files: [],
 };
 for (const path of paths) {
@@ -80,7 +81,9 @@ def ask(*paths: Path) -> dict[str, Any]:
         (state("1.9", "1.4"), {"allowDowngrade": True}),
     ]
     current = {"manifest": old, "installed": old["adapters"]}
-    document = {"versions": VERSIONS, "none": NO_VERSIONS, "old": current, "bundles": bundles}
+    other = state("2.1", "1.5")["adapters"][0] | {"name": "two", "digest": "2"}
+    stacked = state("2.1", "1.5") | {"adapters": [other], "stacks": [{"name": "one", "adapters": []}]}
+    document = {"versions": VERSIONS, "none": NO_VERSIONS, "old": current, "bundles": bundles, "stacked": stacked}
     return said_by_the_page(document, *paths)
 
 
@@ -110,6 +113,10 @@ def test_an_older_bundle_or_adapter_is_taken_only_where_that_is_asked_for() -> N
     assert [newer, other_base, allowed] == ["taken"] * 3
     assert "line-3 1.9 is older than 2.0" in older
     assert "one 1.4 is older than 1.5" in older_adapter
+
+
+def test_a_stack_takes_the_place_of_an_earlier_adapter_of_its_name() -> None:
+    assert ask()["stacked"] == ["two"]
 
 
 def test_metadata_has_the_same_budget_as_elsewhere(tmp_path: Path) -> None:

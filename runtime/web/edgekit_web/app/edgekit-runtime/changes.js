@@ -51,7 +51,7 @@ export function withBundle(old, manifest, { allowDowngrade = false } = {}) {
   if (old && !allowDowngrade) checkNewer(manifest.name, manifest.version, old.manifest.version);
   const kept = (old?.installed ?? []).filter((entry) => entry.family === manifest.base.family);
   for (const entry of allowDowngrade ? [] : manifest.adapters) checkNoOlder(entry, old?.manifest.adapters ?? [], kept);
-  const names = manifest.adapters.map((entry) => entry.name);
+  const names = [...manifest.adapters, ...(manifest.stacks ?? [])].map((entry) => entry.name);
   const digests = manifest.adapters.map((entry) => entry.digest);
   const still = (old?.manifest.adapters ?? []).filter(
     (entry) => !names.includes(entry.name) && kept.some((each) => each.digest === entry.digest),
