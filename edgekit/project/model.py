@@ -47,6 +47,7 @@ from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import F16, KV_CACHES, NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
+from edgekit_runtime.formats.route import REFUSE
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.prompts.reasoning import MODES as REASONING
 
@@ -456,6 +457,9 @@ class Project:
         fallback = self.auto.fallback
         if fallback not in (*NO_ADAPTER, *self.adapters):
             error = refused(f"{fallback!r} answers nothing", did_you_mean(fallback, (*NO_ADAPTER, *self.adapters)))
+            raise refused_at(("auto", "fallback"), error, fallback)
+        if fallback == REFUSE and REFUSE in self.adapters:
+            error = refused("it is the name of an adapter, and also says that nobody answers", "rename the adapter")
             raise refused_at(("auto", "fallback"), error, fallback)
         return self
 

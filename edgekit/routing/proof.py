@@ -14,7 +14,7 @@ from edgekit_runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-FALLBACK = "fallback"  # in a confusion table; no adapter is chosen there
+FALLBACK = "the fallback"  # in a confusion table: no adapter is chosen there, and none can have this name
 GOOD_CHOICE, GOOD_FALLBACK = 97.0, 95.0  # %; less is told
 
 
@@ -26,16 +26,18 @@ def prove_router(runtime: Runtime, texts: Mapping[str, Sequence[str]]) -> dict[s
         texts: evaluation rows of each adapter.
 
     Returns:
-        ``adapters``: of each its ``rows``, the share that is ``right`` (%), and how many rows were given to whom
-        (``chosen``); ``right``: the mean over adapters; ``unseen``: ``rows`` of kinds that no router is fitted on, the
-        share of them that goes to the ``fallback`` (%), and that of each kind.
+        ``adapters``: of each its ``rows``, the share that it answers (``right``, %), also as the fallback, and how
+        many rows were given to whom (``chosen``); ``right``: the mean over adapters; ``unseen``: ``rows`` of kinds that
+        no router is fitted on, the share of them that goes to the ``fallback`` (%), and that of each kind.
     """
     adapters: dict[str, dict[str, Any]] = {}
+    fallback_name = (runtime.manifest.auto or {}).get("fallback")
     for name, asked in texts.items():
         chosen = Counter(_choice(runtime, text) for text in asked)
+        mine = chosen[name] + (chosen[FALLBACK] if name == fallback_name else 0)
         adapters[name] = {
             "rows": len(asked),
-            "right": _percent(chosen[name], len(asked)),
+            "right": _percent(mine, len(asked)),
             "chosen": dict(chosen.most_common()),
         }
     kinds, left, rows = {}, 0, 0

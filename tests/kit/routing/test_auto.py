@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM
 from edgekit.cli.program import main
 from edgekit.exporting.export import export
 from edgekit.project import load_project
+from edgekit.routing.proof import prove_router
 from edgekit_runtime import Runtime
 from edgekit_runtime.cli import main as runtime_main
 from edgekit_runtime.engines.llama.token_rows import TokenRows
-from edgekit_runtime.errors import InputError, NobodyAnswers, UsageError
+from edgekit_runtime.errors import ContextExceeded, InputError, NobodyAnswers, UsageError
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.formats.manifest import Manifest
 from edgekit_runtime.server.refusals import refusal_of
@@ -131,6 +132,8 @@ def test_the_adapter_whose_rows_a_text_is_like_answers(bundle: Path) -> None:
         assert "route" not in runtime.generate(NOBODY, max_tokens=2).as_dict()
         raw = runtime.generate(raw=runtime.prompt_tokens(ASKED["metal"]), adapter="auto", max_tokens=2)
         assert raw.adapter == "metal"
+        with pytest.raises(ContextExceeded):
+            runtime.generate(raw=[5] * 10**6, adapter="auto")
         with pytest.raises(UsageError, match="lora names some"):
             runtime.generate(NOBODY, adapter="auto", lora={"metal": 1.0})
         with pytest.raises(InputError, match="auto chooses an adapter for answers alone"):
@@ -216,6 +219,12 @@ def test_the_service_counts_lists_and_refuses(service: Service) -> None:
     tokens = service.http.post("/tokenize", json={"model": "auto", "messages": messages})
     assert tokens.status_code == 200, tokens.text
     assert "auto" in [card["id"] for card in service.http.get("/v1/models").json()["data"]]
+    assert service.http.get("/v1/models/auto").json()["id"] == "auto"
+    tagged = {each["name"]: each for each in service.http.get("/api/tags").json()["models"]}
+    assert len({each["digest"] for each in tagged.values()}) == len(tagged) == 4
+    assert "auto:latest" in tagged
+    shown = service.http.post("/api/show", json={"model": "auto:latest"})
+    assert (shown.status_code, "completion" in shown.json()["capabilities"]) == (200, True)
     vectors = service.http.post("/v1/embeddings", json={"model": "auto", "input": "a"})
     assert (vectors.status_code, "can't be compared" in vectors.text) == (400, True)
     several = service.http.post("/v1/completions", json={"model": "auto", "prompt": ["a", "b"]})
@@ -241,9 +250,13 @@ def test_a_bundle_may_refuse_or_name_who_answers_the_rest(bundle: Path, tmp_path
     with Runtime(folder) as runtime:
         answer = runtime.generate(NOBODY, adapter="auto", max_tokens=2)
         assert (answer.adapter, answer.route and answer.route.fallback) == ("orders", True)
+        proof = prove_router(runtime, {"orders": [NOBODY, ASKED["orders"]], "metal": [NOBODY, ASKED["metal"]]})
+        assert proof["adapters"]["orders"]["chosen"] == {"the fallback": 1, "orders": 1}
+        assert {name: each["right"] for name, each in proof["adapters"].items()} == {"orders": 100, "metal": 50}
         runtime.remove_adapter("orders")
-        with pytest.raises(InputError, match="no adapter 'orders'"):
+        with pytest.raises(InputError, match="no adapter 'orders'") as gone:
             runtime.generate(NOBODY, adapter="auto")
+        assert gone.value.hint == "install orders again, or name an adapter or base"
     for wrong in ({}, {"fallback": 3}, {"fallback": "nobody"}):
         text = replace(Manifest.parse((bundle / "manifest.json").read_bytes(), where="it"), auto=wrong).dump()
         with pytest.raises(InputError, match=r"auto\.fallback"):
@@ -296,5 +309,8 @@ def test_auto_needs_rows_and_separate_adapters_and_its_name(
     merged = load_project(_write(tmp_path, base=str(tiny_chat_base), auto={}, export={"mode": "merged"}))
     with pytest.raises(UsageError, match="merged bundle"):
         check_auto(merged, [merged.adapter("orders")])
+    twice = {"adapters": {"refuse": {"path": "x", "data": {"eval": "x.jsonl"}}}, "auto": {"fallback": "refuse"}}
+    with pytest.raises(InputError, match="also says that nobody answers"):
+        load_project(_write(tmp_path, base=str(tiny_chat_base), **twice))
     with pytest.raises(InputError, match="no adapter name"):
         load_project(_write(tmp_path, base=str(tiny_chat_base), adapters={"auto": {"path": "x"}}))
