@@ -67,6 +67,12 @@ class Catalogue:
             default_adapter=default if default in adapters else None,
         )
 
+    @property
+    def incomplete(self) -> list[str]:
+        """Stacks of the bundle that lack an adapter: whoever asks for one is told which."""
+        there = {entry.name for entry in self.manifest.subjects}
+        return [stack.name for stack in self._bundle.manifest.stacks if stack.name not in there]
+
     def path(self, name: str) -> Path:
         """An adapter's file; raises InputError for an unknown name."""
         return self._bundle.root / self.manifest.adapter(name).file

@@ -158,6 +158,11 @@ class Runtime:
         return self._catalogue.manifest
 
     @property
+    def incomplete_stacks(self) -> list[str]:
+        """Names of those that don't answer now, as an adapter of theirs was replaced or removed."""
+        return self._catalogue.incomplete
+
+    @property
     def texts(self) -> Texts:
         """The base's tokenizer and chat template; any thread may use them."""
         return self._asker.texts

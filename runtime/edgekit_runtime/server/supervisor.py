@@ -95,8 +95,10 @@ class Supervisor:
 
     @property
     def names(self) -> set[str]:
-        """What requests may name beside the base, adapters that may not answer included."""
-        return {each["name"] for each in (*self.models, *self.stacks)}
+        """What requests may name beside the base; those that may not answer are told why."""
+        bundle = self.bundle or {}
+        stacks = {each["name"] for each in bundle.get("stacks", ())}
+        return {each["name"] for each in self.models} | stacks | set(bundle.get("incomplete_stacks", ()))
 
     @property
     def chooses(self) -> bool:

@@ -202,6 +202,7 @@ class Worker:
                 }
                 for each in manifest.stacks
             ],
+            "incomplete_stacks": self._runtime.incomplete_stacks,
             "auto": None if manifest.auto is None else manifest.auto["fallback"],
             "created": manifest.created,
             "context": self._runtime.engine.context,

@@ -151,6 +151,10 @@ def test_the_service_takes_a_stack_as_a_model(bundle: tuple[Path, Manifest]) -> 
         assert "choices" in scaled, scaled
         assert found["model"] == "both"
         assert found["choices"][0]["message"] == scaled["choices"][0]["message"]
+        assert service.http.post("/v1/unload_lora_adapter", json={"lora_name": "a"}).status_code == 200
+        lacking = service.http.post("/v1/chat/completions", json=asked | {"model": "both"})
+        assert (lacking.status_code, "the stack both needs a, which doesn't answer" in lacking.text) == (400, True)
+        assert service.http.get("/v1/models/both").status_code == 404
 
 
 def test_a_stack_goes_along_with_all_its_adapters_alone(
