@@ -1,6 +1,6 @@
 """Time to the first token of a chat's later turns, beside llama.cpp's own server.
 
-    python benchmarks/chats.py BUNDLE --llama-server PATH [--chats 1 3] [--parallel 1] [--exact on] [--repeats 5] [--json]
+    python benchmarks/chats.py BUNDLE --llama-server PATH [--chats 1 3] [--parallel 1] [--exact on] [--repeats 5]
 
 Both get the same conversations in turn: a chat of five turns alone, then several chats whose turns alternate on one KV
 sequence.  Each server gets its own answers back, as clients send them.  llama-server has its defaults, one slot.
