@@ -116,6 +116,18 @@ class AdapterFacts:
 UNVERIFIED = {"verified": False}  # quality of an adapter that came without edgekit's facts
 
 
+def check_name(name: str) -> None:
+    """Refuse what can't be the name of an adapter that comes to a device.
+
+    Raises:
+        InputError: it has other letters, or requests use it for something else.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InputError(f"{shown(name)} is no name for an adapter", NAME_MEND)
+    if name == AUTO:
+        raise InputError(f"an adapter can't be called {AUTO}: devices choose one under this name", "rename it")
+
+
 def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, name: str | None = None) -> AdapterEntry:
     """The manifest entry of an adapter file that comes alone.
 
@@ -130,10 +142,7 @@ def adapter_entry(facts: AdapterFacts, *, family: str, file: str, digest: str, n
         InputError: no name that an adapter can have.
     """
     name = name or facts.name or name_from(facts.path.stem)
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise InputError(f"{shown(name)} is no name for an adapter", NAME_MEND)
-    if name == AUTO:
-        raise InputError(f"an adapter can't be called {AUTO}: devices choose one under this name", "rename it")
+    check_name(name)
     version = facts.version or "0"
     check_version(version, str(facts.path))
     return AdapterEntry(

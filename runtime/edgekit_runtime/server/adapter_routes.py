@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.formats.adapter import check_name
 from edgekit_runtime.formats.manifest import BASE
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.fields import Fields
@@ -42,6 +43,7 @@ class AdapterRoutes:
             raise InputError(
                 "Both 'lora_name' and 'lora_path' must be provided", f"name an adapter (not {BASE}) and its file"
             )
+        check_name(name)
         older = fields.flag("allow_downgrade") is True
         in_place = fields.flag("load_inplace") is True or older
         entry = await self._adapters.load(name, Path(path), allow_downgrade=older, in_place=in_place)

@@ -105,4 +105,6 @@ def test_auto_is_no_model_of_a_bundle_without_it_and_no_name_for_an_adapter(serv
     assert "auto" not in service.http.get("/v1/models").text
     tokens = service.http.post("/tokenize", json={"model": "auto", "messages": [{"role": "user", "content": "a"}]})
     assert (tokens.status_code, "exported without auto" in message(tokens)) == (400, True)
+    named = load(service, "auto", goods.two)
+    assert (named.status_code, "can't be called auto" in message(named)) == (400, True)
     assert load(service, "auto", goods.bundle).status_code == 400
