@@ -7,9 +7,6 @@ from pydantic.dataclasses import dataclass
 
 from edgekit.project.fields import CLOSED, Text
 from edgekit_runtime.formats.manifest import BASE
-from edgekit_runtime.formats.route import REFUSE
-
-NO_ADAPTER = (BASE, REFUSE)  # fallbacks that are no adapter's name
 
 
 @dataclass(frozen=True, config=CLOSED)

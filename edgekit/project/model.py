@@ -17,7 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from edgekit.data.source import DataSource
-from edgekit.project.auto import NO_ADAPTER, Auto
+from edgekit.project.auto import Auto
 from edgekit.project.combined import Combined
 from edgekit.project.data_files import NO_ROWS, DataFiles
 from edgekit.project.fields import (
@@ -47,7 +47,7 @@ from edgekit_exporters.hf.known_templates import KNOWN_TEMPLATES
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.manifest import F16, KV_CACHES, NAME_PATTERN, TASKS, VERSION_PATTERN
 from edgekit_runtime.formats.prompt_adapter import MAX_VIRTUAL_TOKENS
-from edgekit_runtime.formats.route import REFUSE
+from edgekit_runtime.formats.route import NO_ADAPTER, REFUSE
 from edgekit_runtime.hints import did_you_mean
 from edgekit_runtime.prompts.reasoning import MODES as REASONING
 

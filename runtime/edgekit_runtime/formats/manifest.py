@@ -16,7 +16,7 @@ from typing import Any
 from edgekit_runtime.errors import InputError, shown
 from edgekit_runtime.files.strict_json import MOST_DEPTH, strict_json, too_deep
 from edgekit_runtime.formats.prompt_adapter import PROMPT_KIND
-from edgekit_runtime.formats.route import REFUSE, read_head
+from edgekit_runtime.formats.route import NO_ADAPTER, read_head
 from edgekit_runtime.formats.sampling_defaults import check_generation
 from edgekit_runtime.hints import did_you_mean
 
@@ -410,9 +410,9 @@ def _check_auto(manifest: Manifest, where: str, complete: bool) -> None:
     if manifest.auto is None:
         return
     fallback = manifest.auto.get("fallback")
-    if not isinstance(fallback, str) or not (fallback in (BASE, REFUSE) or re.fullmatch(NAME_PATTERN, fallback)):
+    if not isinstance(fallback, str) or not (fallback in NO_ADAPTER or re.fullmatch(NAME_PATTERN, fallback)):
         raise InputError(f"{where}: auto.fallback is {shown(str(fallback))}, which is no adapter's name", _MEND)
-    names = {BASE, REFUSE, *(entry.name for entry in manifest.adapters)}
+    names = {*NO_ADAPTER, *(entry.name for entry in manifest.adapters)}
     if complete and fallback not in names:
         raise InputError(f"{where}: auto.fallback {shown(fallback)} is not in it", _MEND)
 

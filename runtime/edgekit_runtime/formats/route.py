@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROUTE_SCHEMA = "edgekit.route/1"
-TO_BASE, REFUSE = "base", "refuse"  # fallbacks that are no adapter's name
+NO_ADAPTER = TO_BASE, REFUSE = "base", "refuse"  # fallbacks that are no adapter's name
 WORDS = 2048  # counts of hashed words
 MOST_WIDTH = 1 << 15  # numbers of a base's embedding
 MOST_SIGNS = 8192  # of a text are read, half from each end

@@ -3,8 +3,7 @@ prompt a chunk of prefill.
 
 Requests that use the same adapters are decoded together where that changes no bit of anybody's answer
 (:meth:`~edgekit_runtime.engines.Engine.batches_exactly`) or the engine was told that bits don't matter, else one after
-another; those with different adapters
-too where the engine can (:meth:`~edgekit_runtime.engines.Engine.mixes`).
+another; those with different adapters too where the engine can (:meth:`~edgekit_runtime.engines.Engine.mixes`).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class TokenRows:
             raise InputError(f"{header.path} has no token embedding that can be read", "convert the base again")
         self.width, self.count = tensor.shape
         number = next(number for number, (name, _, _) in TENSOR_TYPES.items() if name == tensor.type_name)
-        self._type, self._offset, self._bytes = number, tensor.offset, tensor.size // self.count
+        self._offset, self._bytes = tensor.offset, tensor.size // self.count
         self._convert = _converter(number)
         with header.path.open("rb") as stream:
             self._content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
