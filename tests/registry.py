@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(200, json.dumps({"manifests": registry.referring_to(found[1])}).encode())
         return self._say(404)
 
-    do_GET = do_HEAD = do_POST = do_PUT = _serve
+    do_GET = do_HEAD = do_POST = do_PUT = _serve  # noqa: N815
 
     def _blob(self, digest: str) -> None:
         registry = self.registry

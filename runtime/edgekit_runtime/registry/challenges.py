@@ -30,7 +30,8 @@ def challenge_of(headers: Iterable[str]) -> Challenge | None:
     found: dict[str, Challenge] = {}
     for value in headers:
         starts = list(_SCHEME.finditer(value))
-        for start, end in zip(starts, [*(each.start() for each in starts[1:]), len(value)], strict=True):
+        ends = [*(each.start() for each in starts[1:]), len(value)]
+        for start, end in zip(starts, ends, strict=False):
             given = {
                 name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(value[start.end() : end])
             }
