@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+_LARGE = 10_000  # bytes
 USER, SECRET = "fleet", "s3cret:with colon"
 _BASIC = "Basic " + base64.b64encode(f"{USER}:{SECRET}".encode()).decode()
 
@@ -32,7 +33,7 @@ class Registry:
         auth: ``basic`` or ``bearer`` where a login is asked for.
         ranges: whether it knows them.
         lists_referrers: whether it has OCI 1.1's list.
-        cut_after: for each of the next downloads of blobs, after how many bytes the connection breaks.
+        cut_after: for each of the next downloads of blobs that are larger, after how many bytes the connection breaks.
         busy: how many of the next requests get 503.
         lies: digests of blobs, each with the bytes that are sent in their place.
         redirect: where blobs are, in another registry.
@@ -169,7 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
             first = int(asked[1])
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
             content, status = content[first:], 206
-        cut = registry.cut_after.pop(0) if registry.cut_after and self.command == "GET" else None
+        breaks = self.command == "GET" and len(content) > max([_LARGE, *registry.cut_after[:1]])
+        cut = registry.cut_after.pop(0) if breaks and registry.cut_after else None
         return self._say(status, content, headers, cut)
 
     def _manifest(self, name: str, body: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, LocationValueError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
 from edgekit_runtime.errors import InputError, TargetError, one_line
 from edgekit_runtime.files.strict_json import json_object
@@ -262,8 +262,10 @@ class Connection:
             raise Broken(f"{host} has no working TLS ({_why(error)})", "check its address and port") from None
         except LocationValueError:
             raise TargetError(f"{host} leads to an address that is none", "ask whoever runs the registry") from None
-        except (HTTPError, OSError) as error:
+        except (NewConnectionError, ConnectTimeoutError) as error:
             raise Broken(f"{host} can't be reached ({_why(error)})", "check its address, and the network") from None
+        except (HTTPError, OSError) as error:
+            raise Broken(f"the connection to {host} broke ({_why(error)})", "check the network, try again") from None
 
 
 def _why(error: BaseException) -> str:

@@ -73,7 +73,9 @@ def test_what_is_pulled_is_what_was_pushed_with_its_signature(
     with registries.running(lists_referrers=lists_referrers) as registry:
         pushed = push(bundle, _named(registry), waits=WAITS)
         trust = tmp_path / "key.pub"
-        pulled = pull(_named(registry, f"@sha256:{pushed.reference.digest}"), tmp_path / "out", trust=trust, waits=WAITS)
+        pulled = pull(
+            _named(registry, f"@sha256:{pushed.reference.digest}"), tmp_path / "out", trust=trust, waits=WAITS
+        )
     assert _files(tmp_path / "out") == _files(bundle)
     assert (pushed.signed, pulled.signed) == (True, True)
     assert pushed.sent == pulled.downloaded == sum(file.size for file in verify_bundle(bundle).files)
@@ -208,7 +210,10 @@ def test_what_a_registry_alters_is_refused(bundle: Path, tmp_path: Path) -> None
             ({"layers": artifact["layers"][1:]}, "no layer with the sha256 of the manifest"),
             ({"layers": [*artifact["layers"], artifact["config"]]}, "not listed in the manifest"),
             ({"layers": artifact["layers"] + artifact["layers"][:1]}, "the same title"),
-            ({"config": artifact["config"] | {"mediaType": "application/vnd.oci.image.config.v1+json"}}, "not a bundle"),
+            (
+                {"config": artifact["config"] | {"mediaType": "application/vnd.oci.image.config.v1+json"}},
+                "not a bundle",
+            ),
             ({"config": artifact["config"] | {"digest": "sha512:00"}}, "a descriptor is none"),
             ({"mediaType": "application/vnd.oci.image.index.v1+json"}, "not one artifact"),
         ):
