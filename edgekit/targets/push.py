@@ -66,12 +66,13 @@ def push(bundle: Path, reference: Reference, *, ca: Path | None = None, waits: S
             sent += brought
         signature = _signature(opened.root)
     upload_bytes(connection, content)
-    artifact = bundle_artifact(manifest, content)
+    if signature is not None:
+        upload_bytes(connection, signature)
+    artifact = bundle_artifact(manifest, content, signature)
     subject = Descriptor.of(artifact, OCI_MANIFEST)
     put_manifest(connection, ALGORITHM + subject.digest, artifact)
     if signature is not None:
         upload_bytes(connection, NO_CONFIG)
-        upload_bytes(connection, signature)
         put_referrer(connection, signature_artifact(signature, subject), subject.digest, SIGNATURE)
     put_manifest(connection, reference.tag, artifact)
     return Pushed(reference.at(subject.digest), sent, signature is not None)

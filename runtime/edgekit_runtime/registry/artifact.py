@@ -1,8 +1,9 @@
 """A bundle as an OCI artifact: its manifest, and what else refers to it.
 
 The config is the bundle's ``manifest.json``, byte for byte, and each other file is a layer, titled with its path, so
-that a blob's digest is the sha256 that the bundle lists.  A signature is an artifact of its own whose subject is the
-bundle's, so that a bundle can be signed later, and by several.
+that a blob's digest is the sha256 that the bundle lists.  ``manifest.sig`` is a layer too: tools that copy one artifact
+copy the signature with it.  It is also an artifact of its own whose subject is the bundle's, as others can add theirs
+later without a change of the bundle's digest.
 """
 
 from __future__ import annotations
@@ -115,12 +116,13 @@ class Artifact:
         return cls(config, tuple(Descriptor.read(each, where) for each in layers))
 
 
-def bundle_artifact(manifest: Manifest, content: bytes) -> bytes:
+def bundle_artifact(manifest: Manifest, content: bytes, signature: bytes | None) -> bytes:
     """The OCI manifest of a bundle: the same bundle gives the same bytes.
 
     Args:
         manifest: of the bundle.
         content: the bytes of its ``manifest.json``.
+        signature: of these bytes; None where it is not signed.
     """
     adapters = {entry.file for entry in manifest.adapters}
     needed = needed_files(manifest.base, manifest.adapters)
@@ -129,6 +131,8 @@ def bundle_artifact(manifest: Manifest, content: bytes) -> bytes:
         return ADAPTER_LAYER if path in adapters else BASE_LAYER if path in needed else FILE_LAYER
 
     layers = [Descriptor(kind(file.path), file.sha256, file.size, file.path) for file in manifest.files]
+    if signature is not None:
+        layers.append(signature_layer(signature))
     annotations = {
         TITLE: manifest.name,
         "org.opencontainers.image.version": manifest.version,
@@ -137,10 +141,14 @@ def bundle_artifact(manifest: Manifest, content: bytes) -> bytes:
     return _manifest(BUNDLE, Descriptor.of(content, CONFIG), layers, annotations=annotations)
 
 
+def signature_layer(signature: bytes) -> Descriptor:
+    """A signature as a blob."""
+    return Descriptor.of(signature, SIGNATURE, SIGNATURE_FILE)
+
+
 def signature_artifact(signature: bytes, subject: Descriptor) -> bytes:
     """The OCI manifest of a signature of the bundle ``subject``."""
-    layer = Descriptor.of(signature, SIGNATURE, SIGNATURE_FILE)
-    return _manifest(SIGNATURE, Descriptor.of(NO_CONFIG, EMPTY), [layer], subject=subject)
+    return _manifest(SIGNATURE, Descriptor.of(NO_CONFIG, EMPTY), [signature_layer(signature)], subject=subject)
 
 
 def index_of(manifests: Sequence[dict[str, Any]]) -> bytes:

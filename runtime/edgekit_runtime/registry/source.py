@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgekit_runtime.errors import InputError, shown
@@ -69,10 +68,11 @@ class RegistryBundle:
         """
         where = f"{self.where}/{MANIFEST_FILE}"
         content = read_blob(self._connection, self._artifact.config, MAX_MANIFEST_BYTES, where)
-        signatures = self._signatures() if signature or trust is not None else []
-        found = signatures[0] if signatures else None
+        found = None
         if trust is not None:
-            found = _signed(content, signatures, trust, self.where)
+            found = self._signed(content, trust)
+        elif signature:
+            found = next(self._signatures(), None)
         return SignedManifest(Manifest.parse(content, where=where), content, found)
 
     def check_listing(self, manifest: Manifest) -> None:
@@ -82,7 +82,7 @@ class RegistryBundle:
             InputError: one is missing, not listed, or another file.
         """
         layers = {layer.title: layer for layer in self._artifact.layers}
-        listed = {file.path for file in manifest.files}
+        listed = {SIGNATURE_FILE, *(file.path for file in manifest.files)}
         if len(layers) < len(self._artifact.layers):
             raise InputError(f"two layers of {self.where} have the same title", _MEND)
         for title in layers:
@@ -104,17 +104,45 @@ class RegistryBundle:
         log.info("downloading %s, %.1f MiB", file.path, max(file.size - begun, 0) / MIB)
         self.downloaded += download(self._connection, file.sha256, file.size, target, f"{self.where}/{file.path}")
 
-    def _signatures(self) -> list[bytes]:
-        described = [each for each in referrers(self._connection, str(self.reference.digest)) if _is_signature(each)]
-        found = []
-        for each in described[:MOST_SIGNATURES]:
-            try:
-                found.append(self._signature(each))
-            except InputError as error:  # whoever may push can add such; another one may be good
-                log.warning("%s", error.problem)
-        return found
+    def _signed(self, content: bytes, trust: Path) -> bytes:
+        """The signature by one of the keys in ``trust``.
 
-    def _signature(self, described: Descriptor) -> bytes:
+        Raises:
+            InputError: there is none.
+        """
+        problem: InputError | None = None
+        for signature in self._signatures():
+            try:
+                check_signed(content, signature, trust, self.where)
+            except InputError as error:
+                problem = error
+            else:
+                return signature
+        if problem is None:
+            check_signed(content, None, trust, self.where)
+        raise problem or AssertionError("nothing is signed by nobody")
+
+    def _signatures(self) -> Iterator[bytes]:
+        """The bundle's own, then those that were added to it; one that is malformed stands in the way of no other."""
+        layers = [layer for layer in self._artifact.layers if layer.title == SIGNATURE_FILE]
+        yield from self._sound(self._read_signature, layers)
+        described = referrers(self._connection, str(self.reference.digest))
+        added = [each for each in described if each.artifact_type == SIGNATURE]
+        yield from self._sound(self._read_added, added[:MOST_SIGNATURES])
+
+    def _sound(self, read: Callable[[Descriptor], bytes], described: Sequence[Descriptor]) -> Iterator[bytes]:
+        for each in described:
+            try:
+                signature = read(each)
+            except InputError as error:  # whoever may push can add such
+                log.warning("%s", error.problem)
+            else:
+                yield signature
+
+    def _read_signature(self, layer: Descriptor) -> bytes:
+        return read_blob(self._connection, layer, SIGNATURE_BYTES, f"{self.where}/{SIGNATURE_FILE}")
+
+    def _read_added(self, described: Descriptor) -> bytes:
         what = f"a signature of {self.where}"
         content = read_manifest(self._connection, ALGORITHM + described.digest)
         if content is None:
@@ -122,23 +150,4 @@ class RegistryBundle:
         layers = Artifact.read(content, EMPTY, "a signature", what).layers
         if len(layers) != 1:
             raise InputError(f"{what} has {len(layers)} layers, and one is right", _MEND)
-        return read_blob(self._connection, layers[0], SIGNATURE_BYTES, f"{self.where}/{SIGNATURE_FILE}")
-
-
-def _is_signature(described: Descriptor) -> bool:
-    return described.artifact_type == SIGNATURE
-
-
-def _signed(content: bytes, signatures: Sequence[bytes], trust: Path, where: str) -> bytes | None:
-    """The signature by one of the keys in ``trust``.
-
-    Raises:
-        InputError: there is none.
-    """
-    for signature in signatures[:-1]:
-        with contextlib.suppress(InputError):
-            check_signed(content, signature, trust, where)
-            return signature
-    last = signatures[-1] if signatures else None
-    check_signed(content, last, trust, where)
-    return last
+        return self._read_signature(layers[0])

@@ -12,9 +12,12 @@ import pytest
 from edgekit.cli import main
 from edgekit.targets.pull import pull
 from edgekit.targets.push import push
+from edgekit.targets.upload import put_referrer, upload_bytes
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 from edgekit_runtime.formats.bundle import file_digest, verify_bundle
 from edgekit_runtime.formats.signing import make_key, sign
+from edgekit_runtime.registry.artifact import OCI_MANIFEST, SIGNATURE, Descriptor, signature_artifact
+from edgekit_runtime.registry.connection import PUSH, Connection
 from edgekit_runtime.registry.reference import Reference
 from tests import registry as registries
 from tests.registry import Registry, digest_of
@@ -111,14 +114,22 @@ def test_a_second_push_sends_what_is_new_alone_and_the_same_bundle_has_the_same_
         assert second.reference.digest != first.reference.digest
 
 
-def test_signatures_of_several_are_noted_beside_each_other(bundle: Path, tmp_path: Path) -> None:
-    with registries.running(lists_referrers=False) as registry:
-        push(bundle, _named(registry), waits=WAITS)
-        make_key(tmp_path / "other")
-        sign(bundle, tmp_path / "other")
-        push(bundle, _named(registry), waits=WAITS)
-        for key in ("key.pub", "other.pub"):
-            assert pull(_named(registry), tmp_path / "out", trust=tmp_path / key, waits=WAITS).signed
+@pytest.mark.parametrize("lists_referrers", [True, False])
+def test_others_can_add_their_signatures_to_what_is_there(bundle: Path, tmp_path: Path, lists_referrers: bool) -> None:
+    """As `oras attach` adds them."""
+    make_key(tmp_path / "other")
+    with registries.running(lists_referrers=lists_referrers) as registry:
+        reference = push(bundle, _named(registry), waits=WAITS).reference
+        trust = tmp_path / "other.pub"
+        with pytest.raises(InputError, match="signed by nobody that other.pub knows"):
+            pull(reference, tmp_path / "out", trust=trust, waits=WAITS)
+        subject = Descriptor.of(registry.manifests["1"][1], OCI_MANIFEST)
+        connection = Connection(reference, actions=PUSH, waits=WAITS)
+        for signature in (b"no signature", sign(bundle, tmp_path / "other").read_bytes()):
+            upload_bytes(connection, signature)
+            put_referrer(connection, signature_artifact(signature, subject), subject.digest, SIGNATURE)
+        assert pull(reference, tmp_path / "out", trust=trust, waits=WAITS).signed
+        assert (tmp_path / "out" / "manifest.sig").read_bytes() == signature
 
 
 def test_a_tar_is_pushed_as_its_folder_is(bundle: Path, tmp_path: Path) -> None:
