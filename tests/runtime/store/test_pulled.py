@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from edgekit.targets.pull import pull
 from edgekit.targets.push import push
 from edgekit_runtime import Runtime
 from edgekit_runtime.cli import main
@@ -22,9 +24,11 @@ from edgekit_runtime.store import Store
 from tests import registry as registries
 from tests.docker_registry import PROGRAM, running_docker_registry
 from tests.goods import Goods
+from tests.kit.targets.sshd import LossyLink
 from tests.registry import Registry
 
 WAITS = (0.01,) * 3
+SKOPEO = shutil.which("skopeo")
 
 
 @dataclass(frozen=True)
@@ -191,27 +195,52 @@ def test_an_older_bundle_is_refused_unless_it_is_wanted(store: Store, versions: 
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no docker-registry: apt install docker-registry")
-def test_a_real_registry_serves_push_pull_and_devices_and_may_be_killed_meanwhile(
-    versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str], device: Callable[..., str]
+def test_a_real_registry_serves_push_pull_and_devices_through_restarts_and_broken_lines(
+    versions: Versions, tmp_path: Path, device: Callable[..., str]
 ) -> None:
-    from edgekit.targets.pull import pull
-
+    manifest = read_manifest(versions.first)
+    base, adapter = (
+        next(f.size for f in manifest.files if f.path == e.file) for e in (manifest.base, *manifest.adapters)
+    )
     with running_docker_registry(tmp_path) as registry:
-        first = push(versions.first, Reference.parse(f"oci://{registry.host}/team/line-3:1")).reference
+        port = int(registry.host.rpartition(":")[2])
+        up, down, second_down = (
+            LossyLink(port, base // 2),
+            *(LossyLink(port, n, answers=True) for n in (base // 2, base)),
+        )
+
+        def named(tag: str, link: LossyLink | None = None) -> Reference:
+            return Reference.parse(f"oci://127.0.0.1:{link.port if link else port}/team/line-3{tag}")
+
+        first = push(versions.first, named(":1", up)).reference
         registry.kill()
         with pytest.raises(TargetError, match="can't be reached"):
-            push(versions.second, Reference.parse(f"oci://{registry.host}/team/line-3:2"))
+            push(versions.second, named(":2"))
         registry.start()
-        second = push(versions.second, Reference.parse(f"oci://{registry.host}/team/line-3:2"))
+        second = push(versions.second, named(":2"))
         assert second.sent == versions.size
-        assert f"{first}: " in device("install", str(first))
-        said = device("install", f"oci://{registry.host}/team/line-3@sha256:{second.reference.digest}")
-        assert "active: one 2.0.0" in said
-        pulled = pull(second.reference, tmp_path / "out", trust=versions.key.with_name("key.pub"))
-    assert pulled.signed
+        assert "active: one 1.0.0" in device("install", str(named(f"@sha256:{first.digest}", down)))
+        assert down.passed <= 1.05 * (base + adapter)
+        assert "active: one 2.0.0" in device("install", str(named(f"@sha256:{second.reference.digest}", second_down)))
+        assert second_down.passed <= 1.05 * versions.size
+        assert (up.broken, down.broken, second_down.broken) == (True, True, False)
+        pulled = pull(named(":2"), tmp_path / "out", trust=versions.key.with_name("key.pub"))
+        assert pulled.reference.digest == second.reference.digest
+        if SKOPEO is not None:
+            _copy(named(":2"), named("-copy:2"))
+            copied = named(f"-copy@sha256:{second.reference.digest}")
+            assert pull(copied, tmp_path / "copy", trust=versions.key.with_name("key.pub")).signed
+        for link in (up, down, second_down):
+            link.close()
     with Runtime(tmp_path / "out", threads=1) as bundle, Runtime(tmp_path / "store", threads=1) as installed:
         expected = bundle.generate("scratch", max_tokens=8)
         assert installed.generate("scratch", max_tokens=8).text == expected.text
+
+
+def _copy(source: Reference, target: Reference) -> None:
+    names = [str(each).replace("oci://", "docker://") for each in (source, target)]
+    plain = ["--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    subprocess.run([str(SKOPEO), *plain, *names], check=True, capture_output=True)
 
 
 @pytest.fixture
