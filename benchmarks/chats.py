@@ -1,6 +1,6 @@
 """Time to the first token of a chat's later turns, beside llama.cpp's own server.
 
-    python benchmarks/chats.py BUNDLE --llama-server PATH [--chats 1 3] [--parallel 1] [--repeats 5] [--json]
+    python benchmarks/chats.py BUNDLE --llama-server PATH [--chats 1 3] [--parallel 1] [--exact on] [--repeats 5]
 
 Both get the same conversations in turn: a chat of five turns alone, then several chats whose turns alternate on one KV
 sequence.  Each server gets its own answers back, as clients send them.  llama-server has its defaults, one slot.
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--llama-server", type=Path, required=True, help="of the same source as the engine")
     parser.add_argument("--chats", type=int, nargs="+", default=[1, 3], help="chats whose turns alternate")
     parser.add_argument("--parallel", type=int, default=1, help="of ours")
+    parser.add_argument("--exact", choices=("on", "off"), default="on", help="of ours")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", action="store_true")
@@ -53,7 +54,7 @@ def compare(options: argparse.Namespace, chats: int) -> list[tuple[float, float,
     """For each turn: the median of theirs / ours over pairs, and the medians of both in milliseconds."""
     with open_bundle(options.bundle) as bundle:
         theirs = llama_server(options, bundle.base_path, "-np", "1", "-c", "2048")
-    ours = our_service(options, "--parallel", str(options.parallel), "--context", "2048")
+    ours = our_service(options, "--parallel", str(options.parallel), "--context", "2048", "--exact", options.exact)
     pairs: list[list[tuple[float, float]]] = [[] for _ in range(TURNS)]
     try:
         for number in range(options.repeats + 1):

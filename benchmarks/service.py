@@ -201,10 +201,11 @@ class Service:
     def __init__(self, command: list[str], says: str) -> None:
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
-        self.url = ""
+        self.url = said = ""
         while not self.url:
             line = self.process.stderr.readline()
-            assert line, "the service has ended"
+            said += line
+            assert line, f"the service has ended: {said}"
             found = re.search(r"http://[0-9.:]+", line)
             self.url = found[0] if found and says in line else ""
         threading.Thread(target=self.process.stderr.read, daemon=True).start()

@@ -24,7 +24,7 @@ from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.proof.report import remove_report
 from edgekit.proof.stacked import stack_source, stack_subject
-from edgekit.routing.make import evaluation_texts, make_heads
+from edgekit.routing.rows import evaluation_texts
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
 from edgekit.training.engine_fit import check_adapted
@@ -267,6 +267,8 @@ class _Prepared:
         settings, names = self.project.export, [source.name for source in separate]
         base_file, auto = self._base_file(weights, scratch), self.project.auto
         if auto is not None:
+            from edgekit.routing.make import make_heads  # it loads the engine
+
             heads = make_heads(self.project, self.adapters, base_file)
             separate = [replace(source, route=heads[source.name].as_json()) for source in separate]
         return BundlePlan(

@@ -14,7 +14,7 @@ from edgekit.exporting.options import ExportOptions
 from edgekit.project import AUTO, Adapter, Project
 from edgekit.project.folders import adapter_folder, bundle_folder, is_merged_folder, merged_folder, trained_folder
 from edgekit.project.run_record import read_record
-from edgekit.routing.make import check_auto
+from edgekit.routing.rows import check_auto
 from edgekit.targets.devices import device_profile
 from edgekit.training.kept import as_trained
 from edgekit.training.preflight import check_virtual

@@ -155,6 +155,10 @@ def _keys_agree(document: dict[str, Any]) -> bool:
             return False
         if any(each.get("method") in VIRTUAL and each.get("path") is None for each in parts.values()):
             return False
+    if (auto := document.get("auto")) is not None:
+        answering = {"base", "refuse", *document["adapters"]}
+        if auto.get("fallback", "base") not in answering or document.get("task") == "caption":
+            return False
     for adapter in document["adapters"].values():
         if (adapter or {}).get("invocation") is not None and adapter.get("method") != "alora":
             return False
@@ -243,6 +247,12 @@ def _loaded(folder: Path) -> tuple[Any, str]:
 @example(change=(("stacks",), {"s": {"adapters": {"b": 1}}}))
 @example(change=(("stacks",), {"a": {"adapters": {"a": 1}}}))
 @example(change=(("stacks",), None))
+@example(change=(("auto",), {}))
+@example(change=(("auto",), {"fallback": "a"}))
+@example(change=(("auto",), {"fallback": "b"}))
+@example(change=(("auto", "fallback"), ""))
+@example(change=(("auto",), None))
+@example(change=(("adapters", "auto"), {}))
 @example(change=(("adapters", "a", "data"), {"eval": "b.jsonl"}))
 @example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}}, "data": {"eval": "b.jsonl"}}))
 @example(change=(("adapters", "a"), {"combined": {"parts": {"b": 1, "c": -0.5}, "method": "ties"}}))

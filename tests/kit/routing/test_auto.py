@@ -285,7 +285,7 @@ def test_a_project_file_with_an_impossible_fallback_is_refused(
 def test_auto_needs_rows_and_separate_adapters_and_its_name(
     project: Path, tiny_chat_base: Path, tmp_path: Path
 ) -> None:
-    from edgekit.routing.make import check_auto
+    from edgekit.routing.rows import check_auto
 
     loaded = load_project(_write(tmp_path, base=str(tiny_chat_base), auto={"fallback": "metal"}))
     with pytest.raises(UsageError, match=r"auto\.fallback metal is not among the exported"):
