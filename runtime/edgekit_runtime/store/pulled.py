@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.private_folder import kept_folder, private_folder
 from edgekit_runtime.formats.bundle import Bundle
-from edgekit_runtime.formats.manifest import needed_files
+from edgekit_runtime.formats.manifest import FileEntry, needed_files
 from edgekit_runtime.store.incoming import named
 from edgekit_runtime.store.objects import Objects
 
 if TYPE_CHECKING:  # its HTTP client is loaded where something is downloaded
     from edgekit_runtime.registry.source import RegistryBundle
 
-_BEGUN = ".begun"  # names what has arrived of a file; an object is never named so
+_BEGUN = ".begun"  # ends the name of a folder that has what arrived of a file; an object is never named so
+_FILE = "file"
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def take_pulled(source: RegistryBundle, objects: Objects, trust: Path | None) ->
         needed = needed_files(manifest.base, manifest.adapters)
         there = {digest for digest in needed.values() if objects.is_sound(digest)}
         files = [file for file in manifest.files if file.path in needed]
-        objects.check_room(sum(file.size for file in files if file.sha256 not in there))
+        objects.check_room(sum(file.size - _begun(objects, file) for file in files if file.sha256 not in there))
         arrived: dict[str, Path] = {}
         for file in files:
             target = folder / file.path
@@ -52,8 +53,16 @@ def take_pulled(source: RegistryBundle, objects: Objects, trust: Path | None) ->
                 shutil.copyfile(arrived[file.sha256], target)
             else:
                 with kept_folder(objects.scratch, file.sha256 + _BEGUN) as begun:
-                    source.download(file, begun / file.sha256)
-                    (begun / file.sha256).rename(target)
+                    source.download(file, begun / _FILE)
+                    (begun / _FILE).rename(target)
                 arrived[file.sha256] = target
         with named(folder, source.where):
             yield Bundle(folder, manifest)
+
+
+def _begun(objects: Objects, file: FileEntry) -> int:
+    """Bytes of a file that have arrived earlier."""
+    try:
+        return min((objects.scratch / (file.sha256 + _BEGUN) / _FILE).stat().st_size, file.size)
+    except OSError:
+        return 0

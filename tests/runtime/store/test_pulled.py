@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.registry.reference import Reference
 from edgekit_runtime.registry.source import RegistryBundle
 from edgekit_runtime.store import Store
+from edgekit_runtime.store.objects import HEADROOM
 from tests import registry as registries
 from tests.docker_registry import PROGRAM, running_docker_registry
 from tests.goods import Goods
@@ -28,6 +31,7 @@ from tests.kit.targets.sshd import LossyLink
 from tests.registry import Registry
 
 WAITS = (0.01,) * 3
+REPORT = b"good " * 1000
 SKOPEO = shutil.which("skopeo")
 
 
@@ -61,13 +65,23 @@ def versions(goods: Goods, tiny_chat_base: Path, tmp_path_factory: pytest.TempPa
     adapters = [AdapterSource("one", "2.0.0", folder / "peft", system="You are terse.")]
     plan = text_plan(base, base_gguf(base, "F16"), adapters, version="2026.03.01", default_adapter="one")
     write_bundle(plan, folder / "second")
-    shutil.copytree(goods.bundle, folder / "first")
+    _with_report(Path(shutil.copytree(goods.bundle, folder / "first")))
     make_key(folder / "key")
     for name in ("first", "second"):
         sign(folder / name, folder / "key")
     manifest = read_manifest(folder / "second")
     (size,) = (file.size for file in manifest.files if file.path == manifest.adapters[0].file)
     return Versions(folder / "first", folder / "second", folder / "key", size)
+
+
+def _with_report(bundle: Path) -> None:
+    """A file that devices don't need."""
+    (bundle / "report").mkdir()
+    (bundle / "report" / "report.md").write_bytes(REPORT)
+    document = json.loads((bundle / "manifest.json").read_text())
+    sha256 = hashlib.sha256(REPORT).hexdigest()
+    document["files"].append({"path": "report/report.md", "size": len(REPORT), "sha256": sha256})
+    (bundle / "manifest.json").write_text(json.dumps(document))
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +122,7 @@ def test_a_device_that_has_the_base_downloads_the_adapter_alone(store: Store, ve
     with registries.running() as registry:
         first, second = _pushed(registry, versions.first), _pushed(registry, versions.second)
         assert _install(store, first) == ["one 1.0.0"]
+        assert len(registry.downloads()) == 4  # manifest.json, its signature, base and adapter: no report
         registry.forget()
         assert _install(store, second) == ["one 2.0.0"]
         assert registry.sent <= 1.05 * versions.size
@@ -116,15 +131,6 @@ def test_a_device_that_has_the_base_downloads_the_adapter_alone(store: Store, ve
         assert registry.sent <= 0.05 * versions.size
     assert not _left(store)
     assert store.rotten() == []
-
-
-def test_the_report_stays_in_the_registry(store: Store, versions: Versions) -> None:
-    with registries.running() as registry:
-        reference = _pushed(registry, versions.first)
-        _install(store, reference)
-        manifest = store.bundle().manifest
-        small = 2  # manifest.json and its signature
-        assert len(set(registry.downloads())) == len(manifest.files) + small
 
 
 def test_an_installation_goes_on_where_the_last_one_broke_off(store: Store, versions: Versions) -> None:
@@ -141,6 +147,22 @@ def test_an_installation_goes_on_where_the_last_one_broke_off(store: Store, vers
         assert _install(store, reference) == ["one 2.0.0"]
         assert registry.sent <= size - size // 2 + 1.05 * versions.size
     assert not _left(store)
+
+
+def test_what_has_arrived_needs_no_room_again(
+    store: Store, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = read_manifest(versions.second).base.digest
+    with registries.running() as registry:
+        reference = _pushed(registry, versions.second)
+        size = len(registry.blobs[f"sha256:{base}"])
+        registry.cut_after = [size - 20_000, *[0] * 5]
+        with pytest.raises(TargetError):
+            _install(store, reference)
+        registry.cut_after = []
+        disk = shutil.disk_usage(store.root)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: disk._replace(free=HEADROOM + 2 * versions.size))
+        assert _install(store, reference) == ["one 2.0.0"]
 
 
 def test_gc_removes_what_has_arrived_of_an_installation_that_broke_off(store: Store, versions: Versions) -> None:
@@ -192,6 +214,18 @@ def test_an_older_bundle_is_refused_unless_it_is_wanted(store: Store, versions: 
         with pytest.raises(InputError, match="older"):
             _install(store, first)
         assert _install(store, first, allow_downgrade=True) == ["one 1.0.0"]
+
+
+def test_the_command_says_what_is_wrong_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def install(*words: str) -> int:
+        return main(["adapters", "install", *words, "--store", str(tmp_path / "store")])
+
+    with registries.running() as registry:
+        assert install(f"oci://{registry.host}/line-3:1") == 3
+        assert f"there is no oci://{registry.host}/line-3:1" in capsys.readouterr().err
+    assert install(f"oci://{registry.host}/line-3:1") == 5
+    assert install("oci://Registry") == 3
+    assert install("line-3.tar", "--ca", "authority.pem") == 2
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no docker-registry: apt install docker-registry")
