@@ -287,13 +287,14 @@ def _adapters(arguments: argparse.Namespace) -> None:
 
 def _install(store: Store, what: str, arguments: argparse.Namespace, notes: list[str]) -> list[str]:
     from edgekit_runtime.registry.reference import Reference, is_reference
-    from edgekit_runtime.registry.source import RegistryBundle
 
     options = {"allow_downgrade": arguments.allow_downgrade, "tell": notes.append}
     if not is_reference(what):
         if arguments.ca is not None:
             raise UsageError("--ca is for registries", "leave it out")
         return [f"active: {each}" for each in store.install(what, **options)]
+    from edgekit_runtime.registry.source import RegistryBundle  # its HTTP client is for registries alone
+
     source = RegistryBundle(Reference.parse(what), ca=arguments.ca)
     installed = store.install_pulled(source, **options)
     said = f"{source.reference}: {source.downloaded / MIB:.1f} MiB downloaded"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,6 +227,15 @@ def test_the_command_says_what_is_wrong_with_its_exit_code(tmp_path: Path, capsy
     assert install(f"oci://{registry.host}/line-3:1") == 5
     assert install("oci://Registry") == 3
     assert install("line-3.tar", "--ca", "authority.pem") == 2
+
+
+def test_files_are_installed_without_the_client_of_registries(tmp_path: Path) -> None:
+    code = (
+        "import sys; from edgekit_runtime.cli import main; "
+        f"sys.exit(main(['adapters', 'install', '{tmp_path}', '--store', '{tmp_path / 'store'}']) * 10 "
+        "+ ('urllib3' in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 30
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no docker-registry: apt install docker-registry")
