@@ -137,9 +137,9 @@ def measured(
     context = 512
     more = ("--lora", files, "--lora-init-without-apply", "-np", str(options.parallel))
     mine = ("--parallel", str(options.parallel), "--context", str(context), "--exact", options.exact)
-    options.bundle = folder
+    placed = argparse.Namespace(**{**vars(options), "bundle": folder})
     with ExitStack() as stack:
-        ours = our_service(options, *mine, "--adapter-memory", str(options.memory), "--queue", str(len(arrivals)))
+        ours = our_service(placed, *mine, "--adapter-memory", str(options.memory), "--queue", str(len(arrivals)))
         stack.enter_context(closing(ours))
         base = folder / manifest.base.file
         theirs = llama_server(options, base, *more, "-c", str(options.parallel * context), port=PORT)

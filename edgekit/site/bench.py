@@ -36,7 +36,7 @@ _LOAD = """async (threads) => {
 _START = "async () => { const start = performance.now(); await runtime.start(); return performance.now() - start; }"
 # One greedy answer of exactly `count` tokens; the first piece of text may come some tokens after the first token.
 _ANSWER = """async ({ prompt, adapter, count }) => {
-  const scales = adapter ? runtime.adapters.subject(adapter).scales : {};
+  const scales = adapter === "base" ? {} : runtime.adapters.subject(adapter).scales;
   const sampling = { temperature: 0, top_k: 40, top_p: 0.95, seed: 0 };
   const request = { prompt, scales, maxTokens: count, sampling, stop: [], reuse: false, ignoreEnd: true };
   const start = performance.now();
