@@ -21,6 +21,8 @@ from edgekit.cli.init import init
 from edgekit.cli.keygen import keygen
 from edgekit.cli.merge import merge
 from edgekit.cli.plan import plan
+from edgekit.cli.pull import pull
+from edgekit.cli.push import push
 from edgekit.cli.runs import runs
 from edgekit.cli.schema import schema
 from edgekit.cli.serve_site import serve_site
@@ -34,7 +36,7 @@ from edgekit.cli.verify import verify
 GROUPS = {
     "Start": (init, demo, schema),
     "Train": (data, train, trim, tune, runs, evaluate, combine, merge),
-    "Prove and ship": (export, import_ollama, keygen, sign, verify),
+    "Prove and ship": (export, import_ollama, keygen, sign, verify, push, pull),
     "Devices": (plan, devices, build_runtime, deploy, bench),
     "Phone": (site, serve_site),
 }

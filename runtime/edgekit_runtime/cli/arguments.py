@@ -16,6 +16,7 @@ KV_CACHE: dict[str, Any] = {
     "choices": KV_CACHES,
     "help": "KV cache: of the memory of f16, q8_0-f16 takes 0.77, q8_0 0.53, q4_0 0.28 (default: the bundle's)",
 }
+CA = "certificates (PEM) that a registry's may be of, besides the system's"
 ANY_PORT = (0, PORTS[1])  # 0 is one that is free
 
 

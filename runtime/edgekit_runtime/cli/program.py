@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, KV_CACHE, NO_LOOKAHEAD, filled, number, whole
+from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, CA, KV_CACHE, NO_LOOKAHEAD, filled, number, whole
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
 from edgekit_runtime.cli.tools import call_lines, tool_options
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 IMAGE_QUESTION = "Describe the image."  # when an image comes without a prompt
 STDIN = "-"
+MIB = 1024**2
 
 log = logging.getLogger(__name__)
 
@@ -240,15 +241,22 @@ def _add_adapters(program: Program) -> None:
         "adapters",
         "what is installed on this device: list, install, activate, remove, rollback, gc, trust",
         "edgekit-runtime adapters install line-3.tar --store /var/lib/edgekit\n"
+        "  edgekit-runtime adapters install oci://registry.example/line-3:1.4\n"
         "  edgekit-runtime adapters activate inspection 1.1.0",
         _adapters,
     )
     add = parser.add_argument
     add("action", choices=("list", "install", "activate", "remove", "rollback", "gc", "trust"))
-    add("what", nargs="?", help="install: bundle or adapter file; activate, remove: adapter name; trust: public key")
+    add(
+        "what",
+        nargs="?",
+        help="install: bundle, adapter file, or oci://HOST/REPOSITORY:TAG or @sha256:HEX; "
+        "activate, remove: adapter name; trust: public key",
+    )
     add("version", nargs="?", help="activate, remove: its version (default: the newest; all)")
     add("--store", type=Path, metavar="DIR", help="device store (default: the platform's data folder)")
     add("--allow-downgrade", action="store_true", help="install: take an older version too")
+    add("--ca", type=Path, metavar="FILE", help=CA)
 
 
 def _adapters(arguments: argparse.Namespace) -> None:
@@ -261,8 +269,7 @@ def _adapters(arguments: argparse.Namespace) -> None:
     said: list[str] = []
     notes: list[str] = []
     if action == "install":
-        installed = store.install(what, allow_downgrade=arguments.allow_downgrade, tell=notes.append)
-        said = [f"active: {each}" for each in installed]
+        said = _install(store, what, arguments, notes)
     elif action == "activate":
         store.activate(what, version, tell=notes.append)
     elif action == "remove":
@@ -274,8 +281,24 @@ def _adapters(arguments: argparse.Namespace) -> None:
         said = [f"generation {store.rollback()} is active again"]
     elif action == "gc":
         count, size = store.gc()
-        said = [f"removed {count} files, {size / 1024**2:.1f} MiB"]
+        said = [f"removed {count} files, {size / MIB:.1f} MiB"]
     _show_store(store, said, notes, as_json=arguments.json)
+
+
+def _install(store: Store, what: str, arguments: argparse.Namespace, notes: list[str]) -> list[str]:
+    from edgekit_runtime.registry.reference import Reference, is_reference
+
+    options = {"allow_downgrade": arguments.allow_downgrade, "tell": notes.append}
+    if not is_reference(what):
+        if arguments.ca is not None:
+            raise UsageError("--ca is for registries", "leave it out")
+        return [f"active: {each}" for each in store.install(what, **options)]
+    from edgekit_runtime.registry.source import RegistryBundle  # its HTTP client is for registries alone
+
+    source = RegistryBundle(Reference.parse(what), ca=arguments.ca)
+    installed = store.install_pulled(source, **options)
+    said = f"{source.reference}: {source.downloaded / MIB:.1f} MiB downloaded"
+    return [said, *(f"active: {each}" for each in installed)]
 
 
 def _show_store(store: Store, said: list[str], notes: list[str], *, as_json: bool) -> None:

@@ -54,6 +54,26 @@ def private_folder(scratch: Path) -> Iterator[PrivateFolder]:
             os.close(handle)
 
 
+@contextmanager
+def kept_folder(scratch: Path, name: str) -> Iterator[Path]:
+    """A folder of this name, which stays when the block fails, so that the next one goes on with what is in it.
+
+    Where another process is at work in it, and where folders can't be locked, it is a new one that never stays.
+    """
+    folder = scratch / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    handle = _lock(folder, wait=False)
+    if handle is None or not folder.is_dir():  # `gc` may have come between
+        with private_folder(scratch) as private:
+            yield private.path
+        return
+    try:
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
 def is_in_use(path: Path) -> bool:
     """Whether something in the temporary area belongs to a process that is at work."""
     if sys.platform == "win32":
@@ -83,7 +103,8 @@ def pinned(scratch: Path) -> set[int]:
     return found
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path, *, wait: bool = True) -> int | None:
+    """A handle that holds the lock of a folder; None where there is none, or where somebody holds it."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -92,5 +113,9 @@ def _lock(folder: Path) -> int | None:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
     return handle

@@ -60,7 +60,7 @@ def take_file(source: Path, objects: Objects, trust: Path | None) -> Iterator[In
         incoming = Incoming(copy, digest.hexdigest(), size)
         if trust is not None:
             check_signature(incoming, source, trust)
-        with _named(copy, source):
+        with named(copy, source):
             yield incoming
 
 
@@ -100,7 +100,7 @@ def take_bundle(path: Path, objects: Objects, trust: Path | None) -> Iterator[Bu
                     objects.lend(file.sha256, target)
             else:
                 _write(source, file, target)
-        with _named(folder, path):
+        with named(folder, path):
             yield Bundle(folder, manifest)
 
 
@@ -130,7 +130,7 @@ def _sync(output: BinaryIO) -> None:
 
 
 @contextmanager
-def _named(copy: Path, source: Path) -> Iterator[None]:
+def named(copy: Path, source: Path | str) -> Iterator[None]:
     """Let errors say where a file came from."""
     try:
         yield

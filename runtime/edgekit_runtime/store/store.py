@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.private_folder import PrivateFolder, pinned, private_folder
@@ -28,6 +28,7 @@ from edgekit_runtime.store.incoming import Incoming, check_signature, take_bundl
 from edgekit_runtime.store.layout import drop_layouts, laid_out, lay_out
 from edgekit_runtime.store.objects import Objects
 from edgekit_runtime.store.place import is_store
+from edgekit_runtime.store.pulled import take_pulled
 from edgekit_runtime.store.refusals import Refusals
 from edgekit_runtime.store.sweep import kept_generations, sweep
 from edgekit_runtime.store.transitions import (
@@ -39,6 +40,9 @@ from edgekit_runtime.store.transitions import (
     without,
 )
 from edgekit_runtime.store.trusted import Trusted
+
+if TYPE_CHECKING:  # its HTTP client is loaded where something is downloaded
+    from edgekit_runtime.registry.source import RegistryBundle
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +212,18 @@ class Store:
             with self.take(path) as incoming:
                 return self._install_adapter(incoming, allow_downgrade, tried, tell)
         with take_bundle(path, self._objects, self._trusted.keys()) as bundle:
+            return self._install_bundle(bundle, allow_downgrade, tell)
+
+    def install_pulled(
+        self, source: RegistryBundle, *, allow_downgrade: bool = False, tell: Tell = log.warning
+    ) -> list[str]:
+        """Install a bundle of a registry as :meth:`install` does one of the disk; what the store has is not downloaded.
+
+        Raises:
+            InputError: as for :meth:`install`.
+            TargetError: the registry can't be reached.
+        """
+        with take_pulled(source, self._objects, self._trusted.keys()) as bundle:
             return self._install_bundle(bundle, allow_downgrade, tell)
 
     def install_copy(

@@ -91,10 +91,13 @@ def _login(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 class LossyLink:
-    """A TCP relay in front of the server that breaks every connection once, after ``limit`` bytes from the client."""
+    """A TCP relay in front of the server that breaks every connection once, after ``limit`` bytes from the client.
 
-    def __init__(self, port: int, limit: int) -> None:
-        self._to, self._limit, self.passed, self.broken = port, limit, 0, False
+    With ``answers``, bytes from the server count in their place.
+    """
+
+    def __init__(self, port: int, limit: int, *, answers: bool = False) -> None:
+        self._to, self._limit, self._answers, self.passed, self.broken = port, limit, answers, 0, False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -110,8 +113,8 @@ class LossyLink:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self._to))
-            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+            threading.Thread(target=self._pump, args=(client, server, not self._answers), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, self._answers), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
         try:
