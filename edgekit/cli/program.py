@@ -19,6 +19,7 @@ from edgekit.cli.frame import Program, program, run_program
 from edgekit.cli.import_ollama import import_ollama
 from edgekit.cli.init import init
 from edgekit.cli.keygen import keygen
+from edgekit.cli.keys import keys
 from edgekit.cli.merge import merge
 from edgekit.cli.plan import plan
 from edgekit.cli.pull import pull
@@ -38,6 +39,7 @@ GROUPS = {
     "Train": (data, train, trim, tune, runs, evaluate, combine, merge),
     "Prove and ship": (export, import_ollama, keygen, sign, verify, push, pull),
     "Devices": (plan, devices, build_runtime, deploy, bench),
+    "Fleet": (keys,),
     "Phone": (site, serve_site),
 }
 

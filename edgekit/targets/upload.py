@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgekit_runtime.errors import TargetError
-from edgekit_runtime.registry.artifact import OCI_INDEX, OCI_MANIFEST, Descriptor, index_of
+from edgekit_runtime.registry.artifact import (
+    NO_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    file_artifact,
+    index_of,
+)
 from edgekit_runtime.registry.connection import Broken, Connection, Response
 from edgekit_runtime.registry.reference import ALGORITHM
 from edgekit_runtime.registry.repository import noted_referrers, noted_under
@@ -59,6 +66,17 @@ def put_manifest(connection: Connection, name: str, content: bytes, media_type: 
             return _KNOWS_REFERRERS in response.headers
 
     return connection.patiently(put)
+
+
+def put_file(connection: Connection, name: str, content: bytes) -> None:
+    """Write a small file of a fleet under a tag of its name, which leads to it when all of it is there.
+
+    Raises:
+        TargetError: the registry can't be reached, or refuses it.
+    """
+    upload_bytes(connection, NO_CONFIG)
+    upload_bytes(connection, content)
+    put_manifest(connection, name, file_artifact(content, name))
 
 
 def put_referrer(connection: Connection, content: bytes, subject: str, artifact_type: str) -> None:

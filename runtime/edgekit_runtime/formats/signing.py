@@ -61,7 +61,7 @@ def sign(what: Path, key: Path) -> Path:
     Raises:
         InputError: no private key, or nothing that can be signed.
     """
-    private = _private_key(key)
+    private = private_key(key)
     if what.is_file() and what.suffix not in ADAPTER_SUFFIXES:  # a bundle's .tar, most often: nobody would ask for it
         hint = f"sign the bundle's folder and pack that, or an adapter file ({', '.join(ADAPTER_SUFFIXES)})"
         raise InputError(f"{what} is no adapter file", hint)
@@ -85,7 +85,12 @@ def _message(what: Path) -> bytes:
     return adapter_message(file_digest(what))
 
 
-def _private_key(path: Path) -> Ed25519PrivateKey:
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key.
+
+    Raises:
+        InputError: it can't be read, or is no Ed25519 key.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

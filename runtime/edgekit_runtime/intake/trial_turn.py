@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import IO
+
+from edgekit_runtime.files.lock import take
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def trial_turn(folder: Path, seconds: float) -> Iterator[None]:
     """
     with _lock_file(folder) as stream:
         until = time.monotonic() + seconds
-        while stream is not None and not _take(stream):
+        while stream is not None and not take(stream):
             if time.monotonic() > until:
                 log.warning(_LONG)
                 break
@@ -42,7 +43,7 @@ async def trial_turn_async(folder: Path, seconds: float) -> AsyncIterator[None]:
     """The same without blocking the event loop."""
     with _lock_file(folder) as stream:
         until = time.monotonic() + seconds
-        while stream is not None and not _take(stream):
+        while stream is not None and not take(stream):
             if time.monotonic() > until:
                 log.warning(_LONG)
                 break
@@ -58,20 +59,3 @@ def _lock_file(folder: Path) -> Iterator[IO[bytes] | None]:
         with contextlib.suppress(OSError):
             stream = held.enter_context((folder / FILE).open("ab"))
         yield stream
-
-
-def _take(stream: IO[bytes]) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # Windows says so when another has it; a file system without locks always
-        return sys.platform != "win32"
-    return True

@@ -28,6 +28,7 @@ BASE_LAYER = "application/vnd.edgekit.base.v1"
 ADAPTER_LAYER = "application/vnd.edgekit.adapter.v1"
 FILE_LAYER = "application/vnd.edgekit.file.v1"
 SIGNATURE = "application/vnd.edgekit.signature.v1"
+FLEET_FILE = "application/vnd.edgekit.fleet.file.v1"
 TITLE = "org.opencontainers.image.title"
 NO_CONFIG = b"{}"  # the content of ``EMPTY``
 _MEND = "push the bundle again"
@@ -149,6 +150,12 @@ def signature_layer(signature: bytes) -> Descriptor:
 def signature_artifact(signature: bytes, subject: Descriptor) -> bytes:
     """The OCI manifest of a signature of the bundle ``subject``."""
     return _manifest(SIGNATURE, Descriptor.of(NO_CONFIG, EMPTY), [signature_layer(signature)], subject=subject)
+
+
+def file_artifact(content: bytes, name: str) -> bytes:
+    """The OCI manifest of a small file of a fleet."""
+    layer = Descriptor.of(content, FLEET_FILE, name)
+    return _manifest(FLEET_FILE, Descriptor.of(NO_CONFIG, EMPTY), [layer])
 
 
 def index_of(manifests: Sequence[dict[str, Any]]) -> bytes:

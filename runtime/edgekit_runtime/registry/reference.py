@@ -1,4 +1,4 @@
-"""What names a bundle in a registry: ``oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:HEX]``."""
+"""What names a bundle, or a repository, in a registry: ``oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:HEX]``."""
 
 from __future__ import annotations
 
@@ -38,14 +38,27 @@ class Reference:
         Raises:
             InputError: it is none, or says neither which tag nor which digest.
         """
-        rest = text.removeprefix(SCHEME)
-        match = _PATTERN.fullmatch(rest) if len(rest) <= _LONGEST and is_reference(text) else None
+        match = _matched(text)
         if match is None:
             raise InputError(f"{shown(text)} names no bundle in a registry", _FORM)
         reference = cls(**match.groupdict())
         if reference.tag is None and reference.digest is None:
             raise InputError(f"{text} says neither which tag nor which digest", f"write {text}:TAG")
         return reference
+
+    @classmethod
+    def parse_repository(cls, text: str) -> Reference:
+        """Read what names a repository alone.
+
+        Raises:
+            InputError: it is none, or says which tag or digest.
+        """
+        match = _matched(text)
+        if match is None or match["tag"] is not None or match["digest"] is not None:
+            raise InputError(
+                f"{shown(text)} names no repository of a registry", "write oci://HOST/REPOSITORY, in lower case"
+            )
+        return cls(**match.groupdict())
 
     def __str__(self) -> str:
         tag = "" if self.tag is None else f":{self.tag}"
@@ -65,6 +78,11 @@ class Reference:
     def at(self, digest: str) -> Reference:
         """The same, with the digest that the tag led to."""
         return replace(self, digest=digest)
+
+
+def _matched(text: str) -> re.Match[str] | None:
+    rest = text.removeprefix(SCHEME)
+    return _PATTERN.fullmatch(rest) if len(rest) <= _LONGEST and is_reference(text) else None
 
 
 def is_reference(text: str) -> bool:

@@ -36,7 +36,7 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_commands_are_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "--help")
     headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
-    assert headings == ["Start", "Train", "Prove and ship", "Devices", "Phone", "Options"]
+    assert headings == ["Start", "Train", "Prove and ship", "Devices", "Fleet", "Phone", "Options"]
     assert re.findall(r"^  ([a-z][a-z-]*)  ", text, re.MULTILINE) == NAMES
     for commands in GROUPS.values():
         for command in commands:
