@@ -22,6 +22,7 @@ from edgekit_runtime.fleet.trusted import TrustedFleet
 from edgekit_runtime.registry.connection import PUSH, Connection
 from edgekit_runtime.registry.reference import Reference
 from tests.registry import Registry
+from tests.runtime.formats.test_manifest import document
 
 WAITS = (0.01,) * 3
 
@@ -98,3 +99,16 @@ class Device:
 
 def content(number: int) -> bytes:
     return json.dumps({"number": number}).encode()
+
+
+def model_less_bundle(root: Path, version: str) -> Path:
+    """A bundle of the right form, not signed; its model files are not models."""
+    whole = document() | {"version": version}
+    for entry in whole["files"]:
+        path, bytes_ = root / entry["path"], f"{entry['path']} {version}".encode() * 100
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes_)
+        entry["size"], entry["sha256"] = len(bytes_), hashlib.sha256(bytes_).hexdigest()
+    whole["base"]["digest"], whole["adapters"][0]["digest"] = (each["sha256"] for each in whole["files"][:2])
+    (root / "manifest.json").write_text(json.dumps(whole))
+    return root

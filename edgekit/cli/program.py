@@ -24,6 +24,7 @@ from edgekit.cli.merge import merge
 from edgekit.cli.plan import plan
 from edgekit.cli.pull import pull
 from edgekit.cli.push import push
+from edgekit.cli.rollout import rollout
 from edgekit.cli.runs import runs
 from edgekit.cli.schema import schema
 from edgekit.cli.serve_site import serve_site
@@ -39,7 +40,7 @@ GROUPS = {
     "Train": (data, train, trim, tune, runs, evaluate, combine, merge),
     "Prove and ship": (export, import_ollama, keygen, sign, verify, push, pull),
     "Devices": (plan, devices, build_runtime, deploy, bench),
-    "Fleet": (keys,),
+    "Fleet": (keys, rollout),
     "Phone": (site, serve_site),
 }
 

@@ -94,6 +94,16 @@ class Maker:
             new = replace(new, snapshot=self._next_snapshot(new, [root]))
         return replace(new, timestamp=self._next_timestamp(new, [root])), lacking
 
+    def check_signers(self, fleet: Fleet) -> None:
+        """Refuse before work is done that could not be signed in the end.
+
+        Raises:
+            InputError: keys of targets, snapshot or timestamp are missing.
+        """
+        for role in ROLES[1:]:
+            if missing := self._keys.lacking(fleet.root.signed, role):
+                raise InputError(f"keys of {role} are missing: {', '.join(missing)}", _BRING)
+
     def with_targets(self, fleet: Fleet, files: Mapping[str, bytes]) -> Fleet:
         """The fleet with other contents of some targets.
 
@@ -101,9 +111,6 @@ class Maker:
             InputError: keys of targets, snapshot or timestamp are missing.
         """
         root = fleet.root.signed
-        for role in ROLES[1:]:
-            if missing := self._keys.lacking(root, role):
-                raise InputError(f"keys of {role} are missing: {', '.join(missing)}", _BRING)
         targets = copy.deepcopy(fleet.targets)
         for name, content in files.items():
             targets.signed.targets[name] = TargetFile.from_data(name, content, _ALGORITHMS)

@@ -51,7 +51,7 @@ class Session:
         Raises:
             InputError: no folder of a fleet, or a key file is none.
         """
-        self.folder = FleetFolder.open(path)
+        self.folder, self.ca, self.waits = FleetFolder.open(path), ca, waits
         self.folder.keys.mkdir(mode=0o700, exist_ok=True)  # it may lie elsewhere, on a stick
         self.maker = Maker(Keys([self.folder.keys, *keys]), self.folder.lifetimes)
         connection = Connection(self.folder.registry, ca=ca, actions=PUSH, waits=waits)

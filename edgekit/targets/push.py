@@ -32,11 +32,16 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did: ``reference`` with its digest, bytes of files that were sent, whether it is signed."""
+    """What a push did: ``reference`` with its digest, bytes of files that were sent, whether it is signed.
+
+    ``name`` and ``version`` are the bundle's.
+    """
 
     reference: Reference
     sent: int
     signed: bool
+    name: str
+    version: str
 
 
 def push(bundle: Path, reference: Reference, *, ca: Path | None = None, waits: Sequence[float] = WAITS) -> Pushed:
@@ -75,7 +80,7 @@ def push(bundle: Path, reference: Reference, *, ca: Path | None = None, waits: S
         upload_bytes(connection, NO_CONFIG)
         put_referrer(connection, signature_artifact(signature, subject), subject.digest, SIGNATURE)
     put_manifest(connection, reference.tag, artifact)
-    return Pushed(reference.at(subject.digest), sent, signature is not None)
+    return Pushed(reference.at(subject.digest), sent, signature is not None, manifest.name, manifest.version)
 
 
 def _signature(folder: Path) -> bytes | None:
