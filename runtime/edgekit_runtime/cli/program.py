@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit_runtime.cli.agent import add_agent
 from edgekit_runtime.cli.arguments import ALLOW_SPECIAL, CA, KV_CACHE, NO_LOOKAHEAD, filled, number, whole
 from edgekit_runtime.cli.parser import Program, print_json, what_to_run
 from edgekit_runtime.cli.serve import add_serve
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_run(program)
     add_serve(program)
     _add_adapters(program)
+    add_agent(program)
     _add_doctor(program)
     add_bench(program, "edgekit-runtime", _bench)
     return program.main(arguments)

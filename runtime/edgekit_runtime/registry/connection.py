@@ -32,6 +32,7 @@ WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each next try: a registry th
 MOST_SECONDS = 60.0  # that a registry may ask us to wait
 _TIMEOUT = urllib3.Timeout(connect=10, read=120)  # seconds; a registry hashes a large upload before it answers
 _REDIRECTS = 5
+_LIMITED_SECONDS = 0.25  # that one piece takes where the rate is limited
 _MOVED = (301, 302, 303, 307, 308)
 _BUSY = (408, 429, 500, 502, 503, 504)
 _SAID_BYTES = 64 * 1024  # of an error's or a token's JSON
@@ -53,10 +54,17 @@ class Connection:
         reference: whose repository is meant.
         waits: seconds before each next try.
         answered: whether the registry has ever answered; one that never did is not waited for.
+        rate: bytes a second that bodies may take; None for all that the line gives.
     """
 
     def __init__(
-        self, reference: Reference, *, ca: Path | None = None, actions: str = PULL, waits: Sequence[float] = WAITS
+        self,
+        reference: Reference,
+        *,
+        ca: Path | None = None,
+        actions: str = PULL,
+        waits: Sequence[float] = WAITS,
+        rate: float | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -66,11 +74,12 @@ class Connection:
                 asked over TLS where they are given.
             actions: ``PULL``, or ``PUSH`` for whoever writes too.
             waits: seconds before each next try.
+            rate: bytes a second that bodies of answers may take.
 
         Raises:
             InputError: ``ca`` holds no certificates.
         """
-        self.reference, self.waits = reference, waits
+        self.reference, self.waits, self.rate = reference, waits, rate
         self._plain = reference.is_loopback and ca is None
         self._root = f"{'http' if self._plain else 'https'}://{reference.host}"
         self._scope = f"repository:{reference.repository}:{actions}"
@@ -114,12 +123,17 @@ class Connection:
         Raises:
             Broken: it ends before its end.
         """
+        size = PIECE if self.rate is None else max(1, min(PIECE, int(self.rate * _LIMITED_SECONDS)))
+        began, brought = time.monotonic(), 0
         while True:
             with self._translated():
-                piece = response.read1(PIECE, decode_content=False)
+                piece = response.read1(size, decode_content=False)
             if not piece:
                 return
             yield piece
+            brought += len(piece)
+            if self.rate is not None:
+                time.sleep(max(0.0, began + brought / self.rate - time.monotonic()))
 
     def whole(self, response: Response, most: int, what: str) -> bytes:
         """The whole body of an answer.

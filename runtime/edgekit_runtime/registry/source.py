@@ -32,19 +32,27 @@ class RegistryBundle:
         downloaded: bytes of the files that were downloaded.
     """
 
-    def __init__(self, reference: Reference, *, ca: Path | None = None, waits: Sequence[float] = WAITS) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        ca: Path | None = None,
+        waits: Sequence[float] = WAITS,
+        rate: float | None = None,
+    ) -> None:
         """Look it up.
 
         Args:
             reference: a digest, or a tag.
             ca: as for :class:`~edgekit_runtime.registry.connection.Connection`.
             waits: likewise.
+            rate: likewise.
 
         Raises:
             InputError: the registry has none, or something else.
             TargetError: the registry can't be asked.
         """
-        self._connection = Connection(reference, ca=ca, waits=waits)
+        self._connection = Connection(reference, ca=ca, waits=waits, rate=rate)
         content = read_manifest(self._connection, reference.wanted)
         if content is None:
             raise InputError(f"there is no {reference}", "see what the registry has, or `edgekit push` the bundle")

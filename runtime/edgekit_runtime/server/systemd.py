@@ -63,15 +63,15 @@ def unit(options: Sequence[str], *, writable: Sequence[Path], stop_seconds: int)
     """
     command = [sys.executable, "-m", "edgekit_runtime", "serve", *options]
     return UNIT.format(
-        command=" ".join(map(_quoted, command)),
+        command=" ".join(map(quoted, command)),
         user=SERVICE_USER,
         stop_seconds=stop_seconds,
         watchdog_seconds=WATCHDOG_SECONDS,
-        folders=" ".join(_quoted(str(each)) for each in writable),
+        folders=" ".join(quoted(str(each)) for each in writable),
     )
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """One word as systemd reads it: ``%`` and ``$`` stand for themselves (systemd.service(5), "Command lines")."""
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if not word or any(each.isspace() or each in "\\\"';" for each in word) else word

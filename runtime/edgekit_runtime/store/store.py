@@ -215,16 +215,27 @@ class Store:
             return self._install_bundle(bundle, allow_downgrade, tell)
 
     def install_pulled(
-        self, source: RegistryBundle, *, allow_downgrade: bool = False, tell: Tell = log.warning
+        self,
+        source: RegistryBundle,
+        *,
+        allow_downgrade: bool = False,
+        alone: bool = False,
+        tell: Tell = log.warning,
     ) -> list[str]:
         """Install a bundle of a registry as :meth:`install` does one of the disk; what the store has is not downloaded.
+
+        Args:
+            source: the bundle.
+            allow_downgrade: take an older version too.
+            alone: nothing but this bundle is installed then, whatever was before, newer or of another name.
+            tell: as for :meth:`install`.
 
         Raises:
             InputError: as for :meth:`install`.
             TargetError: the registry can't be reached.
         """
         with take_pulled(source, self._objects, self._trusted.keys()) as bundle:
-            return self._install_bundle(bundle, allow_downgrade, tell)
+            return self._install_bundle(bundle, allow_downgrade, tell, alone=alone)
 
     def install_copy(
         self, copy: Incoming, *, tried_on: str, allow_downgrade: bool = False, tell: Tell = log.warning
@@ -327,7 +338,7 @@ class Store:
             self.refusals.keep(needed)
             return sweep(self._objects, needed)
 
-    def _install_bundle(self, bundle: Bundle, allow_downgrade: bool, tell: Tell) -> list[str]:
+    def _install_bundle(self, bundle: Bundle, allow_downgrade: bool, tell: Tell, *, alone: bool = False) -> list[str]:
         manifest = bundle.manifest
         take_in_bundle(bundle, read_gguf(bundle.base_files.header))
         needed = needed_files(manifest.base, manifest.adapters)
@@ -346,7 +357,8 @@ class Store:
         coming = {entry.digest: bundle.root / entry.file for entry in manifest.adapters}
         with self._writing():
             old = self._sound()
-            new = with_bundle(old, placed, self._sizes | sizes, allow_downgrade=allow_downgrade)
+            kept = None if alone else old
+            new = with_bundle(kept, placed, self._sizes | sizes, allow_downgrade=allow_downgrade)
             self._admission(tell).check(old, new, bundle.base_files, coming.keys(), coming)
             for file in files:
                 self._objects.add(bundle.root / file.path, file.sha256)
