@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 
-from edgekit_runtime.engines import Engine, Prompt, Stack, forced_logits
+from edgekit_runtime.engines import Engine, Prompt, ReadyAdapter, Stack, forced_logits
 from edgekit_runtime.engines.trial import Trial, run_trial
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import adapter_entry
@@ -21,6 +21,7 @@ from edgekit_runtime.formats.images import Source
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
 from edgekit_runtime.formats.route import Route
 from edgekit_runtime.intake.adapters import recognize, take_in
+from edgekit_runtime.intake.known_files import KnownFiles
 from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
@@ -104,6 +105,7 @@ class Runtime:
         self._coming: deque[Request] = deque()  # filled by any thread, as the next one is
         self._dropped: deque[Request] = deque()
         self._open = ExitStack()
+        self._known = KnownFiles()
         try:
             self._loaded = load(
                 self._path,
@@ -123,7 +125,8 @@ class Runtime:
             folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             tag += "" if self._engine.exact else " inexact"  # such cells have other bits
-            pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
+            pool = AdapterPool(self._engine, limit=adapter_memory, ready=self._ready, check=self._known.check)
+            self._open.callback(pool.close)
             self.loop = Loop(
                 self._engine,
                 pool,
@@ -419,6 +422,8 @@ class Runtime:
                 return None
             self.step()
 
-    def _check_file(self, digest: str, path: Path) -> None:
-        """What is loaded is what was taken in, and fits."""
-        recognize(path, digest, self._loaded.header, family=self.manifest.base.family)
+    def _ready(self, digest: str, path: Path) -> ReadyAdapter:
+        """What is loaded is what was taken in, and fits; any thread may ask."""
+        self._known.check(path, digest)
+        header = recognize(path, self._loaded.header, family=self.manifest.base.family)
+        return self._engine.ready(path, header)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_runtime import InputError
+from edgekit_runtime.engines import ReadyAdapter
 from edgekit_runtime.scheduler import AdapterPool
 
 SIZES = {"a": 10, "b": 20, "c": 30, "d": 60}
@@ -22,7 +24,7 @@ class Shelf:
     def __init__(self) -> None:
         self.loaded: set[str] = set()
 
-    def load_adapter(self, name: str, path: Path) -> int:
+    def load_adapter(self, name: str, adapter: ReadyAdapter) -> int:
         assert name not in self.loaded
         self.loaded.add(name)
         return SIZES[name]
@@ -35,8 +37,12 @@ def files(names: Any) -> dict[str, Path]:
     return {name: Path(name) for name in names}
 
 
-def make(shelf: Shelf) -> AdapterPool:
-    return AdapterPool(cast(Any, shelf), limit=LIMIT, check=lambda digest, path: None)
+def plain(digest: str, path: Path) -> ReadyAdapter:
+    return ReadyAdapter(path, path)
+
+
+def make(shelf: Shelf, ready: Callable[[str, Path], ReadyAdapter] = plain) -> AdapterPool:
+    return AdapterPool(cast(Any, shelf), limit=LIMIT, ready=ready, check=lambda path, digest: None)
 
 
 @given(st.lists(st.one_of(st.frozensets(st.sampled_from("abcd"), max_size=2), st.integers(0, 5))))
@@ -88,11 +94,11 @@ def test_waiting_loads_nothing_again_and_again() -> None:
 
 
 def test_a_refused_file_is_not_loaded() -> None:
-    def refuse(digest: str, path: Path) -> None:
+    def refuse(digest: str, path: Path) -> ReadyAdapter:
         raise InputError(f"{path} is bad", "mend it")
 
     shelf = Shelf()
-    pool = AdapterPool(cast(Any, shelf), limit=LIMIT, check=refuse)
+    pool = make(shelf, refuse)
     with pytest.raises(InputError, match="a is bad"):
         pool.hold(files("a"))
     assert not shelf.loaded
