@@ -9,6 +9,9 @@ Poisson process.  Both servers get the same requests at the same moments, in tur
 Adapters are copies of the bundle's, each with a digest of its own; requests are their evaluation rows.  With ``--small
 RANK`` only their query and value matrices are left, of a lower rank.
 
+Each answer has exactly ``--tokens`` tokens, so both servers do the same work.  With ``--system WORDS`` each adapter has
+a system prompt of its own of so many words, instead of the bundle's.
+
 Throughput is that of requests that all come at once when ``--rate`` is beyond what the servers can do.  CPU time is
 that of a server's processes alone, for each answer.
 """
@@ -41,7 +44,7 @@ from edgekit.data import load_rows
 from edgekit.project import Project, load_project
 from edgekit_exporters.gguf.metadata import rewrite_metadata
 from edgekit_runtime.bench.report import aligned
-from edgekit_runtime.formats.adapter import KEY_NAME, KEY_RANK, KEY_TARGETS, SUFFIX_A, AdapterFacts
+from edgekit_runtime.formats.adapter import KEY_NAME, KEY_RANK, KEY_SYSTEM, KEY_TARGETS, SUFFIX_A, AdapterFacts
 from edgekit_runtime.formats.bundle import file_digest, open_bundle
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.formats.manifest import MANIFEST_FILE, AdapterEntry, FileEntry, Manifest
@@ -50,6 +53,7 @@ from service import Service, llama_server, our_service
 
 WARM_UP = 4  # requests before the clock starts
 PORT = 8141
+WORDS = ("inspect", "the", "part", "and", "report", "kind", "place", "size", "verdict", "in", "one", "line")
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="requests a second, on average")
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--skew", type=float, default=1.0, help="exponent of Zipf's law")
-    parser.add_argument("--tokens", type=int, default=32, help="of an answer, at most")
+    parser.add_argument("--tokens", type=int, default=32, help="of an answer")
+    parser.add_argument("--system", type=int, metavar="WORDS", help="of each adapter's system prompt")
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--memory", type=int, default=128, help="MB for adapters, of ours")
     parser.add_argument("--small", type=int, metavar="RANK", help="of adapters of query and value matrices alone")
+    parser.add_argument("--prefix-memory", type=int, default=64, help="MB for system prompts, of ours")
+    parser.add_argument("--warm", action="store_true", help="each adapter of the requests has been asked once before")
     parser.add_argument("--rounds", type=int, default=2, help="that each server gets, in turns")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--exact", choices=("on", "off"), default="on", help="of ours")
@@ -97,14 +104,14 @@ def main() -> None:
     table = [["adapters", "server", *heads]]
     for count in options.adapters:
         with tempfile.TemporaryDirectory() as folder, open_bundle(options.bundle) as bundle:
-            manifest = copied(bundle.root, bundle.manifest, count, Path(folder), options.small)
+            manifest = copied(bundle.root, bundle.manifest, count, Path(folder), options)
             arrivals = workload(options, project, bundle.manifest, count)
             for line in measured(options, Path(folder), manifest, arrivals):
                 table.append([str(count), *line])
                 print("\n".join(aligned(table)), flush=True)
 
 
-def copied(source: Path, manifest: Manifest, count: int, folder: Path, small: int | None = None) -> Manifest:
+def copied(source: Path, manifest: Manifest, count: int, folder: Path, options: argparse.Namespace) -> Manifest:
     """A bundle of the same base whose adapters are ``count`` copies of the source's, by turns."""
     originals = list(manifest.adapters)
     entries: list[AdapterEntry] = []
@@ -114,24 +121,30 @@ def copied(source: Path, manifest: Manifest, count: int, folder: Path, small: in
         shutil.copyfile(source / file.path, folder / file.path)
     (folder / "adapters").mkdir()
     paths = {entry.name: source / entry.file for entry in originals}
-    if small is not None:
+    if options.small is not None:
         (folder / "small").mkdir()
-        paths = {name: smaller(path, folder / "small" / path.name, small) for name, path in paths.items()}
+        paths = {name: smaller(path, folder / "small" / path.name, options.small) for name, path in paths.items()}
     for number, entry in zip(range(count), itertools.cycle(originals), strict=False):
         name = f"n{number}"
         path = f"adapters/{name}.gguf"
-        rewrite_metadata(paths[entry.name], folder / path, {KEY_NAME: name})
+        system = entry.system if options.system is None else system_prompt(number, options.system)
+        rewrite_metadata(paths[entry.name], folder / path, {KEY_NAME: name, KEY_SYSTEM: system or ""})
         digest = file_digest(folder / path)
         files.append(FileEntry(path, (folder / path).stat().st_size, digest))
         facts = AdapterFacts.read(folder / path)
-        rank, targets = facts.rank, facts.targets
-        entries.append(dataclasses.replace(entry, name=name, file=path, digest=digest, rank=rank, targets=targets))
+        more = {"rank": facts.rank, "targets": facts.targets, "system": system}
+        entries.append(dataclasses.replace(entry, name=name, file=path, digest=digest, **more))
     shutil.rmtree(folder / "small", ignore_errors=True)
     made = dataclasses.replace(
         manifest, adapters=tuple(entries), stacks=(), default_adapter=None, files=tuple(files), auto=None
     )
     (folder / MANIFEST_FILE).write_bytes(made.dump())
     return made
+
+
+def system_prompt(number: int, words: int) -> str:
+    """The instructions of an adapter, which no other one has."""
+    return f"Station {number}: " + " ".join(WORDS[(number + each) % len(WORDS)] for each in range(words))
 
 
 def smaller(source: Path, target: Path, rank: int) -> Path:
@@ -180,7 +193,16 @@ def measured(
     placed = argparse.Namespace(**{**vars(options), "bundle": folder})
     with ExitStack() as stack:
         began = time.perf_counter()
-        ours = our_service(placed, *mine, "--adapter-memory", str(options.memory), "--queue", str(len(arrivals)))
+        ours = our_service(
+            placed,
+            *mine,
+            "--adapter-memory",
+            str(options.memory),
+            "--prefix-memory",
+            str(options.prefix_memory),
+            "--queue",
+            str(len(arrivals)),
+        )
         stack.enter_context(closing(ours))
         base = folder / manifest.base.file
         between = time.perf_counter()
@@ -210,9 +232,14 @@ async def asked(
 ) -> Run:
     """Send each request at its moment, and wait for all answers."""
     latencies, tokens = [], 0
-    more = {"max_tokens": options.tokens, "temperature": 0}
+    more = {"max_tokens": options.tokens, "temperature": 0, "ignore_eos": True}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, timeout=None, limits=limits) as client:
+        told = {
+            body["model"] if "model" in body else body["lora"][0]["id"]: body for body in reversed(bodies)
+        }  # one of each adapter
+        for body in reversed(told.values()) if options.warm else ():
+            (await client.post("/v1/chat/completions", json=body | {"max_tokens": 1})).raise_for_status()
         for body in bodies[:WARM_UP]:
             (await client.post("/v1/chat/completions", json=body | more)).raise_for_status()
         cpu, loads = cpu_seconds(server), await adapters_read(client)

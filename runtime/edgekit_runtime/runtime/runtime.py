@@ -32,6 +32,7 @@ from edgekit_runtime.runtime.options import Options
 from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import (
     DEFAULT_CHAT_MEMORY,
+    DEFAULT_PREFIX_MEMORY,
     AdapterPool,
     EmbeddingQueue,
     EmbeddingRequest,
@@ -67,6 +68,7 @@ class Runtime:
         exact: bool = True,
         adapter_memory: int | None = None,
         chat_memory: int = DEFAULT_CHAT_MEMORY,
+        prefix_memory: int = DEFAULT_PREFIX_MEMORY,
         cache: Path | None = None,
         allow_special: bool = False,
         probe: bool = False,
@@ -89,6 +91,7 @@ class Runtime:
                 later turns of a chat begin sooner.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             chat_memory: bytes for the KV cache of conversations that wait for their next turn; 0 for none.
+            prefix_memory: bytes for the KV cache of system prompts, and on disk again as many; 0 for none.
             cache: folder for the KV cache of system prompts; a store has its own.
             allow_special: control tokens that are spelt in messages (``<|im_end|>``) are some, not text.
             probe: run a base that is new here once in a process of its own before, as commands do: a file that makes
@@ -130,7 +133,7 @@ class Runtime:
             self.loop = Loop(
                 self._engine,
                 pool,
-                PrefixCache(folder=folder, tag=tag),
+                PrefixCache(prefix_memory, folder=folder, tag=tag),
                 ParkedChats(chat_memory),
                 Lookahead() if lookahead else None,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -102,3 +103,66 @@ def test_a_refused_file_is_not_loaded() -> None:
     with pytest.raises(InputError, match="a is bad"):
         pool.hold(files("a"))
     assert not shelf.loaded
+
+
+class Copies:
+    """Copies that were made ready, and which of them are there still."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self.open: set[str] = set()
+        self.go = threading.Event()
+
+    def ready(self, digest: str, path: Path) -> ReadyAdapter:
+        assert self.go.wait(10)
+        self.made.append(digest)
+        self.open.add(digest)
+        return ReadyAdapter(path, path, close=lambda: self.open.remove(digest))
+
+
+def test_what_is_expected_is_made_ready_once_beside_the_engine() -> None:
+    shelf, copies = Shelf(), Copies()
+    pool = make(shelf, copies.ready)
+    for _ in range(2):
+        pool.expect(files("a"))
+        assert not pool.hold(files("a"), wait=False)
+    assert not shelf.loaded
+    copies.go.set()
+    assert pool.hold(files("a"))  # waits for the one that was begun
+    assert (copies.made, copies.open, shelf.loaded) == (["a"], set(), {"a"})
+    pool.expect(files("a"))
+    assert pool.hold(files("a"), wait=False)
+    assert (copies.made, pool.loads) == (["a"], 1)
+    pool.close()
+
+
+def test_what_is_expected_no_more_is_freed() -> None:
+    copies = Copies()
+    pool = make(Shelf(), copies.ready)
+    copies.go.set()
+    pool.expect(files("a"))
+    pool.expect(files("b"))
+    pool.close()
+    assert not copies.open
+    assert set(copies.made) <= {"a", "b"}
+
+
+def test_a_file_that_changes_after_it_was_made_ready_is_not_loaded() -> None:
+    changed = False
+
+    def check(path: Path, digest: str) -> None:
+        if changed:
+            raise InputError(f"{path} has changed", "install it again")
+
+    shelf, copies = Shelf(), Copies()
+    pool = AdapterPool(cast(Any, shelf), limit=LIMIT, ready=copies.ready, check=check)
+    copies.go.set()
+    pool.expect(files("a"))
+    changed = True
+    with pytest.raises(InputError, match="a has changed"):
+        pool.hold(files("a"))
+    assert not shelf.loaded
+    assert not copies.open
+    changed = False
+    assert pool.hold(files("a"))
+    pool.close()
