@@ -43,6 +43,7 @@ from edgekit_runtime.engines.llama.library import (
 )
 from edgekit_runtime.engines.llama.odd_rank import with_odd_rank, with_whole_step
 from edgekit_runtime.engines.llama.samplers import LogitsSampler, Said
+from edgekit_runtime.engines.llama.sheets import Sheets
 from edgekit_runtime.engines.llama.virtual_tokens import VirtualTokens
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.engines.threads import Threads
@@ -87,6 +88,7 @@ class LlamaEngine(VocabularyUser):
         self.holder: object = None
         self._adapters: dict[str, Any] = {}
         self._prompts: dict[str, VirtualTokens] = {}
+        self._sheets = Sheets()
         self._selected: Stack | None = BARE
         self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
         self._pays: bool | None = None
@@ -121,9 +123,9 @@ class LlamaEngine(VocabularyUser):
         if is_prompt_adapter(header):
             return ReadyAdapter(path, path, header)
         widened = (
-            with_odd_rank(header, wanted=self.exact)
+            with_odd_rank(header, wanted=self.exact, sheets=self._sheets)
             if self.sequences > 1
-            else with_whole_step(header, wanted=dots_in_steps())
+            else with_whole_step(header, wanted=dots_in_steps(), sheets=self._sheets)
         )
         with ExitStack() as stack:
             return ReadyAdapter(path, stack.enter_context(widened), header, stack.pop_all().close)
@@ -280,6 +282,7 @@ class LlamaEngine(VocabularyUser):
             self._model = None
         self._adapters.clear()
         self._prompts.clear()
+        self._sheets.close()
 
     def _loras(self, stack: Stack) -> Stack:
         return tuple(each for each in stack if each[0] not in self._prompts)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from edgekit_runtime.engines.llama.sheets import Sheets
 from edgekit_runtime.files.regular import chunks_of, open_regular
 from edgekit_runtime.formats.adapter import EMBEDDING, KEY_ALPHA, SUFFIX_A, SUFFIX_B
 from edgekit_runtime.formats.gguf import MAGIC, GgufFile
@@ -30,7 +31,7 @@ STEP = 32  # GGML_F16_STEP with AVX2; other instruction sets have other steps, a
 
 
 @contextmanager
-def with_odd_rank(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
+def with_odd_rank(source: GgufFile, *, wanted: bool, sheets: Sheets | None = None) -> Iterator[Path]:
     """A file like ``source`` with one more rank when its rank is a multiple of 4; the file itself otherwise.
 
     The copy is F32 and lives in memory where the system can do that.  Files that can't be treated this way (several
@@ -40,29 +41,28 @@ def with_odd_rank(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
     if rank is None or rank % 4:
         yield source.path
         return
-    with _copy(source, rank, rank + 1, "F32") as copy:
+    with _copy(source, rank, rank + 1, "F32", sheets or Sheets()) as copy:
         yield copy
 
 
 @contextmanager
-def with_whole_step(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
+def with_whole_step(source: GgufFile, *, wanted: bool, sheets: Sheets | None = None) -> Iterator[Path]:
     """A file like ``source`` with a rank of STEP when its rank is lower and all its numbers are F16; else itself."""
     rank = _common_rank(source) if wanted else None
     if rank is None or rank >= STEP or {each.type_name for each in source.tensors.values()} != {"F16"}:
         yield source.path
         return
-    with _copy(source, rank, STEP, "F16") as copy:
+    with _copy(source, rank, STEP, "F16", sheets or Sheets()) as copy:
         yield copy
 
 
 @contextmanager
-def _copy(source: GgufFile, rank: int, wider: int, kind: str) -> Iterator[Path]:
+def _copy(source: GgufFile, rank: int, wider: int, kind: str, sheets: Sheets) -> Iterator[Path]:
     """``source`` with a rank of ``wider`` and numbers of a ``kind``, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
-        number = os.memfd_create("adapter")
-        with os.fdopen(number, "w+b") as stream:
+        with sheets.sheet() as stream:
             _write(source, rank, wider, kind, stream)
-            yield Path(f"/proc/self/fd/{number}")
+            yield Path(f"/proc/self/fd/{stream.fileno()}")
     else:
         with tempfile.TemporaryDirectory(prefix="edgekit-adapter-") as folder:
             copy = Path(folder, source.path.name)
@@ -119,6 +119,7 @@ def _write(source: GgufFile, rank: int, wider: int, kind: str, stream: BinaryIO)
             padded[:, columns:] = 0
             buffer[padded.nbytes : length] = 0
             stream.write(buffer[:length].data)
+    stream.truncate()
     stream.flush()
 
 
