@@ -104,7 +104,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         made = name == "--watch" and folder is not None and not folder.exists()  # the service makes it
         if folder is not None and not made and not folder.is_dir():
             raise InputError(f"{name} {folder} is no folder", "give the folder of the files")
-    from edgekit_runtime.server import serve
+    from edgekit_runtime.server.serve import serve
 
     if arguments.verify and arguments.store is not None:
         from edgekit_runtime.store import Store
