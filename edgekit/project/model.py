@@ -107,7 +107,7 @@ class Adapter:
     name: SkipJsonSchema[str]  # in a project file it is the key of the adapter
     path: InProject | None = Field(default=None, description="An adapter that was trained elsewhere: a folder or file")
     combined: Combined | None = Field(
-        default=None, description="Made of other adapters without training, by `edgekit combine`"
+        default=None, description="Made of other adapters, by `edgekit combine`"
     )
     method: Annotated[Text, OneOf(METHODS)] = Field(default="qlora", description="How to train it")
     invocation: Text | None = Field(

@@ -32,7 +32,7 @@ def check_train(project: Project, names: Sequence[str]) -> None:
             )
         if adapter.combined is not None:
             raise UsageError(
-                f"adapter {adapter.name} is made of others, without training", f"run `edgekit combine {adapter.name}`"
+                f"adapter {adapter.name} is made of others", f"run `edgekit combine {adapter.name}`"
             )
         check_trackers(adapter)
         _check_preferences(project, adapter)
