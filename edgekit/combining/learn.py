@@ -18,11 +18,10 @@ from typing import Any
 
 import transformers
 
-from edgekit.bases.resolve import loading_name
 from edgekit.bases.torch_model import load_base
 from edgekit.bases.weights import Weights
 from edgekit.combining.rows import Mixed, mixed_examples
-from edgekit.combining.weighing import Weighing, check_weighable
+from edgekit.combining.weighing import Weighing, carrying, check_weighable
 from edgekit.data import data_digest
 from edgekit.encoding.images import let_see, row_images
 from edgekit.project import Adapter, Project
@@ -30,15 +29,12 @@ from edgekit.project.combined import STEPS
 from edgekit.training.evaluations import EVAL_LOSS
 from edgekit.training.lora import trainable_base
 from edgekit.training.outlook import TimeTold, tell_plan
-from edgekit.training.parts import FoundPart, combined_pairs
+from edgekit.training.parts import FoundPart
 from edgekit.training.progress import Progress
 from edgekit.training.record import curve
 from edgekit.training.trackers import tracking_arguments
 from edgekit.training.trainer import adapter_trainer, uses_checkpointing
 from edgekit_exporters.base import Base
-from edgekit_exporters.peft.combinations import CAT, Combination
-from edgekit_exporters.peft.intake import attach, take_in
-from edgekit_exporters.peft.written import write_peft
 from edgekit_exporters.progress import stage
 from edgekit_runtime.errors import InputError
 
@@ -108,17 +104,9 @@ def learn_weights(
     with stage("reading the rows of the parts"):
         mixed = mixed_examples(project, parts, base, images, steps * BATCH_ROWS, adapter.seed)
     model = let_see(load_base(base, weights), images)
-    model = _carrying(trainable_base(model, weights.precision, checkpointing=uses_checkpointing()), parts, base)
+    model = carrying(trainable_base(model, weights.precision, checkpointing=uses_checkpointing()), parts, base)
     weighing = Weighing(model, parts, [adapter.combined.parts[part.name] for part in parts])
     return _fitted(project, adapter, model, weighing, mixed, steps, data_digest(_sources(project, parts)))
-
-
-def _carrying(model: Any, parts: Sequence[FoundPart], base: Base) -> Any:
-    """``model`` with all parts at a weight of 1, as one adapter."""
-    with tempfile.TemporaryDirectory(prefix="edgekit-combine-") as scratch:
-        whole = combined_pairs(parts, dict.fromkeys((part.name for part in parts), 1.0), Combination(CAT))
-        write_peft(whole, base, loading_name(base), Path(scratch))
-        return attach(model, take_in(Path(scratch), base))
 
 
 def _sources(project: Project, parts: Sequence[FoundPart]) -> list[Any]:

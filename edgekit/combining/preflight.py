@@ -14,9 +14,7 @@ from edgekit_runtime.files.atomic import check_replaceable
 from edgekit_runtime.hints import did_you_mean
 
 
-def check_combine(
-    project: Project, name: str, *, accept_loss: str | None = None, search: bool = False
-) -> Adapter:
+def check_combine(project: Project, name: str, *, accept_loss: str | None = None, search: bool = False) -> Adapter:
     """Look at all that combining needs; the adapter called ``name``.
 
     Raises:

@@ -6,7 +6,6 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgekit.combining.preflight import training_rows
 from edgekit.data import Row

@@ -6,7 +6,9 @@ its part, so ``B diag(w) A`` is the weighted sum of the parts' updates, and ever
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +16,22 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgekit.training.parts import FoundPart
+from edgekit.bases.resolve import loading_name
+from edgekit.training.parts import FoundPart, combined_pairs
+from edgekit_exporters.base import Base
+from edgekit_exporters.peft.combinations import CAT, Combination
+from edgekit_exporters.peft.intake import attach, take_in
 from edgekit_exporters.peft.names import ADAPTER, PREFIX
+from edgekit_exporters.peft.written import write_peft
 from edgekit_runtime.errors import InputError
+
+
+def carrying(model: Any, parts: Sequence[FoundPart], base: Base) -> Any:
+    """``model`` with all parts at a weight of 1, as one adapter."""
+    with tempfile.TemporaryDirectory(prefix="edgekit-combine-") as scratch:
+        whole = combined_pairs(parts, dict.fromkeys((part.name for part in parts), 1.0), Combination(CAT))
+        write_peft(whole, base, loading_name(base), Path(scratch))
+        return attach(model, take_in(Path(scratch), base))
 
 
 class _Weights(nn.Module):

@@ -105,7 +105,8 @@ def _kept(x: Tensor, share: float) -> Tensor:
 
 class _Adapted(torch.autograd.Function):
     """x W^T + scale (x kept) A^T B^T for x [rows, in], A [rank, in], B [out, rank]; W gets no gradient, and A none where
-    it is frozen."""
+    it is frozen.
+    """
 
     @staticmethod
     def forward(

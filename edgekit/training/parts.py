@@ -102,9 +102,7 @@ def combined_pairs(
         InputError: as :func:`~edgekit_exporters.peft.combine.combine`.
     """
     learned = of_layers or {}
-    return combine(
-        [Part(part.name, part.pairs, weights[part.name], learned.get(part.name, {})) for part in parts], how
-    )
+    return combine([Part(part.name, part.pairs, weights[part.name], learned.get(part.name, {})) for part in parts], how)
 
 
 def common_weights(project: Project, adapter: Adapter, parts: Sequence[FoundPart], base: Base) -> Weights:
