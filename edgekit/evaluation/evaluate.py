@@ -95,7 +95,7 @@ def evaluate(
         project: a loaded project file.
         name: the adapter (the only one when None) or stack.
         artifact: a bundle: answers come from its files through the device runtime.  A GGUF base, of any origin, is run
-            with this adapter or stack.  Without it the torch model answers, at the precision that the adapter was trained at.
+            with this adapter or stack.  Without it the torch model answers, at the precision of the training.
         limit: use only the first rows.
         with_base: score the bare base too.
 

@@ -21,7 +21,7 @@ from edgekit_runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Part:
-    """One of the adapters: what messages call it, its pairs, and its weight; ``of_layers`` has others for some layers."""
+    """One of the adapters: what messages call it, its pairs, its weight, and others for layers in ``of_layers``."""
 
     name: str
     adapter: CanonicalAdapter
