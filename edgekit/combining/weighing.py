@@ -37,6 +37,8 @@ def carrying(model: Any, parts: Sequence[FoundPart], base: Base) -> Any:
 class _Weights(nn.Module):
     """B [out, rank] of all parts, each part's columns times its weight."""
 
+    _part: Tensor
+
     def __init__(self, ranks: Sequence[int], start: Sequence[float]) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.tensor(start, dtype=torch.float32))
