@@ -20,6 +20,7 @@ from edgekit.examples.init import init_project
 from edgekit.exporting.export import export
 from edgekit.project import PROJECT_FILE, Project, load_project
 from edgekit.proof.words import headline, proof_lines
+from edgekit.training.checkpoints import is_interrupted, left_to_train
 from edgekit.training.run import train
 from edgekit_runtime.bench import table
 from edgekit_runtime.bench.report import aligned
@@ -52,8 +53,11 @@ def run_demo(folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     say(f"\n== 1. A project with data for two adapters: {folder}")
     project = _project(folder)
     say("\n== 2. Training both on the quantized base that the device will run")
-    for name in project.adapters:
-        say(f"   {name}: {train(project, name)}")
+    for name, goes_on in _left(project).items():
+        try:
+            say(f"   {name}: {train(project, name, resume=goes_on)}")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"while {name} was trained; the same command goes on there") from None
     say("\n== 3. Export: one base, two adapter files, proven on the device engine: alive? faithful? good?")
     bundle, manifest = export(project, accept_loss=ACCEPTED)
     for file in manifest.files:
@@ -128,6 +132,12 @@ def _runtime_command() -> str:
     """The runtime's command as this user's shell finds it: `make demo` runs without the environment on the path."""
     name = "edgekit-runtime"
     return name if shutil.which(name) else str(Path(sys.executable).with_name(name))
+
+
+def _left(project: Project) -> dict[str, bool]:
+    """Which adapters are to be trained, and whether each goes on where an earlier demo was stopped."""
+    names = list(project.adapters)
+    return left_to_train(project, names) if is_interrupted(project, names) else dict.fromkeys(names, False)
 
 
 def _project(folder: Path) -> Project:

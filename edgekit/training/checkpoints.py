@@ -82,6 +82,11 @@ def _is_last(checkpoint: Path) -> bool:
     return bool(state["global_step"] >= state["max_steps"])
 
 
+def is_interrupted(project: Project, names: Sequence[str]) -> bool:
+    """Whether the training of one of these adapters was interrupted, and can go on."""
+    return any(_checkpoints(work_folder(project, name)) for name in names)
+
+
 def left_to_train(project: Project, names: Sequence[str]) -> dict[str, bool]:
     """Which of several adapters an interrupted command has left, and whether each goes on from a checkpoint.
 

@@ -292,7 +292,8 @@ class LlamaEngine(VocabularyUser):
         return self._exact[shapes]
 
     def _probe(self, stack: Stack) -> probe.Exactness:
-        context = self._context_of(probe.TOKENS)
+        """Tried with one thread: bits don't depend on their number, and beside a busy process one is not held up."""
+        context = self._context_of(probe.TOKENS, Threads(1))
         try:
             context.select(self._handles(stack))
             probe.fill(context, self.sequences)
