@@ -104,7 +104,7 @@ def _kept(x: Tensor, share: float) -> Tensor:
 
 
 class _Adapted(torch.autograd.Function):
-    """x W^T + scale (x kept) A^T B^T for x [rows, in], A [rank, in], B [out, rank]; W and a frozen A get no gradient."""
+    """x W^T + scale (x kept) A^T B^T for x [rows, in], A [rank, in], B [out, rank]; W and a frozen A have no grad."""
 
     @staticmethod
     def forward(
