@@ -42,11 +42,11 @@ demo: $(READY)
 # Two at a time, each with one thread: most tests wait for processes.  A file's tests stay together, as they share what is slow to make.
 # Bytecode is written, also where the environment forbids it: tests start thousands of processes, and each would compile all modules anew.
 test: $(CLIENTS_READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Which lines no test runs, in worker processes too.  Takes half as long again as `make test`.
 coverage: $(CLIENTS_READY) $(COVERAGE_READY)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 $(COVERAGE_READY): $(READY)
 	@$(INSTALL) --editable '.[coverage]'

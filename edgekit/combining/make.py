@@ -6,13 +6,14 @@ import datetime
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.bases.resolve import base_label, loading_name, project_base
 from edgekit.bases.weights import Weights, deployed_weights
 from edgekit.combining.gate import check_parts
+from edgekit.combining.learn import Learned, learn_weights
 from edgekit.combining.measure import Measure, PartScore
 from edgekit.combining.preflight import check_combine
 from edgekit.project import Adapter, Project
@@ -32,6 +33,7 @@ from edgekit.training.parts import (
 from edgekit.training.record import RunRecord
 from edgekit_exporters.base import Base
 from edgekit_exporters.hf.templates import template_facts
+from edgekit_exporters.peft.combinations import LEARNED
 from edgekit_exporters.peft.intake import is_dead, take_in
 from edgekit_exporters.peft.written import write_peft
 from edgekit_exporters.progress import stage
@@ -61,6 +63,7 @@ def make_combined(project: Project, name: str, *, accept_loss: str | None = None
         UsageError: it isn't made of others.
         InputError: a part that is missing, of another base, or can't be combined; a combination that changes nothing.
         GateRefused: it loses too much on the rows of a part; an earlier one stays in its place.
+        KeyboardInterrupt: after Ctrl-C; likewise.
     """
     adapter = check_combine(project, name, accept_loss=accept_loss)
     project = as_trained(project)
@@ -70,17 +73,22 @@ def make_combined(project: Project, name: str, *, accept_loss: str | None = None
         parts = find_parts(project, adapter.combined.parts, base)
     tell_of_systems(adapter, parts)
     weights = common_weights(project, adapter, parts, base)
+    learns = adapter.combined.method == LEARNED
+    learned = learn_weights(project, adapter, parts, base, weights) if learns else None
     folder = adapter_folder(project, adapter)
     with publish(folder, is_ours=is_adapter_folder) as temporary:
         with stage(f"combining {', '.join(part.name for part in parts)} ({adapter.combined.method})"):
-            made = combined_pairs(parts, adapter.combined.parts, combination(adapter.combined, adapter.seed))
+            how = combination(adapter.combined, adapter.seed)
+            made = combined_pairs(parts, adapter.combined.parts, how, None if learned is None else learned.weights)
             write_peft(made, base, loading_name(base), temporary)
         if is_dead(take_in(temporary, base)):
             raise InputError(f"{name} changes nothing: its parts cancel out", "use other weights")
         scores = _scores(project, parts, base, weights, temporary, name)
-        document = _document(project, adapter, parts, scores, accept_loss)
+        document = _document(project, adapter, parts, scores, accept_loss, learned)
         check_parts(name, document, project.gate)
         record = _record(project, adapter, parts, base, weights, document, time.monotonic() - begun)
+        if learned is not None:
+            record = replace(record, losses=learned.losses, kept_step=learned.kept_step)
         record.save(temporary)
         write_card(temporary, record, base, task=project.task)
     return Made(folder, document)
@@ -99,20 +107,31 @@ def _scores(
 
 
 def _document(
-    project: Project, adapter: Adapter, parts: Sequence[FoundPart], scores: Sequence[PartScore], accept_loss: str | None
+    project: Project,
+    adapter: Adapter,
+    parts: Sequence[FoundPart],
+    scores: Sequence[PartScore],
+    accept_loss: str | None,
+    learned: Learned | None,
 ) -> dict[str, Any]:
     assert adapter.combined is not None
+    weights: dict[str, dict[str, Any]] = {
+        part.name: {"weight": adapter.combined.parts[part.name]}
+        if learned is None
+        else {"weight": learned.mean(part.name), "of_layers": dict(learned.weights[part.name])}
+        for part in parts
+    }
     by_part = {score.part: score.as_dict() for score in scores}
     return {
         "settings": told_settings(project, adapter.combined),
         "seed": adapter.seed,
         "parts": [
-            {"name": told_part(project, part.name), "weight": adapter.combined.parts[part.name], "digest": part.digest}
+            {"name": told_part(project, part.name), **weights[part.name], "digest": part.digest}
             | by_part.get(part.name, {})
             for part in parts
         ],
         "accepted": accept_loss,
-    }
+    } | ({} if learned is None else {"learned": learned.as_dict()})
 
 
 def _record(

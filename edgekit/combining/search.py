@@ -51,7 +51,7 @@ def search_weights(project: Project, name: str, *, trials: int, resume: bool = F
     Raises:
         InputError: as :func:`~edgekit.combining.make.make_combined`, or a part without rows to search on.
     """
-    adapter = check_combine(project, name)
+    adapter = check_combine(project, name, search=True)
     known, combined = as_trained(project), adapter.combined
     assert combined is not None
     base = project_base(project)

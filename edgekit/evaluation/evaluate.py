@@ -20,8 +20,9 @@ from edgekit.evaluation.answers import free_text_fields
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.bare import bare_answers
 from edgekit.evaluation.calls import call_reader_for
-from edgekit.evaluation.preflight import check_evaluate
+from edgekit.evaluation.preflight import check_evaluate, lacks
 from edgekit.evaluation.scoring import Score, Yardstick, score_rows
+from edgekit.evaluation.stacked import stack_source, stack_subject, stacked_model
 from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, told
@@ -49,7 +50,7 @@ ANSWER_SLACK = 16  # tokens that an answer may be longer than the longest refere
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one adapter and of its base on the same rows.
+    """Scores of one adapter or stack and of its base on the same rows.
 
     Attributes:
         adapter: its name.
@@ -88,26 +89,29 @@ def evaluate(
     limit: int | None = None,
     with_base: bool = True,
 ) -> Evaluation:
-    """Score the adapter ``name`` on its evaluation rows with greedy answers.
+    """Score the adapter or stack ``name`` on its evaluation rows with greedy answers.
 
     Args:
         project: a loaded project file.
-        name: the adapter (the only one when None).
+        name: the adapter (the only one when None) or stack.
         artifact: a bundle: answers come from its files through the device runtime.  A GGUF base, of any origin, is run
-            with this adapter.  Without it the torch model answers, at the precision that the adapter was trained at.
+            with this adapter or stack.  Without it the torch model answers, at the precision of the training.
         limit: use only the first rows.
         with_base: score the bare base too.
 
     Raises:
-        InputError: no trained adapter, bad rows, or a bundle without this adapter.
+        InputError: no trained adapter, bad rows, or a bundle without this adapter or stack.
     """
     check_evaluate(project, name, artifact=artifact)
     project = as_trained(project, tell=True)
-    adapter = project.adapter(name)
+    stacked = name is not None and name in project.stacks
+    adapter = stack_subject(project, str(name)) if stacked else project.adapter(name)
     base, rows, max_tokens, yardstick = questions(project, adapter, limit)
     if artifact is not None:
         with _as_bundle(artifact, project, adapter) as bundle:
-            engine, runs_on, base_answers, answers = _artifact_answers(bundle, adapter, rows, max_tokens, with_base)
+            engine, runs_on, base_answers, answers = _artifact_answers(
+                project, bundle, adapter, rows, max_tokens, with_base
+            )
     else:
         engine, runs_on, base_answers, answers = _torch_answers(project, adapter, base, rows, max_tokens, with_base)
     evaluation = Evaluation(
@@ -123,7 +127,8 @@ def evaluate(
             for row, answer in zip(rows, answers, strict=True)
         ],
     )
-    add_scores(adapter_folder(project, adapter), [_card_score(evaluation)])
+    if not stacked:  # a stack has no folder, and no card in it
+        add_scores(adapter_folder(project, adapter), [_card_score(evaluation)])
     return evaluation
 
 
@@ -203,23 +208,23 @@ _Answers = tuple[str, str, list[str] | None, list[str]]
 def _torch_answers(
     project: Project, adapter: Adapter, base: Base, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
-    model, weights = trained_model(project, adapter, base)
+    model, weights = (stacked_model if adapter.name in project.stacks else trained_model)(project, adapter, base)
     answers = model.answers(rows, adapter.system, max_tokens, with_adapter=True)
     bare = bare_answers(model, base, weights, rows, adapter.system, max_tokens) if with_base else None
     return "torch", weights.label, bare, answers
 
 
 def _artifact_answers(
-    bundle: Path, adapter: Adapter, rows: Sequence[Row], max_tokens: int, with_base: bool
+    project: Project, bundle: Path, adapter: Adapter, rows: Sequence[Row], max_tokens: int, with_base: bool
 ) -> _Answers:
     with Artifact(bundle) as opened:
         manifest = opened.runtime.manifest
         if adapter.name in manifest.base.merged:
             answers = opened.answers(rows, adapter.system, max_tokens, adapter=None)
             return manifest.engine, manifest.base.quantization, None, answers
-        entry = next((each for each in manifest.adapters if each.name == adapter.name), None)
+        entry = next((each for each in manifest.subjects if each.name == adapter.name), None)
         if entry is None:
-            raise InputError(f"{bundle} has no adapter {adapter.name}", "export it with `edgekit export`")
+            raise lacks(bundle, project, adapter.name)
         ask = functools.partial(opened.answers, rows, adapter.system, max_tokens)
         answers = ask(adapter=adapter.name)
         bare = ask(adapter=None, template_arguments=entry.template_arguments) if with_base else None
@@ -228,14 +233,17 @@ def _artifact_answers(
 
 @contextmanager
 def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[Path]:
-    """A bundle as it is; a GGUF base together with the adapter as a temporary bundle."""
+    """A bundle as it is; a GGUF base together with the adapter, or those of the stack, as a temporary bundle."""
     if not artifact.is_file() or artifact.suffix != ".gguf":
         yield artifact
         return
     base = templated(project, resolve_base(str(artifact.absolute())))
-    source = adapter_source(project, adapter, base)
+    stack = project.stacks.get(adapter.name)
+    asked = [adapter] if stack is None else project.named(list(stack.scales))
+    sources = [adapter_source(project, each, base) for each in asked]
     with tempfile.TemporaryDirectory(prefix="edgekit-evaluate-") as scratch:
-        file, is_folded = base.gguf or artifact, folded_digest(project, adapter) is not None
+        file = base.gguf or artifact
+        is_folded = stack is None and folded_digest(project, adapter) is not None
         if is_folded:
             file = _folded(project, adapter, artifact, Path(scratch))
         plan = BundlePlan(
@@ -244,11 +252,12 @@ def _as_bundle(artifact: Path, project: Project, adapter: Adapter) -> Iterator[P
             task=project.task,
             base=base,
             base_file=file,  # that of several files is one of them
-            merged=[source] if is_folded else [],
-            adapters=[] if is_folded else [source],
+            merged=sources if is_folded else [],
+            adapters=[] if is_folded else sources,
+            stacks=[] if stack is None else [stack_source(project, adapter, base)],
             default_adapter=None,
             isa=ANY_ISA,
-            projector=_projector(project, adapter) if project.task == "caption" else None,
+            projector=_projector(project, asked) if project.task == "caption" else None,
             longest=exact_context(base),
         )
         write_bundle(plan, Path(scratch, "bundle"))
@@ -267,6 +276,6 @@ def _folded(project: Project, adapter: Adapter, artifact: Path, scratch: Path) -
     return file
 
 
-def _projector(project: Project, adapter: Adapter) -> Path:
+def _projector(project: Project, adapters: Sequence[Adapter]) -> Path:
     base = project_base(project)
-    return projector_gguf(shipped_base(project, [adapter], base), project.export.projector)
+    return projector_gguf(shipped_base(project, adapters, base), project.export.projector)

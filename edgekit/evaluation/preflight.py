@@ -20,22 +20,32 @@ def check_evaluate(
     """Look at all that an evaluation needs.
 
     Raises:
-        InputError: no such adapter, base or bundle, bad rows, or a file that can't be written.
+        InputError: no such adapter, stack, base or bundle, bad rows, or a file that can't be written.
     """
     project = as_trained(project)
-    adapter = project.adapter(name)
-    load_rows(project.data_for(adapter.name).eval)
+    subject = project.subject(name)
+    stack = project.stacks.get(subject.name)
+    for file in project.eval_files(subject.name):
+        load_rows(file)
     if output is not None:
         check_writable(output)
     check_project_base(project)
     if artifact is None or artifact.suffix == ".gguf":
-        trained_folder(project, adapter)
+        for adapter in [subject] if stack is None else project.named(list(stack.scales)):
+            trained_folder(project, adapter)
     if artifact is None:
         return
     if not artifact.exists():
         raise InputError(f"there is no bundle at {artifact}", "give a bundle's folder or .tar, or a GGUF base")
     if artifact.is_dir():
         manifest = read_manifest(artifact)
-        there = [*manifest.base.merged, *(entry.name for entry in manifest.adapters)]
-        if adapter.name not in there:
-            raise InputError(f"{artifact} has no adapter {adapter.name}", "export it with `edgekit export`")
+        there = [*manifest.base.merged, *(entry.name for entry in manifest.subjects)]
+        if subject.name not in there:
+            raise lacks(artifact, project, subject.name)
+
+
+def lacks(bundle: Path, project: Project, name: str) -> InputError:
+    """What is wrong with a bundle that has no such adapter or stack."""
+    kind = "stack" if name in project.stacks else "adapter"
+    how = "export it with all of its adapters" if kind == "stack" else "export it with `edgekit export`"
+    return InputError(f"{bundle} has no {kind} {name}", how)

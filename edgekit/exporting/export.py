@@ -13,8 +13,9 @@ from edgekit.bases.probe.window import exact_context
 from edgekit.bases.resolve import project_base
 from edgekit.bases.virtual_probe import check_virtual_tokens
 from edgekit.bases.weights import ONNX, Weights, deployed_recipe, deployed_weights, tell_requantized, with_blocks
+from edgekit.evaluation.stacked import stack_source, stack_subject
 from edgekit.exporting.options import ExportOptions
-from edgekit.exporting.preflight import check_export, default_adapter
+from edgekit.exporting.preflight import check_export, default_adapter, whole_stacks
 from edgekit.exporting.versions import version_now
 from edgekit.project import Adapter, Project
 from edgekit.project.folders import adapter_folder, bundle_folder
@@ -23,7 +24,6 @@ from edgekit.proof.ladder import Rung, climb, measure_rung
 from edgekit.proof.origin import Origin
 from edgekit.proof.reference import Reference, take_reference
 from edgekit.proof.report import remove_report
-from edgekit.proof.stacked import stack_source, stack_subject
 from edgekit.routing.rows import evaluation_texts
 from edgekit.targets.devices import device_profile
 from edgekit.training.card import CardScore, add_scores
@@ -188,17 +188,13 @@ def _prepare(project: Project, names: Sequence[str] | None, options: ExportOptio
 
 
 def _stacks(project: Project, adapters: Sequence[Adapter]) -> list[str]:
-    """The stacks that go along: those whose adapters all do, as files of their own."""
-    if project.export.mode == "merged":
-        return []
-    exported = {adapter.name for adapter in adapters}
-    whole = []
-    for name, stack in project.stacks.items():
-        missing = sorted(stack.scales.keys() - exported)
-        if missing:
+    """The stacks that go along; those that don't are told."""
+    exported = [adapter.name for adapter in adapters]
+    whole = whole_stacks(project, exported)
+    for name, stack in project.stacks.items() if project.export.mode == "separate" else ():
+        if name not in whole:
+            missing = sorted(stack.scales.keys() - set(exported))
             log.warning("the stack %s is left out: %s is not exported", name, ", ".join(missing))
-        else:
-            whole.append(name)
     return whole
 
 
@@ -265,6 +261,7 @@ class _Prepared:
         merged = self.project.export.mode == "merged"
         separate = [] if merged else self.sources
         settings, names = self.project.export, [source.name for source in separate]
+        stacks = [stack.name for stack in self.stacks]
         base_file, auto = self._base_file(weights, scratch), self.project.auto
         if auto is not None:
             from edgekit.routing.make import make_heads  # it loads the engine
@@ -280,7 +277,7 @@ class _Prepared:
             projector=self._projector(),
             merged=self.sources if merged else [],
             adapters=separate,
-            default_adapter=default_adapter(settings.default_adapter, names) if names else None,
+            default_adapter=default_adapter(settings.default_adapter, names, stacks) if names else None,
             isa=ANY_ISA if settings.device is None else device_profile(settings.device).isa,
             longest=self.longest,
             kv_cache=settings.kv_cache,

@@ -76,7 +76,8 @@ def check_export(project: Project, names: Sequence[str] | None, options: ExportO
         if adapter.combined is not None and record is not None and options.accept_loss is None:
             check_parts(adapter.name, record["combined"], project.gate)
     if settings.mode == "separate":
-        default_adapter(settings.default_adapter, [adapter.name for adapter in adapters])
+        stacks = whole_stacks(project, [adapter.name for adapter in adapters])
+        default_adapter(settings.default_adapter, [adapter.name for adapter in adapters], stacks)
     _check_rows(project, adapters, quantize or settings.quantize)
     check_auto(project, adapters)
     check_project_base(project)
@@ -98,21 +99,28 @@ def _check_trained(project: Project, adapters: Sequence[Adapter]) -> None:
     raise InputError(first.problem, f"{first.hint}{others if trained else ''}")
 
 
-def default_adapter(wanted: str | None, names: Sequence[str]) -> str | None:
-    """Who answers when a request names nobody: ``wanted``, else the first adapter; None for the bare base.
+def whole_stacks(project: Project, names: Sequence[str]) -> list[str]:
+    """The stacks that go along with the adapters ``names``: those whose adapters all do, as files of their own."""
+    if project.export.mode == "merged":
+        return []
+    return [name for name, stack in project.stacks.items() if stack.scales.keys() <= set(names)]
+
+
+def default_adapter(wanted: str | None, names: Sequence[str], stacks: Sequence[str] = ()) -> str | None:
+    """Who answers when a request names nobody: ``wanted``, a stack too, else the first adapter; None for the bare base.
 
     The bare base has to be asked for by its name, as nobody trains adapters for a base that answers.
 
     Raises:
-        InputError: ``wanted`` isn't among ``names``.
+        InputError: ``wanted`` is neither among ``names`` nor among ``stacks``.
     """
     if wanted is None:
         return names[0]
     if wanted == BASE:
         return None
-    if wanted not in names:
+    if wanted not in (*names, *stacks):
         problem = f"default_adapter {wanted} is not among the exported adapters"
-        raise InputError(problem, did_you_mean(wanted, (*names, BASE)))
+        raise InputError(problem, did_you_mean(wanted, (*names, *stacks, BASE)))
     return wanted
 
 

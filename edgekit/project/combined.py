@@ -11,24 +11,25 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from edgekit.project.fields import CLOSED, Key, Number, OneOf, Text, Whole, refused, refused_at
-from edgekit_exporters.peft.combinations import CAT, COMBINATIONS, ELECTS, ON_UPDATES, PRUNES
+from edgekit_exporters.peft.combinations import CAT, COMBINATIONS, ELECTS, LEARNED, ON_UPDATES, PRUNES
 from edgekit_runtime.formats.bundle import file_digest
 
 DENSITY = 0.5
+STEPS = 60
 MAX_WEIGHT = 100.0
 _Weight = Annotated[Number, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
 
 
 @dataclass(frozen=True, config=CLOSED)
 class Combined:
-    """How an adapter is made of others, without any training."""
+    """How an adapter is made of others."""
 
     parts: Mapping[Key, _Weight] = Field(
         description="Adapters and their weights: names of this project's, or paths: {triage: 0.7, other/adapter: 0.3}",
         json_schema_extra={"minProperties": 2},
     )
     method: Annotated[Text, OneOf(COMBINATIONS)] = Field(
-        default=CAT, description="How; cat is the exact sum of the weighted updates"
+        default=CAT, description="How; cat is the exact sum of the weighted updates, learned trains the weights of that"
     )
     rank: Whole | None = Field(
         default=None,
@@ -40,11 +41,15 @@ class Combined:
         default=None, gt=0, le=1, description=f"Of methods that prune: share of numbers to keep; else {DENSITY}"
     )
 
+    steps: Whole | None = Field(
+        default=None, ge=1, le=100_000, description=f"Of learned: most steps of training; else {STEPS}"
+    )
+
     @model_validator(mode="after")
     def _fits_the_method(self) -> Combined:
         if len(self.parts) < 2:
             raise refused_at(("parts",), refused("it takes two adapters or more", "name them with weights"), self.parts)
-        for key, methods in (("rank", ON_UPDATES), ("density", PRUNES)):
+        for key, methods in (("rank", ON_UPDATES), ("density", PRUNES), ("steps", (LEARNED,))):
             value = getattr(self, key)
             if value is not None and self.method not in methods:
                 error = refused(f"method: {self.method} has none", f"leave it out, or use {' or '.join(methods[:2])}")

@@ -106,9 +106,7 @@ class Adapter:
 
     name: SkipJsonSchema[str]  # in a project file it is the key of the adapter
     path: InProject | None = Field(default=None, description="An adapter that was trained elsewhere: a folder or file")
-    combined: Combined | None = Field(
-        default=None, description="Made of other adapters without training, by `edgekit combine`"
-    )
+    combined: Combined | None = Field(default=None, description="Made of other adapters, by `edgekit combine`")
     method: Annotated[Text, OneOf(METHODS)] = Field(default="qlora", description="How to train it")
     invocation: Text | None = Field(
         default=None,
@@ -357,7 +355,8 @@ class Export:
     )
     projector: Annotated[Text, OneOf(PROJECTORS)] = Field(default="F16", description="Type of what reads images")
     default_adapter: Text | None = Field(
-        default=None, description="The adapter of requests that name none; else the first one; base for none"
+        default=None,
+        description="The adapter or stack of requests that name none; else the first adapter; base for none",
     )
     name: _Name | None = Field(default=None, description="Name of the bundle; else the project's")
 

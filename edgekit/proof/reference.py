@@ -13,10 +13,10 @@ from edgekit.data import Row
 from edgekit.evaluation.bare import bare_answers
 from edgekit.evaluation.evaluate import questions
 from edgekit.evaluation.scoring import Yardstick
+from edgekit.evaluation.stacked import stacked_model
 from edgekit.evaluation.torch_model import TorchModel, trained_model
 from edgekit.project import Adapter, Project
 from edgekit.proof.alive import Change, Likeliest, token_kl
-from edgekit.proof.stacked import stacked_model
 from edgekit_runtime.errors import InputError
 
 COMPARED_TOKENS = 2048  # answer tokens whose whole distribution is kept: enough for a mean, few enough for memory

@@ -97,10 +97,7 @@ def wrap(
     experts = _experts(model)
     targets = targets_on(adapter.targets, (name for name, _ in model.named_modules() if name not in experts), experts)
     _check_targets(model, targets.layers, experts, reads_images=reads_images)
-    if precision in ("nf4", "int8"):
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
-    elif checkpointing:
-        model.enable_input_require_grads()
+    model = trainable_base(model, precision, checkpointing=checkpointing)
     try:
         with as_named(), shown_as_parameters(model):
             wrapped = get_peft_model(model, lora_config(adapter, targets, invocation, left_out))
@@ -117,6 +114,15 @@ def wrap(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def trainable_base(model: Any, precision: str, *, checkpointing: bool) -> Any:
+    """``model``, frozen where bitsandbytes has packed it, such that gradients reach the adapters around it."""
+    if precision in ("nf4", "int8"):
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    if checkpointing:
+        model.enable_input_require_grads()
+    return model
 
 
 def load_pairs(model: Any, folder: Path) -> None:

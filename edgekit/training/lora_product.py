@@ -104,7 +104,7 @@ def _kept(x: Tensor, share: float) -> Tensor:
 
 
 class _Adapted(torch.autograd.Function):
-    """x W^T + scale (x kept) A^T B^T for x [rows, in], A [rank, in], B [out, rank]; W gets no gradient."""
+    """x W^T + scale (x kept) A^T B^T for x [rows, in], A [rank, in], B [out, rank]; W and a frozen A have no grad."""
 
     @staticmethod
     def forward(
@@ -120,13 +120,13 @@ class _Adapted(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None, None, None]:
         x, inner, a, b, kept = ctx.saved_tensors
         ctx.inputs.forget()
         weights: Weights = ctx.weights
         of_inner = (grad @ b.to(grad.dtype)).mul_(ctx.scale)
         of_b = (grad.T @ inner).to(b.dtype).mul_(ctx.scale)
-        of_a = (of_inner.T @ (x if kept is None else x * kept)).to(a.dtype)
+        of_a = (of_inner.T @ (x if kept is None else x * kept)).to(a.dtype) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
             return None, of_a, of_b, None, None, None, None
         of_x = product_back(grad, weights) if isinstance(weights, QuantizedBlocks) else grad @ weights.to(grad.dtype)

@@ -84,13 +84,25 @@ def combination(combined: Combined, seed: int) -> Combination:
     return Combination(combined.method, combined.rank, combined.density or DENSITY, seed)
 
 
-def combined_pairs(parts: Sequence[FoundPart], weights: Mapping[str, float], how: Combination) -> CanonicalAdapter:
+def combined_pairs(
+    parts: Sequence[FoundPart],
+    weights: Mapping[str, float],
+    how: Combination,
+    of_layers: Mapping[str, Mapping[str, float]] | None = None,
+) -> CanonicalAdapter:
     """The pairs of the combination.
+
+    Args:
+        parts: of one base.
+        weights: of each part.
+        how: the method.
+        of_layers: of single layers of a part, in the place of its weight.
 
     Raises:
         InputError: as :func:`~edgekit_exporters.peft.combine.combine`.
     """
-    return combine([Part(part.name, part.pairs, weights[part.name]) for part in parts], how)
+    learned = of_layers or {}
+    return combine([Part(part.name, part.pairs, weights[part.name], learned.get(part.name, {})) for part in parts], how)
 
 
 def common_weights(project: Project, adapter: Adapter, parts: Sequence[FoundPart], base: Base) -> Weights:

@@ -31,9 +31,7 @@ def check_train(project: Project, names: Sequence[str]) -> None:
                 f"adapter {adapter.name} was trained elsewhere ({adapter.path})", "it is exported as it is"
             )
         if adapter.combined is not None:
-            raise UsageError(
-                f"adapter {adapter.name} is made of others, without training", f"run `edgekit combine {adapter.name}`"
-            )
+            raise UsageError(f"adapter {adapter.name} is made of others", f"run `edgekit combine {adapter.name}`")
         check_trackers(adapter)
         _check_preferences(project, adapter)
         check_virtual(project, adapter)

@@ -97,7 +97,7 @@ def prepare(project: Project, adapter: Adapter, settings: Mapping[str, Any], out
     base = project_base(project)
     if adapter.method not in VIRTUAL:
         check_targets_on(base, adapter, project.export)
-    limit = _max_length(adapter, base, project.export.format)
+    limit = row_limit(adapter, base, project.export.format)
     left_out = layers_left_out(project, adapter, base, limit)
     weights = with_blocks(project, base, training_weights(adapter, project.export, base.gguf))
     deployed = weights if weights.blocks is not None else deployed_weights(project.export, base.gguf)
@@ -176,8 +176,12 @@ def _invoked(example: Encoded, row: Row, invocation: list[int]) -> Encoded:
     )
 
 
-def _max_length(adapter: Adapter, base: Base, format: str) -> int:
-    """The adapter's own, else what devices serve."""
+def row_limit(adapter: Adapter, base: Base, format: str) -> int:
+    """Most tokens of a training row: the adapter's own, else what devices serve.
+
+    Raises:
+        InputError: the adapter's own is more than the base's context.
+    """
     context = transformers.AutoConfig.from_pretrained(base.folder, trust_remote_code=False).max_position_embeddings
     virtual = adapter.token_count
     if adapter.max_length and adapter.max_length + virtual > context:

@@ -39,7 +39,8 @@ def adapter_trainer(
         datasets: for training and evaluation.
         adapter: the settings.
         work: folder of the checkpoints.
-        reporting: see :func:`~edgekit.training.trackers.tracking_arguments`.
+        reporting: see :func:`~edgekit.training.trackers.tracking_arguments`; any other argument of transformers'
+            TrainingArguments in it goes before that of the settings.
 
     Raises:
         UsageError: an optimizer that can't be, here or with this method.
@@ -53,7 +54,7 @@ def adapter_trainer(
     return transformers.Trainer(
         model=model,
         args=transformers.TrainingArguments(
-            **training_arguments(adapter, len(train_set), work, pads=step.pads), **reporting
+            **{**training_arguments(adapter, len(train_set), work, pads=step.pads), **reporting}
         ),
         train_dataset=train_set,
         eval_dataset=eval_set,

@@ -69,7 +69,7 @@ def test_the_quickstart_runs_as_it_is_written(tmp_path: Path, environment: dict[
     text = (
         "\n".join(script)
         .replace("--limit 40", "--limit 1")
-        .replace("bench dist/line-3", "bench dist/line-3 --repeats 1 --prompt-tokens 16 --decode-tokens 4")
+        .replace("bench dist/line-3", "bench dist/line-3 --repeats 1 --prompt-tokens 16 --decode-tokens 4 --threads 1")
     )
     run = subprocess.run(
         ["bash", "-euc", text],

@@ -3,6 +3,8 @@
 W_i is the update ``B_i @ A_i`` of a part, w_i its weight:
 
 * ``cat``: sum of w_i W_i, exactly, at the sum of the ranks.
+* ``learned``: the same sum with a w_i of its own for each layer, found by training (CAT of LoRA Soups,
+  arXiv 2410.13025).
 * ``svd``: the closest pair of a rank to that sum.
 * ``linear``: (sum of √w_i B_i) @ (sum of √w_i A_i).  That is not the sum above: it also holds √(w_i w_j) B_i @ A_j.
 * ``ties`` (arXiv 2306.01708), ``dare_linear``, ``dare_ties`` (2311.03099) and ``magnitude_prune``: on A and on B by
@@ -14,12 +16,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CAT, SVD, LINEAR, DELLA = "cat", "svd", "linear", "della"
+CAT, LEARNED, SVD, LINEAR, DELLA = "cat", "learned", "svd", "linear", "della"
+EXACT = (CAT, LEARNED)  # the sum of the weighted updates, at the sum of their ranks
 _PRUNING = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
 ON_UPDATES = (SVD, *(f"{each}_svd" for each in _PRUNING), DELLA)  # methods that end at a rank
 PRUNES = (*_PRUNING, *(f"{each}_svd" for each in _PRUNING), DELLA)  # methods with a density
 ELECTS = ("ties", "ties_svd", "dare_ties", "dare_ties_svd", DELLA)  # methods that elect a sign before they weigh
-COMBINATIONS = (CAT, SVD, LINEAR, *(name for each in _PRUNING for name in (each, f"{each}_svd")), DELLA)
+COMBINATIONS = (*EXACT, SVD, LINEAR, *(name for each in _PRUNING for name in (each, f"{each}_svd")), DELLA)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ PEFT is asked layer by layer, each around an empty matrix of the layer's size, s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank, folded
-from edgekit_exporters.peft.combinations import CAT, DELLA, ON_UPDATES, SVD, Combination
+from edgekit_exporters.peft.combinations import CAT, DELLA, EXACT, ON_UPDATES, SVD, Combination
 from edgekit_exporters.peft.della import della
 from edgekit_exporters.peft.settings import MAX_RANK
 from edgekit_runtime.errors import InputError
@@ -21,11 +21,16 @@ from edgekit_runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Part:
-    """One of the adapters: what messages call it, its pairs, and its weight."""
+    """One of the adapters: what messages call it, its pairs, its weight, and others for layers in ``of_layers``."""
 
     name: str
     adapter: CanonicalAdapter
     weight: float
+    of_layers: Mapping[str, float] = field(default_factory=dict)
+
+    def weight_of(self, layer: str) -> float:
+        """The weight of its update of ``layer``."""
+        return self.of_layers.get(layer, self.weight)
 
 
 def combine(parts: Sequence[Part], how: Combination) -> CanonicalAdapter:
@@ -45,7 +50,7 @@ def combine(parts: Sequence[Part], how: Combination) -> CanonicalAdapter:
         warnings.simplefilter("ignore")  # a density of 1 prunes nothing, which PEFT finds worth telling
         torch.manual_seed(how.seed)
         for name in sorted({name for part in parts for name in part.adapter.layers}):
-            there = [(part.adapter.layers[name], part.weight) for part in parts if name in part.adapter.layers]
+            there = [(part.adapter.layers[name], part.weight_of(name)) for part in parts if name in part.adapter.layers]
             layers[name] = _layer(there, how)
     made = CanonicalAdapter(layers, parts[0].adapter.invocation)
     if made.rank > MAX_RANK:
@@ -89,7 +94,7 @@ def _pair(
     pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], weights: Sequence[float], how: Combination, like: LowRank
 ) -> LowRank:
     rank = how.rank or max(a.shape[0] for a, _ in pairs)
-    if len(pairs) == 1 or how.method in (CAT, SVD):
+    if len(pairs) == 1 or how.method in (*EXACT, SVD):
         a, b = _by_peft(pairs, weights, replace(how, method=CAT))
         if how.method in ON_UPDATES and a.shape[0] > rank:
             a, b = _closest_of_pair(a, b, rank)

@@ -46,6 +46,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "MB",
         "help": "memory for chats that wait for their next turn while others are answered (128; 0 for none)",
     },
+    "prefix_memory": {
+        "type": number(0),
+        "default": 64.0,
+        "metavar": "MB",
+        "help": "memory for the KV cache of system prompts, and on disk again as much (64; 0 for none)",
+    },
     "threads": {"type": whole(1, MOST_THREADS), "help": "default: physical cores"},
     "context": {"type": whole(), "help": "tokens of prompt and answer together, for each request"},
     "kv_cache": KV_CACHE,
@@ -98,7 +104,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         made = name == "--watch" and folder is not None and not folder.exists()  # the service makes it
         if folder is not None and not made and not folder.is_dir():
             raise InputError(f"{name} {folder} is no folder", "give the folder of the files")
-    from edgekit_runtime.server import serve
+    from edgekit_runtime.server.serve import serve
 
     if arguments.verify and arguments.store is not None:
         from edgekit_runtime.store import Store
@@ -121,6 +127,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         kv_cache=arguments.kv_cache,
         adapter_memory=None if memory is None else int(memory * 1e6),
         chat_memory=int(arguments.chat_memory * 1e6),
+        prefix_memory=int(arguments.prefix_memory * 1e6),
         lookahead=not arguments.no_lookahead,
         exact=arguments.exact == "on",
         allow_special=arguments.allow_special,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgekit_runtime.formats.gguf import GgufFile
     from edgekit_runtime.formats.images import Picture
 
 # Tokens of KV cache that are set aside unless told otherwise: a device's memory is small, contexts are large.
@@ -253,6 +254,27 @@ class Embedder(Protocol):
         """Free it."""
 
 
+def _nothing() -> None:
+    """Does nothing."""
+
+
+@dataclass(frozen=True)
+class ReadyAdapter:
+    """An adapter as an engine loads it.
+
+    Attributes:
+        source: its file.
+        file: what the engine reads: that file, or a copy of it that suits this engine better.
+        header: of its file, where that is a GGUF.
+        close: frees the copy; to be called once.
+    """
+
+    source: Path
+    file: Path
+    header: GgufFile | None = None
+    close: Callable[[], None] = _nothing
+
+
 class Engine(Protocol):
     """One loaded base; adapters are loaded once and chosen per decode.  Not thread-safe.
 
@@ -269,8 +291,14 @@ class Engine(Protocol):
     splits_at_gaps: bool
     exact: bool
 
-    def load_adapter(self, name: str, path: Path) -> int:
-        """Load an adapter file under ``name``; returns the bytes it takes, raises InputError when it is refused."""
+    def ready(self, path: Path, header: GgufFile | None = None) -> ReadyAdapter:
+        """What can be done for an adapter beside the engine's work, in any thread: all but its last step.
+
+        ``header`` is the file's, where somebody has read it.  Raises InputError when the file is not sound.
+        """
+
+    def load_adapter(self, name: str, adapter: Path | ReadyAdapter) -> int:
+        """Load an adapter under ``name``; returns the bytes it takes, raises InputError when it is refused."""
 
     def unload_adapter(self, name: str) -> None:
         """Free a loaded adapter."""

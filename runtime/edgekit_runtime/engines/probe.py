@@ -1,5 +1,5 @@
 """Whether the bits that an engine computes depend on who else is decoded, or on how a prompt is cut: tried, on a few
-tokens, as it depends on the CPU, on threads and on the shapes of matrices.
+tokens, as it depends on the CPU and on the shapes of matrices.
 """
 
 from __future__ import annotations

@@ -110,7 +110,16 @@ class AdapterFacts:
         """
         if is_onnx_adapter(Path(path)):
             return _onnx_facts(read_onnx_adapter(path))
-        return _gguf_facts(read_gguf(path, budget=ADAPTER_METADATA))
+        return cls.of(read_gguf(path, budget=ADAPTER_METADATA))
+
+    @classmethod
+    def of(cls, header: GgufFile) -> AdapterFacts:
+        """The same of a GGUF whose header has been read.
+
+        Raises:
+            InputError: not a sound LoRA GGUF or prompt adapter.
+        """
+        return _gguf_facts(header)
 
 
 UNVERIFIED = {"verified": False}  # quality of an adapter that came without edgekit's facts

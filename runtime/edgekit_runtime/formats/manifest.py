@@ -364,7 +364,7 @@ def _check(manifest: Manifest, where: str) -> None:
             "a projector is there for captions, and for them alone",
         ),
         (
-            manifest.default_adapter in (None, *names),
+            manifest.default_adapter in (None, *names, *(stack.name for stack in manifest.stacks)),
             f"default_adapter {shown(str(manifest.default_adapter))} is not in it",
         ),
     ):

@@ -1,7 +1,7 @@
 """The one way in for adapter files: bundles, single files, watched folders, HTTP, stores.
 
 :func:`take_in` reads all of a file, values included, once: when it is installed, opened or loaded for the first time.
-:func:`recognize` is for files that have been taken in: it reads the header alone, and their digest has to be the same.
+:func:`recognize` is for files that have been taken in and have their digest still: it reads the header alone.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import EMBEDDING, KEY_ARCHITECTURE, KEY_FAMILY, AdapterFacts
 from edgekit_runtime.formats.base_header import check_base_header, onnx_layers
-from edgekit_runtime.formats.bundle import Bundle, file_digest
-from edgekit_runtime.formats.gguf import GgufFile
+from edgekit_runtime.formats.bundle import Bundle
+from edgekit_runtime.formats.gguf import ADAPTER_METADATA, GgufFile, read_gguf
 from edgekit_runtime.formats.matrix_values import check_values
+from edgekit_runtime.formats.onnx_adapter import is_onnx_adapter
 from edgekit_runtime.formats.onnx_base import ENGINE as ONNX
 from edgekit_runtime.formats.onnx_base import KEY_LAYERS, MIXED_FILE
 from edgekit_runtime.formats.onnx_graph import check_graph
@@ -81,15 +82,18 @@ def take_in_bundle(bundle: Bundle, base: GgufFile) -> None:
             )
 
 
-def recognize(path: Path, digest: str, base: GgufFile, *, family: str | None) -> None:
-    """Check that a file is the one that was taken in, and that it is for this base.
+def recognize(path: Path, base: GgufFile, *, family: str | None) -> GgufFile | None:
+    """Check that a file that was taken in is for this base; its header, or None where it is an ``.onnx_adapter``.
 
     Raises:
-        InputError: it has changed since, or is for another base.
+        InputError: it is for another base.
     """
-    if file_digest(path) != digest:
-        raise InputError(f"{path} has changed since it was installed", "install it again")
-    check_fits(AdapterFacts.read(path), base, family=family)
+    if is_onnx_adapter(path):
+        check_fits(AdapterFacts.read(path), base, family=family)
+        return None
+    header = read_gguf(path, budget=ADAPTER_METADATA)
+    check_fits(AdapterFacts.of(header), base, family=family)
+    return header
 
 
 def check_fits(adapter: AdapterFacts, base: GgufFile, *, family: str | None = None) -> None:

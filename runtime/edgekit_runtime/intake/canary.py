@@ -8,7 +8,6 @@ known which one made it crash.
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import itertools
 import json
@@ -81,6 +80,8 @@ def try_adapters(base: BaseFiles, adapters: Sequence[Path]) -> list[bool]:
 
 async def try_adapters_async(base: BaseFiles, adapters: Sequence[Path]) -> list[bool]:
     """The same without blocking the event loop; the process ends when this is cancelled."""
+    import asyncio  # neither the child nor a command needs it, and it is most of what this imports
+
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *_command(base, adapters), stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=engine_environment()

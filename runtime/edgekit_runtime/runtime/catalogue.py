@@ -21,7 +21,8 @@ class Catalogue:
     """Adapters by name.
 
     Attributes:
-        manifest: of the bundle, with the adapters and stacks that answer now.
+        manifest: of the bundle, with the adapters and stacks that answer now.  A stack that is the default stays so
+            where it lacks an adapter: who asks for none is told, as the base alone is no answer in its place.
     """
 
     def __init__(self, bundle: Bundle, without: Collection[str]) -> None:
@@ -55,16 +56,14 @@ class Catalogue:
     def _settle(self) -> None:
         own = {entry.name: entry for entry in self._bundle.manifest.adapters if entry.name not in self._removed}
         adapters = {name: each for name, each in (own | self._added).items() if each.digest not in self._without}
-        default = self._bundle.manifest.default_adapter
+        default, stacks = self._bundle.manifest.default_adapter, self._bundle.manifest.stacks
         self.manifest = replace(
             self._bundle.manifest,
             adapters=tuple(adapters.values()),
             stacks=tuple(
-                stack
-                for stack in self._bundle.manifest.stacks
-                if stack.name not in adapters and not stack.lacking(adapters.values())
+                stack for stack in stacks if stack.name not in adapters and not stack.lacking(adapters.values())
             ),
-            default_adapter=default if default in adapters else None,
+            default_adapter=default if default in {*adapters, *(stack.name for stack in stacks)} else None,
         )
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Unpack
 
-from edgekit_runtime.engines import Engine, Prompt, Stack, forced_logits
+from edgekit_runtime.engines import Engine, Prompt, ReadyAdapter, Stack, forced_logits
 from edgekit_runtime.engines.trial import Trial, run_trial
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.adapter import adapter_entry
@@ -21,6 +21,7 @@ from edgekit_runtime.formats.images import Source
 from edgekit_runtime.formats.manifest import AdapterEntry, Manifest
 from edgekit_runtime.formats.route import Route
 from edgekit_runtime.intake.adapters import recognize, take_in
+from edgekit_runtime.intake.known_files import KnownFiles
 from edgekit_runtime.prompts.chat import Message
 from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
@@ -31,6 +32,7 @@ from edgekit_runtime.runtime.options import Options
 from edgekit_runtime.runtime.texts import Texts
 from edgekit_runtime.scheduler import (
     DEFAULT_CHAT_MEMORY,
+    DEFAULT_PREFIX_MEMORY,
     AdapterPool,
     EmbeddingQueue,
     EmbeddingRequest,
@@ -66,6 +68,7 @@ class Runtime:
         exact: bool = True,
         adapter_memory: int | None = None,
         chat_memory: int = DEFAULT_CHAT_MEMORY,
+        prefix_memory: int = DEFAULT_PREFIX_MEMORY,
         cache: Path | None = None,
         allow_special: bool = False,
         probe: bool = False,
@@ -88,6 +91,7 @@ class Runtime:
                 later turns of a chat begin sooner.
             adapter_memory: bytes that loaded adapters may take; None for no limit.
             chat_memory: bytes for the KV cache of conversations that wait for their next turn; 0 for none.
+            prefix_memory: bytes for the KV cache of system prompts, and on disk again as many; 0 for none.
             cache: folder for the KV cache of system prompts; a store has its own.
             allow_special: control tokens that are spelt in messages (``<|im_end|>``) are some, not text.
             probe: run a base that is new here once in a process of its own before, as commands do: a file that makes
@@ -104,6 +108,7 @@ class Runtime:
         self._coming: deque[Request] = deque()  # filled by any thread, as the next one is
         self._dropped: deque[Request] = deque()
         self._open = ExitStack()
+        self._known = KnownFiles()
         try:
             self._loaded = load(
                 self._path,
@@ -123,11 +128,12 @@ class Runtime:
             folder = self._bundle.root / CACHE_FOLDER if cache is None and loaded.is_stored else cache
             tag = f"{self.manifest.base.digest} {self._engine.info()} {parallel > 1}"
             tag += "" if self._engine.exact else " inexact"  # such cells have other bits
-            pool = AdapterPool(self._engine, limit=adapter_memory, check=self._check_file)
+            pool = AdapterPool(self._engine, limit=adapter_memory, ready=self._ready, check=self._known.check)
+            self._open.callback(pool.close)
             self.loop = Loop(
                 self._engine,
                 pool,
-                PrefixCache(folder=folder, tag=tag),
+                PrefixCache(prefix_memory, folder=folder, tag=tag),
                 ParkedChats(chat_memory),
                 Lookahead() if lookahead else None,
             )
@@ -419,6 +425,8 @@ class Runtime:
                 return None
             self.step()
 
-    def _check_file(self, digest: str, path: Path) -> None:
-        """What is loaded is what was taken in, and fits."""
-        recognize(path, digest, self._loaded.header, family=self.manifest.base.family)
+    def _ready(self, digest: str, path: Path) -> ReadyAdapter:
+        """What is loaded is what was taken in, and fits; any thread may ask."""
+        self._known.check(path, digest)
+        header = recognize(path, self._loaded.header, family=self.manifest.base.family)
+        return self._engine.ready(path, header)

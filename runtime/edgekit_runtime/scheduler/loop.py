@@ -122,6 +122,7 @@ class Loop:
         if self._engine.holder is not self:
             self._take_over()
         self._admit()
+        self.pool.expect(self._waiting[0].work.files if self._waiting else {})
         if not self.running:
             return False
         self.counts.steps += 1
@@ -153,7 +154,7 @@ class Loop:
             request = self._waiting[0]
             request.picked = time.perf_counter()
             try:
-                if not self.pool.hold(request.work.files):
+                if not self.pool.hold(request.work.files, wait=not self.running):
                     return
             except EdgekitError as error:
                 self._waiting.popleft()

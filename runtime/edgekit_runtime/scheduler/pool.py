@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from edgekit_runtime.engines import Engine, Stack
+from edgekit_runtime.engines import Engine, ReadyAdapter, Stack
 from edgekit_runtime.errors import InputError
 
 Watch = Callable[[Sequence[Stack]], object]
@@ -15,6 +16,11 @@ Watch = Callable[[Sequence[Stack]], object]
 
 def nobody(_: Sequence[Stack]) -> None:
     """Watches nothing."""
+
+
+def _close(future: Future[ReadyAdapter]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
 
 
 @contextmanager
@@ -31,17 +37,29 @@ class AdapterPool:
     """Loads adapters when they are asked for, and drops the one that was not used for longest when memory runs short.
 
     What a running request uses stays.  The limit may be passed for a moment, by the adapter that is being loaded.
+    An adapter that is expected is read and checked by a thread of the pool, beside the engine's work.
     """
 
-    def __init__(self, engine: Engine, *, limit: int | None = None, check: Callable[[str, Path], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        limit: int | None = None,
+        ready: Callable[[str, Path], ReadyAdapter],
+        check: Callable[[Path, str], None],
+    ) -> None:
         """Start empty.
 
         Args:
             engine: loads and frees.
             limit: bytes that loaded adapters may take together; None for no limit.
-            check: raises InputError for a digest and a file that must not reach the engine.
+            ready: does for a digest and its file what comes before the engine's part, in any thread; raises InputError
+                for a file that must not reach the engine.
+            check: raises InputError for a file that has not, or no more, this digest.
         """
-        self._engine, self._limit, self._check = engine, limit, check
+        self._engine, self._limit, self._ready, self._check = engine, limit, ready, check
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="adapters")
+        self._coming: dict[str, Future[ReadyAdapter]] = {}
         self._loaded: OrderedDict[str, int] = OrderedDict()  # bytes; the longest unused first
         self._sizes: dict[str, int] = {}  # of everything that was ever loaded
         self._users: Counter[str] = Counter()
@@ -56,8 +74,30 @@ class AdapterPool:
     def __len__(self) -> int:
         return len(self._loaded)
 
-    def hold(self, files: Mapping[str, Path]) -> bool:
+    def expect(self, files: Mapping[str, Path]) -> None:
+        """Begin to make ready what isn't loaded of these; leave off with all others, which take memory."""
+        for digest in [each for each in self._coming if each not in files]:
+            self._leave_off(digest)
+        for digest, path in files.items():
+            if digest not in self._loaded and digest not in self._coming:
+                self._coming[digest] = self._thread.submit(self._ready, digest, path)
+
+    def close(self) -> None:
+        """Leave off with everything that is expected."""
+        self.expect({})
+        self._thread.shutdown()
+
+    def _leave_off(self, digest: str) -> None:
+        future = self._coming.pop(digest)
+        if not future.cancel():
+            future.add_done_callback(_close)
+
+    def hold(self, files: Mapping[str, Path], *, wait: bool = True) -> bool:
         """Load what isn't, and keep all of it until :meth:`release`.
+
+        Args:
+            files: by digest.
+            wait: for what is not ready; without, nothing is held before :meth:`expect` has made it ready.
 
         Returns:
             False when there is no room until somebody else lets go; nothing is held then.
@@ -67,12 +107,11 @@ class AdapterPool:
         """
         if not self._may_fit(files):
             return False
+        if not wait and not all(digest in self._loaded or self._is_ready(digest) for digest in files):
+            return False
         for digest, path in files.items():
             if digest not in self._loaded:
-                self._check(digest, path)
-                with watched(self.watch, [((digest, 1.0),)]):
-                    self._loaded[digest] = self._sizes[digest] = self._engine.load_adapter(digest, path)
-                self.loads += 1
+                self._load(digest, path)
             self._loaded.move_to_end(digest)
         self._users.update(files.keys())
         if self._evict():
@@ -80,6 +119,17 @@ class AdapterPool:
         self.release(files)
         self._evict()
         return self._may_fit(files)  # raises when waiting would not help
+
+    def _is_ready(self, digest: str) -> bool:
+        return digest in self._coming and self._coming[digest].done()
+
+    def _load(self, digest: str, path: Path) -> None:
+        future = self._coming.pop(digest, None)
+        with closing(self._ready(digest, path) if future is None else future.result()) as ready:
+            self._check(ready.source, digest)  # it may have changed while it was read, and since then
+            with watched(self.watch, [((digest, 1.0),)]):
+                self._loaded[digest] = self._sizes[digest] = self._engine.load_adapter(digest, ready)
+        self.loads += 1
 
     def _may_fit(self, files: Mapping[str, Path]) -> bool:
         """Whether there is room beside what is in use, as far as sizes are known."""

@@ -22,7 +22,7 @@ from edgekit_runtime.scheduler.request import Key
 
 log = logging.getLogger(__name__)
 
-DEFAULT_LIMIT = 64 * 1024 * 1024
+DEFAULT_PREFIX_MEMORY = 64_000_000
 LEAST_TOKENS = 8  # a shorter beginning is computed faster than it is fetched
 SUFFIX = ".kv"
 DIGEST_BYTES = 32
@@ -33,7 +33,7 @@ USE_NS = 10**9  # from one use to the next, as file times count them: no file sy
 class PrefixCache:
     """States by what they were computed from; the longest unused go first."""
 
-    def __init__(self, limit: int = DEFAULT_LIMIT, *, folder: Path | None = None, tag: str = "") -> None:
+    def __init__(self, limit: int = DEFAULT_PREFIX_MEMORY, *, folder: Path | None = None, tag: str = "") -> None:
         """Start with what the folder holds.
 
         Args:

@@ -1,5 +1,5 @@
-"""The HTTP service: OpenAI's protocol over a supervised engine process."""
+"""The HTTP service: OpenAI's protocol and others over a supervised engine process.
 
-from edgekit_runtime.server.serve import serve
-
-__all__ = ["serve"]
+The engine's process is one of its modules (:mod:`worker`), so this package imports nothing: that process needs neither
+HTTP nor the store.
+"""

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.formats.bundle import open_bundle
-from edgekit_runtime.scheduler import DEFAULT_CHAT_MEMORY
+from edgekit_runtime.scheduler import DEFAULT_CHAT_MEMORY, DEFAULT_PREFIX_MEMORY
 from edgekit_runtime.server.adapters import Adapters
 from edgekit_runtime.server.app import DEFAULT_QUEUE, DEFAULT_TIMEOUT_S, make_app
 from edgekit_runtime.server.copies import private_place
@@ -52,6 +52,7 @@ def serve(
     kv_cache: str | None = None,
     adapter_memory: int | None = None,
     chat_memory: int = DEFAULT_CHAT_MEMORY,
+    prefix_memory: int = DEFAULT_PREFIX_MEMORY,
     lookahead: bool = True,
     exact: bool = True,
     allow_special: bool = False,
@@ -75,6 +76,7 @@ def serve(
         kv_cache: its type; the bundle's when None.
         adapter_memory: bytes.
         chat_memory: bytes.
+        prefix_memory: bytes.
         lookahead: decode tokens that are forced or likely several at a time.
         exact: an answer depends on nobody else, to the bit.
         allow_special: control tokens that are spelt in messages are some, not text.
@@ -103,6 +105,7 @@ def serve(
             "kv_cache": kv_cache,
             "adapter_memory": adapter_memory,
             "chat_memory": chat_memory,
+            "prefix_memory": prefix_memory,
             "lookahead": lookahead,
             "exact": exact,
             "allow_special": allow_special,

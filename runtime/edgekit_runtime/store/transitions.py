@@ -100,7 +100,8 @@ def _with_adapters(manifest: Manifest, adapters: Sequence[AdapterEntry], sizes: 
     """The manifest with other active adapters, its list of files and its default made to fit."""
     needed = needed_files(manifest.base, adapters)
     files = tuple(FileEntry(file, sizes[file], digest) for file, digest in needed.items())
-    default = manifest.default_adapter if manifest.default_adapter in [entry.name for entry in adapters] else None
+    names = [*(entry.name for entry in adapters), *(stack.name for stack in manifest.stacks)]
+    default = manifest.default_adapter if manifest.default_adapter in names else None
     return replace(manifest, adapters=tuple(adapters), files=files, default_adapter=default)
 
 

@@ -15,7 +15,7 @@ from edgekit_exporters.base import Base
 from edgekit_exporters.gguf.adapter import AdapterSource, write_adapter_gguf
 from edgekit_exporters.gguf.base import base_gguf
 from edgekit_exporters.peft.canonical import CanonicalAdapter, LowRank, NotAdditive, canonicalize
-from edgekit_exporters.peft.combinations import COMBINATIONS, Combination
+from edgekit_exporters.peft.combinations import COMBINATIONS, EXACT, Combination
 from edgekit_exporters.peft.combine import Part, combine
 from edgekit_exporters.peft.della import della
 from edgekit_exporters.peft.written import write_peft
@@ -133,7 +133,7 @@ def test_a_seed_gives_the_same_combination_again_and_leaves_other_draws_alone(me
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(one.a, again.a)
     assert torch.equal(one.b, again.b)
-    assert one.rank == (10 if method == "cat" else 6)
+    assert one.rank == (10 if method in EXACT else 6)
 
 
 def test_della_keeps_the_mean_drops_the_smallest_likeliest_and_elects_signs() -> None:

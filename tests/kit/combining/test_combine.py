@@ -135,7 +135,8 @@ def test_from_writes_the_combination_into_the_project_and_search_its_weights(pro
         ({"parts": {"a": 1, "b": -1}, "method": "ties"}, r"parts\.b: method: ties elects signs before it weighs"),
         ({"parts": {"a": 1, "b": 1}, "rank": 4}, "rank: method: cat has none"),
         ({"parts": {"a": 1, "b": 1}, "method": "svd", "density": 0.5}, "density: method: svd has none"),
-        ({"parts": {"a": 1, "b": 1}, "method": "learned"}, "method: 'learned' is not possible"),
+        ({"parts": {"a": 1, "b": 1}, "method": "guessed"}, "method: 'guessed' is not possible"),
+        ({"parts": {"a": 1, "b": 1}, "steps": 8}, "steps: method: cat has none"),
     ],
 )
 def test_what_can_t_be_right_is_refused_at_its_line(project: Path, combined: Any, problem: str) -> None:

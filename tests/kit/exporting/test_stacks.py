@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from transformers import AutoModelForCausalLM
 from edgekit.bases.resolve import project_base
 from edgekit.cli.program import main
 from edgekit.data import load_rows
+from edgekit.evaluation.evaluate import evaluate
+from edgekit.evaluation.stacked import stack_subject, stacked_model
 from edgekit.exporting.export import export
 from edgekit.project import load_project
 from edgekit.proof.alive import token_kl
-from edgekit.proof.stacked import stack_subject, stacked_model
 from edgekit_runtime import Runtime
 from edgekit_runtime.cli import main as runtime_main
 from edgekit_runtime.errors import InputError
@@ -49,7 +51,7 @@ def project(tiny_chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "adapters": {name: {"path": f"made/{name}", "system": "Be short."} for name in SCALES},
         "stacks": {"both": {"adapters": SCALES, "generation": {"max_tokens": 9}}},
         "gate": {"min_gain": -100, "rows": 4, "max_mean_kl": 1},
-        "export": {"quantize": "F16"},
+        "export": {"quantize": "F16", "default_adapter": "both"},
     }
     with (folder / "edgekit.yaml").open("w") as file:
         YAML().dump(document, file)
@@ -111,6 +113,8 @@ def test_a_stack_is_proven_and_answers_as_its_adapters_together(bundle: tuple[Pa
         told = [{"role": "system", "content": "Be short."}, {"role": "user", "content": QUESTION}]
         scaled = runtime.generate(messages=told, lora=SCALES, max_tokens=9)
         assert (by_name.text, by_name.usage.completion_tokens) == (scaled.text, scaled.usage.completion_tokens)
+        by_default = runtime.generate(QUESTION)
+        assert (manifest.default_adapter, by_default.adapter, by_default.text) == ("both", "both", by_name.text)
         prompt = runtime.encode([{"role": "user", "content": QUESTION}], "both")
         assert not np.array_equal(runtime.logits(prompt, "both"), runtime.logits(prompt, "a"))
         with pytest.raises(InputError, match="both is a stack, and lora takes adapters"):
@@ -119,7 +123,43 @@ def test_a_stack_is_proven_and_answers_as_its_adapters_together(bundle: tuple[Pa
         assert not runtime.manifest.stacks
         with pytest.raises(InputError, match="the stack both needs b, which doesn't answer"):
             runtime.generate(QUESTION, adapter="both")
+        with pytest.raises(InputError, match="the stack both needs b, which doesn't answer"):
+            runtime.generate(QUESTION)  # the base alone is no answer in its place
         assert runtime.generate(QUESTION, adapter="a", max_tokens=2).text
+
+
+def test_a_stack_is_evaluated_as_adapters_are(
+    bundle: tuple[Path, Manifest], project: Path, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> None:
+    report = json.loads((bundle[0] / "report/report.json").read_text())
+    proven = next(each for each in report["adapters"] if each["adapter"] == "both")
+    loaded = load_project(project)
+    found = {
+        "torch": evaluate(loaded, "both"),
+        "device": evaluate(loaded, "both", artifact=bundle[0]),
+        "gguf": evaluate(loaded, "both", artifact=bundle[0] / "base/model.gguf", with_base=False),
+    }
+    for each in found.values():
+        assert (each.adapter, each.rows) == ("both", 4)
+    assert 100 * found["torch"].adapter_score.value == pytest.approx(proven["torch_score"])
+    assert 100 * found["device"].adapter_score.value == pytest.approx(proven["device_score"])
+    assert found["gguf"].samples == found["device"].samples
+    assert found["torch"].base_score is not None
+    assert not (project / "adapters").exists()
+    assert main(["evaluate", "both", "--project", str(project), "--no-base", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == found["torch"].samples
+    with pytest.raises(InputError, match="has no adapter other|no adapter 'other'"):
+        evaluate(loaded, "other")
+
+
+def test_a_bundle_without_the_stack_is_told_before_anything_is_loaded(
+    bundle: tuple[Path, Manifest], project: Path, tmp_path: Path
+) -> None:
+    document = json.loads((bundle[0] / "manifest.json").read_text())
+    del document["stacks"]
+    (tmp_path / "manifest.json").write_text(json.dumps(document | {"default_adapter": None}))
+    with pytest.raises(InputError, match="has no stack both: export it with all of its adapters"):
+        evaluate(load_project(project), "both", artifact=tmp_path)
 
 
 def test_a_plan_says_what_a_stack_costs(
@@ -150,6 +190,7 @@ def test_the_service_takes_a_stack_as_a_model(bundle: tuple[Path, Manifest]) -> 
         ).json()
         assert "choices" in scaled, scaled
         assert found["model"] == "both"
+        assert service.http.get("/status").json()["bundle"]["default_adapter"] == "both"
         assert found["choices"][0]["message"] == scaled["choices"][0]["message"]
         assert service.http.post("/v1/unload_lora_adapter", json={"lora_name": "a"}).status_code == 200
         lacking = service.http.post("/v1/chat/completions", json=asked | {"model": "both"})
@@ -160,7 +201,12 @@ def test_the_service_takes_a_stack_as_a_model(bundle: tuple[Path, Manifest]) -> 
 def test_a_stack_goes_along_with_all_its_adapters_alone(
     project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, one_thread: None
 ) -> None:
-    _, manifest = export(load_project(project), ["a"], output=tmp_path / "one", accept_loss="random weights")
+    with pytest.raises(InputError, match="default_adapter both is not among the exported adapters"):
+        export(load_project(project), ["a"], output=tmp_path / "one", accept_loss="random weights")
+    loaded = load_project(project)
+    alone = replace(loaded, export=replace(loaded.export, default_adapter=None))
+    _, manifest = export(alone, ["a"], output=tmp_path / "one", accept_loss="random weights")
+    assert manifest.default_adapter == "a"
     assert not manifest.stacks
     assert b'"stacks"' not in (tmp_path / "one/manifest.json").read_bytes()
     assert "the stack both is left out: b is not exported" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +22,17 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def site(goods: Goods, tmp_path: Path) -> Path:
-    """A site of the small bundle that a test may change."""
+@pytest.fixture(scope="session")
+def built_site(goods: Goods, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of the small bundle.  Tests must not change it."""
     from edgekit.site import build_site
 
-    build_site(goods.bundle, tmp_path / "site")
-    return tmp_path / "site"
+    folder = tmp_path_factory.mktemp("site") / "site"
+    build_site(goods.bundle, folder)
+    return folder
+
+
+@pytest.fixture
+def site(built_site: Path, tmp_path: Path) -> Path:
+    """The same, for a test that may change it."""
+    return Path(shutil.copytree(built_site, tmp_path / "site"))

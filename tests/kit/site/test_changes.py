@@ -47,6 +47,7 @@ const said = {
   bundles: await Promise.all(bundles.map(([each, options]) => tried(() => withBundle(old, each, options)))),
   long: await tried(() => adapterEntry({ pairs: new Map(), name: "n".repeat(200000) }, { label: "x.gguf" })),
   stacked: withBundle(old, stacked).manifest.adapters.map((entry) => entry.name),
+  standard: withBundle(old, stacked).manifest.default_adapter,
   files: [],
 };
 for (const path of paths) {
@@ -83,6 +84,7 @@ def ask(*paths: Path) -> dict[str, Any]:
     current = {"manifest": old, "installed": old["adapters"]}
     other = state("2.1", "1.5")["adapters"][0] | {"name": "two", "digest": "2"}
     stacked = state("2.1", "1.5") | {"adapters": [other], "stacks": [{"name": "one", "adapters": []}]}
+    stacked |= {"default_adapter": "one"}
     document = {"versions": VERSIONS, "none": NO_VERSIONS, "old": current, "bundles": bundles, "stacked": stacked}
     return said_by_the_page(document, *paths)
 
@@ -117,6 +119,7 @@ def test_an_older_bundle_or_adapter_is_taken_only_where_that_is_asked_for() -> N
 
 def test_a_stack_takes_the_place_of_an_earlier_adapter_of_its_name() -> None:
     assert ask()["stacked"] == ["two"]
+    assert ask()["standard"] == "one"
 
 
 def test_metadata_has_the_same_budget_as_elsewhere(tmp_path: Path) -> None:

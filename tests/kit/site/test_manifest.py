@@ -94,6 +94,7 @@ TEXTS = [
     *(changed(("adapters",), whole()["adapters"] * 2) for _ in (1,)),
     *(changed(("files",), whole()["files"] * 2) for _ in (1,)),
     *(changed(("stacks",), whole()["stacks"] * 2) for _ in (1,)),
+    *(changed(("default_adapter",), name) for name in ("s", "both")),
     *(changed(("stacks", 0, "adapters"), whole()["stacks"][0]["adapters"] * many) for many in (2, 40)),
     *(changed(("stacks", 0, "name"), name) for name in ("a", "base", "Ä")),
     *(changed(("stacks", 0, "adapters", 0, "digest"), "1" * 64) for _ in (1,)),

@@ -28,7 +28,7 @@ def with_stack(bundle: Path, folder: Path, scales: dict[str, float]) -> Path:
     digests = {entry["name"]: entry["digest"] for entry in document["adapters"]}
     parts = [{"name": name, "scale": scale, "digest": digests[name]} for name, scale in scales.items()]
     document["stacks"] = [{"name": "both", "adapters": parts}]
-    document["version"] = "2"
+    document |= {"version": "2", "default_adapter": "both"}
     (folder / MANIFEST_FILE).write_text(json.dumps(document))
     return folder
 
@@ -47,11 +47,15 @@ def test_a_stack_answers_as_on_other_devices_as_long_as_its_adapters_are_there(
         load_module(page, host)
         for name in ("both", "one", "both"):  # each prompt begins as the one before, whose cells are of other scales
             assert ask(page, prompt=PROMPT, adapter=name, max_tokens=8)["text"] == want[name]
+        assert ask(page, prompt=PROMPT, max_tokens=8)["text"] == want["both"]
         page.evaluate("() => runtime.adapters.remove('two')")
         assert page.evaluate("() => runtime.adapters.stacks()") == []
         with pytest.raises(Exception, match="the stack both needs two, which doesn't answer"):
             ask(page, prompt=PROMPT, adapter="both", max_tokens=2)
+        with pytest.raises(Exception, match="the stack both needs two, which doesn't answer"):
+            ask(page, prompt=PROMPT, max_tokens=2)
         page.evaluate("() => runtime.adapters.rollback()")
         page.goto(host.url)
         page.wait_for_selector("#talk:not([hidden])", timeout=60_000)
         assert page.locator("#adapter option").all_inner_texts()[:-1] == ["one", "two", "both"]
+        assert page.locator("#adapter").input_value() == "both"

@@ -149,7 +149,8 @@ sys.exit(program.main(["work"]))
 
 def test_bench_measures_base_and_adapters_and_compares(demo_bundle: Path, tmp_path: Path) -> None:
     result = tmp_path / "a.json"
-    done = run("bench", demo_bundle, "--repeats", 1, "--prompt-tokens", 16, "--decode-tokens", 4, "--output", result)
+    few = ("--repeats", 1, "--prompt-tokens", 16, "--decode-tokens", 4, "--threads", 1)
+    done = run("bench", demo_bundle, *few, "--output", result)
     assert done.returncode == 0, done.stderr
     document = read_bench(result)
     assert table(document) + "\n" == done.stdout

@@ -132,6 +132,13 @@ def test_a_prompt_adapter_in_the_place_of_a_part_leaves_a_store_whole_and_is_in_
                 Manifest.parse(text, where="it", complete=complete)
 
 
+def test_a_stack_may_be_the_default_where_there_is_one() -> None:
+    stack = {"name": "both", "adapters": [{"name": "a", "scale": 1.0, "digest": DIGEST}]}
+    assert parse(document(stacks=[stack], default_adapter="both")).default_adapter == "both"
+    with pytest.raises(InputError, match="default_adapter 'both' is not in it"):
+        parse(document(default_adapter="both"))
+
+
 @pytest.mark.parametrize("key", ["quality", "auto"])
 def test_a_manifest_that_is_too_deep_to_be_written_again_is_refused(key: str) -> None:
     deep: Any = "x"

@@ -11,7 +11,7 @@ import pytest
 from edgekit_runtime.engines import Sampling
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.formats.bundle import Bundle, open_bundle
-from edgekit_runtime.formats.manifest import BASE
+from edgekit_runtime.formats.manifest import BASE, StackEntry, StackPart
 from edgekit_runtime.runtime.asking import Asker
 from edgekit_runtime.runtime.catalogue import Catalogue
 from edgekit_runtime.runtime.options import Options, SamplingOptions
@@ -64,6 +64,20 @@ def test_a_default_that_is_gone_is_no_default(bundle: Bundle) -> None:
     catalogue.remove(first.name)
     assert catalogue.name_of(None) is None
     assert catalogue.entry_of(None) is catalogue.manifest.base
+
+
+def test_a_stack_that_is_the_default_says_what_it_lacks_and_leaves_nothing_to_the_base(bundle: Bundle) -> None:
+    first = bundle.manifest.adapters[0]
+    stack = StackEntry("both", (StackPart(first.name, 0.5, first.digest),))
+    named = replace(bundle, manifest=replace(bundle.manifest, stacks=(stack,), default_adapter="both"))
+    catalogue = Catalogue(named, ())
+    assert catalogue.name_of(None) == "both"
+    catalogue.add(replace(first, digest="0" * 64))
+    for name in (None, "both"):
+        with pytest.raises(InputError, match=f"the stack both needs {first.name}, which is another one now"):
+            catalogue.name_of(name)
+    catalogue.add(replace(first, name="both", digest="1" * 64))  # an adapter that comes under its name
+    assert catalogue.name_of(None) == "both"
 
 
 def test_a_stack_has_digests_and_scales_and_nothing_at_zero(bundle: Bundle) -> None:

@@ -13,6 +13,7 @@ from edgekit_runtime import Runtime
 from edgekit_runtime.engines import Part, Stack
 from edgekit_runtime.engines.llama.engine import LlamaEngine
 from edgekit_runtime.engines.llama.odd_rank import STEP, with_odd_rank, with_whole_step
+from edgekit_runtime.engines.llama.sheets import Sheets
 from edgekit_runtime.formats.gguf import read_gguf
 
 STACKS: list[Stack] = [(), (("one", 1.0),), (("one", 0.5), ("two", 1.5))]
@@ -118,3 +119,17 @@ def test_a_rank_that_is_odd_already_stays(demo_bundle: Path) -> None:
         path = runtime.adapter_path("one")
     with with_odd_rank(read_gguf(path), wanted=False) as file:
         assert file == path
+
+
+def test_a_copy_on_a_used_sheet_is_the_same_as_on_a_new_one(demo_bundle: Path) -> None:
+    with Runtime(demo_bundle, context=512) as runtime:
+        header = read_gguf(runtime.adapter_path("one"))
+    sheets = Sheets()
+    with with_whole_step(header, wanted=True, sheets=sheets) as file:
+        longer = file.read_bytes()
+    with with_odd_rank(header, wanted=True, sheets=sheets) as file, with_odd_rank(header, wanted=True) as other:
+        assert file != other
+        assert file.read_bytes() == other.read_bytes() != longer
+    with with_whole_step(header, wanted=True, sheets=sheets) as file:
+        assert file.read_bytes() == longer
+    sheets.close()

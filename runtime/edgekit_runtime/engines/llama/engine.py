@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as llama
 
 from edgekit_runtime.engines import probe
-from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
+from edgekit_runtime.engines.base import BARE, Part, ReadyAdapter, Sampling, Stack
 from edgekit_runtime.engines.llama.context import LlamaContext, LlamaSampler
 from edgekit_runtime.engines.llama.embedder import LlamaEmbedder
 from edgekit_runtime.engines.llama.images import LlamaImages
@@ -42,6 +43,7 @@ from edgekit_runtime.engines.llama.library import (
 )
 from edgekit_runtime.engines.llama.odd_rank import with_odd_rank, with_whole_step
 from edgekit_runtime.engines.llama.samplers import LogitsSampler, Said
+from edgekit_runtime.engines.llama.sheets import Sheets
 from edgekit_runtime.engines.llama.virtual_tokens import VirtualTokens
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.engines.threads import Threads
@@ -86,6 +88,7 @@ class LlamaEngine(VocabularyUser):
         self.holder: object = None
         self._adapters: dict[str, Any] = {}
         self._prompts: dict[str, VirtualTokens] = {}
+        self._sheets = Sheets()
         self._selected: Stack | None = BARE
         self._shapes: dict[str, int] = {}  # a hash of each adapter's tensors' shapes
         self._pays: bool | None = None
@@ -110,30 +113,47 @@ class LlamaEngine(VocabularyUser):
         """
         return LlamaImages(projector, self._model, threads=self.threads)
 
-    def load_adapter(self, name: str, path: Path) -> int:
+    def ready(self, path: Path, header: GgufFile | None = None) -> ReadyAdapter:
+        """The copy of a LoRA with another rank, where this engine wants one; llama.cpp isn't asked anything.
+
+        Raises:
+            InputError: the file is not sound.
+        """
+        header = header or read_gguf(path)
+        if is_prompt_adapter(header):
+            return ReadyAdapter(path, path, header)
+        widened = (
+            with_odd_rank(header, wanted=self.exact, sheets=self._sheets)
+            if self.sequences > 1
+            else with_whole_step(header, wanted=dots_in_steps(), sheets=self._sheets)
+        )
+        with ExitStack() as stack:
+            return ReadyAdapter(path, stack.enter_context(widened), header, stack.pop_all().close)
+
+    def load_adapter(self, name: str, adapter: Path | ReadyAdapter) -> int:
         """Read an adapter's GGUF into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
 
         Raises:
             InputError: llama.cpp refuses the file.
         """
-        header = read_gguf(path)
+        if isinstance(adapter, Path):
+            with closing(self.ready(adapter)) as ready:
+                return self.load_adapter(name, ready)
+        header = adapter.header
+        assert header is not None  # ready() reads it
         if is_prompt_adapter(header):
             return self._load_prompt(name, header)
-        widened = (
-            with_odd_rank(header, wanted=self.exact)
-            if self.sequences > 1
-            else with_whole_step(header, wanted=dots_in_steps())
-        )
-        with widened as file:
-            tensors = read_gguf(file).tensors
-            self._shapes[name] = hash(tuple((key, tensor.shape, tensor.type_name) for key, tensor in tensors.items()))
-            if name not in self._adapters:
-                clear_errors()
-                handle = llama.llama_adapter_lora_init(self._model, str(file).encode())
-                if not handle:
-                    raise InputError(f"llama.cpp refuses the adapter {path}{reason()}", "export it for this base again")
-                self._adapters[name] = handle
-        return sum(tensor.size for tensor in tensors.values())
+        # The same rank is added to adapters of the same shapes, so the file's own tell them apart.
+        self._shapes[name] = hash(tuple((key, each.shape, each.type_name) for key, each in header.tensors.items()))
+        if name not in self._adapters:
+            clear_errors()
+            handle = llama.llama_adapter_lora_init(self._model, str(adapter.file).encode())
+            if not handle:
+                raise InputError(
+                    f"llama.cpp refuses the adapter {adapter.source}{reason()}", "export it for this base again"
+                )
+            self._adapters[name] = handle
+        return adapter.file.stat().st_size - header.data_offset
 
     def _load_prompt(self, name: str, header: GgufFile) -> int:
         """Virtual tokens never reach llama.cpp as an adapter: they are decoded as embeddings."""
@@ -262,6 +282,7 @@ class LlamaEngine(VocabularyUser):
             self._model = None
         self._adapters.clear()
         self._prompts.clear()
+        self._sheets.close()
 
     def _loras(self, stack: Stack) -> Stack:
         return tuple(each for each in stack if each[0] not in self._prompts)
@@ -292,7 +313,8 @@ class LlamaEngine(VocabularyUser):
         return self._exact[shapes]
 
     def _probe(self, stack: Stack) -> probe.Exactness:
-        context = self._context_of(probe.TOKENS)
+        """Tried with one thread: bits don't depend on their number, and beside a busy process one is not held up."""
+        context = self._context_of(probe.TOKENS, Threads(1))
         try:
             context.select(self._handles(stack))
             probe.fill(context, self.sequences)

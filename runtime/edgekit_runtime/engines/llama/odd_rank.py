@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from edgekit_runtime.engines.llama.sheets import Sheets
+from edgekit_runtime.files.regular import chunks_of, open_regular
 from edgekit_runtime.formats.adapter import EMBEDDING, KEY_ALPHA, SUFFIX_A, SUFFIX_B
 from edgekit_runtime.formats.gguf import MAGIC, GgufFile
 
@@ -29,7 +31,7 @@ STEP = 32  # GGML_F16_STEP with AVX2; other instruction sets have other steps, a
 
 
 @contextmanager
-def with_odd_rank(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
+def with_odd_rank(source: GgufFile, *, wanted: bool, sheets: Sheets | None = None) -> Iterator[Path]:
     """A file like ``source`` with one more rank when its rank is a multiple of 4; the file itself otherwise.
 
     The copy is F32 and lives in memory where the system can do that.  Files that can't be treated this way (several
@@ -39,29 +41,28 @@ def with_odd_rank(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
     if rank is None or rank % 4:
         yield source.path
         return
-    with _copy(source, rank, rank + 1, "F32") as copy:
+    with _copy(source, rank, rank + 1, "F32", sheets or Sheets()) as copy:
         yield copy
 
 
 @contextmanager
-def with_whole_step(source: GgufFile, *, wanted: bool) -> Iterator[Path]:
+def with_whole_step(source: GgufFile, *, wanted: bool, sheets: Sheets | None = None) -> Iterator[Path]:
     """A file like ``source`` with a rank of STEP when its rank is lower and all its numbers are F16; else itself."""
     rank = _common_rank(source) if wanted else None
     if rank is None or rank >= STEP or {each.type_name for each in source.tensors.values()} != {"F16"}:
         yield source.path
         return
-    with _copy(source, rank, STEP, "F16") as copy:
+    with _copy(source, rank, STEP, "F16", sheets or Sheets()) as copy:
         yield copy
 
 
 @contextmanager
-def _copy(source: GgufFile, rank: int, wider: int, kind: str) -> Iterator[Path]:
+def _copy(source: GgufFile, rank: int, wider: int, kind: str, sheets: Sheets) -> Iterator[Path]:
     """``source`` with a rank of ``wider`` and numbers of a ``kind``, in memory where the system can do that."""
     if hasattr(os, "memfd_create"):
-        number = os.memfd_create("adapter")
-        with os.fdopen(number, "w+b") as stream:
+        with sheets.sheet() as stream:
             _write(source, rank, wider, kind, stream)
-            yield Path(f"/proc/self/fd/{number}")
+            yield Path(f"/proc/self/fd/{stream.fileno()}")
     else:
         with tempfile.TemporaryDirectory(prefix="edgekit-adapter-") as folder:
             copy = Path(folder, source.path.name)
@@ -84,17 +85,13 @@ def _common_rank(source: GgufFile) -> int | None:
 def _write(source: GgufFile, rank: int, wider: int, kind: str, stream: BinaryIO) -> None:
     """Metadata as it stands but for alpha, which grows with the rank, then the wider tensors.
 
-    Numbers go straight to their place in the file, whose other bytes are zeros: adapters are loaded in milliseconds.
+    One tensor at a time goes through a small buffer, which stays in the CPU's cache.
+
+    Raises:
+        InputError: the file is shorter than its header says.
     """
     import numpy as np
 
-    content = source.path.read_bytes()
-    pairs = []
-    for key, (start, end) in source.spans.items():
-        pair = content[start:end]
-        if key == KEY_ALPHA:  # its last four bytes are the F32 value
-            pair = pair[:-4] + struct.pack("<f", source.metadata[key] * wider / rank)
-        pairs.append(pair)
     number_type, more = np.dtype(FLOATS[kind]), wider - rank
     tables, shapes, offset = [], [], 0
     for tensor in source.tensors.values():
@@ -103,17 +100,30 @@ def _write(source: GgufFile, rank: int, wider: int, kind: str, stream: BinaryIO)
         name = tensor.name.encode()
         place = struct.pack("<IQQIQ", 2, *reversed(shape), NUMBERS[kind], offset)
         tables.append(struct.pack("<Q", len(name)) + name + place)
-        shapes.append((offset, shape))
         size = shape[0] * shape[1] * number_type.itemsize
-        offset += size + -size % source.alignment
-    head = MAGIC + struct.pack("<IQQ", source.version, len(tables), len(pairs)) + b"".join([*pairs, *tables])
-    begin = len(head) + -len(head) % source.alignment
-    stream.write(head)
-    stream.truncate(begin + offset)
+        shapes.append((shape, size + -size % source.alignment))
+        offset += shapes[-1][1]
+    with open_regular(source.path) as given:
+        begin = given.read(source.data_offset)
+        pairs = [_pair(source, key, begin[start:end], wider / rank) for key, (start, end) in source.spans.items()]
+        head = MAGIC + struct.pack("<IQQ", source.version, len(tables), len(pairs)) + b"".join([*pairs, *tables])
+        stream.write(head + bytes(-len(head) % source.alignment))
+        buffer = np.zeros(max(length for _, length in shapes), np.uint8)
+        for tensor, (shape, length) in zip(source.tensors.values(), shapes, strict=True):
+            columns, rows = tensor.shape
+            given.seek(tensor.offset)
+            content = b"".join(chunks_of(given, tensor.size, str(source.path)))
+            padded = np.ndarray(shape, number_type, buffer)
+            padded[:rows, :columns] = np.frombuffer(content, FLOATS[tensor.type_name]).reshape(rows, columns)
+            padded[rows:] = 0
+            padded[:, columns:] = 0
+            buffer[padded.nbytes : length] = 0
+            stream.write(buffer[:length].data)
+    stream.truncate()
     stream.flush()
-    data = np.memmap(stream, np.uint8, "r+", begin, (offset,))
-    for tensor, (at, shape) in zip(source.tensors.values(), shapes, strict=True):
-        columns, rows = tensor.shape
-        matrix = np.frombuffer(content, FLOATS[tensor.type_name], rows * columns, tensor.offset).reshape(rows, columns)
-        padded = np.ndarray(shape, number_type, data, at)
-        padded[:rows, :columns] = matrix
+
+
+def _pair(source: GgufFile, key: str, content: bytes, times: float) -> bytes:
+    if key == KEY_ALPHA:  # its last four bytes are the F32 value
+        return content[:-4] + struct.pack("<f", source.metadata[key] * times)
+    return content

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgekit_runtime.engines import probe
-from edgekit_runtime.engines.base import BARE, Part, Sampling, Stack
+from edgekit_runtime.engines.base import BARE, Part, ReadyAdapter, Sampling, Stack
 from edgekit_runtime.engines.llama.samplers import LogitsSampler
 from edgekit_runtime.engines.llama.vocabulary import LlamaVocabulary, VocabularyUser
 from edgekit_runtime.engines.onnx.adapter_sets import SPARE, AdapterSets, Shape, names_in
@@ -38,6 +38,8 @@ from edgekit_runtime.formats.onnx_base import LOGITS_FROM, MIXED_FILE, VOCABULAR
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edgekit_runtime.formats.gguf import GgufFile
 
 
 class OnnxEngine(VocabularyUser):
@@ -69,7 +71,11 @@ class OnnxEngine(VocabularyUser):
         self._bindings = Bindings(self._session, self._cache, self._layers, self._adapter_inputs)
         self._rows: Sequence[NDArray[np.float32]] = ()
 
-    def load_adapter(self, name: str, path: Path) -> int:
+    def ready(self, path: Path, header: GgufFile | None = None) -> ReadyAdapter:
+        """The file as it is: reading it is what a load consists of."""
+        return ReadyAdapter(path, path, header)
+
+    def load_adapter(self, name: str, adapter: Path | ReadyAdapter) -> int:
         """Read an adapter file into memory under ``name``; a loaded one of that name stays.  Returns its bytes.
 
         Its matrices are bound to the graph here already, so that switching to it costs nothing later.
@@ -78,11 +84,11 @@ class OnnxEngine(VocabularyUser):
             InputError: the file is not sound.
         """
         if name not in self._adapters:
-            adapter = Loaded.read(path)
+            read = Loaded.read(adapter if isinstance(adapter, Path) else adapter.file)
             if self.sequences > 1:
-                self._sets.add(name, adapter)
-                adapter = replace(adapter, arrays={})
-            self._adapters[name] = adapter
+                self._sets.add(name, read)
+                read = replace(read, arrays={})
+            self._adapters[name] = read
             if self.sequences == 1:
                 self._bindings.of(0, 1, [((name, 1.0),)])
         held = self._sets.side(frozenset([name])) if self.sequences > 1 else self._adapters[name]

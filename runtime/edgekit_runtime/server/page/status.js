@@ -67,6 +67,15 @@ function showChoice(adapters, standard) {
   select.value = chosen;
 }
 
+/** The stacks of a bundle as adapters, which lack a digest; one of an adapter that is set aside is it too. */
+function stacksOf(bundle, adapters) {
+  return (bundle?.stacks ?? []).map(({ name, adapters: parts }) => ({
+    name,
+    version: parts.map((part) => part.name).join(" + "),
+    aside: adapters.find((each) => each.aside && parts.some((part) => part.name === each.name))?.aside,
+  }));
+}
+
 function showAdapters(adapters, standard) {
   at("no-adapters").hidden = adapters.length > 0;
   at("adapters-table").hidden = !adapters.length;
@@ -74,7 +83,7 @@ function showAdapters(adapters, standard) {
     ...adapters.map(({ name, version, digest, aside }) => {
       const row = element("tr");
       const named = element("td", name);
-      named.append(element("code", digest.slice(0, DIGITS)));
+      if (digest) named.append(element("code", digest.slice(0, DIGITS)));
       const state = aside ? `set aside: ${aside}` : name === standard ? "ready, the default" : "ready";
       row.append(named, element("td", version), element("td", state, aside ? "bad" : undefined));
       return row;
@@ -104,14 +113,15 @@ async function refresh() {
     if (!response.ok) throw new Error((await response.json()).error.message);
     const status = await response.json();
     const standard = status.bundle?.default_adapter;
+    const subjects = [...status.adapters, ...stacksOf(status.bundle, status.adapters)];
     tell(status.ready ? "running" : "the engine is being restarted", status.ready);
     showBundle(status.bundle);
     showFigures(status);
     showChoice(
-      status.adapters.filter((each) => !each.aside),
+      subjects.filter((each) => !each.aside),
       standard,
     );
-    showAdapters(status.adapters, standard);
+    showAdapters(subjects, standard);
     showErrors(status);
   } catch (error) {
     tell(error instanceof TypeError ? "the service can't be reached" : error.message, false);

@@ -127,7 +127,7 @@ function checkNewer(name, version, active) {
 }
 
 function withAdapters(manifest, adapters) {
-  const kept = adapters.some((entry) => entry.name === manifest.default_adapter);
+  const kept = [...adapters, ...(manifest.stacks ?? [])].some((entry) => entry.name === manifest.default_adapter);
   return { ...manifest, adapters, default_adapter: kept ? manifest.default_adapter : null };
 }
 

@@ -177,7 +177,7 @@ function check(manifest, where) {
     [manifest.files.every((file) => DIGEST.test(file.sha256)), "a sha256 is malformed"],
     [(task === "caption") === (base.projector !== undefined), "a projector is there for captions, and for them alone"],
     [
-      [null, ...names].includes(manifest.default_adapter),
+      [null, ...names, ...manifest.stacks.map((stack) => stack.name)].includes(manifest.default_adapter),
       `default_adapter ${shown(inWords(manifest.default_adapter))} is not in it`,
     ],
   ])
