@@ -17,10 +17,10 @@ from edgekit.fleet.keys import Keys
 from edgekit.fleet.metadata import Fleet
 from edgekit.fleet.operate import Session, begin
 from edgekit.fleet.published import target_file
-from edgekit.targets.upload import put_file
 from edgekit_runtime.fleet.trusted import TrustedFleet
 from edgekit_runtime.registry.connection import PUSH, Connection
 from edgekit_runtime.registry.reference import Reference
+from edgekit_runtime.registry.upload import put_file
 from tests.registry import Registry
 from tests.runtime.formats.test_manifest import document
 

@@ -37,6 +37,7 @@ class Registry:
         busy: how many of the next requests get 503.
         lies: digests of blobs, each with the bytes that are sent in their place.
         redirect: where blobs are, in another registry.
+        page: most tags in one answer.
         sent: bytes of all answers, heads included.
         asked: method, path and the headers of each request.
     """
@@ -50,6 +51,7 @@ class Registry:
     busy: int = 0
     lies: dict[str, bytes] = field(default_factory=dict)
     redirect: str | None = None
+    page: int = 1000
     tokens: set[str] = field(default_factory=set)
     sent: int = 0
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
@@ -152,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(201)
         if found := re.fullmatch(r"/v2/[a-z0-9/-]+/manifests/([^/]+)", url.path):
             return self._manifest(found[1], body)
+        if re.fullmatch(r"/v2/[a-z0-9/-]+/tags/list", url.path):
+            return self._tags(int(query["n"][0]), query.get("last", [""])[0])
         if (found := re.fullmatch(r"/v2/[a-z0-9/-]+/referrers/(.+)", url.path)) and registry.lists_referrers:
             return self._say(200, json.dumps({"manifests": registry.referring_to(found[1])}).encode())
         return self._say(404)
@@ -188,6 +192,13 @@ class _Handler(BaseHTTPRequestHandler):
         registry.manifests[name] = registry.manifests[digest_of(body)] = (self.headers["Content-Type"], body)
         known = registry.lists_referrers and "subject" in document
         return self._say(201, headers={"OCI-Subject": document["subject"]["digest"]} if known else {})
+
+    def _tags(self, most: int, last: str) -> None:
+        """At most ``page`` at once, as real ones have their own limit."""
+        names = sorted(name for name in self.registry.manifests if ":" not in name and name > last)
+        some = names[: min(most, self.registry.page)]
+        link = {"Link": f'</v2/x/tags/list?last={some[-1]}&n={most}>; rel="next"'} if some != names else {}
+        return self._say(200, json.dumps({"tags": some or None}).encode(), link)
 
     def _allowed(self) -> bool:
         given = self.headers.get("Authorization", "")

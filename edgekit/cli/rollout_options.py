@@ -41,6 +41,9 @@ def as_document(channel: Channel) -> dict[str, Any]:
         "created": channel.created,
         "waves": list(channel.waves),
         "opened": channel.opened,
+        "advanced": channel.advanced,
+        "soak": channel.soak,
+        "halt_after": channel.halt_after,
         "bundle": channel.bundle.document(),
         "before": channel.before and channel.before.document(),
     }

@@ -9,9 +9,9 @@ import typer
 
 from edgekit.cli.frame import Json, command
 from edgekit.cli.keys_options import KeyFolders
-from edgekit.cli.options import Bundle
+from edgekit.cli.options import Bundle, read
 from edgekit.cli.rollout_options import FLEET, ChannelName, Folder, as_document, as_text, open_session
-from edgekit_runtime.cli.arguments import CA
+from edgekit_runtime.cli.arguments import CA, duration, whole
 from edgekit_runtime.cli.parser import print_json
 
 MIB = 1024**2
@@ -26,16 +26,25 @@ def start(
     waves: Annotated[
         str, typer.Option(metavar="SHARES", help=f"shares of the devices, each with those before ({_WAVES})")
     ] = _WAVES,
+    soak: Annotated[
+        float | None,
+        typer.Option(parser=read(duration), metavar="TIME", help="that devices are well before `watch` goes on (10m)"),
+    ] = None,
+    halt_after: Annotated[
+        int, typer.Option(parser=read(whole()), metavar="N", help="so many failures have `watch` abort it (1)")
+    ] = 1,
     keys: KeyFolders = None,
     ca: Annotated[Path | None, typer.Option(parser=Path, metavar="FILE", help=CA)] = None,
     as_json: Json = False,
 ) -> None:
     """Push a bundle, and have the first wave of a channel's devices run it."""
     from edgekit.fleet.rollout import start
-    from edgekit_runtime.fleet.channel import read_waves
+    from edgekit_runtime.fleet.channel import SOAK_SECONDS, read_waves
 
     shares = read_waves(waves)
-    started, pushed = start(open_session(folder, keys, ca), channel, bundle, shares)
+    started, pushed = start(
+        open_session(folder, keys, ca), channel, bundle, shares, soak=soak or SOAK_SECONDS, halt_after=halt_after
+    )
     if as_json:
         print_json(as_document(started) | {"sent": pushed.sent, "signed": pushed.signed})
     else:

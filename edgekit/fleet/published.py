@@ -11,13 +11,13 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, T, Targets, Tim
 
 from edgekit.fleet.folder import FleetFolder
 from edgekit.fleet.metadata import Fleet
-from edgekit.targets.upload import put_file
 from edgekit_runtime.errors import InputError, one_line
 from edgekit_runtime.files.regular import read_small
 from edgekit_runtime.fleet.fetcher import MOST_BYTES
 from edgekit_runtime.fleet.trusted import check_root
 from edgekit_runtime.registry.connection import Connection
 from edgekit_runtime.registry.small_file import read_file
+from edgekit_runtime.registry.upload import put_file
 
 log = logging.getLogger(__name__)
 

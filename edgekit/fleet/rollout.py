@@ -13,12 +13,20 @@ from edgekit.fleet.operate import Session
 from edgekit.fleet.published import target_file
 from edgekit.targets.push import Pushed, push
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.fleet.channel import ABORTED, PAUSED, RUNNING, Channel, Release, channel_file
+from edgekit_runtime.fleet.channel import ABORTED, PAUSED, RUNNING, SOAK_SECONDS, Channel, Release, channel_file
 
 Change = Callable[[Channel], Channel]
 
 
-def start(session: Session, name: str, bundle: Path, waves: Sequence[float]) -> tuple[Channel, Pushed]:
+def start(
+    session: Session,
+    name: str,
+    bundle: Path,
+    waves: Sequence[float],
+    *,
+    soak: float = SOAK_SECONDS,
+    halt_after: int = 1,
+) -> tuple[Channel, Pushed]:
     """Push a bundle, and roll it out to the first wave of a channel; a new name makes a channel.
 
     Args:
@@ -26,6 +34,8 @@ def start(session: Session, name: str, bundle: Path, waves: Sequence[float]) -> 
         name: of the channel.
         bundle: folder or .tar.
         waves: shares in per cent, rising to 100.
+        soak: seconds that devices have to be well before `watch` opens the next wave.
+        halt_after: so many devices that failed have `watch` abort the roll-out.
 
     Raises:
         UsageError: no channel can be called so.
@@ -43,9 +53,8 @@ def start(session: Session, name: str, bundle: Path, waves: Sequence[float]) -> 
     pushed = push(bundle, replace(session.folder.registry, tag=f"{name}-{number}"), ca=session.ca, waits=session.waits)
     reference = replace(pushed.reference, tag=None)
     before = None if last is None else last.before if last.state == ABORTED else last.bundle
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    release = Release(reference, pushed.name, pushed.version)
-    channel = Channel(name, number, created, release, before, tuple(waves), 1, RUNNING)
+    now, release = _now(), Release(reference, pushed.name, pushed.version)
+    channel = Channel(name, number, now, release, before, tuple(waves), 1, RUNNING, now, soak, halt_after)
     _publish(session, fleet, file, channel)
     return channel, pushed
 
@@ -65,7 +74,7 @@ def advance(session: Session, name: str) -> Channel:
             raise InputError(f"the roll-out of {channel.bundle} on {name} is {channel.state}", hint)
         if channel.is_complete:
             raise UsageError(f"all waves of {name} are open", "there is nothing more to do")
-        return replace(channel, opened=channel.opened + 1)
+        return replace(channel, opened=channel.opened + 1, advanced=_now())
 
     return _change(session, name, change)
 
@@ -110,6 +119,10 @@ def channels(session: Session, name: str | None = None) -> list[Channel]:
     fleet = session.published.newest()
     known = [each.removesuffix(".json") for each in sorted(fleet.targets.signed.targets)]
     return [_existing(session, fleet, each) for each in (known if name is None else [name])]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _state(to: str, *of: str) -> Change:

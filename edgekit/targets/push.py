@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.targets.upload import put_manifest, put_referrer, upload_bytes, upload_file
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files.regular import read_small
 from edgekit_runtime.formats.bundle import open_bundle
@@ -24,6 +23,7 @@ from edgekit_runtime.registry.artifact import (
 )
 from edgekit_runtime.registry.connection import PUSH, WAITS, Connection
 from edgekit_runtime.registry.reference import ALGORITHM, Reference
+from edgekit_runtime.registry.upload import put_manifest, put_referrer, upload_bytes, upload_file
 
 log = logging.getLogger(__name__)
 

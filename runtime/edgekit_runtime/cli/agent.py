@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from edgekit_runtime.cli.arguments import CA
+from edgekit_runtime.cli.arguments import CA, duration
 from edgekit_runtime.cli.parser import Program, print_json
 from edgekit_runtime.errors import InputError, UsageError
 from edgekit_runtime.sigterm import handling_sigterm
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 _BYTES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _OWN_ROOM = "storage"  # of doctor: room is not the bundle's fault
 _MOST_KEY_BYTES = 64 * 1024
@@ -80,17 +79,9 @@ def add_agent(program: Program) -> None:
     add("--rate", type=rate, metavar="BYTES", help="bytes a second that downloads may take: 500K, 2M (default: all)")
     add("--service", metavar="URL", help="service on this store, which has to answer with what is new")
     add("--api-key-file", type=Path, metavar="FILE", help="key of that service")
+    add("--reports", metavar="REFERENCE", help="repository to report to, which this device may write to: oci://…")
     add("--ca", type=Path, metavar="FILE", help=CA)
     add("--print-unit", action="store_true", help="print a systemd unit that runs this command, and end")
-
-
-def duration(text: str) -> float:
-    """Seconds, as ``30s``, ``5m``, ``1h`` or ``1d``."""
-    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if seconds < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time, write 30s, 5m or 1h")
-    return seconds
 
 
 def rate(text: str) -> float:
@@ -115,9 +106,11 @@ def _agent(arguments: argparse.Namespace) -> None:
         print(_unit(arguments, folder.absolute()), end="")
         return
     from edgekit_runtime.fleet.agent import Agent, Membership
+    from edgekit_runtime.fleet.reporter import Place
 
+    reports = arguments.reports and Place(Reference.parse_repository(arguments.reports), arguments.ca)
     store = Store(folder, create=True)
-    member = Membership(fleet, arguments.channel, arguments.device_id, arguments.ca, arguments.rate)
+    member = Membership(fleet, arguments.channel, arguments.device_id, arguments.ca, arguments.rate, reports=reports)
     agent = Agent(store, member, _health(store.root, arguments))
     with agent.at_work(arguments.root), handling_sigterm(_end):
         if arguments.once:
@@ -186,6 +179,7 @@ def _unit(arguments: argparse.Namespace, store: Path) -> str:
         ("--interval", f"{arguments.interval:.0f}s"),
         ("--rate", arguments.rate and f"{arguments.rate:.0f}"),
         ("--service", arguments.service),
+        ("--reports", arguments.reports),
         *((name, path and path.absolute()) for name, path in paths.items()),
     ]
     for name, value in given:

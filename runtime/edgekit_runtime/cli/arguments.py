@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ KV_CACHE: dict[str, Any] = {
     "help": "KV cache: of the memory of f16, q8_0-f16 takes 0.77, q8_0 0.53, q4_0 0.28 (default: the bundle's)",
 }
 CA = "certificates (PEM) that a registry's may be of, besides the system's"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 ANY_PORT = (0, PORTS[1])  # 0 is one that is free
 
 
@@ -59,6 +61,15 @@ def number(
         return value
 
     return read
+
+
+def duration(text: str) -> float:
+    """Seconds, as ``30s``, ``5m``, ``1h`` or ``1d``."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if seconds < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, write 30s, 5m or 1h")
+    return seconds
 
 
 def _range(least: float | None, most: float | None) -> str:

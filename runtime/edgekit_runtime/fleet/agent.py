@@ -14,6 +14,7 @@ from edgekit_runtime.errors import EdgekitError, InputError
 from edgekit_runtime.files.lock import take
 from edgekit_runtime.fleet.channel import Channel, Release, channel_file
 from edgekit_runtime.fleet.record import Failed, Record, Records, Running, Trying
+from edgekit_runtime.fleet.reporter import Place, Reporter
 from edgekit_runtime.fleet.trusted import FOLDER, TrustedFleet
 from edgekit_runtime.formats.manifest import Manifest
 from edgekit_runtime.registry.connection import WAITS, Connection
@@ -45,6 +46,7 @@ class Membership:
         ca: certificates (PEM) that the registry's may be of, besides the system's.
         rate: bytes a second that downloads may take; None for all.
         waits: seconds before each next try where a connection breaks.
+        reports: where the device says how it is; None where it says nothing.
     """
 
     fleet: Reference
@@ -53,6 +55,7 @@ class Membership:
     ca: Path | None = None
     rate: float | None = None
     waits: Sequence[float] = WAITS
+    reports: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Round:
         device: its name.
         wave: that it is in, counted from 1.
         channel: what the channel says.
-        did: ``installed``, ``rolled back`` or ``nothing``.
+        did: ``installed`` or ``nothing``.
         why: in words.
         generation: of the store, now.
     """
@@ -94,6 +97,9 @@ class Agent:
         scratch = store.root / SCRATCH
         self._fleet, self._records = TrustedFleet(store.root, scratch), Records(store.root, scratch)
         self._file = channel_file(membership.channel)
+        place = membership.reports
+        self._reporter = None if place is None else Reporter(place, store.root / FOLDER)
+        self._said: Channel | None = None  # what the channel said last
 
     @contextlib.contextmanager
     def at_work(self, root: Path | None) -> Iterator[None]:
@@ -119,6 +125,15 @@ class Agent:
             InputError: the fleet's metadata or the bundle is refused, or was taken back; what ran before runs on.
             TargetError: the registry can't be reached; nothing changes.
         """
+        try:
+            found = self._look()
+        except EdgekitError:
+            self._tell()
+            raise
+        self._tell()
+        return found
+
+    def _look(self) -> Round:
         record = self._unrefused(self._records.read())
         channel = self._channel()
         device = self._membership.device or record.device
@@ -160,7 +175,20 @@ class Agent:
         if content is None:
             hint = "see the name, or begin one: `edgekit rollout start`"
             raise InputError(f"{member.fleet} has no channel {member.channel}", hint)
-        return Channel.parse(content, member.channel)
+        self._said = Channel.parse(content, member.channel)
+        return self._said
+
+    def _tell(self) -> None:
+        """Report, where that is wanted and possible: what runs doesn't depend on it."""
+        if self._reporter is None or self._said is None:
+            return
+        record = self._records.read()
+        device = self._membership.device or record.device
+        try:
+            if self._reporter.tell(self._said, record, device, self._number()):
+                self._write(replace(record, reports=record.reports + 1))
+        except (EdgekitError, OSError) as error:
+            log.warning("no report was pushed: %s", error)
 
     def _reason_to_stay(self, record: Record, channel: Channel, wanted: Release | None) -> str | None:
         if wanted is None:
@@ -193,7 +221,7 @@ class Agent:
         if problem is not None:
             raise self._taken_back(record, trying, str(wanted), problem)
         running = Running(digest, channel.rollout, self._number() or 0)
-        self._write(Record(record.device, running))
+        self._write(replace(record, running=running, trying=None, failed=None))
         with contextlib.suppress(InputError):  # it is for room alone
             self._store.gc()
         return source.downloaded

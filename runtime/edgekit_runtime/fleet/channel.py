@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -18,6 +19,8 @@ CHANNEL_SCHEMA = "edgekit.channel/1"
 RUNNING, PAUSED, ABORTED = STATES = ("running", "paused", "aborted")
 LONGEST_CHANNEL = 58  # with a sha256 before it and .json behind, it is a tag
 MOST_WAVES = 100
+SOAK_SECONDS = 600.0
+_LONGEST_SOAK = 1e9
 _WHOLE = 100.0  # per cent
 _MEND = "start a new roll-out with this version of edgekit, or bring a newer one to this device"
 
@@ -50,6 +53,9 @@ class Channel:
         before: what devices of waves that are not open run; None for the first bundle.
         waves: the share of devices that each wave and those before it have, in per cent, rising to 100.
         opened: how many waves are open.
+        advanced: when the last of them was opened, ISO 8601, UTC.
+        soak: seconds that devices have to be well before the next wave opens by itself.
+        halt_after: so many devices that failed abort the roll-out.
         state: ``running``; ``paused``, where no device changes anything; ``aborted``, where all run ``before``.
     """
 
@@ -61,6 +67,9 @@ class Channel:
     waves: tuple[float, ...]
     opened: int
     state: str
+    advanced: str
+    soak: float = SOAK_SECONDS
+    halt_after: int = 1
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> Channel:
@@ -72,11 +81,12 @@ class Channel:
         document: dict[str, Any] = json_object(content) or {}
         if document.get("schema") != CHANNEL_SCHEMA:
             raise InputError(f"channel {name} has the schema {shown(str(document.get('schema')))}", _MEND)
-        fields: list[Any] = [
-            document.get(each) for each in ("rollout", "created", "before", "waves", "opened", "state")
-        ]
-        rollout, created, before, waves, opened, state = fields
-        sound = type(rollout) is int and rollout > 0 and isinstance(created, str) and len(created) <= MAX_WORD
+        first = ("rollout", "created", "opened", "advanced", "waves")
+        given: list[Any] = [document.get(each) for each in (*first, "before", "state", "soak", "halt_after")]
+        rollout, created, opened, advanced, waves, before, state, soak, halt_after = given
+        sound = type(rollout) is int and rollout > 0 and _is_time(created) and _is_time(advanced)
+        sound = sound and type(halt_after) is int and halt_after > 0
+        sound = sound and type(soak) in (int, float) and 0 <= soak < _LONGEST_SOAK
         if not sound or state not in STATES or not _are_waves(waves) or document.get("channel") != name:
             raise InputError(f"channel {name} is damaged", _MEND)
         if type(opened) is not int or not 0 < opened <= len(waves):
@@ -90,6 +100,9 @@ class Channel:
             tuple(map(float, waves)),
             opened,
             state,
+            advanced,
+            float(soak),
+            halt_after,
         )
 
     def dump(self) -> bytes:
@@ -103,6 +116,9 @@ class Channel:
             "before": self.before and self.before.document(),
             "waves": self.waves,
             "opened": self.opened,
+            "advanced": self.advanced,
+            "soak": self.soak,
+            "halt_after": self.halt_after,
             "state": self.state,
         }
         return json.dumps(document, indent=1, ensure_ascii=False).encode()
@@ -143,6 +159,13 @@ def _are_waves(waves: Any) -> bool:
         return False
     numbers = all(type(each) in (int, float) and math.isfinite(each) and each > 0 for each in waves)
     return numbers and list(waves) == sorted(set(waves)) and waves[-1] == _WHOLE
+
+
+def _is_time(text: Any) -> bool:
+    try:
+        return datetime.datetime.fromisoformat(text).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
 
 
 def read_waves(text: str) -> tuple[float, ...]:

@@ -58,12 +58,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class Record:
-    """``device`` is the name that was made for a device which has been given none."""
+    """``device`` is the name that was made for a device which has been given none; ``reports`` were pushed."""
 
     device: str
     running: Running | None = None
     trying: Trying | None = None
     failed: Failed | None = None
+    reports: int = 0
 
 
 class Records:
@@ -84,6 +85,7 @@ class Records:
                     None if running is None else Running(**running),
                     None if trying is None else Trying(**trying),
                     None if failed is None else Failed(**failed),
+                    int(document["reports"]),
                 )
         except (OSError, InputError, KeyError, TypeError, ValueError):
             pass

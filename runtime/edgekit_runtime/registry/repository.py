@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from edgekit_runtime.errors import InputError
 from edgekit_runtime.files.strict_json import json_object
@@ -12,6 +14,8 @@ from edgekit_runtime.registry.connection import Connection
 from edgekit_runtime.registry.reference import ALGORITHM
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024  # as registries have it
+_TAGS_AT_ONCE, _MOST_PAGES = 1000, 1000
+_NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')  # of the header Link (RFC 8288)
 _DIGEST_HEADER = "Docker-Content-Digest"
 _MEND = "push it again, or ask whoever runs the registry"
 
@@ -70,6 +74,37 @@ def read_blob(connection: Connection, descriptor: Descriptor, most: int, what: s
     if hashlib.sha256(content).hexdigest() != descriptor.digest:
         raise InputError(f"{what} is not what its digest says", _MEND)
     return content
+
+
+def tags(connection: Connection) -> list[str]:
+    """All tags of a repository; none where the registry has no such repository.
+
+    Raises:
+        InputError: the list is none, or has no end.
+        TargetError: the registry can't be asked.
+    """
+    where = f"{connection.reference.host}: the tags of {connection.reference.repository}"
+    found: list[str] = []
+    path: str | None = f"/tags/list?n={_TAGS_AT_ONCE}"
+    for _ in range(_MOST_PAGES):
+        content, path = connection.patiently(lambda asked=path: _page(connection, str(asked), where))  # type: ignore[misc]
+        names = (json_object(content) or {}).get("tags") or []
+        if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+            raise InputError(f"{where} are no list", _MEND)
+        found += names
+        if path is None:
+            return found
+    raise InputError(f"{where} have no end", _MEND)
+
+
+def _page(connection: Connection, path: str, where: str) -> tuple[bytes, str | None]:
+    """One part of a list, and where the next one is."""
+    with connection.ask("GET", path) as response:
+        if response.status == 404:
+            return b"{}", None
+        content = connection.whole(response, MAX_MANIFEST_BYTES, where)
+        following = _NEXT.search(response.headers.get("Link", ""))
+        return content, f"/tags/list?{urlsplit(following[1]).query}" if following else None
 
 
 def referrers(connection: Connection, digest: str) -> list[Descriptor]:

@@ -12,13 +12,13 @@ import pytest
 from edgekit.cli import main
 from edgekit.targets.pull import pull
 from edgekit.targets.push import push
-from edgekit.targets.upload import put_referrer, upload_bytes
 from edgekit_runtime.errors import InputError, TargetError, UsageError
 from edgekit_runtime.formats.bundle import file_digest, verify_bundle
 from edgekit_runtime.formats.signing import make_key, sign
 from edgekit_runtime.registry.artifact import OCI_MANIFEST, SIGNATURE, Descriptor, signature_artifact
 from edgekit_runtime.registry.connection import PUSH, Connection
 from edgekit_runtime.registry.reference import Reference
+from edgekit_runtime.registry.upload import put_referrer, upload_bytes
 from tests import registry as registries
 from tests.registry import Registry, digest_of
 from tests.runtime.formats.test_manifest import document

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,54 +19,19 @@ from edgekit.fleet.rollout import abort, advance, pause, resume, start
 from edgekit_runtime.cli import main
 from edgekit_runtime.errors import InputError, TargetError
 from edgekit_runtime.fleet import agent as agents
-from edgekit_runtime.fleet.agent import Agent, Membership, Round
 from edgekit_runtime.fleet.channel import Channel
 from edgekit_runtime.fleet.service import Service
-from edgekit_runtime.formats.base_files import BaseFiles
 from edgekit_runtime.formats.bundle import read_manifest
 from edgekit_runtime.formats.manifest import Manifest
 from edgekit_runtime.registry.connection import Connection
 from edgekit_runtime.registry.small_file import read_file
-from edgekit_runtime.store import Store
 from tests import registry as registries
+from tests.box import Box
 from tests.fleet import WAITS, Operator
 from tests.goods import Goods
 from tests.service import serving
 
 ALL = (100.0,)
-
-
-class Box:
-    """A device: its store, whose engine says what the test wants, and its agent."""
-
-    def __init__(self, folder: Path, operator: Operator, device: str | None = None) -> None:
-        self.operator, self.trials, self.refuses = operator, 0, ""
-        self.ill: Callable[[Manifest], str | None] = lambda _: None
-        self.store = Store(folder, create=True, trial=self._trial)
-        self.agent = self._agent(device)
-
-    def _agent(self, device: str | None) -> Agent:
-        member = Membership(self.operator.reference, "line-3", device, waits=WAITS)
-        return Agent(self.store, member, [lambda manifest: self.ill(manifest)])
-
-    def look(self) -> Round:
-        with self.agent.at_work(self.operator.root):
-            return self.agent.look()
-
-    def active(self) -> list[str]:
-        generation = self.store.current()
-        assert generation is not None
-        return [f"{entry.name} {entry.version}" for entry in generation.manifest.adapters]
-
-    def version(self) -> str | None:
-        generation = self.store.current()
-        return generation and generation.manifest.version
-
-    def _trial(self, base: BaseFiles, adapters: Sequence[Path]) -> list[bool]:
-        self.trials += 1
-        if self.refuses:
-            raise InputError(self.refuses, "export it again")
-        return [True] * len(adapters)
 
 
 @pytest.fixture

@@ -31,6 +31,9 @@ def _channel(**changed: Any) -> Channel:
         "waves": (5.0, 25.0, 100.0),
         "opened": 1,
         "state": "running",
+        "advanced": "2026-11-28T12:30:00+00:00",
+        "soak": 60.0,
+        "halt_after": 2,
     }
     return Channel(**whole | changed)
 
@@ -90,6 +93,11 @@ def test_what_is_no_channel_is_refused() -> None:
         ({"rollout": 0}, "damaged"),
         ({"created": None}, "damaged"),
         ({"state": "lost"}, "damaged"),
+        ({"advanced": "yesterday"}, "damaged"),
+        ({"advanced": "2026-11-28T12:30:00"}, "damaged"),
+        ({"soak": -1}, "damaged"),
+        ({"soak": True}, "damaged"),
+        ({"halt_after": 0}, "damaged"),
         ({"waves": []}, "damaged"),
         ({"waves": [25, 5, 100]}, "damaged"),
         ({"waves": [5, 5, 100]}, "damaged"),
