@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import InputError, one_line
 from edgekit_runtime.files.durable import replace_file
 from edgekit_runtime.files.regular import read_small
 from edgekit_runtime.files.strict_json import json_object
@@ -98,7 +98,7 @@ class Devices:
         same = before is not None and (before.rollout, before.state) == (report.rollout, report.state)
         since = before.since if before is not None and same else now
         self._known[report.device] = Known(
-            report.device, signed.key, report.number, report.rollout, report.state, report.why, now, since
+            report.device, signed.key, report.number, report.rollout, report.state, one_line(report.why), now, since
         )
 
     def _read(self) -> dict[str, Known]:

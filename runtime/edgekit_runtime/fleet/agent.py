@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit_runtime.errors import EdgekitError, InputError
+from edgekit_runtime.errors import EdgekitError, InputError, UsageError, shown
 from edgekit_runtime.files.lock import take
 from edgekit_runtime.fleet.channel import Channel, Release, channel_file
 from edgekit_runtime.fleet.record import Failed, Record, Records, Running, Trying
 from edgekit_runtime.fleet.reporter import Place, Reporter
 from edgekit_runtime.fleet.trusted import FOLDER, TrustedFleet
-from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.manifest import MAX_WORD, Manifest
 from edgekit_runtime.registry.connection import WAITS, Connection
 from edgekit_runtime.registry.reference import Reference
 from edgekit_runtime.registry.source import RegistryBundle
@@ -91,8 +91,11 @@ class Agent:
             health: each says what is wrong with the generation that has become current; None where it is well.
 
         Raises:
-            UsageError: no channel can be called so.
+            UsageError: no channel, or no device, can be called so.
         """
+        name = membership.device
+        if name is not None and not (name and len(name) <= MAX_WORD and name.isprintable()):
+            raise UsageError(f"{shown(name)} can't be a device", f"use up to {MAX_WORD} signs that can be printed")
         self._store, self._membership, self._health = store, membership, health
         scratch = store.root / SCRATCH
         self._fleet, self._records = TrustedFleet(store.root, scratch), Records(store.root, scratch)
@@ -254,7 +257,7 @@ class Agent:
 
     def _taken_back(self, record: Record, trying: Trying, what: str, why: str) -> InputError:
         """Roll back, remember, and say so."""
-        earlier = "nothing was there before, so it stays"
+        earlier = "nothing had changed, so what runs stays"
         if self._number() != trying.before:
             try:
                 earlier = f"generation {self._store.rollback()} runs again"

@@ -119,6 +119,8 @@ def _report(document: dict[str, Any]) -> Report:
     for name, longest in (("channel", MAX_WORD), ("device", MAX_WORD), ("time", MAX_WORD), ("why", LONGEST_REASON)):
         if not isinstance(given[name], str) or len(given[name]) > longest:
             raise ValueError(f"{name} is no text of at most {longest} signs")
+    if not given["device"].isprintable():
+        raise ValueError("device can't be printed")
     for name in ("rollout", "number"):
         if type(given[name]) is not int or not 0 <= given[name] < 2**53:
             raise ValueError(f"{name} is no count")

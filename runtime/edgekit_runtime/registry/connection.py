@@ -83,7 +83,11 @@ class Connection:
         self._plain = reference.is_loopback and ca is None
         self._root = f"{'http' if self._plain else 'https'}://{reference.host}"
         self._scope = f"repository:{reference.repository}:{actions}"
-        self._pool = urllib3.PoolManager(ssl_context=_tls(ca), retries=False, timeout=_TIMEOUT)
+        self._pools: dict[
+            bool, urllib3.PoolManager
+        ] = {}  # by whether they have TLS, whose authorities take long to read
+        if not self._plain:
+            self._pools[True] = _pool(_tls(ca))
         self._authorization: str | None = None
         self.answered = False
 
@@ -195,7 +199,7 @@ class Connection:
         content = None if body is None else body()
         try:
             with self._translated():
-                response = self._pool.request(
+                response = self._pool_for(url).request(
                     method, url, headers=sent, body=content, preload_content=False, redirect=False
                 )
         finally:
@@ -203,6 +207,12 @@ class Connection:
                 content.close()
         self.answered = True
         return response
+
+    def _pool_for(self, url: str) -> urllib3.PoolManager:
+        secure = urlsplit(url).scheme == "https"
+        if secure not in self._pools:
+            self._pools[secure] = _pool(_tls(None) if secure else None)
+        return self._pools[secure]
 
     def _check_scheme(self, url: str) -> None:
         parts = urlsplit(url)
@@ -287,6 +297,10 @@ def _why(error: BaseException) -> str:
     while error.__cause__ is not None or isinstance(next(iter(error.args[-1:]), None), BaseException):
         error = error.__cause__ or error.args[-1]
     return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _pool(context: ssl.SSLContext | None) -> urllib3.PoolManager:
+    return urllib3.PoolManager(ssl_context=context, retries=False, timeout=_TIMEOUT)
 
 
 def _tls(ca: Path | None) -> ssl.SSLContext:

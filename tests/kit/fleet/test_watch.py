@@ -204,7 +204,7 @@ def test_strangers_old_reports_and_rubbish_are_passed_over(
     writer = Operator(tmp_path, reports)
     own, stranger = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     well = Report("line-3", "box-1", 7, "well", "a" * 64, "", "2026-11-28T12:00:00+00:00", 5)
-    failed = dataclasses.replace(well, state="failed", why="it hangs", number=6)
+    failed = dataclasses.replace(well, state="failed", why="it\x1b[2J hangs", number=6)
 
     def hear() -> list[tuple[str, str]]:
         devices = Devices(operator.path, "line-3")
@@ -228,7 +228,8 @@ def test_strangers_old_reports_and_rubbish_are_passed_over(
     writer.put(well.tag, failed.signed(own))
     assert hear() == [("box-1", "failed")]
     file = operator.path / "devices" / "line-3.json"
-    since = json.loads(file.read_text())["devices"][0]["since"]
+    since, why = (json.loads(file.read_text())["devices"][0][name] for name in ("since", "why"))
+    assert why == r"it\x1b[2J hangs"
     writer.put(well.tag, dataclasses.replace(failed, number=7).signed(own))
     hear()
     assert json.loads(file.read_text())["devices"][0]["since"] == since

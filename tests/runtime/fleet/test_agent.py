@@ -303,6 +303,7 @@ def test_the_command_says_what_it_did_and_its_exit_code(
     assert main([*common, "--once", "--api-key-file", "key"]) == 2
     assert main([*common, "--once", "--interval", "soon"]) == 2
     assert main([*common, "--once", "--rate", "0"]) == 2
+    assert main([*common, "--once", "--device-id", "box\n7"]) == 2
     assert main(["agent", "--fleet", "oci://registry.example", "--channel", "line-3", "--once"]) == 3
     operator.registry.start()
     _ends_as_told([*common, "--interval", "1h", "--rate", "2M"])

@@ -48,6 +48,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
         {"number": 1.5},
         {"why": "x" * 2000},
         {"device": 7},
+        {"device": "box\x1b[2J"},
         {"time": None},
     ]
     wrong += [dataclasses.replace(REPORT, **change).signed(key) for change in changes]
