@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgekit.cli.completion import subject_names
 from edgekit.cli.frame import Json, command
 from edgekit.cli.options import OtherBase, ProjectFolder, load, read
-from edgekit.project import Project
 from edgekit_runtime.cli.arguments import whole
 from edgekit_runtime.cli.parser import print_json
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats.manifest import AUTO
+
+if TYPE_CHECKING:
+    from edgekit.project import Project
 
 
 @command("edgekit evaluate inspection --artifact dist/line-3", "edgekit evaluate auto --artifact dist/line-3")
