@@ -23,7 +23,7 @@ define timed
 	[ $$status -ne 0 ] || echo "      done in $$(( $$(date +%s) - start )) s"; exit $$status
 endef
 
-.PHONY: setup demo test coverage torture targets lint fidelity bases pictures docs docs-setup docs-commands js format wheels clean
+.PHONY: setup demo many test coverage torture targets lint fidelity bases pictures docs docs-setup docs-commands js format wheels clean
 
 setup: $(READY)
 
@@ -38,6 +38,13 @@ $(READY): pyproject.toml runtime/pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/edgekit demo
+
+# Eight adapters over one base, and a device that chooses among them.  Goes on where it was stopped.
+many: $(READY)
+	[ -e many/edgekit.yaml ] || $(BIN)/edgekit init many --template many
+	cd many && if [ ! -d .edgekit/train ]; then ../$(BIN)/edgekit train; elif [ ! -e adapters/operator/run.json ]; then ../$(BIN)/edgekit train --resume; fi
+	cd many && ../$(BIN)/edgekit export --accept-loss "trained for minutes"
+	cd many && ../$(BIN)/edgekit evaluate auto --artifact dist/many --limit 24
 
 # Two at a time, each with one thread: most tests wait for processes.  A file's tests stay together, as they share what is slow to make.
 # Bytecode is written, also where the environment forbids it: tests start thousands of processes, and each would compile all modules anew.

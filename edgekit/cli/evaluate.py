@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,14 +12,21 @@ from edgekit.cli.frame import Json, command
 from edgekit.cli.options import OtherBase, ProjectFolder, load, read
 from edgekit_runtime.cli.arguments import whole
 from edgekit_runtime.cli.parser import print_json
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.formats.manifest import AUTO
+
+if TYPE_CHECKING:
+    from edgekit.project import Project
 
 
-@command("edgekit evaluate inspection --artifact dist/line-3")
+@command("edgekit evaluate inspection --artifact dist/line-3", "edgekit evaluate auto --artifact dist/line-3")
 def evaluate(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="adapter or stack (default: the only adapter)", autocompletion=subject_names
+            metavar="NAME",
+            help="adapter or stack (default: the only adapter), or auto: what its choices cost",
+            autocompletion=subject_names,
         ),
     ] = None,
     artifact: Annotated[
@@ -44,6 +51,11 @@ def evaluate(
 ) -> None:
     """Score an adapter or a stack, and its base, on the evaluation rows."""
     project = load(folder, base)
+    if name == AUTO:
+        if no_base:
+            raise UsageError(f"--no-base goes with no {AUTO}", "leave it out")
+        _through_auto(project, artifact, limit, output, as_json=as_json)
+        return
     from edgekit.evaluation.preflight import check_evaluate
 
     check_evaluate(project, name, artifact=artifact, output=output)
@@ -54,3 +66,18 @@ def evaluate(
     print_json(evaluation.as_dict()) if as_json else print(evaluation_table([evaluation]))
     if output is not None:  # after what was measured is on the screen: writing may fail
         evaluation.save(output)
+
+
+def _through_auto(
+    project: Project, artifact: Path | None, limit: int | None, output: Path | None, *, as_json: bool
+) -> None:
+    from edgekit.evaluation.preflight import check_through_auto
+
+    check_through_auto(project, artifact=artifact, output=output)
+    assert artifact is not None  # checked above
+    from edgekit.evaluation.through_auto import evaluate_through_auto
+
+    found = evaluate_through_auto(project, artifact, limit=limit)
+    print_json(found.as_dict()) if as_json else print(found.text())
+    if output is not None:
+        found.save(output)

@@ -21,7 +21,7 @@ def init(
         typer.Option(
             metavar="NAME",
             help="inspection (default), monitoring, service-desk, finance, triage, contract, lesson, tools, chat, "
-            "caption or inspection-numeric",
+            "caption, inspection-numeric, or many (eight of these)",
             autocompletion=templates,
         ),
     ] = "inspection",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -61,6 +61,7 @@ class Example:
     learning_rate: str = "2.0e-3"
     batch_size: int = 4  # more steps from the same rows
     epochs: int = 1
+    max_steps: int | None = None
     notice: str | None = None
 
 
@@ -109,6 +110,11 @@ REPORT, CASTINGS = (
         ("castings", caption.CASTINGS_SYSTEM, caption.generate_castings, None),
     )
 )
+MANY_STEPS = 40  # of each adapter: all of them take the time of a coffee
+MANY = tuple(
+    replace(each, rank=8, epochs=1, max_steps=MANY_STEPS)
+    for each in (INSPECTION, MONITORING, SERVICE_DESK, FINANCE, TRIAGE, CONTRACT, LESSON, TOOLS)
+)
 TEMPLATES: dict[str, Sequence[Example]] = {
     "inspection": (INSPECTION, MONITORING),
     "monitoring": (MONITORING,),
@@ -121,6 +127,7 @@ TEMPLATES: dict[str, Sequence[Example]] = {
     "tools": (TOOLS,),
     "chat": (CHAT,),
     "caption": (REPORT, CASTINGS),
+    "many": MANY,
 }
 
 
@@ -131,7 +138,8 @@ def init_project(
 
     Args:
         folder: where; it must be missing or empty.
-        template: a key of ``TEMPLATES``; "inspection" has a second adapter for monitoring, "caption" has images.
+        template: a key of ``TEMPLATES``; "inspection" has a second adapter for monitoring, "caption" has images, "many"
+            has eight adapters and `auto`.
         base: the base, as users name it; the packaged demo one when None.
         max_steps: bound on training steps, written into the project file.
 
@@ -201,7 +209,8 @@ def _project_file(
         slug = json.dumps(slug)
     adapters = "".join(_adapter_lines(each, max_steps) for each in examples)
     task, demo = ("caption", DEMO_VLM) if template == "caption" else ("text", DEMO_TEXT)
-    return HEAD.format(project=slug, task=task) + (base or demo) + ADAPTERS + adapters + export
+    more = CHOOSING if template == "many" else ""
+    return HEAD.format(project=slug, task=task) + (base or demo) + ADAPTERS + adapters + more + export
 
 
 def _adapter_lines(example: Example, max_steps: int | None) -> str:
@@ -209,7 +218,7 @@ def _adapter_lines(example: Example, max_steps: int | None) -> str:
         name=example.name,
         notice="" if example.notice is None else f"  # {example.notice}",
         system=json.dumps(example.system),
-        max_steps=max_steps or "null",
+        max_steps=max_steps or example.max_steps or "null",
         rank=example.rank,
         alpha=2 * example.rank,
         dropout=example.dropout,
@@ -248,6 +257,10 @@ ADAPTER = """\
     seed: 0
     system: {system}
     data: {{train: data/{name}.train.jsonl, eval: data/{name}.eval.jsonl}}
+"""
+CHOOSING = """\
+auto: {fallback: base}          # devices choose the adapter of a request for `auto`
+gate: {rows: 16}                # evaluation rows of each adapter that the proof asks
 """
 EXAMPLE_TYPE = "Q4_0"
 EXPORT = f"""\

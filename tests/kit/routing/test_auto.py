@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from dataclasses import replace
@@ -16,6 +17,8 @@ from ruamel.yaml import YAML
 from transformers import AutoModelForCausalLM
 
 from edgekit.cli.program import main
+from edgekit.data import load_rows
+from edgekit.evaluation.through_auto import evaluate_through_auto
 from edgekit.exporting.export import export
 from edgekit.project import load_project
 from edgekit.routing.proof import prove_router
@@ -25,6 +28,7 @@ from edgekit_runtime.engines.llama.token_rows import TokenRows
 from edgekit_runtime.errors import ContextExceeded, InputError, NobodyAnswers, UsageError
 from edgekit_runtime.formats.gguf import read_gguf
 from edgekit_runtime.formats.manifest import Manifest
+from edgekit_runtime.formats.route import user_text
 from edgekit_runtime.server.refusals import refusal_of
 from tests.adapters import save_random_lora
 from tests.service import Service, serving
@@ -314,3 +318,50 @@ def test_auto_needs_rows_and_separate_adapters_and_its_name(
         load_project(_write(tmp_path, base=str(tiny_chat_base), **twice))
     with pytest.raises(InputError, match="no adapter name"):
         load_project(_write(tmp_path, base=str(tiny_chat_base), adapters={"auto": {"path": "x"}}))
+
+
+def test_scores_through_auto_are_those_by_name_but_for_rows_that_go_elsewhere(
+    project: Path, bundle: Path, tmp_path: Path
+) -> None:
+    loaded = load_project(project)
+    found = evaluate_through_auto(loaded, bundle, limit=4)
+    assert [each.adapter for each in found.adapters] == ["metal", "orders"]
+    with Runtime(bundle) as runtime:
+        for each in found.adapters:
+            rows = load_rows(loaded.data_for(each.adapter).eval)[:4]
+            assert each.by_name.rows == 4
+            assert each.elsewhere == sum(runtime.route(user_text(row.messages)).adapter != each.adapter for row in rows)
+            if each.elsewhere == 0:
+                assert each.through_auto == each.by_name
+    assert found.kept is None or math.isclose(found.kept * found.by_name, found.through_auto)
+    strange = _write(tmp_path, base=str(loaded.base), auto={})
+    for name in WORDS:
+        shutil.copytree(project / "made" / name, strange / "made" / name)
+        for part in ("", "-eval"):
+            (strange / f"{name}{part}.jsonl").write_text(json.dumps({"prompt": NOBODY, "completion": "Oslo"}) + "\n")
+    other = evaluate_through_auto(load_project(strange), bundle, limit=1)
+    assert [each.elsewhere for each in other.adapters] == [1, 1]  # the base answers
+    refusing = tmp_path / "refusing"
+    shutil.copytree(bundle, refusing)
+    _change(refusing, auto={"fallback": "refuse"})
+    assert [each.through_auto.value for each in evaluate_through_auto(load_project(strange), refusing).adapters] == [
+        0,
+        0,
+    ]
+    without = tmp_path / "without"
+    shutil.copytree(bundle, without)
+    _change(without, auto=None)
+    with pytest.raises(InputError, match="has no auto"):
+        evaluate_through_auto(loaded, without)
+
+
+def test_evaluate_asks_auto_on_a_bundle_alone(
+    project: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    assert main(["evaluate", "auto"]) == 2
+    assert "chooses on the device's engine" in capsys.readouterr().err
+    written = tmp_path / "auto.json"
+    assert main(["evaluate", "auto", "--artifact", str(bundle), "--limit", "2", "--output", str(written)]) == 0
+    assert "through auto" in capsys.readouterr().out
+    assert json.loads(written.read_text())["schema"] == "edgekit.through-auto/1"
