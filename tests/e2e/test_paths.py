@@ -21,6 +21,17 @@ MADE_FROM = ("edgekit.yaml", "data")  # what the user wrote, and may name what i
 FETCHED = ("llama.cpp", "npm")  # of the cache: what came from elsewhere
 
 
+_RUN = """
+import shlex, sys
+from edgekit.cli import main
+from edgekit_runtime.cli import main as runtime_main
+for command in sys.argv[1:]:
+    program, *words = shlex.split(command)
+    if status := {"edgekit": main, "edgekit-runtime": runtime_main}[program](words):
+        sys.exit(f"{command}: {status}")
+"""
+
+
 class Workstation:
     """A home, a project, and temporary and cache folders, all of them with names that can be found again."""
 
@@ -53,9 +64,10 @@ class Workstation:
             f"gate: {{min_gain: -100}}\n{settings}"
         )
 
-    def run(self, *command: str) -> None:
+    def run(self, *commands: str) -> None:
+        """Run commands one after the other, in one process: each would import torch anew."""
         done = subprocess.run(
-            [sys.executable, "-m", *command],
+            [sys.executable, "-c", _RUN, *commands],
             cwd=self.project,
             env=self._environment,
             capture_output=True,
@@ -101,14 +113,14 @@ def _adapter(**settings: object) -> str:
 def test_no_file_tells_of_the_machine_that_made_it(workstation: Workstation) -> None:
     base = str(workstation.root / f"{MARK}-models" / "tiny-chat")
     workstation.write(_adapter() + "export: {quantize: F16}\n", base)
-    workstation.run("edgekit", "train")
-    workstation.run("edgekit", "export")
-    workstation.run("edgekit", "export", "--mode", "merged", "--output", "dist/merged")
-    workstation.run("edgekit", "merge")
-    workstation.run("edgekit", "evaluate", "--limit", "2", "--output", "scores.json")
-    workstation.run("edgekit", "evaluate", "--artifact", "dist/line-3", "--output", "device.json")
     workstation.run(
-        "edgekit_runtime", "bench", "dist/line-3", "--quick", "--prompt-tokens", "8", "--output", "bench.json"
+        "edgekit train",
+        "edgekit export",
+        "edgekit export --mode merged --output dist/merged",
+        "edgekit merge",
+        "edgekit evaluate --limit 2 --output scores.json",
+        "edgekit evaluate --artifact dist/line-3 --output device.json",
+        "edgekit-runtime bench dist/line-3 --quick --threads 1 --prompt-tokens 8 --output bench.json",
     )
     names = {path.relative_to(workstation.project).as_posix() for path in workstation.written()}
     assert {
@@ -138,8 +150,7 @@ def test_no_file_of_an_onnx_bundle_or_a_site_tells_of_it(
     pytest.importorskip("onnx_ir", reason="the extra is not installed: pip install 'edgekit[onnx]'")
     shutil.move(workstation.root / f"{MARK}-models" / "tiny-chat", workstation.project / "tiny-chat")
     workstation.write(_adapter() + "export: {format: onnx, quantize: fp32}\n", "tiny-chat")
-    workstation.run("edgekit", "train")
-    workstation.run("edgekit", "export")
+    workstation.run("edgekit train", "edgekit export")
     written = [path for path in workstation.written() if "tiny-chat" not in path.parts]
     assert any(path.suffix == ".onnx_adapter" for path in written)
     assert {path.name: told for path in written if (told := workstation.tells(path))} == {}
