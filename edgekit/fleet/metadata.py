@@ -13,7 +13,7 @@ from tuf.api.metadata import Metadata, MetaFile, Role, Root, Snapshot, T, Target
 from edgekit.fleet.folder import Lifetimes
 from edgekit.fleet.keys import Keys, key_name, name_of
 from edgekit_runtime.errors import InputError, UsageError
-from edgekit_runtime.fleet.refusal import ISSUED
+from edgekit_runtime.fleet.refusal import ISSUED, check_clock
 
 ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
 _ALGORITHMS = ["sha256"]
@@ -182,6 +182,7 @@ class Maker:
 
     def _next_timestamp(self, fleet: Fleet, roots: Sequence[Root], old: Root | None = None) -> Metadata[Timestamp]:
         timestamp = copy.deepcopy(fleet.timestamp)
+        check_clock(timestamp.signed.unrecognized_fields.get(ISSUED), "the fleet", self._now)
         if fleet.snapshot.signed.version != timestamp.signed.snapshot_meta.version:
             timestamp.signed.snapshot_meta = _named(fleet.snapshot)
         timestamp.signed.unrecognized_fields[ISSUED] = self._now.isoformat()

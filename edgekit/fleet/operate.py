@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgekit.fleet.folder import FleetFolder, Lifetimes
+from edgekit.fleet.folder import SETTINGS_FILE, FleetFolder, Lifetimes
 from edgekit.fleet.keys import Keys
 from edgekit.fleet.metadata import Fleet, Maker
 from edgekit.fleet.published import TIMESTAMP_FILE, Published
@@ -81,6 +81,8 @@ def begin(
     """
     if threshold > root_keys:
         raise UsageError(f"{threshold} of {root_keys} root keys can't sign", "give a --threshold that can be met")
+    if (path / SETTINGS_FILE).exists():
+        raise InputError(f"{path} is the folder of a fleet already", "name another folder; keep its keys")
     connection = Connection(registry, ca=ca, actions=PUSH, waits=waits)
     if read_file(connection, TIMESTAMP_FILE, MOST_BYTES) is not None:
         raise InputError(f"{registry} holds a fleet already", "name another repository")
@@ -114,14 +116,18 @@ def rotate(session: Session, role: str, only: str | None = None) -> Done:
     return session.done(after)
 
 
-def renew(session: Session) -> Done:
+def renew(session: Session, *, restore: bool = False) -> Done:
     """Sign the timestamp anew, and what else has little time left; a registry that has lost the fleet gets it back.
+
+    Args:
+        session: of the fleet.
+        restore: write what the folder has, too, where the registry has older files.
 
     Raises:
         InputError: the keys of timestamp or snapshot are missing, or what is published is not sound.
         TargetError: the registry can't be reached.
     """
-    before = session.published.newest()
+    before = session.published.newest(restore=restore)
     after, lacking = session.maker.renewed(before)
     if session.published.is_empty:
         session.published.restore(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from edgekit_runtime.registry.upload import put_file
 log = logging.getLogger(__name__)
 
 TIMESTAMP_FILE = "timestamp.json"
+_OLDER = "if the registry came back from an old copy, publish what this folder has: `edgekit keys renew --restore`"
 _ALTERED = "somebody may have altered it: look at the registry, and bring its files back from a copy"
 
 
@@ -36,8 +38,11 @@ class Published:
         self._folder, self._connection = folder, connection
         self.is_empty = False
 
-    def newest(self) -> Fleet:
+    def newest(self, *, restore: bool = False) -> Fleet:
         """The newest that the fleet's keys have signed, expired or not; what is new of it is kept in the folder.
+
+        Args:
+            restore: where the registry has an older timestamp than the folder, the folder's counts.
 
         Raises:
             InputError: a file is damaged, not signed as the root says, or older than the folder's copy.
@@ -47,20 +52,28 @@ class Published:
         content = read_file(self._connection, TIMESTAMP_FILE, MOST_BYTES)
         kept = self._folder.read(TIMESTAMP_FILE)
         self.is_empty = content is None
-        if content is None:
+        if content is None and kept is not None:
+            log.warning("%s has lost the fleet: `edgekit keys renew` brings it back", self._connection.reference)
             content = kept
         if content is None:
             raise InputError(f"neither {self._connection.reference} nor the folder has {TIMESTAMP_FILE}", _ALTERED)
         timestamp = self._signed(Metadata[Timestamp], content, root, TIMESTAMP_FILE)
         if kept is not None:
             before = self._parsed(Metadata[Timestamp], kept, TIMESTAMP_FILE).signed.version
-            if timestamp.signed.version < before:
+            if timestamp.signed.version < before and restore:
+                content, self.is_empty = kept, True  # all is written again
+                timestamp = self._signed(Metadata[Timestamp], content, root, TIMESTAMP_FILE)
+            elif timestamp.signed.version < before:
                 problem = f"{self._connection.reference} has {TIMESTAMP_FILE} {timestamp.signed.version}, older than "
-                raise InputError(f"{problem}{before}, which was published before", _ALTERED)
+                raise InputError(f"{problem}{before}, which was published before", _OLDER)
         snapshot = self._named(Metadata[Snapshot], Snapshot.type, timestamp.signed.snapshot_meta, root)
         targets = self._named(Metadata[Targets], Targets.type, snapshot.signed.meta["targets.json"], root)
         self._folder.keep(TIMESTAMP_FILE, content)
-        return Fleet(root, targets, snapshot, timestamp)
+        fleet = Fleet(root, targets, snapshot, timestamp)
+        for role, end in fleet.expiry().items():
+            if end <= datetime.datetime.now(datetime.UTC):
+                log.warning("%s.json expired on %s: devices refuse it until `edgekit keys renew`", role, end.date())
+        return fleet
 
     def content(self, name: str, fleet: Fleet) -> bytes | None:
         """The content of a target; None where the fleet has none of this name.

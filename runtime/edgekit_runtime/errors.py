@@ -43,6 +43,10 @@ class InputError(EdgekitError):
     exit_code = 3
 
 
+class NoRoom(InputError):
+    """A disk lacks the room for what comes: refused before anything is written, and it may have it later."""
+
+
 class ContextExceeded(InputError):
     """A prompt and the answer that is asked for have more tokens than the context."""
 

@@ -114,7 +114,10 @@ def _agent(arguments: argparse.Namespace) -> None:
     agent = Agent(store, member, _health(store.root, arguments))
     with agent.at_work(arguments.root), handling_sigterm(_end):
         if arguments.once:
-            _show(agent.look(), as_json=arguments.json)
+            found = agent.look()
+            _show(found, as_json=arguments.json)
+            if found.failed:
+                raise InputError(found.why, "roll out one that works: it is not tried again in this roll-out")
         else:
             agent.run(arguments.interval)
 
@@ -163,8 +166,9 @@ def _show(found: Round, *, as_json: bool) -> None:
         print_json(document)
         return
     opened = "open" if found.wave <= channel.opened else "not open yet"
+    runs = "nothing is installed" if found.generation is None else f"generation {found.generation}"
     print(f"{channel.name}: {found.why}")
-    print(f"device {found.device}, wave {found.wave} of {len(channel.waves)} ({opened}), generation {found.generation}")
+    print(f"device {found.device}, wave {found.wave} of {len(channel.waves)} ({opened}), {runs}")
 
 
 def _unit(arguments: argparse.Namespace, store: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit_runtime.errors import EdgekitError, InputError, UsageError, shown
+from edgekit_runtime.errors import EdgekitError, InputError, NoRoom, UsageError, shown
 from edgekit_runtime.files.lock import take
 from edgekit_runtime.fleet.channel import Channel, Release, channel_file
 from edgekit_runtime.fleet.record import Failed, Record, Records, Running, Trying
@@ -32,6 +32,7 @@ _JITTER = 0.25  # share of the interval, so that devices that start together don
 _LOCK = "agent.lock"
 _MOST_STARTS = 3  # of a bundle on a device that goes down before it has been judged
 _MOST_REFUSALS = 3
+_NEXT = "roll out one that works: it is not tried again in this roll-out"
 _WENT_DOWN = "the device, or this agent, went down each time while it was tried"
 
 
@@ -69,6 +70,7 @@ class Round:
         did: ``installed`` or ``nothing``.
         why: in words.
         generation: of the store, now.
+        failed: whether the device stays as it is because the bundle does not work there.
     """
 
     device: str
@@ -77,6 +79,7 @@ class Round:
     did: str
     why: str
     generation: int | None
+    failed: bool = False
 
 
 class Agent:
@@ -144,7 +147,8 @@ class Agent:
         wanted = channel.wanted(device)
         why = self._reason_to_stay(record, channel, wanted)
         if wanted is None or why is not None:
-            return Round(device, wave, channel, "nothing", str(why), self._number())
+            failed = wanted is not None and self._is_failed(record, channel, wanted)
+            return Round(device, wave, channel, "nothing", str(why), self._number(), failed)
         size = self._install(record, channel, wanted)
         said = f"{wanted} runs now, {size / MIB:.1f} MiB downloaded"
         return Round(device, wave, channel, "installed", said, self._number())
@@ -198,11 +202,16 @@ class Agent:
             runs = "keeps what runs" if self._number() is not None else "has nothing to run yet"
             return f"roll-out {channel.rollout} is {channel.state}, this device {runs}"
         digest, failed, running = str(wanted.reference.digest), record.failed, record.running
-        if failed is not None and (failed.rollout, failed.digest) == (channel.rollout, digest):
-            return f"{wanted} does not do on this device: {failed.why}"
+        if failed is not None and self._is_failed(record, channel, wanted):
+            return f"{wanted} does not work on this device: {failed.why}"
         if running is not None and (running.digest, running.generation) == (digest, self._number()):
             return f"{wanted} runs, as the channel says"
         return None
+
+    @staticmethod
+    def _is_failed(record: Record, channel: Channel, wanted: Release) -> bool:
+        failed = record.failed
+        return failed is not None and (failed.rollout, failed.digest) == (channel.rollout, wanted.reference.digest)
 
     def _install(self, record: Record, channel: Channel, wanted: Release) -> int:
         """Install and judge; returns the bytes that were downloaded."""
@@ -230,7 +239,9 @@ class Agent:
         return source.downloaded
 
     def _refused(self, record: Record, trying: Trying, error: InputError) -> None:
-        """Count: a bundle that is refused again and again would be downloaded again and again."""
+        """Count: a bundle that is refused again and again would be downloaded again and again; but room may come."""
+        if isinstance(error, NoRoom):
+            return
         trying = replace(trying, refusals=trying.refusals + 1)
         if trying.refusals < _MOST_REFUSALS:
             self._write(replace(record, trying=trying))
@@ -264,7 +275,7 @@ class Agent:
             except InputError as error:
                 earlier = error.problem
         self._write(replace(record, running=None, trying=None, failed=Failed(trying.digest, trying.rollout, why)))
-        return InputError(f"{what} does not do on this device ({why}); {earlier}", "roll out one that does")
+        return InputError(f"{what} does not work on this device ({why}); {earlier}", _NEXT)
 
     def _unrefused(self, record: Record) -> Record:
         """Take a generation back whose adapters the service has set aside since: the engine died of them.

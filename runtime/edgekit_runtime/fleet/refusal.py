@@ -24,6 +24,7 @@ ISSUED = "x-edgekit-issued"  # a field of timestamp.json: when it was signed
 CLOCK_SECONDS = 24 * 3600.0  # that a clock may be behind
 _RENEW = "renew it: `edgekit keys renew`"
 _CLOCK = "check the clock of this device"
+_LOST = "see whether the name is right; `edgekit keys renew` brings back what a registry has lost"
 
 
 def refusal(error: Exception, fleet: str, asked: str, known: Iterable[bytes], now: datetime.datetime) -> EdgekitError:
@@ -40,7 +41,7 @@ def refusal(error: Exception, fleet: str, asked: str, known: Iterable[bytes], no
         if isinstance(error.__cause__, EdgekitError):  # of our connection
             return error.__cause__
         if isinstance(error, DownloadHTTPError):
-            return InputError(f"{fleet} has no {asked}", "see whether the name is right; `edgekit keys init` makes one")
+            return InputError(f"{fleet} has no {asked}", _LOST)
         if isinstance(error, DownloadLengthMismatchError):
             return InputError(f"{asked} of {fleet} is larger than it may be ({_said(error)})", _RENEW)
         raise error
@@ -50,7 +51,7 @@ def refusal(error: Exception, fleet: str, asked: str, known: Iterable[bytes], no
         hint = "somebody may have altered it; where the fleet's keys were made anew, give this device its new root.json"
         return InputError(f"{asked} of {fleet} is not signed by enough of its keys ({_said(error)})", hint)
     if isinstance(error, BadVersionNumberError):
-        hint = f"somebody replays old files, or the registry came back from an old copy; in that case {_RENEW}"
+        hint = "somebody replays old files, or the registry came back from an old copy: `edgekit keys renew --restore`"
         return InputError(f"{asked} of {fleet} is older than what this device has seen ({_said(error)})", hint)
     if isinstance(error, LengthOrHashMismatchError):
         hint = f"it is altered, cut short or of another version; ask again, then {_RENEW}"
@@ -78,7 +79,10 @@ def check_clock(issued: object, fleet: str, now: datetime.datetime) -> None:
     except (TypeError, ValueError):  # no time, or one without a zone
         return
     if behind > CLOCK_SECONDS:
-        raise InputError(f"{fleet} was signed on {_day(signed)}, and the clock here says {_day(now)}", _CLOCK)
+        raise InputError(
+            f"{fleet} was signed on {_day(signed)}, and the clock here says {_day(now)}",
+            f"{_CLOCK}, then that of whoever signed",
+        )
 
 
 def _expired(fleet: str, known: Iterable[bytes], now: datetime.datetime) -> InputError:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from edgekit_runtime.errors import InputError, shown
+from edgekit_runtime.errors import InputError, NoRoom, shown
 from edgekit_runtime.files.regular import chunks_of, open_regular, read_small
 from edgekit_runtime.formats.manifest import MANIFEST_FILE, MAX_DEPTH, SIGNATURE_FILE, FileEntry, Manifest
 from edgekit_runtime.formats.tar import MAX_MEMBERS, TarMember, read_members
@@ -127,13 +127,13 @@ def check_disk(folder: Path, needed: int, what: str) -> None:
     """Refuse before anything is written.
 
     Raises:
-        InputError: ``folder`` has no room for ``needed`` bytes.
+        NoRoom: ``folder`` has no room for ``needed`` bytes.
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
         mib = 1024**2
         problem = f"there is no room in {folder} for {what}: {-(-needed // mib)} MiB are needed, {free // mib} are free"
-        raise InputError(problem, "free some space")
+        raise NoRoom(problem, "free some space")
 
 
 class _Folder(BundleSource):

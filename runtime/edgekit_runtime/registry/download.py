@@ -83,15 +83,14 @@ class _Begun:
 
 
 def _complete(connection: Connection, begun: _Begun, digest: str, what: str) -> None:
-    """Download until it is whole, over as many connections as it takes while each brings something."""
-    waits = list(connection.waits)
+    """Download until it is whole, over as many connections as it takes while each comes further than all before."""
+    waits, furthest = list(connection.waits), begun.have
     while begun.have < begun.size:
-        before = begun.have
         try:
             _some(connection, begun, digest, what)
         except Broken as error:
-            if begun.have > before:
-                waits = list(connection.waits)
+            if begun.have > furthest:
+                waits, furthest = list(connection.waits), begun.have
             if not waits or not connection.answered:
                 problem = f"{error.problem}, and {begun.size - begun.have} of {begun.size} bytes of {what} are to come"
                 raise Broken(problem, "run this again: what has arrived is kept") from None
@@ -104,6 +103,7 @@ def _some(connection: Connection, begun: _Begun, digest: str, what: str) -> None
     with connection.ask("GET", f"/blobs/{ALGORITHM}{digest}", headers=headers) as response:
         if response.status == 404:
             raise InputError(f"{what} is missing from {connection.reference.host}", _MEND)
+        _check_length(response, begun, what)
         start = _start(response)
         if start != begun.have:  # a registry, or a proxy, that knows no ranges
             begun.clear()
@@ -118,9 +118,26 @@ def _some(connection: Connection, begun: _Begun, digest: str, what: str) -> None
         raise Broken(f"{connection.reference.host} ended too early", "try again later")
 
 
+def _check_length(response: Response, begun: _Begun, what: str) -> None:
+    """Refuse a blob that is shorter in the registry than it has to be: no connection would bring the rest.
+
+    Raises:
+        InputError: it is.
+    """
+    whole = response.status == 200
+    length = response.headers.get("Content-Length", "") if whole else _range(response).rpartition("/")[2]
+    if length.isdecimal() and int(length) < begun.size:
+        begun.clear()
+        raise InputError(f"{what} has {int(length)} of its {begun.size} bytes in the registry", _MEND)
+
+
 def _start(response: Response) -> int | None:
     """The first byte of what is sent; None where nothing of the blob is."""
     if response.status != 206:
         return 0 if response.status == 200 else None
-    found = _FIRST_BYTE.match(response.headers.get("Content-Range", ""))
+    found = _FIRST_BYTE.match(_range(response))
     return int(found[1]) if found else None
+
+
+def _range(response: Response) -> str:
+    return str(response.headers.get("Content-Range", ""))

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgekit_runtime.errors import InputError
+from edgekit_runtime.errors import NoRoom
 from edgekit_runtime.files.durable import place
 from edgekit_runtime.formats.bundle import file_digest
 
@@ -48,11 +48,11 @@ class Objects:
             needed: bytes.
 
         Raises:
-            InputError: there are fewer.
+            NoRoom: there are fewer.
         """
         free = shutil.disk_usage(self._folder).free
         if needed + HEADROOM > free:
-            raise InputError(
+            raise NoRoom(
                 f"the store has {free // MIB} MiB free, and this needs {-(-(needed + HEADROOM) // MIB)} MiB",
                 "free some space, or run `edgekit-runtime adapters gc`",
             )

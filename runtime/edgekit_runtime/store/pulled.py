@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +27,15 @@ _FILE = "file"
 def take_pulled(source: RegistryBundle, objects: Objects, trust: Path | None) -> Iterator[Bundle]:
     """Download what a device needs of a bundle and its store lacks, and check it as it is written.
 
-    The bundle that is yielded is a private copy, with the manifest whose signature was checked.  What has arrived of a
-    file stays when the line breaks, also over a restart; `gc` removes it.  Errors within the block name the reference.
+    The bundle that is yielded is a private copy, with the manifest whose signature was checked.  What has arrived
+    stays when the line breaks, whole files too, also over a restart; `gc` removes it.  Errors within the block name
+    the reference.
 
     Raises:
         InputError: not what its digests say, no room, or not signed by one of the keys.
         TargetError: the registry can't be reached.
     """
-    with private_folder(objects.scratch) as private:
+    with ExitStack() as kept, private_folder(objects.scratch) as private:
         folder = private.path
         manifest = source.read_manifest(trust).manifest
         source.check_listing(manifest)
@@ -42,6 +44,7 @@ def take_pulled(source: RegistryBundle, objects: Objects, trust: Path | None) ->
         files = [file for file in manifest.files if file.path in needed]
         objects.check_room(sum(file.size - _begun(objects, file) for file in files if file.sha256 not in there))
         arrived: dict[str, Path] = {}
+        whole: list[Path] = []
         for file in files:
             target = folder / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,12 +55,26 @@ def take_pulled(source: RegistryBundle, objects: Objects, trust: Path | None) ->
             elif file.sha256 in arrived:
                 shutil.copyfile(arrived[file.sha256], target)
             else:
-                with kept_folder(objects.scratch, file.sha256 + _BEGUN) as begun:
-                    source.download(file, begun / _FILE)
-                    (begun / _FILE).rename(target)
+                begun = kept.enter_context(kept_folder(objects.scratch, file.sha256 + _BEGUN)) / _FILE
+                source.download(file, begun)
+                _have_twice(begun, target)
                 arrived[file.sha256] = target
-        with named(folder, source.where):
-            yield Bundle(folder, manifest)
+                whole.append(begun)
+        try:
+            with named(folder, source.where):
+                yield Bundle(folder, manifest)
+        except InputError:  # what is refused is of no use to the next try
+            for begun in whole:
+                begun.unlink(missing_ok=True)
+            raise
+
+
+def _have_twice(begun: Path, target: Path) -> None:
+    """What has arrived as a whole stays where it is until all is installed."""
+    try:
+        os.link(begun, target)
+    except OSError:  # a file system without links
+        begun.rename(target)
 
 
 def _begun(objects: Objects, file: FileEntry) -> int:

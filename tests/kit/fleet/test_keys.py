@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import Metadata
 
 from edgekit.cli import main
 from edgekit.fleet.folder import Lifetimes
@@ -167,12 +169,46 @@ def test_a_registry_that_has_lost_all_gets_the_fleet_back(operator: Operator, tm
     assert fresh.read(operator) == content(1)
 
 
+def test_a_fleet_is_never_begun_over_another_and_its_keys_stay(operator: Operator) -> None:
+    keys = sorted(path.name for path in (operator.path / "keys").iterdir())
+    with pytest.raises(InputError, match="is the folder of a fleet already.*keep its keys"):
+        operator.begin()
+    assert sorted(path.name for path in (operator.path / "keys").iterdir()) == keys
+
+
+def test_nothing_is_signed_with_a_clock_that_is_behind(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(operator.registry.manifests)
+    session = operator.session()
+    session.maker._now -= datetime.timedelta(days=30)
+    with pytest.raises(InputError, match="check the clock"):
+        renew(session)
+    assert operator.registry.manifests == before
+
+
+def test_a_fleet_that_has_expired_or_is_lost_is_told_to_whoever_looks(
+    operator: Operator, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = operator.session().published.newest()
+    ended = datetime.datetime.now(datetime.UTC).replace(microsecond=0) - datetime.timedelta(days=1)
+    operator.put("timestamp.json", operator.forged(fleet.timestamp, lambda signed: setattr(signed, "expires", ended)))
+    assert operator.session().published.newest().timestamp.signed.expires == ended
+    assert "timestamp.json expired on" in caplog.text
+    operator.registry.manifests.clear()
+    operator.session().published.newest()
+    assert "has lost the fleet" in caplog.text
+
+
 def test_an_old_registry_and_altered_metadata_are_refused(operator: Operator, tmp_path: Path) -> None:
     old = dict(operator.registry.manifests)
     renew(operator.session())
     operator.registry.manifests = old
-    with pytest.raises(InputError, match="older than 2, which was published before"):
+    with pytest.raises(InputError, match="older than 2, which was published before.*renew --restore"):
         renew(operator.session())
+    device = Device(tmp_path / "store")
+    device.trusted.begin(operator.root)
+    renew(operator.session(), restore=True)
+    assert device.read(operator) is None  # a fleet without channels, and sound
+    assert Metadata.from_bytes(operator.session().published.newest().timestamp.to_bytes()).signed.version == 3
     fleet = operator.session
     operator.put("timestamp.json", b"{}")
     with pytest.raises(InputError, match="is no metadata"):

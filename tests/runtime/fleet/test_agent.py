@@ -104,12 +104,14 @@ def test_a_bundle_that_does_not_do_is_taken_back_and_not_tried_again_in_this_rol
     box.look()
     box.ill = lambda manifest: "it hangs" if manifest.version == versions[1] else None
     _start(operator, goods.later_bundle)
-    with pytest.raises(InputError, match=r"does not do on this device \(it hangs\); generation 1 runs again") as error:
+    with pytest.raises(
+        InputError, match=r"does not work on this device \(it hangs\); generation 1 runs again"
+    ) as error:
         box.look()
     assert error.value.exit_code == 3
     assert box.version() == versions[0]
     found = box.look()
-    assert (found.did, found.why.partition(": ")[2]) == ("nothing", "it hangs")
+    assert (found.did, found.failed, found.why.partition(": ")[2]) == ("nothing", True, "it hangs")
     abort(operator.session(), "line-3")
     box.look()
     box.ill = lambda _: None
@@ -233,6 +235,19 @@ def test_a_registry_that_is_away_or_repeats_itself_changes_nothing(
     with pytest.raises(InputError, match="older than what this device has seen"):
         box.look()
     assert box.version() == versions[1]
+
+
+def test_a_full_disk_is_no_verdict_on_a_bundle(
+    operator: Operator, box: Box, goods: Goods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _start(operator, goods.bundle)
+    disk = shutil.disk_usage(box.store.root)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda _: disk._replace(free=0))
+        for _ in range(4):
+            with pytest.raises(InputError, match="MiB free"):
+                box.look()
+    assert box.look().did == "installed"
 
 
 def test_one_agent_at_a_time(operator: Operator, box: Box, goods: Goods) -> None:

@@ -83,10 +83,16 @@ def test_another_blob_is_refused_and_nothing_of_it_stays(tmp_path: Path, lie: by
         assert (tmp_path / "blob").read_bytes() == b""
 
 
-def test_a_blob_that_ends_too_early_does_not_count_as_arrived(tmp_path: Path) -> None:
-    lies = {f"sha256:{DIGEST}": BLOB[:-1]}
-    with registries.running(blobs=BLOBS, lies=lies) as registry, pytest.raises(TargetError, match="1 of 1000000 bytes"):
-        _download(registry, tmp_path / "blob")
+@pytest.mark.parametrize("there", [0, 900_000, 999_999])
+def test_a_blob_that_is_too_short_in_the_registry_is_refused_and_not_asked_for_again_and_again(
+    tmp_path: Path, there: int
+) -> None:
+    (tmp_path / "blob").write_bytes(BLOB[:there])
+    with registries.running(blobs=BLOBS, lies={f"sha256:{DIGEST}": BLOB[:-1]}) as registry:
+        with pytest.raises(InputError, match="999999 of its 1000000 bytes in the registry: push the bundle again"):
+            _download(registry, tmp_path / "blob")
+        assert len(registry.downloads()) <= 3
+    assert (tmp_path / "blob").read_bytes() == b""
 
 
 def test_a_blob_that_the_registry_lacks_is_named(tmp_path: Path) -> None:

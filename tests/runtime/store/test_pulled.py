@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -147,6 +148,25 @@ def test_an_installation_goes_on_where_the_last_one_broke_off(store: Store, vers
         registry.forget()
         assert _install(store, reference) == ["one 2.0.0"]
         assert registry.sent <= size - size // 2 + 1.05 * versions.size
+    assert not _left(store)
+
+
+def test_files_that_have_arrived_whole_are_not_downloaded_again(
+    store: Store, versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registries.running() as registry:
+        reference = _pushed(registry, versions.second)
+
+        def stop(*_: object) -> NoReturn:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr("edgekit_runtime.store.pulled.Bundle", stop)
+            with pytest.raises(KeyboardInterrupt):
+                _install(store, reference)
+        registry.forget()
+        assert _install(store, reference) == ["one 2.0.0"]
+        assert len(registry.downloads()) <= 2  # manifest and signature
     assert not _left(store)
 
 
