@@ -51,12 +51,15 @@ def as_document(channel: Channel) -> dict[str, Any]:
 
 def as_text(channel: Channel) -> str:
     """A channel in a few lines."""
+    from edgekit_runtime.fleet.channel import RUNNING
+
     waves = "  ".join(
         f"[{share:g}%]" if number < channel.opened else f"{share:g}%" for number, share in enumerate(channel.waves)
     )
+    state = "all waves are open" if channel.is_complete and channel.state == RUNNING else channel.state
     before = "nothing" if channel.before is None else f"{channel.before}  {channel.before.reference}"
     lines = [
-        f"{channel.name}: roll-out {channel.rollout}, {channel.state}, since {channel.created}",
+        f"{channel.name}: roll-out {channel.rollout}, {state}, since {channel.created}",
         f"  bundle  {channel.bundle}  {channel.bundle.reference}",
         f"  before  {before}",
         f"  waves   {waves}  (open in brackets)",

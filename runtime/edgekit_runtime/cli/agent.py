@@ -105,10 +105,12 @@ def _agent(arguments: argparse.Namespace) -> None:
     if arguments.print_unit:
         print(_unit(arguments, folder.absolute()), end="")
         return
-    from edgekit_runtime.fleet.agent import Agent, Membership
+    from edgekit_runtime.fleet.agent import NEXT, Agent, Membership
     from edgekit_runtime.fleet.reporter import Place
 
     reports = arguments.reports and Place(Reference.parse_repository(arguments.reports), arguments.ca)
+    if reports and reports.repository == fleet:
+        raise UsageError(f"{fleet} is the fleet's own repository", "name another one for --reports, to write to")
     store = Store(folder, create=True)
     member = Membership(fleet, arguments.channel, arguments.device_id, arguments.ca, arguments.rate, reports=reports)
     agent = Agent(store, member, _health(store.root, arguments))
@@ -117,7 +119,7 @@ def _agent(arguments: argparse.Namespace) -> None:
             found = agent.look()
             _show(found, as_json=arguments.json)
             if found.failed:
-                raise InputError(found.why, "roll out one that works: it is not tried again in this roll-out")
+                raise InputError(found.why, NEXT)
         else:
             agent.run(arguments.interval)
 

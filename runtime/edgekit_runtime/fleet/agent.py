@@ -32,7 +32,7 @@ _JITTER = 0.25  # share of the interval, so that devices that start together don
 _LOCK = "agent.lock"
 _MOST_STARTS = 3  # of a bundle on a device that goes down before it has been judged
 _MOST_REFUSALS = 3
-_NEXT = "roll out one that works: it is not tried again in this roll-out"
+NEXT = "roll out one that works: it is not tried again in this roll-out"
 _WENT_DOWN = "the device, or this agent, went down each time while it was tried"
 
 
@@ -275,7 +275,7 @@ class Agent:
             except InputError as error:
                 earlier = error.problem
         self._write(replace(record, running=None, trying=None, failed=Failed(trying.digest, trying.rollout, why)))
-        return InputError(f"{what} does not work on this device ({why}); {earlier}", _NEXT)
+        return InputError(f"{what} does not work on this device ({why}); {earlier}", NEXT)
 
     def _unrefused(self, record: Record) -> Record:
         """Take a generation back whose adapters the service has set aside since: the engine died of them.

@@ -19,6 +19,7 @@ _PATTERN = re.compile(
     rf"(?:@{ALGORITHM}(?P<digest>{DIGEST_PATTERN}))?"
 )
 _LONGEST = 1024
+_HIGHEST_PORT = 65535
 _FORM = "write oci://HOST/REPOSITORY:TAG, or oci://HOST/REPOSITORY@sha256:HEX; repositories are in lower case"
 
 
@@ -82,7 +83,9 @@ class Reference:
 
 def _matched(text: str) -> re.Match[str] | None:
     rest = text.removeprefix(SCHEME)
-    return _PATTERN.fullmatch(rest) if len(rest) <= _LONGEST and is_reference(text) else None
+    match = _PATTERN.fullmatch(rest) if len(rest) <= _LONGEST and is_reference(text) else None
+    port = match and re.search(r":(\d+)$", match["host"])
+    return None if port and not 0 < int(port[1]) <= _HIGHEST_PORT else match
 
 
 def is_reference(text: str) -> bool:

@@ -368,3 +368,11 @@ def test_the_unit_runs_the_command_that_printed_it(tmp_path: Path, capsys: pytes
             ["systemd-analyze", "verify", str(tmp_path / "edgekit-agent.service")], capture_output=True, text=True
         )
         assert not [line for line in run.stderr.splitlines() if "edgekit-agent.service" in line]
+
+
+def test_reports_never_lie_among_the_fleets_own_files(
+    operator: Operator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--fleet", str(operator.reference), "--channel", "line-3", "--once", "--store", str(tmp_path / "store")]
+    assert main(["agent", *words, "--reports", str(operator.reference)]) == 2
+    assert "is the fleet's own repository" in capsys.readouterr().err

@@ -33,6 +33,8 @@ def test_a_reference_is_read_and_written(text: str, parts: tuple[str, str, str |
         "oci://host/Upper:1",
         "oci://host/../etc:1",
         "oci://host/a//b:1",
+        "oci://host:99999/a:1",
+        "oci://host:0/a:1",
         "oci://user:secret@host/a:1",
         "oci://host/a:1?x=1",
         "oci://host/a:1#x",
