@@ -114,7 +114,7 @@ def _chosen(project: Project, adapter: Adapter, opened: Artifact, limit: int | N
     by_name = opened.answers(rows, adapter.system, max_tokens, adapter=adapter.name)
     owners = [_owner(opened, row) for row in rows]
     others = [row for row, owner in zip(rows, owners, strict=True) if owner not in (adapter.name, None)]
-    given = iter(opened.answers(others, None, max_tokens, adapter=AUTO))
+    given = iter(opened.answers(others, None, max_tokens, adapter=AUTO) if others else [])
     through_auto = [
         own if owner == adapter.name else "" if owner is None else next(given)
         for own, owner in zip(by_name, owners, strict=True)
