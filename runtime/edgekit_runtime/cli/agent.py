@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -25,39 +24,6 @@ log = logging.getLogger(__name__)
 _BYTES = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _OWN_ROOM = "storage"  # of doctor: room is not the bundle's fault
 _MOST_KEY_BYTES = 64 * 1024
-
-UNIT = """\
-[Unit]
-Description=edgekit agent
-Wants=network-online.target time-sync.target
-After=network-online.target time-sync.target
-StartLimitIntervalSec=0
-
-[Service]
-ExecStart={command}
-User={user}
-Restart=always
-RestartSec=30
-Nice=10
-IOSchedulingClass=idle
-UMask=0027
-ProtectSystem=strict
-ReadWritePaths={store}
-ProtectHome=read-only
-PrivateTmp=true
-PrivateDevices=true
-NoNewPrivileges=true
-CapabilityBoundingSet=
-ProtectKernelTunables=true
-ProtectKernelModules=true
-ProtectControlGroups=true
-RestrictSUIDSGID=true
-LockPersonality=true
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-
-[Install]
-WantedBy=multi-user.target
-"""
 
 
 def add_agent(program: Program) -> None:
@@ -174,9 +140,9 @@ def _show(found: Round, *, as_json: bool) -> None:
 
 
 def _unit(arguments: argparse.Namespace, store: Path) -> str:
-    from edgekit_runtime.server.systemd import SERVICE_USER, quoted
+    from edgekit_runtime.server.systemd import agent_unit
 
-    command: list[str] = [sys.executable, "-m", "edgekit_runtime", "agent", "--store", str(store)]
+    options = ["--store", str(store)]
     paths = {"--root": arguments.root, "--api-key-file": arguments.api_key_file, "--ca": arguments.ca}
     given: Sequence[tuple[str, object]] = [
         ("--fleet", arguments.fleet),
@@ -189,5 +155,5 @@ def _unit(arguments: argparse.Namespace, store: Path) -> str:
         *((name, path and path.absolute()) for name, path in paths.items()),
     ]
     for name, value in given:
-        command += [] if value is None else [name, str(value)]
-    return UNIT.format(command=" ".join(map(quoted, command)), user=SERVICE_USER, store=quoted(str(store)))
+        options += [] if value is None else [name, str(value)]
+    return agent_unit(options, store=store)

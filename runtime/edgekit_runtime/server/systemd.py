@@ -13,26 +13,8 @@ from pathlib import Path
 SERVICE_USER = "edgekit"
 WATCHDOG_SECONDS = 30
 
-UNIT = """\
-[Unit]
-Description=edgekit runtime
-After=network.target
-StartLimitIntervalSec=0
-
-[Service]
-Type=notify
-ExecStart={command}
-User={user}
-Restart=always
-RestartSec=1
-TimeoutStartSec=300
-TimeoutStopSec={stop_seconds}
-# The engine's process goes on until the answers are out.
-KillMode=mixed
-WatchdogSec={watchdog_seconds}
-# Out of memory, the kernel ends the engine's process; the service starts another.
-OOMPolicy=continue
-LimitCORE=0
+# What no unit of ours needs of the system, and when it starts.
+CONFINED = """\
 UMask=0027
 ProtectSystem=strict
 ReadWritePaths={folders}
@@ -52,6 +34,50 @@ RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
 WantedBy=multi-user.target
 """
 
+UNIT = (
+    """\
+[Unit]
+Description=edgekit runtime
+After=network.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+ExecStart={command}
+User={user}
+Restart=always
+RestartSec=1
+TimeoutStartSec=300
+TimeoutStopSec={stop_seconds}
+# The engine's process goes on until the answers are out.
+KillMode=mixed
+WatchdogSec={watchdog_seconds}
+# Out of memory, the kernel ends the engine's process; the service starts another.
+OOMPolicy=continue
+LimitCORE=0
+"""
+    + CONFINED
+)
+
+AGENT_UNIT = (
+    """\
+[Unit]
+Description=edgekit agent
+Wants=network-online.target time-sync.target
+After=network-online.target time-sync.target
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart={command}
+User={user}
+Restart=always
+RestartSec=30
+Nice=10
+IOSchedulingClass=idle
+"""
+    + CONFINED
+)
+
 
 def unit(options: Sequence[str], *, writable: Sequence[Path], stop_seconds: int) -> str:
     """A unit that runs ``edgekit-runtime serve`` with these options.
@@ -63,15 +89,21 @@ def unit(options: Sequence[str], *, writable: Sequence[Path], stop_seconds: int)
     """
     command = [sys.executable, "-m", "edgekit_runtime", "serve", *options]
     return UNIT.format(
-        command=" ".join(map(quoted, command)),
+        command=" ".join(map(_quoted, command)),
         user=SERVICE_USER,
         stop_seconds=stop_seconds,
         watchdog_seconds=WATCHDOG_SECONDS,
-        folders=" ".join(quoted(str(each)) for each in writable),
+        folders=" ".join(_quoted(str(each)) for each in writable),
     )
 
 
-def quoted(word: str) -> str:
+def agent_unit(options: Sequence[str], *, store: Path) -> str:
+    """A unit that runs ``edgekit-runtime agent`` with these options, as on the command line, paths absolute."""
+    command = [sys.executable, "-m", "edgekit_runtime", "agent", *options]
+    return AGENT_UNIT.format(command=" ".join(map(_quoted, command)), user=SERVICE_USER, folders=_quoted(str(store)))
+
+
+def _quoted(word: str) -> str:
     """One word as systemd reads it: ``%`` and ``$`` stand for themselves (systemd.service(5), "Command lines")."""
     word = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{word}"' if not word or any(each.isspace() or each in "\\\"';" for each in word) else word
