@@ -35,13 +35,14 @@ def _headings(score: Score) -> list[str]:
 
 def _cells(score: Score) -> list[str]:
     low, high = score.interval
-    cells = [_percent(score.value), f"{_percent(low)} – {_percent(high)}", _percent(score.exact)]
+    cells = [percent(score.value), f"{percent(low)} – {percent(high)}", percent(score.exact)]
     if score.calls is not None:
         shares = asdict(score.calls)
-        return [*cells, *("" if shares[name] is None else _percent(shares[name]) for name in SHARES)]
+        return [*cells, *("" if shares[name] is None else percent(shares[name]) for name in SHARES)]
     rest = [score.valid_json, *score.fields.values()] if score.kind == "json" else [score.rouge_l]
-    return [*cells, *(_percent(value) for value in rest if value is not None)]
+    return [*cells, *(percent(value) for value in rest if value is not None)]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as tables have it."""
     return f"{100 * share:.1f}"

@@ -12,6 +12,7 @@ from edgekit.data import Row
 from edgekit.evaluation.artifact import Artifact
 from edgekit.evaluation.evaluate import questions
 from edgekit.evaluation.scoring import Score, score_rows
+from edgekit.evaluation.table import percent
 from edgekit.project import Adapter, Project
 from edgekit_runtime.bench.report import aligned
 from edgekit_runtime.errors import InputError, NobodyAnswers
@@ -77,9 +78,9 @@ class ThroughAuto:
         table = [["", "rows", "elsewhere", "by name", "through auto"]]
         for each in self.adapters:
             counts = [str(each.by_name.rows), str(each.elsewhere)]
-            table.append([each.adapter, *counts, _percent(each.by_name.value), _percent(each.through_auto.value)])
-        table.append(["mean", "", "", _percent(self.by_name), _percent(self.through_auto)])
-        kept = "nothing is right by name" if self.kept is None else f"auto keeps {_percent(self.kept)} % of it"
+            table.append([each.adapter, *counts, percent(each.by_name.value), percent(each.through_auto.value)])
+        table.append(["mean", "", "", percent(self.by_name), percent(self.through_auto)])
+        kept = "nothing is right by name" if self.kept is None else f"auto keeps {percent(self.kept)} % of it"
         head = f"{AUTO}: on {self.engine} at {self.runs_on}, scores in %"
         return "\n".join([head, *aligned(table), kept])
 
@@ -132,7 +133,3 @@ def _owner(opened: Artifact, row: Row) -> str | None:
     except NobodyAnswers:
         return None
     return route.adapter or BASE
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

@@ -147,7 +147,7 @@ class Agent:
         wanted = channel.wanted(device)
         why = self._reason_to_stay(record, channel, wanted)
         if wanted is None or why is not None:
-            failed = wanted is not None and self._is_failed(record, channel, wanted)
+            failed = wanted is not None and record.has_failed(wanted.reference.digest, channel.rollout)
             return Round(device, wave, channel, "nothing", str(why), self._number(), failed)
         size = self._install(record, channel, wanted)
         said = f"{wanted} runs now, {size / MIB:.1f} MiB downloaded"
@@ -202,16 +202,11 @@ class Agent:
             runs = "keeps what runs" if self._number() is not None else "has nothing to run yet"
             return f"roll-out {channel.rollout} is {channel.state}, this device {runs}"
         digest, failed, running = str(wanted.reference.digest), record.failed, record.running
-        if failed is not None and self._is_failed(record, channel, wanted):
+        if failed is not None and record.has_failed(digest, channel.rollout):
             return f"{wanted} does not work on this device: {failed.why}"
         if running is not None and (running.digest, running.generation) == (digest, self._number()):
             return f"{wanted} runs, as the channel says"
         return None
-
-    @staticmethod
-    def _is_failed(record: Record, channel: Channel, wanted: Release) -> bool:
-        failed = record.failed
-        return failed is not None and (failed.rollout, failed.digest) == (channel.rollout, wanted.reference.digest)
 
     def _install(self, record: Record, channel: Channel, wanted: Release) -> int:
         """Install and judge; returns the bytes that were downloaded."""

@@ -66,6 +66,10 @@ class Record:
     failed: Failed | None = None
     reports: int = 0
 
+    def has_failed(self, digest: str | None, rollout: int) -> bool:
+        """Whether this artifact was taken back or refused in this roll-out."""
+        return self.failed is not None and (self.failed.digest, self.failed.rollout) == (digest, rollout)
+
 
 class Records:
     """The record of a store; one that is damaged is begun anew, as all in it can be found out again."""

@@ -58,7 +58,7 @@ def report_of(channel: Channel, record: Record, device: str, generation: int | N
     wanted, running, failed = str(channel.bundle.reference.digest), record.running, record.failed
     runs = running.digest if running is not None and running.generation == generation else None
     state, why = WAITING, ""
-    if failed is not None and (failed.rollout, failed.digest) == (channel.rollout, wanted):
+    if failed is not None and record.has_failed(wanted, channel.rollout):
         state, why = FAILED, failed.why[:LONGEST_REASON]
     elif runs == wanted:
         state = WELL
